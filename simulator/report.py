@@ -1,0 +1,122 @@
+"""What a simulation tells: plain frozen records that every reader (tables, pictures, scripts) shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+# The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md, rule C).
+CAUSES: tuple[str, ...] = (
+    "compute",  # streaming token rows, one a cycle
+    "bank_conflict",  # extra cycles of a row whose ranks share a bank
+    "weight_preload",  # waiting for P rows of weights to enter the shadow registers
+    "wait_weights",  # waiting for a weight tile from DRAM
+    "wait_input",  # waiting for activations from DRAM
+    "wait_array",  # waiting for sums of an earlier tile to leave the array
+    "wait_vector",  # waiting for an accumulator that the vector unit still reads
+    "tail",  # after the last tile of a layer: the last drain and store
+)
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer's share of a simulation. ``cycles_by_cause`` has the keys of ``CAUSES`` and sums to ``latency_cycles``."""
+
+    name: str
+    form: str  # "dense", "ranks" or "mixed": what lowering chose
+    in_features: int
+    out_features: int
+    ranks: int
+    tokens: int
+    latency_cycles: int
+    cycles_by_cause: Mapping[str, int]
+    tiles: int  # weight tiles of the layer, counted once (not once a token block)
+    tiles_dense: int
+    tiles_reduce: int
+    tiles_expand: int
+    tile_bound: float  # multiplications / (rows x cols): no schedule has fewer tiles
+    multiplications: int  # per token, after evaluation of the masks
+    macs: int  # multiply-accumulates that the array's cells perform for all tokens, padding included
+    dram_bytes: int
+    energy_pj: float
+    utilisation: float  # useful multiplications x tokens / (latency x rows x cols)
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """Busy and stalled cycles of one unit over the whole run; ``busy + sum(stalls) + idle_after_last`` is the latency."""
+
+    name: str
+    instructions: int
+    busy_cycles: int
+    stall_cycles: Mapping[str, int]
+    idle_after_last_cycles: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Event times of every instruction, one row each, in program order (int64 arrays of one length)."""
+
+    op: np.ndarray  # index into ``op_names``
+    unit: np.ndarray  # index into ``unit_names``
+    layer: np.ndarray  # index into the report's layers
+    start: np.ndarray  # cycle in which the instruction begins to occupy its unit
+    end: np.ndarray  # first cycle in which the unit is free again
+    done: np.ndarray  # first cycle in which dependent instructions may begin
+    op_names: tuple[str, ...]
+    unit_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The result of ``simulate``: cycles, seconds, bytes, accesses and joules, whole and by part."""
+
+    program: str
+    machine: str
+    rows: int
+    cols: int
+    clock_ghz: float
+    latency_cycles: int
+    latency_s: float
+    energy_pj: float
+    energy_by_component: Mapping[str, float]
+    energy_range_pj: tuple[float, float]
+    energy_table: str
+    energy_table_sha256: str
+    dram_bytes: int
+    dram_read_bytes: int
+    dram_write_bytes: int
+    accesses: Mapping[str, int]
+    tiles: int
+    multiplications: int
+    macs: int
+    utilisation: float
+    roofline_cycles: int  # max(compute bound, memory bound): no schedule of this program is faster
+    roofline_fraction: float  # roofline_cycles / latency_cycles
+    bound: str  # "compute" or "memory": which roof is the lower one
+    layers: tuple[LayerReport, ...]
+    units: tuple[UnitReport, ...]
+    trace: Trace
+
+    def to_dict(self) -> dict[str, object]:
+        """All figures but the trace, as plain JSON types."""
+        skipped = {"layers", "units", "trace"}
+        head = {key: _plain(value) for key, value in vars(self).items() if key not in skipped}
+        head["layers"] = [{k: _plain(v) for k, v in vars(layer).items()} for layer in self.layers]
+        head["units"] = [{k: _plain(v) for k, v in vars(unit).items()} for unit in self.units]
+        return head
+
+    def to_json(self) -> str:
+        """The figures as a JSON document; the same run gives the same bytes."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
