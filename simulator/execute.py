@@ -1,0 +1,221 @@
+"""``execute``: the numbers that the hardware would compute, instruction by instruction, on a model of its memories.
+
+Float mode keeps every value in float64 with the exact weights and shows that the schedule is right; int8 mode computes
+with codes, saturating integer sums and fixed-point requantisation (machine.md, section 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from simulator.errors import InputError
+from simulator.isa import Instructions, Op
+from simulator.machine import Machine
+from simulator.numerics import code_limit, fixed_point, quantise, requantise, saturate
+from simulator.program import Program
+from simulator.schedule import LayerSchedule
+
+_BATCH = 16  # token sequences that one walk over the instructions carries along
+_RMS_CODE = 32  # uncalibrated inputs are scaled so that their root mean square is at most this code (rule N1)
+
+
+def execute(
+    program: Program, inputs: Mapping[str, ArrayLike], mode: Literal["float", "int8"] = "float", machine: Machine | None = None
+) -> dict[str, np.ndarray]:
+    """Outputs of the layers named in ``inputs``.
+
+    inputs: layer name -> (..., in_features), the leading axes flattened to token rows; the program runs once for each
+    ``program.tokens`` rows, the last run padded with zeros. Returns layer name -> (..., out_features) float64.
+    ``machine`` gives the memory sizes and datatypes; the preset named in the program is the default.
+    Raises InputError for an unknown layer or mode, a wrong shape, NaN or infinity.
+    """
+    if mode not in ("float", "int8"):
+        raise InputError("mode", repr(mode), 'it is "float" or "int8"', "Use one of these.")
+    machine = Machine.load(program.machine) if machine is None else machine
+    program.require_machine(machine)
+    outputs = {}
+    for name, values in inputs.items():
+        index = program.layer_index(name)
+        layer = program.layers[index]
+        rows, leading = _rows_of(name, values, layer.in_features)
+        compute = _execute_float if mode == "float" else _execute_codes
+        outputs[name] = compute(program, index, rows, machine).reshape(*leading, layer.out_features)
+    return outputs
+
+
+def _rows_of(name: str, values: ArrayLike, features: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim < 1 or array.shape[-1] != features:
+        raise InputError(f"inputs of layer '{name}'", f"shape {array.shape}", f"the last axis holds its {features} input features", "Check which layer they belong to.")
+    if not np.isfinite(array).all():
+        raise InputError(f"inputs of layer '{name}'", "NaN or infinity", "inputs are finite", "Look where they come from.")
+    return array.reshape(-1, features), array.shape[:-1]
+
+
+def _execute_float(program: Program, index: int, rows: np.ndarray, machine: Machine) -> np.ndarray:
+    layer = program.layers[index]
+    weights = _lane_rows(layer, layer.payload.values.astype(np.float64), machine)
+    sums = _walk_rows(program, index, rows, _Arithmetic(machine, weights, None, None))
+    return sums + layer.payload.bias.astype(np.float64)
+
+
+def _execute_codes(program: Program, index: int, rows: np.ndarray, machine: Machine) -> np.ndarray:
+    layer, types = program.layers[index], machine.datatypes
+    payload = layer.payload
+    step = payload.input_step or input_step(rows, types.activation_bits)
+    codes = quantise(rows, step, types.activation_bits)
+    weights = _lane_rows(layer, payload.codes.astype(np.float64), machine)
+    arithmetic = _Arithmetic(machine, weights, types.accumulator_bits, fixed_point(1.0 / payload.rank_divisor))
+    sums = _walk_rows(program, index, codes, arithmetic).astype(np.int64)
+    bias = np.rint(payload.bias / (payload.row_step * step))
+    sums = saturate(sums + saturate(bias, types.accumulator_bits).astype(np.int64), types.accumulator_bits)
+    largest = float(np.abs(sums * payload.row_step).max(initial=0.0)) * step
+    # Requantisation is elementwise, so that applying it after the walk gives what each DRAIN would have written.
+    out_step = payload.output_step or (largest / code_limit(types.activation_bits) or 1.0)
+    multiplier, shift = fixed_point(payload.row_step * step / out_step)
+    return requantise(sums, multiplier, shift, types.activation_bits) * out_step
+
+
+def input_step(rows: np.ndarray, bits: int) -> float:
+    """Activation step for uncalibrated inputs: nothing saturates, and the root mean square code is at most 32 (rule N1)."""
+    if rows.size == 0 or not rows.any():
+        return 1.0
+    root_mean_square = float(np.sqrt(np.mean(np.square(rows))))
+    return max(float(np.abs(rows).max()) / code_limit(bits), root_mean_square / min(_RMS_CODE, code_limit(bits)))
+
+
+def _lane_rows(layer: LayerSchedule, weights: np.ndarray, machine: Machine) -> np.ndarray:
+    """Unpacked weights, one row of max(P, Q) for each lane of the tile table."""
+    tiles = layer.tiles
+    lengths = tiles.hi - tiles.lo
+    rows = np.zeros((len(tiles.lane), max(machine.rows, machine.cols)))
+    lane = np.repeat(np.arange(len(lengths)), lengths)
+    column = np.arange(len(weights)) - np.repeat(tiles.lane_weight_ptr[:-1] - tiles.lo, lengths)
+    rows[lane, column] = weights
+    return rows
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    """Weights as stored, and the integer rules when there are any (float mode has none)."""
+
+    machine: Machine
+    lane_rows: np.ndarray
+    accumulator_bits: int | None
+    rank_scale: tuple[np.ndarray, np.ndarray] | None
+
+    def add(self, old: np.ndarray | float, new: np.ndarray) -> np.ndarray:
+        total = old + new
+        return total if self.accumulator_bits is None else saturate(total, self.accumulator_bits)
+
+    def rank_codes(self, sums: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        if self.rank_scale is None:
+            return sums
+        multiplier, shift = (column[ranks] for column in self.rank_scale)
+        return requantise(sums.astype(np.int64), multiplier, shift, self.machine.datatypes.activation_bits).astype(np.float64)
+
+
+class _Memories:
+    """Scratchpad, accumulator and rank memory for a batch of runs, and the output rows in DRAM. Sums stay exact in float64."""
+
+    def __init__(self, machine: Machine, batch: int, tokens: int, layer: LayerSchedule) -> None:
+        self.scratchpad = np.zeros((batch, machine.scratchpad.size_bytes))
+        self.accumulator = np.zeros((batch, machine.accumulator_rows, machine.cols))
+        self.rank = np.zeros((batch, machine.rank_memory.banks, machine.rank_rows_per_bank))
+        self.weight_slot = np.full(machine.weight_slots, -1)
+        self.outputs = np.zeros((batch, tokens, -(-layer.out_features // machine.cols) * machine.cols))
+
+
+def _walk_rows(program: Program, index: int, rows: np.ndarray, arithmetic: _Arithmetic) -> np.ndarray:
+    """Run the layer's instructions on (N, n) rows, ``_BATCH`` programs' worth at a time; (N, m) sums without bias."""
+    layer, tokens, machine = program.layers[index], program.tokens, arithmetic.machine
+    runs = max(1, -(-len(rows) // tokens))
+    width = -(-layer.in_features // machine.rows) * machine.rows
+    padded = np.zeros((runs * tokens, width))
+    padded[: len(rows), : layer.in_features] = rows
+    padded = padded.reshape(runs, tokens, width)
+    mine = np.flatnonzero(program.instructions.layer == index)
+    parts = []
+    for first in range(0, runs, _BATCH):
+        batch = padded[first : first + _BATCH]
+        memories = _Memories(machine, len(batch), tokens, layer)
+        walk_layer(program, mine, batch, memories, arithmetic)
+        parts.append(memories.outputs[:, :, : layer.out_features])
+    return np.concatenate(parts).reshape(runs * tokens, -1)[: len(rows)]
+
+
+def walk_layer(program: Program, order: Sequence[int] | np.ndarray, inputs: np.ndarray, memories: _Memories, arithmetic: _Arithmetic) -> None:
+    """Carry out one layer's instructions in ``order`` on (batch, tokens, padded inputs); results land in ``memories.outputs``."""
+    ins = program.instructions
+    if not len(order):
+        return
+    layer = program.layers[int(ins.layer[order[0]])]
+    for i in order:
+        op = int(ins.op[i])
+        if op == Op.LOAD_PARAMETERS:
+            continue  # parameters are applied to all outputs at once after the walk
+        if op == Op.LOAD_WEIGHTS:
+            memories.weight_slot[ins.slot[i]] = ins.tile[i]
+        elif op == Op.LOAD_INPUT:
+            _load_input(ins, i, inputs, memories, arithmetic.machine.rows)
+        elif op in (Op.DENSE, Op.REDUCE, Op.EXPAND):
+            _run_tile(layer, ins, i, memories, arithmetic)
+        elif op == Op.DRAIN:
+            _drain(ins, i, memories, arithmetic.machine.cols)
+        elif op == Op.STORE:
+            _store(ins, i, memories, arithmetic.machine.cols)
+        else:
+            raise InputError(f"program: instruction {i}", f"operation {op}", f"operations are 0 to {len(Op) - 1}", "Lower the checkpoint again.")
+
+
+def _load_input(ins: Instructions, i: int, inputs: np.ndarray, memories: _Memories, rows: int) -> None:
+    t0, tokens, chunk, dst = int(ins.token0[i]), int(ins.tokens[i]), int(ins.chunk[i]), int(ins.dst[i])
+    block = inputs[:, t0 : t0 + tokens, chunk * rows : (chunk + 1) * rows]
+    memories.scratchpad[:, dst : dst + tokens * rows] = block.reshape(len(block), -1)
+
+
+def _run_tile(layer: LayerSchedule, ins: Instructions, i: int, memories: _Memories, arithmetic: _Arithmetic) -> None:
+    tiles, machine = layer.tiles, arithmetic.machine
+    tokens, op = int(ins.tokens[i]), int(ins.op[i])
+    tile = int(memories.weight_slot[ins.slot[i]])
+    lanes = slice(int(tiles.lane_ptr[tile]), int(tiles.lane_ptr[tile + 1]))
+    weights, lane = arithmetic.lane_rows[lanes], tiles.lane[lanes]
+    batch = len(memories.scratchpad)
+    if op == Op.EXPAND:
+        entering = arithmetic.rank_codes(memories.rank[_rank_places(layer, lane, tokens)], lane)
+    else:
+        src = int(ins.src[i])
+        entering = memories.scratchpad[:, src : src + tokens * machine.rows].reshape(batch, tokens, machine.rows)
+    if op == Op.REDUCE:
+        places = _rank_places(layer, lane, tokens)
+        old = np.where(tiles.first[lanes] == 1, 0.0, memories.rank[places])
+        memories.rank[places] = arithmetic.add(old, entering @ weights[:, : machine.rows].T)
+        return
+    entering = entering[:, :, lane] if op == Op.DENSE else entering
+    sums = entering @ weights[:, : machine.cols]
+    dst = int(ins.dst[i])
+    old = memories.accumulator[:, dst : dst + tokens] if ins.accumulate[i] else 0.0
+    memories.accumulator[:, dst : dst + tokens] = arithmetic.add(old, sums)
+
+
+def _rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:
+    """Index of (batch, tokens, lanes) sums in rank memory."""
+    row = layer.rank_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
+    return slice(None), np.broadcast_to(layer.rank_bank[lane], row.shape), row
+
+
+def _drain(ins: Instructions, i: int, memories: _Memories, cols: int) -> None:
+    src, dst, tokens = int(ins.src[i]), int(ins.dst[i]), int(ins.tokens[i])
+    sums = memories.accumulator[:, src : src + tokens] if ins.accumulate[i] else np.zeros((len(memories.accumulator), tokens, cols))
+    memories.scratchpad[:, dst : dst + tokens * cols] = sums.reshape(len(sums), -1)
+
+
+def _store(ins: Instructions, i: int, memories: _Memories, cols: int) -> None:
+    src, t0, tokens, chunk = int(ins.src[i]), int(ins.token0[i]), int(ins.tokens[i]), int(ins.chunk[i])
+    block = memories.scratchpad[:, src : src + tokens * cols]
+    memories.outputs[:, t0 : t0 + tokens, chunk * cols : (chunk + 1) * cols] = block.reshape(len(block), tokens, cols)

@@ -1,0 +1,132 @@
+"""A program on disk: one safetensors file with columns, weights, provenance and a checksum; written atomically, verified on load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from simulator.errors import InputError
+from simulator.isa import Instructions
+from simulator.program import Program
+from simulator.schedule import LayerSchedule, Payload, TileTable
+
+FORMAT = "gblr-hw-program"
+VERSION = 1
+_LAYER_SCALARS = ("name", "form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
+_PAYLOAD_ARRAYS = ("codes", "values", "row_step", "rank_divisor", "bias")
+
+
+def save_program(program: Program, path: Path) -> None:
+    """Write ``program`` to ``path``: to a temporary name beside it first, then renamed."""
+    arrays = _arrays(program)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        **{key: getattr(program, key) for key in ("machine", "layout_key", "rows", "cols", "tokens")},
+        "provenance": dict(program.provenance),
+        "layers": [
+            {**{key: getattr(layer, key) for key in _LAYER_SCALARS}, "input_step": layer.payload.input_step, "output_step": layer.payload.output_step}
+            for layer in program.layers
+        ],
+        "sha256": _checksum(arrays),
+    }
+    if not path.parent.is_dir():
+        raise InputError(f"output '{path}'", f"no folder '{path.parent}'", "the folder of an output file must exist", "Create it, or name another.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        # One metadata key: the library writes several in no fixed order, and equal programs must give equal bytes.
+        save_file(arrays, temporary, metadata={"program": json.dumps(header, sort_keys=True)})
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_program(path: Path) -> Program:
+    """Read and verify a program file. InputError names the file and what is wrong with it."""
+    if not path.is_file():
+        raise InputError(f"program '{path}'", "no such file", "a program is a file that `gblr-hw lower` wrote", "Check the path.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if "program" not in metadata:
+                raise InputError(f"program '{path}'", "a safetensors file without our header", "a program is a file that `gblr-hw lower` wrote",
+                                 "If it is a checkpoint, run `gblr-hw lower` on it first.")  # fmt: skip
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            header = json.loads(metadata["program"])
+    except (SafetensorError, json.JSONDecodeError, ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"program '{path}'", f"a file that does not read ({error})", "a program is a whole safetensors file",
+                         "It is truncated or of another kind: lower the checkpoint again.") from error  # fmt: skip
+    _check_header(path, header, arrays)
+    try:
+        return _assemble(header, arrays)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"program '{path}'", f"a header or column that is missing or of the wrong kind ({error})",
+                         f"format {FORMAT} version {VERSION} has it", "Lower the checkpoint again.") from error  # fmt: skip
+
+
+def _check_header(path: Path, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
+    if header.get("format") != FORMAT or header.get("version") != VERSION:
+        raise InputError(f"program '{path}': 'version'", f"{header.get('format')} {header.get('version')}",
+                         f"this release reads {FORMAT} version {VERSION}", "Lower the checkpoint again with this release.")  # fmt: skip
+    if header.get("sha256") != _checksum(arrays):
+        raise InputError(f"program '{path}': 'sha256'", "contents unlike the checksum in the header", "a program file is not edited or damaged",
+                         "Lower the checkpoint again.")  # fmt: skip
+
+
+def _arrays(program: Program) -> dict[str, np.ndarray]:
+    """Every array of a program by its name in the file; integers as int32 where they fit."""
+    arrays = {f"instructions.{f.name}": _narrow(getattr(program.instructions, f.name)) for f in fields(Instructions)}
+    for index, layer in enumerate(program.layers):
+        prefix = f"layers.{index:05d}"
+        for f in fields(TileTable):
+            arrays[f"{prefix}.tiles.{f.name}"] = _narrow(getattr(layer.tiles, f.name))
+        arrays[f"{prefix}.rank_bank"] = _narrow(layer.rank_bank)
+        arrays[f"{prefix}.rank_slot"] = _narrow(layer.rank_slot)
+        for name in _PAYLOAD_ARRAYS:
+            arrays[f"{prefix}.payload.{name}"] = np.ascontiguousarray(getattr(layer.payload, name))
+    return arrays
+
+
+def _narrow(column: np.ndarray) -> np.ndarray:
+    fits = column.size == 0 or (column.min() >= -(2**31) and column.max() < 2**31)
+    return np.ascontiguousarray(column, dtype=np.int32 if fits else np.int64)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _assemble(header: dict[str, object], arrays: Mapping[str, np.ndarray]) -> Program:
+    layers = []
+    for index, entry in enumerate(header["layers"]):  # type: ignore[arg-type, var-annotated]
+        prefix = f"layers.{index:05d}"
+        tiles = TileTable(**{f.name: arrays[f"{prefix}.tiles.{f.name}"] for f in fields(TileTable)})
+        steps = {key: float(entry[key]) for key in ("input_step", "output_step")}
+        payload = Payload(**{name: arrays[f"{prefix}.payload.{name}"] for name in _PAYLOAD_ARRAYS}, **steps)
+        layers.append(
+            LayerSchedule(
+                tiles=tiles, rank_bank=arrays[f"{prefix}.rank_bank"], rank_slot=arrays[f"{prefix}.rank_slot"], payload=payload,
+                **{key: entry[key] for key in _LAYER_SCALARS},
+            )
+        )  # fmt: skip
+    instructions = Instructions(**{f.name: arrays[f"instructions.{f.name}"] for f in fields(Instructions)})
+    keys = ("machine", "layout_key", "rows", "cols", "tokens", "provenance")
+    return Program(layers=tuple(layers), instructions=instructions, **{key: header[key] for key in keys})  # type: ignore[arg-type]
