@@ -26,7 +26,7 @@ class LayerReport:
     """One layer's share of a simulation. ``cycles_by_cause`` has the keys of ``CAUSES`` and sums to ``latency_cycles``."""
 
     name: str
-    form: str  # "dense", "ranks" or "mixed": what lowering chose
+    form: str  # "dense", "ranks" or "mixed" (both), as lowering chose
     in_features: int
     out_features: int
     ranks: int

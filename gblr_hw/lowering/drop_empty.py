@@ -1,0 +1,45 @@
+"""Pass 2: what contributes nothing is dropped: ranks with an empty side, and dense tiles whose weights are all zero."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gblr_hw.factors import Factors
+from gblr_hw.lowering.plan import LayerPlan
+
+
+def drop_empty(plan: LayerPlan) -> LayerPlan:
+    """Keep only ranks that read and write something, and dense tiles that hold a weight. The matrix does not change."""
+    factors = plan.factors
+    alive = factors.reads.any(axis=1) & factors.writes.any(axis=1)
+    dense, support = factors.dense, factors.dense_support
+    if dense is not None and support is not None:
+        support = support & _tiles_with_weights(dense, plan.machine.rows, plan.machine.cols)
+        if not support.any():
+            dense, support = None, None
+    return replace(plan, factors=keep_ranks(factors, alive, dense, support))
+
+
+def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, support: np.ndarray | None) -> Factors:
+    """The same layer with the ranks marked in ``alive`` (K,) bool and another dense part. Blocks are no longer tracked."""
+    return replace(
+        factors,
+        u=np.ascontiguousarray(factors.u[:, alive]),
+        v=factors.v[alive],
+        writes=factors.writes[alive],
+        reads=factors.reads[alive],
+        dense=dense,
+        dense_support=support,
+        block_sizes=(),
+    )
+
+
+def _tiles_with_weights(dense: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """(m, n) bool: entries of those chunk pairs that hold a non-zero weight."""
+    m, n = dense.shape
+    held = np.zeros((-(-m // cols), -(-n // rows)), dtype=bool)
+    out, inp = np.nonzero(dense)
+    held[out // cols, inp // rows] = True
+    return held.repeat(cols, axis=0)[:m].repeat(rows, axis=1)[:, :n]

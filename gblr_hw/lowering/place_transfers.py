@@ -1,0 +1,64 @@
+"""Pass 10: where transfers and drains stand among the tiles, as integer sort keys (step, class, sequence).
+
+One step is one pass of a tile through the array. A queue is served in program order, so a transfer stands as early as the
+buffers allow, and a store stands behind the next drain, where it holds nothing up when one engine serves all queues.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simulator.machine import Machine
+
+# Classes order what stands at the same step.
+PARAMETERS, INPUT, WEIGHTS, TILE, DRAIN = range(5)
+
+
+@dataclass
+class NetworkState:
+    """What one layer's placement must know of the layers before it: buffers in rotation and who used them last.
+
+    Ids are instruction numbers in order of creation; emit.py sorts and renumbers them.
+    """
+
+    step: int = 0
+    ids: int = 0
+    loads: int = 0  # weight tiles loaded so far; load q goes to slot q mod slots
+    load_user: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # id of the last tile that used load q
+    load_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # and its step
+    blocks: int = 0  # token blocks so far; block g reads input buffer g mod 2
+    block_user: list[int] = field(default_factory=list)  # id of the last tile that read block g's inputs, or -1
+    drains: int = 0  # drain w uses accumulator and output buffers w mod 2
+    drain_ids: list[int] = field(default_factory=list)
+    store_ids: list[int] = field(default_factory=list)
+    layer_steps: list[int] = field(default_factory=list)  # first step of each layer
+    layer_drains: list[int] = field(default_factory=list)  # id of each layer's last drain
+
+
+def prefetch_steps(machine: Machine) -> int:
+    """How many passes ahead of its tile a weight load stands: as far as the weight buffer reaches (rule M3)."""
+    return machine.weight_slots - 1
+
+
+def weight_keys(machine: Machine, uses: np.ndarray, state: NetworkState) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of the loads whose tiles first run at steps ``uses``, and the id of the tile that must free each slot (-1: none).
+
+    ``state.load_user`` and ``load_step`` must already hold these loads, as the last ``len(uses)`` entries.
+    """
+    slots = machine.weight_slots
+    number = state.loads + np.arange(len(uses))
+    freed = number - slots
+    has = freed >= 0
+    user = np.where(has, state.load_user[np.maximum(freed, 0)], -1)
+    earliest = np.where(has, state.load_step[np.maximum(freed, 0)] + 1, 0)
+    return np.maximum(np.maximum(uses - prefetch_steps(machine), earliest), 0), user
+
+
+def input_keys(first_use: np.ndarray, block_start: int, previous_start: int, is_first_block: bool, machine: Machine) -> np.ndarray:
+    """Steps of a block's input loads: through the block before it, or for a layer's first block as its tiles need them."""
+    if is_first_block:
+        return np.maximum(block_start, block_start + first_use - prefetch_steps(machine))
+    span = block_start - previous_start
+    return previous_start + np.arange(len(first_use)) * span // max(1, len(first_use))
