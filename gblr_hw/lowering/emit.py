@@ -7,11 +7,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gblr_hw.lowering.block_tokens import input_half_bytes, output_half_bytes
-from gblr_hw.lowering.place_transfers import DRAIN, INPUT, PARAMETERS, TILE, WEIGHTS, NetworkState, input_keys, prefetch_steps, weight_keys
+from gblr_hw.lowering.place_transfers import (
+    DRAIN,
+    LOAD,
+    PARAMETERS,
+    TILE,
+    NetworkState,
+    input_keys,
+    input_throttle,
+    load_sequence,
+    prefetch_steps,
+    weight_keys,
+)
 from simulator.isa import After, Instructions, Op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
+from simulator.timing import channel_cycles
 
 _OPERANDS = ("op", "layer", "tile", "chunk", "token0", "tokens", "src", "dst", "slot", "accumulate", "dram_bytes", "row_cycles")
 _AFTER = tuple(f"after_{column.name.lower()}" for column in After)
@@ -76,7 +88,7 @@ def _emit_layer(
     for block, token0 in enumerate(starts):
         block_tokens = int(min(size, tokens - token0))
         where = {"layer": index, "token0": int(token0), "tokens": block_tokens}
-        inputs = _emit_inputs(layer, machine, state, groups, where, block_start, block, span, previous_store)
+        inputs = _emit_inputs(layer, machine, state, groups, where, tile_ids[block], block_start, block, span, previous_store)
         waits_vector = _emit_drains(layer, machine, state, groups, where, tile_ids[block], parameters, block_start, span, previous_store)
         loads = load_ids[min(block, len(load_ids) - 1)] if count else np.zeros(0, np.int64)
         _emit_tiles(layer, groups, where, tile_ids[block], loads, inputs, waits_vector, block_start)
@@ -121,14 +133,14 @@ def _emit_weights(
     ids = _group(
         groups, _new_ids(state, len(uses)), op=Op.LOAD_WEIGHTS, layer=index, tile=np.tile(np.arange(count), rounds), slot=number % machine.weight_slots,
         dram_bytes=np.tile(layer.tiles.record_bytes(machine.datatypes.weight_bits), rounds), after_array=frees,
-        step=steps, rank=WEIGHTS, sequence=number,
+        step=steps, rank=LOAD, sequence=load_sequence(uses, is_input=False),
     )  # fmt: skip
     return np.stack([ids, number % machine.weight_slots]).reshape(2, rounds, count).transpose(1, 0, 2)
 
 
 def _emit_inputs(
     layer: LayerSchedule, machine: Machine, state: NetworkState, groups: list[dict[str, np.ndarray]], where: dict[str, int],
-    block_start: int, block: int, span: int, previous_store: int,
+    tile_ids: np.ndarray, block_start: int, block: int, span: int, previous_store: int,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Loads of the input chunks that some tile reads; (chunks,) ids and scratchpad addresses, -1 for chunks not read."""
     chunks = -(-layer.in_features // machine.rows)
@@ -140,12 +152,18 @@ def _emit_inputs(
     base = (state.blocks % 2) * input_half_bytes(machine)
     addresses = np.full(chunks, -1, dtype=np.int64)
     addresses[read] = base + read * where["tokens"] * machine.rows
-    user = state.block_user[state.blocks - 2] if state.blocks >= 2 else -1
+    users = np.full(len(read), state.block_user[state.blocks - 2] if state.blocks >= 2 else -1)
     steps = input_keys(first_use, block_start, block_start - span, block == 0, machine)
+    if block == 0:
+        chunk_cycles = int(channel_cycles(machine, np.array([where["tokens"] * machine.rows]))[0])
+        throttle = input_throttle(machine, first_use, chunk_cycles)
+        users = np.where(throttle >= 0, tile_ids[np.maximum(throttle, 0)] if len(tile_ids) else -1, users)
+        steps = np.where(throttle >= 0, np.maximum(steps, block_start + throttle + 1), steps)
     ids = np.full(chunks, -1, dtype=np.int64)
     ids[read] = _group(
         groups, _new_ids(state, len(read)), op=Op.LOAD_INPUT, chunk=read, dst=addresses[read], dram_bytes=where["tokens"] * machine.rows,
-        after_array=user, after_store=previous_store, step=steps, rank=INPUT, sequence=np.arange(len(read)), **where,
+        after_array=users, after_store=previous_store, step=steps, rank=LOAD,
+        sequence=load_sequence(block_start + first_use, is_input=True), **where,
     )  # fmt: skip
     return ids, addresses
 

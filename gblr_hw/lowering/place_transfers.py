@@ -1,7 +1,8 @@
 """Pass 10: where transfers and drains stand among the tiles, as integer sort keys (step, class, sequence).
 
-One step is one pass of a tile through the array. A queue is served in program order, so a transfer stands as early as the
-buffers allow, and a store stands behind the next drain, where it holds nothing up when one engine serves all queues.
+One step is one pass of a tile through the array. A queue is served in program order, so a load stands as early as the
+buffers allow, among others in the order in which tiles need them; a store stands behind the next drain, where it holds
+nothing up when one engine serves all queues.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from simulator.machine import Machine
 
 # Classes order what stands at the same step.
-PARAMETERS, INPUT, WEIGHTS, TILE, DRAIN = range(5)
+PARAMETERS, LOAD, TILE, DRAIN = range(4)
 
 
 @dataclass
@@ -56,9 +57,27 @@ def weight_keys(machine: Machine, uses: np.ndarray, state: NetworkState) -> tupl
     return np.maximum(np.maximum(uses - prefetch_steps(machine), earliest), 0), user
 
 
+def load_sequence(need: np.ndarray, *, is_input: bool) -> np.ndarray:
+    """Order among loads at the same step: by the step at which a tile needs them, an input before the weights."""
+    return 2 * need + (0 if is_input else 1)
+
+
 def input_keys(first_use: np.ndarray, block_start: int, previous_start: int, is_first_block: bool, machine: Machine) -> np.ndarray:
     """Steps of a block's input loads: through the block before it, or for a layer's first block as its tiles need them."""
     if is_first_block:
         return np.maximum(block_start, block_start + first_use - prefetch_steps(machine))
     span = block_start - previous_start
     return previous_start + np.arange(len(first_use)) * span // max(1, len(first_use))
+
+
+def input_throttle(machine: Machine, first_use: np.ndarray, chunk_cycles: int) -> np.ndarray:
+    """For each input of a layer's first block, in order of use: the tile that must be done before it is asked for, or -1.
+
+    With an engine of its own the input queue would ask for everything at once and keep the first tiles' weights waiting in
+    the shared channel. A few inputs ahead are enough to cover the DRAM's latency.
+    """
+    throttle = np.full(len(first_use), -1, dtype=np.int64)
+    if machine.dma.engines == 3:
+        ahead = 3 + -(-machine.dram_latency_cycles // max(1, chunk_cycles))
+        throttle[ahead:] = first_use[:-ahead] if len(first_use) > ahead else first_use[:0]
+    return throttle

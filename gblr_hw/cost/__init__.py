@@ -1,0 +1,1 @@
+"""The differentiable cost of a model on a machine."""

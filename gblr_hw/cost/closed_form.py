@@ -1,0 +1,132 @@
+"""Latency and energy of one layer in closed form, from its counts: the simulator's rules summed up (machine.md, section 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gblr_hw.cost.counts import LayerCounts
+from simulator.energy import EnergyModel, energy_model
+from simulator.machine import Machine
+from simulator.schedule import LANE_BYTES, PARAMETER_BYTES, RANK_PARAMETER_BYTES, RECORD_BYTES
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Torch scalars."""
+
+    latency_cycles: Tensor
+    energy_pj: Tensor
+
+
+@dataclass(frozen=True)
+class MachineCost:
+    """A machine's constants in the form that the closed form uses them."""
+
+    machine: Machine
+    tokens: int
+
+    @cached_property
+    def energy(self) -> EnergyModel:
+        return energy_model(self.machine)
+
+    def block_sizes(self, in_features: int, ranks: int) -> tuple[int, ...]:
+        """Token blocks that lowering would cut for a layer with this many ranks (rules M1 to M3)."""
+        machine = self.machine
+        half = machine.accumulator_rows // 2
+        inputs = -(-in_features // machine.rows) * machine.rows
+        scratch = max(0, machine.scratchpad.size_bytes - 2 * machine.cols * half) // 2
+        per_bank = -(-ranks // (machine.rank_memory.banks if machine.scatter else machine.group_size))
+        most = max(1, min(half, scratch // inputs, machine.rank_rows_per_bank // max(1, per_bank)))
+        blocks = -(-self.tokens // most)
+        size = -(-self.tokens // blocks)
+        return tuple(min(size, self.tokens - first) for first in range(0, self.tokens, size))
+
+    def layer(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
+        """Cost of a layer with these counts, differentiable in them."""
+        machine = self.machine
+        blocks = self.block_sizes(in_features, round(float(counts.ranks.detach())))
+        tiles = counts.reduce_tiles.sum() + counts.expand_tiles.sum() + counts.dense_tiles
+        rounds = 1 if float(tiles.detach()) <= machine.weight_slots else len(blocks)
+        parameters = PARAMETER_BYTES * out_features + RANK_PARAMETER_BYTES * counts.ranks
+        lanes = counts.reading.sum() + counts.writing.sum()
+        burst_waste = machine.dram.burst_bytes / 2
+        weight_bits = machine.datatypes.weight_bits
+        weight_bytes = tiles * (RECORD_BYTES + burst_waste) + LANE_BYTES * lanes + counts.weights * weight_bits / 8
+        output_chunks = -(-out_features // machine.cols)
+        input_bytes = counts.chunks_read * (self.tokens * machine.rows)
+        output_bytes = output_chunks * self.tokens * machine.cols
+        moved = weight_bytes * rounds + input_bytes + output_bytes + parameters
+        latency = self._latency(counts, tiles, weight_bytes, moved, parameters, blocks, out_features)
+        events = self._events(counts, tiles, lanes, moved, rounds, len(blocks), output_chunks)
+        return LayerCost(latency, self._energy(events, latency))
+
+    def _latency(
+        self, counts: LayerCounts, tiles: Tensor, weight_bytes: Tensor, moved: Tensor, parameters: Tensor, blocks: tuple[int, ...], out_features: int
+    ) -> Tensor:
+        machine = self.machine
+        per_cycle = machine.dram_bytes_per_kilocycle / 1000
+        fill = machine.rows + machine.cols - 1
+        block = blocks[0]
+        tile_cycles = float(sum(max(size, machine.rows) for size in blocks))
+        chunks_read = counts.chunks_read.clamp(min=1e-6)
+        tile_bytes = weight_bytes / tiles.clamp(min=1e-6)
+        one_input = block * machine.rows / per_cycle * torch.tanh(counts.chunks_read)
+        drain = -(-block * machine.cols // machine.vector.lanes)
+        begin = machine.dram_latency_cycles + (parameters + tile_bytes) / per_cycle + one_input + machine.rows
+        # While the inputs arrive, the tiles that read them cannot outrun the channel.
+        first_tiles = counts.reduce_tiles.sum() + torch.minimum(counts.dense_tiles, chunks_read)
+        arrival = (chunks_read - 1).clamp(min=0) * one_input + first_tiles * tile_bytes / per_cycle
+        stall = torch.relu(arrival - first_tiles * max(block, machine.rows))
+        network = machine.rank_memory.network_cycles
+        wait = fill + 2 * network + machine.rank_memory.requantise_cycles
+        bubble = len(blocks) * wait * torch.tanh(counts.expand_tiles.sum()) * torch.exp(-counts.dense_tiles)
+        # Output chunks leave no faster than the vector unit drains them, nor than two buffers in rotation are stored.
+        leave = drain + machine.vector.latency_cycles + block * machine.cols / per_cycle + machine.dram_latency_cycles
+        drains = -(-out_features // machine.cols) * len(blocks) * max(float(drain), leave / 2)
+        outputs = torch.clamp((counts.expand_tiles.sum() + counts.dense_tiles) * tile_cycles, min=drains)
+        busy = counts.reduce_tiles.sum() * tile_cycles + outputs
+        end = fill * torch.tanh(tiles) + leave
+        return torch.maximum(begin + stall + busy + bubble + end, moved / per_cycle + 2 * machine.dram_latency_cycles)
+
+    def _events(
+        self, counts: LayerCounts, tiles: Tensor, lanes: Tensor, moved: Tensor, rounds: int, blocks: int, output_chunks: int
+    ) -> dict[str, Tensor | float]:
+        """Counted events by the names of simulator.accesses; mac_padding costs nothing and is left out."""
+        machine, tokens, types = self.machine, self.tokens, self.machine.datatypes
+        cells = machine.rows * machine.cols
+        input_words = tokens * -(-machine.rows * types.activation_bits // machine.scratchpad.word_bits)
+        output_words = tokens * -(-machine.cols * types.activation_bits // machine.scratchpad.word_bits)
+        sum_words = tokens * -(-machine.cols * types.accumulator_bits // machine.accumulator.word_bits)
+        rank_words = -(-tokens * types.accumulator_bits // machine.rank_memory.word_bits)
+        tile_words = -(-cells * types.weight_bits // machine.weight_buffer.word_bits)
+        reading_tiles = counts.dense_tiles + counts.reduce_tiles.sum()
+        summing_tiles = counts.dense_tiles + counts.expand_tiles.sum()
+        shifted = tiles * (tokens * cells * (types.activation_bits + types.accumulator_bits) + blocks * cells * types.weight_bits)
+        return {
+            "mac_active": counts.weights * tokens,
+            "register_bits": shifted,
+            "wire_bits": shifted,
+            "scratchpad_read": reading_tiles * input_words + output_chunks * output_words,
+            "scratchpad_write": counts.chunks_read * input_words + output_chunks * output_words,
+            "accumulator_read": summing_tiles * sum_words,
+            "accumulator_write": summing_tiles * sum_words,
+            "rank_memory_read": (counts.reading.sum() - counts.ranks + counts.writing.sum()) * rank_words,
+            "rank_memory_write": counts.reading.sum() * rank_words,
+            "network_bits": lanes * (tokens * types.accumulator_bits * machine.scatter),
+            "weight_buffer_read": tiles * (blocks * tile_words),
+            "weight_buffer_write": tiles * (rounds * tile_words),
+            "requantise_ops": counts.writing.sum() * tokens,
+            "vector_ops": float(tokens * machine.cols * output_chunks),
+            "dram_read_bytes": moved,
+        }
+
+    def _energy(self, events: Mapping[str, Tensor | float], latency: Tensor) -> Tensor:
+        total = latency * self.energy.leakage.pj
+        for name, times in events.items():
+            total = total + times * sum(cost.pj for cost in self.energy.events[name])
+        return total

@@ -1,0 +1,177 @@
+"""How many ranks touch each chunk: exactly, from evaluated masks, and smoothly, from widths and locations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gblr_hw.linear import GBLRLinear
+from gblr_hw.mask import evaluation_mask
+
+# A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the interval.
+_EDGE_SIGMAS = 3.09
+
+
+@dataclass(frozen=True)
+class LayerCounts:
+    """What the closed form needs of a layer, as tensors. C input chunks, R output chunks; ranks, not blocks.
+
+    reading (C,), writing (R,): ranks per chunk. reduce_tiles, expand_tiles: (C,), (R,) tiles per chunk. dense_tiles: scalar.
+    chunks_read: scalar, input chunks that any tile reads. weights: stored weights. ranks: ranks alive.
+    """
+
+    reading: Tensor
+    writing: Tensor
+    reduce_tiles: Tensor
+    expand_tiles: Tensor
+    dense_tiles: Tensor
+    chunks_read: Tensor
+    weights: Tensor
+    ranks: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """A GBLR layer inside a layer's input: its inputs begin at channel ``offset`` of ``in_features``."""
+
+    layer: GBLRLinear
+    offset: int
+    in_features: int
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Touches and lengths of both sides, one row a rank: (K, C), (K, R), (K,), (K,)."""
+
+    reads: Tensor
+    writes: Tensor
+    read_length: Tensor
+    write_length: Tensor
+
+
+def exact_sides(parts: tuple[Part, ...], rows: int, cols: int) -> Sides:
+    """Touches (0 or 1) and support sizes of the evaluated masks; a rank with an empty side touches nothing."""
+    found = []
+    with torch.no_grad():
+        for part in parts:
+            layer = part.layer
+            sigma = float(layer.sigma) if layer.gaussian else None
+            inputs = evaluation_mask(layer.widths[0].detach(), layer.locations[0].detach(), layer.in_features, sigma=sigma) != 0
+            outputs = evaluation_mask(layer.widths[1].detach(), layer.locations[1].detach(), layer.out_features, sigma=sigma) != 0
+            alive = inputs.any(dim=1) & outputs.any(dim=1)
+            spread = torch.zeros(len(inputs), part.in_features, dtype=torch.bool, device=inputs.device)
+            spread[:, part.offset : part.offset + layer.in_features] = inputs
+            reads = _any_in_chunk(spread & alive[:, None], rows)
+            writes = _any_in_chunk(outputs & alive[:, None], cols)
+            lengths = ((inputs.sum(1) * alive), (outputs.sum(1) * alive))
+            found.append(tuple(t.float().repeat_interleave(layer.rank, dim=0) for t in (reads, writes, *lengths)))
+    return Sides(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def smooth_sides(parts: tuple[Part, ...], rows: int, cols: int, softness: float) -> Sides:
+    """The same as differentiable functions of widths and locations.
+
+    A chunk is touched as its overlap with the interval, in channels, passes through a sigmoid of scale ``softness`` chunks; a
+    side of length L counts as alive by 1 - exp(-L), so that the gradient at width 0 is not zero.
+    """
+    found = []
+    for part in parts:
+        layer = part.layer
+        sigma = float(layer.sigma) if layer.gaussian else None
+        reach_in, length_in = _reach(layer.widths[0], layer.in_features, sigma)
+        reach_out, length_out = _reach(layer.widths[1], layer.out_features, sigma)
+        alive = -torch.expm1(-length_in) * -torch.expm1(-length_out)
+        chunks_in = _chunk_bounds(part.in_features, rows)
+        chunks_out = _chunk_bounds(layer.out_features, cols)
+        start_in = layer.locations[0] * layer.in_features - (reach_in - length_in) / 2
+        start_out = layer.locations[1] * layer.out_features - (reach_out - length_out) / 2
+        reads = _touch(start_in, reach_in, layer.in_features, part.offset, chunks_in, softness * rows) * alive[:, None]
+        writes = _touch(start_out, reach_out, layer.out_features, 0, chunks_out, softness * cols) * alive[:, None]
+        columns = (reads, writes, reach_in * alive, reach_out * alive)
+        found.append(tuple(t.repeat_interleave(layer.rank, dim=0) for t in columns))
+    return Sides(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def _any_in_chunk(support: Tensor, side: int) -> Tensor:
+    padding = -support.shape[1] % side
+    return torch.nn.functional.pad(support, (0, padding)).unflatten(1, (-1, side)).any(dim=2)
+
+
+def _reach(widths: Tensor, channels: int, sigma: float | None) -> tuple[Tensor, Tensor]:
+    """Length that the evaluated mask covers, blurred edges included, and the interval's own length; both in channels, (K,)."""
+    length = widths.float().clamp(0, 1) * channels
+    if sigma is None:
+        return length, length
+    edge = _EDGE_SIGMAS * channels / (2 * math.pi * sigma)
+    return (length + 2 * edge * -torch.expm1(-length)).clamp(max=channels), length
+
+
+def _chunk_bounds(channels: int, side: int) -> list[tuple[int, int]]:
+    return [(first, min(first + side, channels)) for first in range(0, channels, side)]
+
+
+def _touch(start: Tensor, length: Tensor, cycle: int, offset: int, chunks: list[tuple[int, int]], scale: float) -> Tensor:
+    """Smooth touch (K, chunks) of the cyclic interval [start, start + length) of ``cycle`` channels at ``offset``."""
+    columns = []
+    for first, last in chunks:
+        low, high = max(first - offset, 0), min(last - offset, cycle)
+        if low >= high:
+            columns.append(torch.zeros_like(start))
+            continue
+        distance = torch.remainder(start + length / 2 - (low + high) / 2 + cycle / 2, cycle) - cycle / 2
+        overlap = (length + (high - low)) / 2 - distance.abs()
+        columns.append(torch.sigmoid(overlap / scale))
+    return torch.stack(columns, dim=1)
+
+
+def exact_ceil(x: Tensor) -> Tensor:
+    """Whole tiles."""
+    return torch.ceil(x)
+
+
+def smooth_ceil(x: Tensor) -> Tensor:
+    """A smooth stand-in for ceil: 0 at 0, x + 1/2 (ceil's mean) for larger x, steepest at 0, where a whole tile can be saved."""
+    return x - torch.expm1(-4.0 * x) / 2
+
+
+def count_scattered(sides: Sides, rows: int, cols: int, *, smooth: bool) -> LayerCounts:
+    """Counts for a machine that packs the ranks of each chunk."""
+    ceil = smooth_ceil if smooth else exact_ceil
+    reading, writing = sides.reads.sum(0), sides.writes.sum(0)
+    return _counts(sides, reading, writing, ceil(reading / cols), ceil(writing / rows), smooth=smooth)
+
+
+def count_grouped(sides: Sides, group_size: int, *, smooth: bool) -> LayerCounts:
+    """Counts for a plain machine: ranks in groups, sorted by where they read and write, each group running its union."""
+    order = _grouping_order(sides)
+    ranks = len(order)
+    groups = -(-ranks // group_size)
+    touched = []
+    for side in (sides.reads, sides.writes):
+        padded = torch.nn.functional.pad(side[order], (0, 0, 0, groups * group_size - ranks))
+        missed = (1 - padded.clamp(max=1 - 1e-6 if smooth else 1)).unflatten(0, (groups, group_size)).prod(dim=1)
+        touched.append((1 - missed).sum(0))
+    return _counts(sides, sides.reads.sum(0), sides.writes.sum(0), touched[0], touched[1], smooth=smooth)
+
+
+def _grouping_order(sides: Sides) -> Tensor:
+    """Ranks by the centre of what they read, then of what they write; dead ranks last."""
+    with torch.no_grad():
+        touch = torch.cat([sides.reads, sides.writes], dim=1)
+        position = torch.arange(touch.shape[1], device=touch.device, dtype=touch.dtype)
+        weight = touch.sum(1)
+        center = (touch * position).sum(1) / weight.clamp(min=1e-6)
+        return torch.argsort(torch.where(weight > 0.5, center, torch.inf), stable=True)
+
+
+def _counts(sides: Sides, reading: Tensor, writing: Tensor, reduce_tiles: Tensor, expand_tiles: Tensor, *, smooth: bool) -> LayerCounts:
+    alive = sides.reads.amax(dim=1) if len(sides.reads) else sides.reads.sum(1)
+    read = -torch.expm1(-reading) if smooth else (reading > 0).float()
+    zero = reading.new_zeros(())
+    return LayerCounts(
+        reading=reading, writing=writing, reduce_tiles=reduce_tiles, expand_tiles=expand_tiles, dense_tiles=zero,
+        chunks_read=read.sum(), weights=sides.read_length.sum() + sides.write_length.sum(), ranks=alive.sum(),
+    )  # fmt: skip

@@ -1,0 +1,142 @@
+"""``HardwareCost``: differentiable latency and energy of a whole model on a machine, layer by layer in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gblr_hw.collect import layer_weights
+from gblr_hw.conv import GBLRConv2d
+from gblr_hw.cost.closed_form import LayerCost, MachineCost
+from gblr_hw.cost.counts import LayerCounts, Part, Sides, count_grouped, count_scattered, exact_sides, smooth_sides
+from gblr_hw.factors import evaluate
+from gblr_hw.lattice import Structure
+from gblr_hw.linear import GBLRLinear
+from simulator.errors import InputError
+from simulator.machine import Machine
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Cost of a model: torch scalars.
+
+    latency_cycles, energy_pj: the value follows the simulator (each layer in its cheaper form, dense or ranks); the gradient is
+    that of the smoothed cost below, passed straight through. smooth_latency_cycles, smooth_energy_pj: the smoothed cost of the
+    ranks themselves, whose gradient finite differences confirm; it keeps its slope where the dense form would be cheaper.
+    layers: (name, latency_cycles value) pairs.
+    """
+
+    latency_cycles: Tensor
+    energy_pj: Tensor
+    smooth_latency_cycles: Tensor
+    smooth_energy_pj: Tensor
+    layers: tuple[tuple[str, float], ...]
+
+
+class HardwareCost:
+    """``HardwareCost(machine, tokens=197)(model)`` -> ModelCost.
+
+    tokens: activation rows that enter every layer. softness: width of a touch's transition, in chunks (design choice: 1/8).
+    Layers are those that lowering finds: GBLRLinear, GBLRConv2d, nn.Linear, nn.Conv2d and any module with ``weights()``.
+    Raises InputError if the model has none.
+    """
+
+    def __init__(self, machine: Machine, tokens: int = 197, softness: float = 0.125) -> None:
+        if tokens < 1:
+            raise InputError("tokens", str(tokens), "a layer sees at least one activation row", "Give a positive number.")
+        if not softness > 0:
+            raise InputError("softness", str(softness), "the transition of a touch has a positive width", "Use e.g. 0.125.")
+        self.machine, self.tokens, self.softness = machine, tokens, softness
+        self._closed_form = MachineCost(machine, tokens)
+
+    def __call__(self, model: nn.Module) -> ModelCost:
+        hard, smooth, names = [], [], []
+        skipped: tuple[str, ...] = ()
+        for name, module in model.named_modules():
+            if name.startswith(skipped) if skipped else False:
+                continue
+            pair = self._layer(module)
+            if pair is not None:
+                hard.append(pair[0])
+                smooth.append(pair[1])
+                names.append(name or "layer")
+                skipped = (*skipped, f"{name}.") if name else ("",)
+        if not hard:
+            raise InputError("model", type(model).__name__, "it must have at least one layer with a matrix", "Check the model.")
+        latency, energy = (sum(getattr(cost, field) for cost in smooth) for field in ("latency_cycles", "energy_pj"))
+        exact = [sum(float(getattr(cost, field)) for cost in hard) for field in ("latency_cycles", "energy_pj")]
+        return ModelCost(
+            latency_cycles=_straight_through(exact[0], torch.as_tensor(latency)),
+            energy_pj=_straight_through(exact[1], torch.as_tensor(energy)),
+            smooth_latency_cycles=torch.as_tensor(latency),
+            smooth_energy_pj=torch.as_tensor(energy),
+            layers=tuple((name, float(cost.latency_cycles)) for name, cost in zip(names, hard, strict=True)),
+        )
+
+    def _layer(self, module: nn.Module) -> tuple[LayerCost, LayerCost] | None:
+        """(exact, smooth) cost of one module, or None if it is no layer. A fixed structure's smooth cost is its exact one."""
+        parts = _parts(module)
+        if parts is None:
+            weights = layer_weights(module)
+            if weights is None:
+                return None
+            fixed = self._fixed(evaluate(weights))
+            return fixed, fixed
+        in_features, out_features = parts[0].in_features, parts[0].layer.out_features
+        exact = self._count(exact_sides(parts, self.machine.rows, self.machine.cols), smooth=False)
+        soft = self._count(smooth_sides(parts, self.machine.rows, self.machine.cols, self.softness), smooth=True)
+        with torch.no_grad():
+            hard = self._cheaper(exact, in_features, out_features)
+        return hard, self._closed_form.layer(soft, in_features, out_features)
+
+    def _count(self, sides: Sides, *, smooth: bool) -> LayerCounts:
+        if self.machine.scatter:
+            return count_scattered(sides, self.machine.rows, self.machine.cols, smooth=smooth)
+        return count_grouped(sides, self.machine.group_size, smooth=smooth)
+
+    def _cheaper(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
+        """The form that lowering would choose: ranks, or every tile dense."""
+        ranks = self._closed_form.layer(counts, in_features, out_features)
+        dense = self._closed_form.layer(_dense_counts(self.machine, in_features, out_features), in_features, out_features)
+        return min(ranks, dense, key=lambda cost: float(cost.latency_cycles))
+
+    def _fixed(self, factors) -> LayerCost:  # type: ignore[no-untyped-def]
+        structure = Structure.of(factors, self.machine.rows, self.machine.cols)
+        sides = Sides(
+            *(torch.as_tensor(side, dtype=torch.float32) for side in (structure.reads, structure.writes)),
+            torch.as_tensor(factors.reads.sum(1), dtype=torch.float32),
+            torch.as_tensor(factors.writes.sum(1), dtype=torch.float32),
+        )
+        counts = self._count(sides, smooth=False)
+        support = 0 if factors.dense_support is None else int(factors.dense_support.sum())
+        read = torch.as_tensor(structure.reads.any(axis=0) | structure.tiles.any(axis=0)).sum()
+        counts = LayerCounts(
+            **{**vars(counts), "dense_tiles": torch.tensor(float(structure.tiles.sum())), "chunks_read": read.float(), "weights": counts.weights + support}
+        )
+        return self._cheaper(counts, factors.in_features, factors.out_features)
+
+
+def _straight_through(value: float, smooth: Tensor) -> Tensor:
+    return smooth + (value - smooth.detach())
+
+
+def _parts(module: nn.Module) -> tuple[Part, ...] | None:
+    if isinstance(module, GBLRLinear):
+        return (Part(module, 0, module.in_features),)
+    if isinstance(module, GBLRConv2d):
+        total = sum(part.in_features for part in module.parts)
+        offsets = [sum(p.in_features for p in module.parts[:index]) for index in range(len(module.parts))]
+        return tuple(Part(part, offset, total) for part, offset in zip(module.parts, offsets, strict=True))
+    return None
+
+
+def _dense_counts(machine: Machine, in_features: int, out_features: int) -> LayerCounts:
+    chunks_in, chunks_out = -(-in_features // machine.rows), -(-out_features // machine.cols)
+    zero = torch.zeros(())
+    return LayerCounts(
+        reading=torch.zeros(chunks_in), writing=torch.zeros(chunks_out), reduce_tiles=torch.zeros(chunks_in), expand_tiles=torch.zeros(chunks_out),
+        dense_tiles=torch.tensor(float(chunks_in * chunks_out)), chunks_read=torch.tensor(float(chunks_in)),
+        weights=torch.tensor(float(in_features * out_features)), ranks=zero,
+    )  # fmt: skip

@@ -1,0 +1,71 @@
+"""The Gaudi mask (Gaussian-Dirichlet): a differentiable cyclic interval on n channels.
+
+Lee & Kim, ICLR 2024, arXiv 2310.18882, equation (7). Written in the frequency domain, the derivative with respect to
+the width does not vanish at width 0, so that an empty block can come back while training.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MASK_THRESHOLD = 1e-3
+
+
+def frequencies(channels: int) -> Tensor:
+    """Frequencies 0 .. n/2 of a real signal of n channels, (n // 2 + 1,) float32; a buffer of the published layout."""
+    return torch.arange(channels // 2 + 1, dtype=torch.float32)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    # The phases reach n * pi: half precision would place the interval at the wrong channels.
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def snap(values: Tensor, channels: int, *, straight_through: bool = True) -> Tensor:
+    """Round to multiples of 1/n; with straight_through the gradient is that of the identity, else it is zero."""
+    snapped = torch.round(values * channels) / channels
+    return values + (snapped - values).detach() if straight_through else snapped
+
+
+def gaudi_mask(
+    widths: Tensor, locations: Tensor, channels: int, *, freq: Tensor | None = None, sigma: Tensor | float | None = None
+) -> Tensor:
+    """Mask of each block, exactly as given: no rounding, no threshold.
+
+    widths (K,) and locations (K,), normalised to [0, 1]; channels n. freq (n // 2 + 1,) defaults to 0 .. n/2. sigma is
+    the standard deviation of the Gaussian term in frequencies; None leaves the term out. Returns (K, n) in the dtype of
+    widths (float32 for half precision). With width q/n and location s/n and no Gaussian it is one on channels s ..
+    s+q-1 (cyclic) and zero elsewhere. Differentiable in widths and locations, also at width 0. Source: arXiv
+    2310.18882, equation (7).
+    """
+    with torch.autocast(device_type=widths.device.type, enabled=False):
+        w = _at_least_float32(widths).unsqueeze(-1)
+        l = _at_least_float32(locations).unsqueeze(-1)  # noqa: E741 - the paper's symbol
+        f = (frequencies(channels) if freq is None else freq).to(device=w.device, dtype=w.dtype)
+        # The order of the float32 operations is that of the published layers: gradients near zero then agree too.
+        phase = math.pi * f * (1 / channels - w) - f * (l * 2 * math.pi)
+        decay = torch.zeros_like(phase) if sigma is None else (-0.5 / sigma**2 * f**2).expand_as(phase)
+        spectrum = w * torch.sinc(f * w) / torch.sinc(f / channels) * torch.exp(torch.complex(decay, phase))
+        return torch.fft.irfft(spectrum, n=channels, norm="forward")
+
+
+def evaluation_mask(
+    widths: Tensor, locations: Tensor, channels: int, *, freq: Tensor | None = None, sigma: Tensor | float | None = None
+) -> Tensor:
+    """Mask of each block by the evaluation rules: what the hardware runs. Shapes as `gaudi_mask`; returns float32 (K,
+    n).
+
+    Widths are rounded to 1/n, widths of at most 1/n are then zero (so up to 1.5/n as stored), locations are rounded,
+    and entries below 1e-3 in magnitude are zero. Not differentiable; in double precision, so that a mask without the
+    Gaussian comes out as exact zeros and ones whatever n is.
+    """
+    counts = torch.round(_at_least_float32(widths) * channels)
+    counts = torch.where(counts <= 1, torch.zeros_like(counts), counts)
+    starts = torch.round(_at_least_float32(locations) * channels)
+    freq = None if freq is None else freq.double()
+    sigma = sigma.double() if isinstance(sigma, Tensor) else sigma
+    mask = gaudi_mask(counts.double() / channels, starts.double() / channels, channels, freq=freq, sigma=sigma)
+    return torch.where(mask.abs() < MASK_THRESHOLD, torch.zeros_like(mask), mask).detach().float()

@@ -1,0 +1,214 @@
+"""A plain deterministic training loop: any model, any Dataset, penalties as hooks, resumable, stops on a non-finite loss."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+Example = tuple[Tensor, Tensor]
+Progress = Callable[["EpochRecord"], None]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Epochs, examples per step, AdamW's peak learning rate (linear warm-up, cosine to zero), decay and the seed."""
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: mean training loss (cross entropy, without penalties), test accuracy in [0, 1], what the hooks report."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class LoopState:
+    """Everything needed to go on: plain tensors, numbers and dictionaries, so it survives `torch.save` and `weights_only`."""
+
+    epoch: int
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
+    hooks: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs run, the state after the last good one, and whether training stopped on a non-finite loss."""
+
+    epochs: tuple[EpochRecord, ...]
+    state: LoopState
+    diverged: bool
+
+
+class Hook(Protocol):
+    """What a penalty or a schedule may do. `progress` runs from 0 to 1 over all steps."""
+
+    def loss(self, model: nn.Module, progress: float) -> Tensor | None:
+        """A term to add to the loss, or None."""
+
+    def before_step(self, model: nn.Module, progress: float) -> None:
+        """Called with gradients in place, before the optimiser's step."""
+
+    def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
+        """Called after the optimiser's step with the learning rate that it used."""
+
+    def notes(self) -> dict[str, float]:
+        """What to record for the epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers and tensors that let the hook go on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+class QuietHook:
+    """A hook that does nothing: inherit and override what is needed."""
+
+    def loss(self, model: nn.Module, progress: float) -> Tensor | None:
+        return None
+
+    def before_step(self, model: nn.Module, progress: float) -> None:
+        return None
+
+    def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
+        return None
+
+    def notes(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+
+def train(
+    model: nn.Module,
+    train_set: Dataset[Example],
+    test_set: Dataset[Example],
+    settings: LoopSettings,
+    hooks: Sequence[Hook] = (),
+    progress: Progress | None = None,
+    resume: LoopState | None = None,
+) -> History:
+    """Train `model` in place by cross entropy plus the hooks' terms.
+
+    The order of examples depends on (seed, epoch) alone, so a resumed run repeats what an uninterrupted one does. When the
+    loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set.
+    """
+    optimiser = torch.optim.AdamW(_parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
+    if resume is not None:
+        _restore(model, optimiser, hooks, resume)
+    state = _state(0 if resume is None else resume.epoch, model, optimiser, hooks)
+    records: list[EpochRecord] = []
+    for epoch in range(state.epoch, settings.epochs):
+        loss = _epoch(model, train_set, settings, epoch, optimiser, hooks)
+        if not math.isfinite(loss):
+            _restore(model, optimiser, hooks, state)
+            return History(tuple(records), state, True)
+        notes = {key: value for hook in hooks for key, value in hook.notes().items()}
+        records.append(EpochRecord(epoch + 1, settings.epochs, loss, accuracy(model, test_set), notes))
+        state = _state(epoch + 1, model, optimiser, hooks)
+        if progress is not None:
+            progress(records[-1])
+    return History(tuple(records), state, False)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, dataset: Dataset[Example], batch_size: int = 256) -> float:
+    """Fraction of `dataset` classified rightly, in evaluation mode."""
+    training = model.training
+    model.eval()
+    right = total = 0
+    for images, labels in DataLoader(dataset, batch_size):
+        right += int((model(images).argmax(dim=1) == labels).sum())
+        total += len(labels)
+    model.train(training)
+    return right / max(total, 1)
+
+
+def _epoch(
+    model: nn.Module,
+    train_set: Dataset[Example],
+    settings: LoopSettings,
+    epoch: int,
+    optimiser: torch.optim.Optimizer,
+    hooks: Sequence[Hook],
+) -> float:
+    """One pass over the data. Returns the mean loss, or NaN as soon as a loss is not finite."""
+    model.train()
+    order = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
+    loader = DataLoader(train_set, settings.batch_size, shuffle=True, generator=order)
+    losses: list[float] = []
+    for index, (images, labels) in enumerate(loader):
+        done = (epoch + index / len(loader)) / settings.epochs
+        rate = settings.learning_rate * _rate(done, settings.warmup)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        fit = functional.cross_entropy(model(images), labels)
+        terms = [term for hook in hooks if (term := hook.loss(model, done)) is not None]
+        loss = torch.stack([fit, *terms]).sum()
+        losses.append(float(fit.detach()))
+        if not bool(torch.isfinite(loss)):
+            return math.nan
+        optimiser.zero_grad()
+        loss.backward()
+        for hook in hooks:
+            hook.before_step(model, done)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        for hook in hooks:
+            hook.after_step(model, done, rate)
+    return sum(losses) / max(len(losses), 1)
+
+
+def _rate(done: float, warmup: float) -> float:
+    if done < warmup:
+        return max(done / warmup, 0.02)
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay acts on matrices and factors. Widths and locations are geometry: decaying them would be a second, hidden penalty."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        geometry = name.rsplit(".", 1)[-1] in ("widths", "locations", "position")
+        (free if parameter.dim() < 2 or geometry else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+def _state(epoch: int, model: nn.Module, optimiser: torch.optim.Optimizer, hooks: Sequence[Hook]) -> LoopState:
+    return LoopState(
+        epoch,
+        copy.deepcopy(model.state_dict()),
+        copy.deepcopy(optimiser.state_dict()),
+        [dict(hook.state_dict()) for hook in hooks],
+    )
+
+
+def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, hooks: Sequence[Hook], state: LoopState) -> None:
+    model.load_state_dict(state.model)
+    optimiser.load_state_dict(copy.deepcopy(state.optimiser))
+    for hook, saved in zip(hooks, state.hooks, strict=True):
+        hook.load_state_dict(saved)

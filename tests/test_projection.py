@@ -1,0 +1,160 @@
+"""Projection: the budget is met exactly, nothing is dropped needlessly, and the result is near the best there is."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gblr_hw.lattice import Structure, is_interval
+from gblr_hw.project_low_rank import project_low_rank
+from gblr_hw.projection import Importance, project, project_jointly
+from simulator.errors import InputError
+
+
+def _random(rng: np.random.Generator, chunks_out: int, chunks_in: int, ranks: int, *, runs: bool = False) -> Structure:
+    if runs:
+        reads, writes = (_runs(rng, ranks, chunks) for chunks in (chunks_in, chunks_out))
+    else:
+        reads, writes = rng.random((ranks, chunks_in)) < 0.7, rng.random((ranks, chunks_out)) < 0.7
+    alive = (reads.any(axis=1) & writes.any(axis=1))[:, None]
+    return Structure(rng.random((chunks_out, chunks_in)) < 0.5, reads & alive, writes & alive)
+
+
+def _runs(rng: np.random.Generator, ranks: int, chunks: int) -> np.ndarray:
+    start, width = rng.integers(chunks, size=(ranks, 1)), rng.integers(1, chunks + 1, size=(ranks, 1))
+    return (np.arange(chunks) - start) % chunks < width
+
+
+def _worth(rng: np.random.Generator, structure: Structure) -> Importance:
+    return Importance(*(rng.exponential(size=getattr(structure, p).shape) for p in ("tiles", "reads", "writes")))
+
+
+def _kept(structure: Structure, worth: Importance) -> float:
+    return sum(float(getattr(worth, p)[getattr(structure, p)].sum()) for p in ("tiles", "reads", "writes"))
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.integers(0, 2**20), st.integers(1, 5), st.integers(1, 5), st.integers(0, 14), st.booleans(), st.data())
+def test_budget_is_met_and_nothing_more_could_return(
+    seed: int, chunks_out: int, chunks_in: int, ranks: int, runs: bool, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, cols = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    structure = _random(rng, chunks_out, chunks_in, ranks, runs=runs)
+    first = structure.tile_count(rows, cols)
+    if first < 2:
+        return
+    budget = data.draw(st.integers(2, first))
+    worth = _worth(rng, structure)
+    result = project(structure, worth, budget, rows, cols, intervals_only=runs)
+    count = result.tile_count(rows, cols)
+    assert count <= budget
+    for part in ("tiles", "reads", "writes"):
+        assert not (getattr(result, part) & ~getattr(structure, part)).any()
+    if runs:
+        assert is_interval(result.reads).all()
+        assert is_interval(result.writes).all()
+    if count < budget:
+        assert not (structure.tiles & ~result.tiles).any()
+        alive = result.reads.any(axis=1)
+        for before, after in ((structure.reads, result.reads), (structure.writes, result.writes)):
+            missing = before & ~after & alive[:, None]
+            if runs:
+                missing &= np.roll(after, 1, axis=1) | np.roll(after, -1, axis=1)
+            assert not missing.any()
+
+
+def test_a_budget_that_holds_everything_changes_nothing() -> None:
+    structure = _random(np.random.default_rng(1), 3, 4, 9)
+    result = project(structure, _worth(np.random.default_rng(2), structure), structure.tile_count(2, 3), 2, 3)
+    for part in ("tiles", "reads", "writes"):
+        assert (getattr(result, part) == getattr(structure, part)).all()
+
+
+def test_the_cheapest_remainder_goes_first() -> None:
+    # 5 ranks in columns of 4: emptying the second tile of chunk 1 costs one rank of worth 0.5, every other move costs more.
+    structure = Structure(np.zeros((1, 2), bool), np.ones((5, 2), bool), np.ones((5, 1), bool))
+    reads = np.full((5, 2), 9.0)
+    reads[3, 1] = 0.5
+    worth = Importance(np.zeros((1, 2)), reads, np.full((5, 1), 99.0))
+    result = project(structure, worth, structure.tile_count(8, 4) - 1, 8, 4)
+    dropped = np.argwhere(structure.reads & ~result.reads)
+    assert dropped.tolist() == [[3, 1]]
+
+
+def test_close_to_exhaustive_search() -> None:
+    gaps = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        structure = Structure(np.ones((1, 2), bool), np.ones((3, 2), bool), np.ones((3, 1), bool))
+        worth = _worth(rng, structure)
+        budget = int(rng.integers(2, structure.tile_count(2, 2)))
+        best = max(
+            _kept(candidate, worth)
+            for candidate in _all_parts(structure)
+            if candidate.tile_count(2, 2) <= budget
+        )
+        gaps.append(1 - _kept(project(structure, worth, budget, 2, 2), worth) / best)
+    assert min(gaps) > -1e-9
+    assert np.mean(gaps) < 0.08
+
+
+def _all_parts(structure: Structure) -> list[Structure]:
+    found = []
+    bits = structure.tiles.size + structure.reads.size + structure.writes.size
+    for choice in itertools.product([False, True], repeat=bits):
+        flat = np.array(choice)
+        a, b = structure.tiles.size, structure.tiles.size + structure.reads.size
+        tiles, reads, writes = flat[:a], flat[a:b], flat[b:]
+        reads, writes = reads.reshape(structure.reads.shape), writes.reshape(structure.writes.shape)
+        if (reads.any(axis=1) == writes.any(axis=1)).all():
+            found.append(Structure(tiles.reshape(structure.tiles.shape), reads, writes))
+    return found
+
+
+def test_joint_projection_takes_from_the_layer_that_loses_least_per_cycle() -> None:
+    structure = Structure(np.ones((2, 2), bool), np.zeros((0, 2), bool), np.zeros((0, 2), bool))
+    worth = {
+        "cheap": Importance(np.full((2, 2), 1.0), np.zeros((0, 2)), np.zeros((0, 2))),
+        "dear": Importance(np.full((2, 2), 3.0), np.zeros((0, 2)), np.zeros((0, 2))),
+    }
+    layers = {name: (structure, worth[name]) for name in worth}
+    even = project_jointly(layers, 5, 4, 4)
+    assert (even["cheap"].tiles.sum(), even["dear"].tiles.sum()) == (1, 4)
+    costs = {"cheap": 1.0, "dear": 10.0}
+    weighted = project_jointly(layers, 14, 4, 4, tile_costs=costs)
+    assert (weighted["cheap"].tiles.sum(), weighted["dear"].tiles.sum()) == (4, 1)
+
+
+def test_infeasible_budget_names_what_is_reachable() -> None:
+    structure = Structure.full(outputs=8, inputs=8, ranks=3, rows=4, cols=4)
+    worth = _worth(np.random.default_rng(0), structure)
+    with pytest.raises(InputError, match="smallest reachable total is 2"):
+        project(structure, worth, 1, 4, 4)
+    assert project(structure, worth, 2, 4, 4).tile_count(4, 4) == 2
+
+
+def test_bad_importances_are_refused() -> None:
+    structure = Structure.full(outputs=8, inputs=8, ranks=3, rows=4, cols=4)
+    good = _worth(np.random.default_rng(0), structure)
+    with pytest.raises(InputError, match="non-finite"):
+        project(structure, Importance(good.tiles, good.reads * np.nan, good.writes), 3, 4, 4)
+    with pytest.raises(InputError, match="shape"):
+        project(structure, Importance(good.tiles, good.reads[:1], good.writes), 3, 4, 4)
+    split = Structure(np.zeros((1, 4), bool), np.array([[True, False, True, False]]), np.ones((1, 1), bool))
+    with pytest.raises(InputError, match="one cyclic run"):
+        project(split, _worth(np.random.default_rng(0), split), 2, 4, 4, intervals_only=True)
+
+
+def test_low_rank_keeps_whole_ranks_the_best_ones() -> None:
+    structure = Structure.full(outputs=16, inputs=16, ranks=10, rows=4, cols=4)
+    worth = Importance(np.zeros((4, 4)), np.arange(40.0).reshape(10, 4), np.zeros((10, 4)))
+    result = project_low_rank({"a": (structure, worth)}, 17, 4, 4)["a"]
+    assert np.flatnonzero(result.reads.all(axis=1)).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert result.tile_count(4, 4) == 16
+    with pytest.raises(InputError, match="8 tiles in all"):
+        project_low_rank({"a": (structure, worth)}, 7, 4, 4)
