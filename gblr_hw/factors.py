@@ -45,8 +45,15 @@ class Factors:
 
     def __post_init__(self) -> None:
         m, n, ranks = self.out_features, self.in_features, self.u.shape[-1]
-        expected: dict[str, tuple[int, ...]] = {"u": (m, ranks), "v": (ranks, n), "writes": (ranks, m), "reads": (ranks, n)}
-        expected |= {"dense": (m, n), "dense_support": (m, n), "bias": (m,)}
+        expected: dict[str, tuple[int, ...]] = {
+            "u": (m, ranks),
+            "v": (ranks, n),
+            "writes": (ranks, m),
+            "reads": (ranks, n),
+            "dense": (m, n),
+            "dense_support": (m, n),
+            "bias": (m,),
+        }
         for name, shape in expected.items():
             value = getattr(self, name)
             if value is not None and value.shape != shape:

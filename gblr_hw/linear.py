@@ -79,8 +79,8 @@ class GBLRLinear(nn.Module):
         self.lr_weight1 = nn.Parameter(torch.empty(blocks, rank, in_features, **options))
         self.lr_weight2 = nn.Parameter(torch.empty(blocks, out_features, rank, **options))
         self.bias = nn.Parameter(torch.empty(out_features, **options)) if bias else None
-        self.register_buffer("freq_in", frequencies(in_features).to(device))
-        self.register_buffer("freq_out", frequencies(out_features).to(device))
+        self.register_buffer("freq_in", frequencies(in_features, device))
+        self.register_buffer("freq_out", frequencies(out_features, device))
         self.register_buffer("sigma", torch.tensor(float(sigma), device=device))
         self.reset_parameters()
 
@@ -166,15 +166,15 @@ class GBLRLinear(nn.Module):
         """Masks of the inputs (K, n) and of the outputs (K, m), float32 or better, by the rules of the current mode."""
         sigma = self.sigma if self.gaussian else None
         masks = []
-        sides = ((self.in_features, self.freq_in), (self.out_features, self.freq_out))
-        for index, (channels, freq) in enumerate(sides):
+        # The frequency buffers belong to the layout alone: half precision would round them, so they are not read.
+        for index, channels in enumerate((self.in_features, self.out_features)):
             widths, locations = self.widths[index], self.locations[index]
             if not self.training:
-                masks.append(evaluation_mask(widths, locations, channels, freq=freq, sigma=sigma))
+                masks.append(evaluation_mask(widths, locations, channels, sigma=sigma))
                 continue
             if self.straight_through:
                 widths, locations = snap(widths, channels), snap(locations, channels)
-            masks.append(gaudi_mask(widths, locations, channels, freq=freq, sigma=sigma))
+            masks.append(gaudi_mask(widths, locations, channels, sigma=sigma))
         return masks[0], masks[1]
 
     def factors(self) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,9 @@ from torch import Tensor
 MASK_THRESHOLD = 1e-3
 
 
-def frequencies(channels: int) -> Tensor:
+def frequencies(channels: int, device: torch.device | str | None = None) -> Tensor:
     """Frequencies 0 .. n/2 of a real signal of n channels, (n // 2 + 1,) float32; a buffer of the published layout."""
-    return torch.arange(channels // 2 + 1, dtype=torch.float32)
+    return torch.arange(channels // 2 + 1, dtype=torch.float32, device=device)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -31,20 +31,23 @@ def snap(values: Tensor, channels: int, *, straight_through: bool = True) -> Ten
 
 
 def gaudi_mask(
-    widths: Tensor, locations: Tensor, channels: int, *, freq: Tensor | None = None, sigma: Tensor | float | None = None
+    widths: Tensor, locations: Tensor, channels: int, *, sigma: Tensor | float | None = None
 ) -> Tensor:
     """Mask of each block, exactly as given: no rounding, no threshold.
 
-    widths (K,) and locations (K,), normalised to [0, 1]; channels n. freq (n // 2 + 1,) defaults to 0 .. n/2. sigma is
+    widths (K,) and locations (K,), normalised to [0, 1]; channels n. sigma is
     the standard deviation of the Gaussian term in frequencies; None leaves the term out. Returns (K, n) in the dtype of
     widths (float32 for half precision). With width q/n and location s/n and no Gaussian it is one on channels s ..
     s+q-1 (cyclic) and zero elsewhere. Differentiable in widths and locations, also at width 0. Source: arXiv
     2310.18882, equation (7).
     """
+    if widths.numel() == 0:  # no FFT library takes an empty batch
+        return widths.new_zeros(0, channels)
     with torch.autocast(device_type=widths.device.type, enabled=False):
         w = _at_least_float32(widths).unsqueeze(-1)
         l = _at_least_float32(locations).unsqueeze(-1)  # noqa: E741 - the paper's symbol
-        f = (frequencies(channels) if freq is None else freq).to(device=w.device, dtype=w.dtype)
+        f = frequencies(channels, w.device).to(w.dtype)
+        sigma = sigma.to(w.dtype) if isinstance(sigma, Tensor) else sigma
         # The order of the float32 operations is that of the published layers: gradients near zero then agree too.
         phase = math.pi * f * (1 / channels - w) - f * (l * 2 * math.pi)
         decay = torch.zeros_like(phase) if sigma is None else (-0.5 / sigma**2 * f**2).expand_as(phase)
@@ -53,7 +56,7 @@ def gaudi_mask(
 
 
 def evaluation_mask(
-    widths: Tensor, locations: Tensor, channels: int, *, freq: Tensor | None = None, sigma: Tensor | float | None = None
+    widths: Tensor, locations: Tensor, channels: int, *, sigma: Tensor | float | None = None
 ) -> Tensor:
     """Mask of each block by the evaluation rules: what the hardware runs. Shapes as `gaudi_mask`; returns float32 (K,
     n).
@@ -65,7 +68,5 @@ def evaluation_mask(
     counts = torch.round(_at_least_float32(widths) * channels)
     counts = torch.where(counts <= 1, torch.zeros_like(counts), counts)
     starts = torch.round(_at_least_float32(locations) * channels)
-    freq = None if freq is None else freq.double()
-    sigma = sigma.double() if isinstance(sigma, Tensor) else sigma
-    mask = gaudi_mask(counts.double() / channels, starts.double() / channels, channels, freq=freq, sigma=sigma)
+    mask = gaudi_mask(counts.double() / channels, starts.double() / channels, channels, sigma=sigma)
     return torch.where(mask.abs() < MASK_THRESHOLD, torch.zeros_like(mask), mask).detach().float()

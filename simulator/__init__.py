@@ -1,6 +1,6 @@
-"""The accelerator: machine descriptions, the block-schedule IR, cycle-exact engines, energy and functional execution."""
+"""The accelerator: machines, the block-schedule IR, cycle-exact engines, energy and functional execution."""
 
-from simulator.engine import Deadlock
+from simulator.engine import DeadlockError
 from simulator.errors import InputError
 from simulator.execute import execute
 from simulator.machine import Machine, preset_names
@@ -8,4 +8,15 @@ from simulator.program import Program
 from simulator.report import CAUSES, LayerReport, Report
 from simulator.simulate import simulate
 
-__all__ = ["CAUSES", "Deadlock", "InputError", "LayerReport", "Machine", "Program", "Report", "execute", "preset_names", "simulate"]
+__all__ = [
+    "CAUSES",
+    "DeadlockError",
+    "InputError",
+    "LayerReport",
+    "Machine",
+    "Program",
+    "Report",
+    "execute",
+    "preset_names",
+    "simulate",
+]

@@ -1,4 +1,6 @@
-"""What a program makes the hardware do, counted by event: accesses by memory, bits moved, arithmetic (machine.md, section 8)."""
+"""What a program makes the hardware do, counted by event: accesses by memory, bits moved, arithmetic (machine.md,
+section 8).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,24 @@ from simulator.machine import Machine
 from simulator.program import Program
 
 EVENTS = (
-    "mac_active", "mac_padding", "register_bits", "wire_bits", "scratchpad_read", "scratchpad_write", "accumulator_read",
-    "accumulator_write", "rank_memory_read", "rank_memory_write", "network_bits", "weight_buffer_read", "weight_buffer_write",
-    "requantise_ops", "vector_ops", "dram_read_bytes", "dram_write_bytes",
-)  # fmt: skip
+    "mac_active",
+    "mac_padding",
+    "register_bits",
+    "wire_bits",
+    "scratchpad_read",
+    "scratchpad_write",
+    "accumulator_read",
+    "accumulator_write",
+    "rank_memory_read",
+    "rank_memory_write",
+    "network_bits",
+    "weight_buffer_read",
+    "weight_buffer_write",
+    "requantise_ops",
+    "vector_ops",
+    "dram_read_bytes",
+    "dram_write_bytes",
+)
 
 
 def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
@@ -48,7 +64,9 @@ def _events_per_instruction(program: Program, machine: Machine) -> dict[str, np.
     lanes, weights, firsts = _tile_columns(program)
     is_tile = np.isin(ins.op, TILE_OPS)
     is_reduce, is_expand, is_dense = (ins.op == op for op in (Op.REDUCE, Op.EXPAND, Op.DENSE))
-    is_drain, is_store, is_input, is_weights = (ins.op == op for op in (Op.DRAIN, Op.STORE, Op.LOAD_INPUT, Op.LOAD_WEIGHTS))
+    is_drain, is_store, is_input, is_weights = (
+        ins.op == op for op in (Op.DRAIN, Op.STORE, Op.LOAD_INPUT, Op.LOAD_WEIGHTS)
+    )
     tokens = np.where(is_tile | is_drain | is_store | is_input, ins.tokens, 0)
     sums_out = is_dense | is_expand
 
@@ -75,7 +93,8 @@ def _events_per_instruction(program: Program, machine: Machine) -> dict[str, np.
         "scratchpad_write": np.where(is_input, input_words, 0) + np.where(is_drain, output_words, 0),
         "accumulator_read": np.where((sums_out | is_drain) & adds, sum_words, 0),
         "accumulator_write": np.where(sums_out, sum_words, 0),
-        "rank_memory_read": np.where(is_reduce, rank_words * (lanes - firsts), 0) + np.where(is_expand, rank_words * lanes, 0),
+        "rank_memory_read": np.where(is_reduce, rank_words * (lanes - firsts), 0)
+        + np.where(is_expand, rank_words * lanes, 0),
         "rank_memory_write": np.where(is_reduce, rank_words * lanes, 0),
         "network_bits": ranked * types.accumulator_bits * machine.scatter,
         "weight_buffer_read": is_tile * tile_words,

@@ -1,4 +1,6 @@
-"""Energy of counted events on a machine, by component, with the range that the table's sources span (machine.md, section 8)."""
+"""Energy of counted events on a machine, by component, with the range that the table's sources span (machine.md,
+section 8).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class EnergyModel:
     leakage: EventCost
 
     def by_component(self, counts: Mapping[str, int], cycles: int) -> dict[str, tuple[float, float, float]]:
-        """component -> (value, low, high) in pJ for these counts over this many cycles. An event without a cost is an error."""
+        """component -> (value, low, high) in pJ for these counts over this many cycles. An event without a cost is an
+        error.
+        """
         sums: dict[str, tuple[float, float, float]] = {}
 
         def add(cost: EventCost, times: int) -> None:
@@ -65,7 +69,8 @@ def energy_model(machine: Machine) -> EnergyModel:
     per_byte = EventCost("dram", 8 * dram.pj_per_bit, 8 * dram.low, 8 * dram.high)
     events: dict[str, tuple[EventCost, ...]] = {
         "mac_active": of("multiply_add", "mul_i8", "add_i32"),
-        "mac_padding": (),  # a zero operand holds multiplier and adder still; its registers and wires are counted as bits
+        # A zero operand holds multiplier and adder still; its registers and wires are counted as bits.
+        "mac_padding": (),
         "register_bits": of("registers", "register_bit"),
         "wire_bits": (wire("wires", 1.0),),
         "network_bits": (wire("permutation_network", float(max(machine.rows, machine.cols))),),

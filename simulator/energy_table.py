@@ -7,6 +7,7 @@ import math
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,7 +73,7 @@ class Sram(_Sourced):
     @model_validator(mode="after")
     def _grids_are_full(self) -> Sram:
         for axis in (self.size_kib, self.word_bits):
-            if len(axis) < 2 or any(b <= a for a, b in zip(axis, axis[1:], strict=False)):
+            if len(axis) < 2 or any(b <= a for a, b in pairwise(axis)):
                 raise ValueError("size_kib and word_bits must rise and have two entries or more")
         for name in ("read_pj", "write_pj", "leak_uw"):
             grid = getattr(self, name)
@@ -101,7 +102,13 @@ class _Table(_Strict):
         entries += [(f"geometry.{k}", v) for k, v in self.geometry]
         entries += [(f"dram.{k}", v) for k, v in self.dram.items()]
         for name, entry in entries:
-            value = entry.pj if isinstance(entry, Entry) else entry.value if isinstance(entry, Quantity) else entry.pj_per_bit
+            value = (
+                entry.pj
+                if isinstance(entry, Entry)
+                else entry.value
+                if isinstance(entry, Quantity)
+                else entry.pj_per_bit
+            )
             if not entry.low <= value <= entry.high:
                 raise ValueError(f"{name}: low <= value <= high does not hold ({entry.low}, {value}, {entry.high})")
             if entry.source not in self.sources:
@@ -137,38 +144,66 @@ class EnergyTable:
         shipped = folder / f"{source}.toml"
         path = shipped if shipped.is_file() else Path(source)
         if not path.is_file():
-            names = ", ".join(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
-            raise InputError(f"energy table '{source}'", "no such table or file", f"a table is one of {names} or a TOML file", "Mend 'energy.table'.")
+            names = ", ".join(
+                sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+            )
+            raise InputError(
+                f"energy table '{source}'",
+                "no such table or file",
+                f"a table is one of {names} or a TOML file",
+                "Mend 'energy.table'.",
+            )
         raw = path.read_bytes()
         try:
             data = _Table.model_validate(tomllib.loads(raw.decode("utf-8")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"energy table '{source}'", f"text that is not TOML ({error})", "a table must parse as TOML", "Mend the line.") from error
+            raise InputError(
+                f"energy table '{source}'",
+                f"text that is not TOML ({error})",
+                "a table must parse as TOML",
+                "Mend the line.",
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise InputError(
-                f"energy table '{source}': field '{field}'", repr(first["input"])[:80], first["msg"], "Compare with the table cmos-45."
+                f"energy table '{source}': field '{field}'",
+                repr(first["input"])[:80],
+                first["msg"],
+                "Compare with the table cmos-45.",
             ) from error
         return EnergyTable(data, hashlib.sha256(raw).hexdigest(), str(source))
 
     def dram(self, kind: str) -> DramEntry:
         """The entry of a DRAM kind; an unknown kind is an error, never free."""
         if kind not in self.data.dram:
-            raise InputError(f"machine field 'dram.kind', energy table '{self.name}'", repr(kind), f"the table knows {', '.join(self.data.dram)}",
-                             "Use one of these, or add the kind to a table of your own.")  # fmt: skip
+            raise InputError(
+                f"machine field 'dram.kind', energy table '{self.name}'",
+                repr(kind),
+                f"the table knows {', '.join(self.data.dram)}",
+                "Use one of these, or add the kind to a table of your own.",
+            )
         return self.data.dram[kind]
 
     def sram(self, memory: str, size_kib: float, word_bits: int) -> SramEnergy:
-        """Access energies of a macro of ``size_kib`` moving ``word_bits``, log-bilinear inside the grid; outside it InputError."""
+        """Access energies of a macro of ``size_kib`` moving ``word_bits``, log-bilinear inside the grid; outside it
+        InputError.
+        """
         grid = self.data.sram
-        for label, value, axis in (("kib / banks", size_kib, grid.size_kib), ("word_bits", float(word_bits), grid.word_bits)):
+        for label, value, axis in (
+            ("kib / banks", size_kib, grid.size_kib),
+            ("word_bits", float(word_bits), grid.word_bits),
+        ):
             if not axis[0] <= value <= axis[-1]:
                 raise InputError(
-                    f"machine memory '{memory}': {label}", f"{value:g}", f"energy table '{self.name}' covers {axis[0]:g} to {axis[-1]:g} and is not extrapolated",
+                    f"machine memory '{memory}': {label}",
+                    f"{value:g}",
+                    f"energy table '{self.name}' covers {axis[0]:g} to {axis[-1]:g} and is not extrapolated",
                     "Change the memory's size, banks or word width, or use a table that covers it.",
-                )  # fmt: skip
-        return SramEnergy(*(_log_bilinear(grid, table, size_kib, word_bits) for table in (grid.read_pj, grid.write_pj, grid.leak_uw)))
+                )
+        return SramEnergy(
+            *(_log_bilinear(grid, table, size_kib, word_bits) for table in (grid.read_pj, grid.write_pj, grid.leak_uw))
+        )
 
 
 def _bracket(axis: tuple[float, ...], value: float) -> tuple[int, float]:

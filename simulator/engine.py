@@ -1,9 +1,9 @@
 """The fast engine: jumps from event to event and gives the exact cycle of each (machine.md, sections 3 to 6).
 
-Every unit takes its instructions in order. A unit that is not a DMA engine can be advanced as soon as the completion times
-of everything it waits for are known. Transfers share one channel, first come first served, so they are committed in the
-order of their requests; the earliest known request cannot be overtaken, because whatever is still unknown depends on a
-transfer not yet committed, and that completes later than this request.
+Every unit takes its instructions in order. A unit that is not a DMA engine can be advanced as soon as the completion
+times of everything it waits for are known. Transfers share one channel, first come first served, so they are committed
+in the order of their requests; the earliest known request cannot be overtaken, because whatever is still unknown
+depends on a transfer not yet committed, and that completes later than this request.
 """
 
 from __future__ import annotations
@@ -18,15 +18,25 @@ from simulator.timing import UNIT_COUNT, Timing
 
 # Why an instruction started no earlier; the array's causes are named in report.CAUSES.
 STALL_NONE, STALL_WEIGHTS, STALL_INPUT, STALL_ARRAY, STALL_VECTOR, STALL_STORE, STALL_PRELOAD, STALL_CHANNEL = range(8)
-STALL_NAMES = ("none", "wait_weights", "wait_input", "wait_array", "wait_vector", "wait_store", "weight_preload", "dram_channel")
+STALL_NAMES = (
+    "none",
+    "wait_weights",
+    "wait_input",
+    "wait_array",
+    "wait_vector",
+    "wait_store",
+    "weight_preload",
+    "dram_channel",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
     """Event times of every instruction, (N,) int64.
 
-    preload: first cycle of a tile's weight preload (-1 for others). start: first busy cycle of the unit. end: first cycle in
-    which the unit is free. done: first cycle in which dependents may begin. stall: STALL_* that bounded ``start``.
+    preload: first cycle of a tile's weight preload (-1 for others). start: first busy cycle of the unit. end: first
+    cycle in which the unit is free. done: first cycle in which dependents may begin. stall: STALL_* that bounded
+    ``start``.
     """
 
     preload: np.ndarray
@@ -36,20 +46,31 @@ class Events:
     stall: np.ndarray
 
 
-class Deadlock(RuntimeError):
+class DeadlockError(RuntimeError):
     """A program that cannot proceed; the message names the instruction that waits and what it waits for."""
 
 
 def run_engine(timing: Timing) -> Events:
-    """Event times of every instruction. Raises Deadlock when some instruction can never start."""
+    """Event times of every instruction. Raises DeadlockError when some instruction can never start."""
     count = len(timing.unit)
     preload, start, end, done, stall = (np.full(count, -1, dtype=np.int64) for _ in range(5))
     committed = _advance(
-        timing.unit, timing.busy, timing.tail, timing.lead, timing.is_tile, timing.is_transfer, timing.after,
-        timing.preload_cycles, preload, start, end, done, stall,
-    )  # fmt: skip
+        timing.unit,
+        timing.busy,
+        timing.tail,
+        timing.lead,
+        timing.is_tile,
+        timing.is_transfer,
+        timing.after,
+        timing.preload_cycles,
+        preload,
+        start,
+        end,
+        done,
+        stall,
+    )
     if committed < count:
-        raise Deadlock(describe_deadlock(timing, done))
+        raise DeadlockError(describe_deadlock(timing, done))
     return Events(preload, start, end, done, stall)
 
 
@@ -68,7 +89,6 @@ def describe_deadlock(timing: Timing, done: np.ndarray) -> str:
 @nb.njit(cache=True, nogil=True)
 def _advance(unit, busy, tail, lead, is_tile, is_transfer, after, preload_cycles, preload, start, end, done, stall):
     """Commit instructions until all are done or none can proceed; returns how many were committed."""
-    count = unit.shape[0]
     queue, queue_ptr = _queues(unit)
     head = queue_ptr[:-1].copy()
     unit_free = np.zeros(UNIT_COUNT, dtype=np.int64)
@@ -137,7 +157,7 @@ def _queues(unit):
 @nb.njit(cache=True, nogil=True)
 def _resolved(after, done, i):
     """Whether the completion times of everything that instruction i waits for are known."""
-    for d in range(after.shape[0]):
+    for d in range(after.shape[0]):  # noqa: SIM110 - compiled code has no generators
         if after[d, i] >= 0 and done[after[d, i]] < 0:
             return False
     return True
@@ -158,7 +178,9 @@ def _data_ready(after, done, lead, i, skip_weights):
 
 @nb.njit(cache=True, nogil=True)
 def _preload_start(after, done, loader_free, shadow_free, i):
-    """First cycle of a tile's weight preload: shadow registers swapped out, loader free, weights in the buffer (rule A2)."""
+    """First cycle of a tile's weight preload: shadow registers swapped out, loader free, weights in the buffer (rule
+    A2).
+    """
     begin = max(loader_free, shadow_free)
     cause = STALL_PRELOAD
     weights = after[After.WEIGHTS, i]

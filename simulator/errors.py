@@ -1,4 +1,6 @@
-"""The one exception type that means "your input, not our code": the command line turns it into one paragraph and exit code 2."""
+"""The one exception type that means "your input, not our code": the command line turns it into one paragraph and exit
+code 2.
+"""
 
 from __future__ import annotations
 

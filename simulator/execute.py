@@ -25,7 +25,10 @@ _RMS_CODE = 32  # uncalibrated inputs are scaled so that their root mean square 
 
 
 def execute(
-    program: Program, inputs: Mapping[str, ArrayLike], mode: Literal["float", "int8"] = "float", machine: Machine | None = None
+    program: Program,
+    inputs: Mapping[str, ArrayLike],
+    mode: Literal["float", "int8"] = "float",
+    machine: Machine | None = None,
 ) -> dict[str, np.ndarray]:
     """Outputs of the layers named in ``inputs``.
 
@@ -51,9 +54,16 @@ def execute(
 def _rows_of(name: str, values: ArrayLike, features: int) -> tuple[np.ndarray, tuple[int, ...]]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 1 or array.shape[-1] != features:
-        raise InputError(f"inputs of layer '{name}'", f"shape {array.shape}", f"the last axis holds its {features} input features", "Check which layer they belong to.")
+        raise InputError(
+            f"inputs of layer '{name}'",
+            f"shape {array.shape}",
+            f"the last axis holds its {features} input features",
+            "Check which layer they belong to.",
+        )
     if not np.isfinite(array).all():
-        raise InputError(f"inputs of layer '{name}'", "NaN or infinity", "inputs are finite", "Look where they come from.")
+        raise InputError(
+            f"inputs of layer '{name}'", "NaN or infinity", "inputs are finite", "Look where they come from."
+        )
     return array.reshape(-1, features), array.shape[:-1]
 
 
@@ -82,7 +92,9 @@ def _execute_codes(program: Program, index: int, rows: np.ndarray, machine: Mach
 
 
 def input_step(rows: np.ndarray, bits: int) -> float:
-    """Activation step for uncalibrated inputs: nothing saturates, and the root mean square code is at most 32 (rule N1)."""
+    """Activation step for uncalibrated inputs: nothing saturates, and the root mean square code is at most 32 (rule
+    N1).
+    """
     if rows.size == 0 or not rows.any():
         return 1.0
     root_mean_square = float(np.sqrt(np.mean(np.square(rows))))
@@ -117,11 +129,15 @@ class _Arithmetic:
         if self.rank_scale is None:
             return sums
         multiplier, shift = (column[ranks] for column in self.rank_scale)
-        return requantise(sums.astype(np.int64), multiplier, shift, self.machine.datatypes.activation_bits).astype(np.float64)
+        return requantise(sums.astype(np.int64), multiplier, shift, self.machine.datatypes.activation_bits).astype(
+            np.float64
+        )
 
 
 class _Memories:
-    """Scratchpad, accumulator and rank memory for a batch of runs, and the output rows in DRAM. Sums stay exact in float64."""
+    """Scratchpad, accumulator and rank memory for a batch of runs, and the output rows in DRAM. Sums stay exact in
+    float64.
+    """
 
     def __init__(self, machine: Machine, batch: int, tokens: int, layer: LayerSchedule) -> None:
         self.scratchpad = np.zeros((batch, machine.scratchpad.size_bytes))
@@ -136,9 +152,9 @@ def _walk_rows(program: Program, index: int, rows: np.ndarray, arithmetic: _Arit
     layer, tokens, machine = program.layers[index], program.tokens, arithmetic.machine
     runs = max(1, -(-len(rows) // tokens))
     width = -(-layer.in_features // machine.rows) * machine.rows
-    padded = np.zeros((runs * tokens, width))
-    padded[: len(rows), : layer.in_features] = rows
-    padded = padded.reshape(runs, tokens, width)
+    flat = np.zeros((runs * tokens, width))
+    flat[: len(rows), : layer.in_features] = rows
+    padded = flat.reshape(runs, tokens, width)
     mine = np.flatnonzero(program.instructions.layer == index)
     parts = []
     for first in range(0, runs, _BATCH):
@@ -149,8 +165,16 @@ def _walk_rows(program: Program, index: int, rows: np.ndarray, arithmetic: _Arit
     return np.concatenate(parts).reshape(runs * tokens, -1)[: len(rows)]
 
 
-def walk_layer(program: Program, order: Sequence[int] | np.ndarray, inputs: np.ndarray, memories: _Memories, arithmetic: _Arithmetic) -> None:
-    """Carry out one layer's instructions in ``order`` on (batch, tokens, padded inputs); results land in ``memories.outputs``."""
+def walk_layer(
+    program: Program,
+    order: Sequence[int] | np.ndarray,
+    inputs: np.ndarray,
+    memories: _Memories,
+    arithmetic: _Arithmetic,
+) -> None:
+    """Carry out one layer's instructions in ``order`` on (batch, tokens, padded inputs); results land in
+    ``memories.outputs``.
+    """
     ins = program.instructions
     if not len(order):
         return
@@ -170,7 +194,12 @@ def walk_layer(program: Program, order: Sequence[int] | np.ndarray, inputs: np.n
         elif op == Op.STORE:
             _store(ins, i, memories, arithmetic.machine.cols)
         else:
-            raise InputError(f"program: instruction {i}", f"operation {op}", f"operations are 0 to {len(Op) - 1}", "Lower the checkpoint again.")
+            raise InputError(
+                f"program: instruction {i}",
+                f"operation {op}",
+                f"operations are 0 to {len(Op) - 1}",
+                "Lower the checkpoint again.",
+            )
 
 
 def _load_input(ins: Instructions, i: int, inputs: np.ndarray, memories: _Memories, rows: int) -> None:
@@ -193,8 +222,8 @@ def _run_tile(layer: LayerSchedule, ins: Instructions, i: int, memories: _Memori
         entering = memories.scratchpad[:, src : src + tokens * machine.rows].reshape(batch, tokens, machine.rows)
     if op == Op.REDUCE:
         places = _rank_places(layer, lane, tokens)
-        old = np.where(tiles.first[lanes] == 1, 0.0, memories.rank[places])
-        memories.rank[places] = arithmetic.add(old, entering @ weights[:, : machine.rows].T)
+        before = np.where(tiles.first[lanes] == 1, 0.0, memories.rank[places])
+        memories.rank[places] = arithmetic.add(before, entering @ weights[:, : machine.rows].T)
         return
     entering = entering[:, :, lane] if op == Op.DENSE else entering
     sums = entering @ weights[:, : machine.cols]
@@ -211,7 +240,11 @@ def _rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[s
 
 def _drain(ins: Instructions, i: int, memories: _Memories, cols: int) -> None:
     src, dst, tokens = int(ins.src[i]), int(ins.dst[i]), int(ins.tokens[i])
-    sums = memories.accumulator[:, src : src + tokens] if ins.accumulate[i] else np.zeros((len(memories.accumulator), tokens, cols))
+    sums = (
+        memories.accumulator[:, src : src + tokens]
+        if ins.accumulate[i]
+        else np.zeros((len(memories.accumulator), tokens, cols))
+    )
     memories.scratchpad[:, dst : dst + tokens * cols] = sums.reshape(len(sums), -1)
 
 

@@ -1,4 +1,6 @@
-"""The instruction set: operations, the units that run them, and the columns of an instruction (machine.md, sections 2 and 7)."""
+"""The instruction set: operations, the units that run them, and the columns of an instruction (machine.md, sections 2
+and 7).
+"""
 
 from __future__ import annotations
 
@@ -66,9 +68,15 @@ def unit_of_op(dma_engines: int) -> np.ndarray:
     """The unit that runs each operation, indexed by Op, for a machine with 1, 2 or 3 DMA engines (rule D1)."""
     weights, inputs, stores = _UNITS_BY_ENGINES[dma_engines]
     table = {
-        Op.LOAD_PARAMETERS: weights, Op.LOAD_INPUT: inputs, Op.LOAD_WEIGHTS: weights, Op.STORE: stores,
-        Op.DENSE: Unit.ARRAY, Op.REDUCE: Unit.ARRAY, Op.EXPAND: Unit.ARRAY, Op.DRAIN: Unit.VECTOR,
-    }  # fmt: skip
+        Op.LOAD_PARAMETERS: weights,
+        Op.LOAD_INPUT: inputs,
+        Op.LOAD_WEIGHTS: weights,
+        Op.STORE: stores,
+        Op.DENSE: Unit.ARRAY,
+        Op.REDUCE: Unit.ARRAY,
+        Op.EXPAND: Unit.ARRAY,
+        Op.DRAIN: Unit.VECTOR,
+    }
     return np.array([table[op] for op in Op], dtype=np.int64)
 
 
@@ -77,11 +85,11 @@ class Instructions:
     """The flattened program: integer columns of one length N, in program order. Unused operands are -1.
 
     op: Op. layer: index into the program's layers. tile: row of that layer's tile table (LOAD_WEIGHTS and tiles).
-    chunk: input chunk (LOAD_INPUT) or output chunk (DRAIN, STORE). token0, tokens: the token block.
-    src, dst: scratchpad byte address, or accumulator row, as the operation reads and writes (rule I2). slot: weight-buffer
-    slot. accumulate: 0 overwrites the accumulator, 1 adds to it; a DRAIN with 0 has no sums to read and writes the bias alone.
-    dram_bytes: what a transfer moves. row_cycles: cycles per token row (rule B2). after: (5, N) instruction indices that
-    must be done first, -1 for none, one row for each ``After``.
+    chunk: input chunk (LOAD_INPUT) or output chunk (DRAIN, STORE). token0, tokens: the token block. src, dst:
+    scratchpad byte address, or accumulator row, as the operation reads and writes (rule I2). slot: weight-buffer slot.
+    accumulate: 0 overwrites the accumulator, 1 adds to it; a DRAIN with 0 has no sums to read and writes the bias
+    alone. dram_bytes: what a transfer moves. row_cycles: cycles per token row (rule B2). after: (5, N) instruction
+    indices that must be done first, -1 for none, one row for each ``After``.
     """
 
     op: np.ndarray
@@ -105,7 +113,10 @@ class Instructions:
             expected = (len(After), count) if field.name == "after" else (count,)
             if column.shape != expected:
                 raise InputError(
-                    f"program: column '{field.name}'", f"shape {column.shape}", f"it must have shape {expected}", "Lower the checkpoint again."
+                    f"program: column '{field.name}'",
+                    f"shape {column.shape}",
+                    f"it must have shape {expected}",
+                    "Lower the checkpoint again.",
                 )
             column.setflags(write=False)
             object.__setattr__(self, field.name, column)
@@ -116,16 +127,26 @@ class Instructions:
 
 
 def _check_columns(ins: Instructions) -> None:
-    """Every rule that a column can break by itself: known operations, non-negative sizes, dependences on earlier producers."""
+    """Every rule that a column can break by itself: known operations, non-negative sizes, dependences on earlier
+    producers.
+    """
 
     def refuse(mask: np.ndarray, column: str, values: np.ndarray, rule: str) -> None:
         if mask.any():
             at = int(np.argmax(mask))
             raise InputError(
-                f"program: instruction {at}: field '{column}'", str(int(values[at])), rule, "The file is damaged or not ours: lower the checkpoint again."
+                f"program: instruction {at}: field '{column}'",
+                str(int(values[at])),
+                rule,
+                "The file is damaged or not ours: lower the checkpoint again.",
             )
 
-    refuse((ins.op < 0) | (ins.op >= len(Op)), "op", ins.op, f"operations are 0 to {len(Op) - 1} ({', '.join(o.name for o in Op)})")
+    refuse(
+        (ins.op < 0) | (ins.op >= len(Op)),
+        "op",
+        ins.op,
+        f"operations are 0 to {len(Op) - 1} ({', '.join(o.name for o in Op)})",
+    )
     is_tile = np.isin(ins.op, TILE_OPS)
     is_transfer = np.isin(ins.op, TRANSFER_OPS)
     refuse(ins.layer < 0, "layer", ins.layer, "a layer index is not negative")
@@ -140,7 +161,9 @@ def _check_columns(ins: Instructions) -> None:
     for column, producers in PRODUCERS.items():
         wait = ins.after[column]
         name = f"after.{column.name.lower()}"
-        refuse((wait < -1) | (wait >= position), name, wait, "a dependence names an earlier instruction, or -1 for none")
+        refuse(
+            (wait < -1) | (wait >= position), name, wait, "a dependence names an earlier instruction, or -1 for none"
+        )
         named = wait >= 0
         wrong = np.zeros(len(ins), dtype=bool)
         wrong[named] = ~np.isin(ins.op[wait[named]], producers)

@@ -16,13 +16,25 @@ from simulator.schedule import LayerSchedule, Payload, TileTable
 T = TypeVar("T")
 
 # Operand columns in the order in which they are printed; -1 means "not used" and is left out.
-_OPERANDS = ("layer", "tile", "chunk", "token0", "tokens", "src", "dst", "slot", "accumulate", "dram_bytes", "row_cycles")
+_OPERANDS = (
+    "layer",
+    "tile",
+    "chunk",
+    "token0",
+    "tokens",
+    "src",
+    "dst",
+    "slot",
+    "accumulate",
+    "dram_bytes",
+    "row_cycles",
+)
 _HEAD_KEYS = ("machine", "layout_key", "rows", "cols", "tokens")
 _LAYER_KEYS = ("form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
 
 
 def print_program(program: Program) -> str:
-    """The whole program as text: header, layers with their ranks and tiles, then instructions. Weights are not in it."""
+    """The whole program as text: header, layers with ranks and tiles, then instructions. Weights are not in it."""
     return "\n".join(_program_lines(program)) + "\n"
 
 
@@ -52,10 +64,14 @@ def _layer_lines(layer: LayerSchedule) -> Iterator[str]:
     tiles = layer.tiles
     lanes = [
         f"{lane}{'*' if first else ''}[{lo}:{hi}]"
-        for lane, first, lo, hi in zip(tiles.lane.tolist(), tiles.first.tolist(), tiles.lo.tolist(), tiles.hi.tolist(), strict=True)
+        for lane, first, lo, hi in zip(
+            tiles.lane.tolist(), tiles.first.tolist(), tiles.lo.tolist(), tiles.hi.tolist(), strict=True
+        )
     ]
     ptr = tiles.lane_ptr.tolist()
-    columns = zip(tiles.kind.tolist(), tiles.source.tolist(), tiles.target.tolist(), tiles.row_cycles.tolist(), strict=True)
+    columns = zip(
+        tiles.kind.tolist(), tiles.source.tolist(), tiles.target.tolist(), tiles.row_cycles.tolist(), strict=True
+    )
     for index, (kind, source, target, cycles) in enumerate(columns):
         text = " ".join(lanes[ptr[index] : ptr[index + 1]])
         yield f"  tile {Op(kind).name} {source}->{target} row_cycles={cycles} : {text}".rstrip()
@@ -65,20 +81,25 @@ def _instruction_lines(ins: Instructions) -> Iterator[str]:
     columns = [getattr(ins, name).tolist() for name in _OPERANDS]
     after = ins.after.T.tolist()
     for index, op in enumerate(ins.op.tolist()):
-        operands = " ".join(f"{name}={column[index]}" for name, column in zip(_OPERANDS, columns, strict=True) if column[index] >= 0)
-        waits = ",".join(f"{column.name.lower()}:{at}" for column, at in zip(After, after[index], strict=True) if at >= 0)
+        operands = " ".join(
+            f"{name}={column[index]}" for name, column in zip(_OPERANDS, columns, strict=True) if column[index] >= 0
+        )
+        waits = ",".join(
+            f"{column.name.lower()}:{at}" for column, at in zip(After, after[index], strict=True) if at >= 0
+        )
         yield f"{index} {Op(op).name} {operands}" + (f" after={waits}" if waits else "")
 
 
 def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Program:
-    """Read a listing back. ``payloads`` supplies the layers' numbers, which a listing does not carry; without them they are 0.
+    """Read a listing back. ``payloads`` supplies the layers' numbers, which a listing does not carry; without them they
+    are 0.
 
     Raises InputError naming the line that does not parse.
     """
     reader = _Reader(text)
     head = reader.take(lambda line: _read_pairs(line, "program "))
     provenance = reader.take(lambda line: json.loads(_after_word(line, "provenance ")))
-    layers = []
+    layers: list[LayerSchedule] = []
     while reader.peek().startswith("layer "):
         layers.append(_read_layer(reader, None if payloads is None else payloads[len(layers)]))
     count = reader.take(lambda line: int(_after_word(line, "instructions ")))
@@ -90,9 +111,15 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
             after[column, index] = at
     instructions = Instructions(op=np.array([row[0] for row in rows], dtype=np.int64), after=after, **columns)
     return Program(
-        machine=head["machine"], layout_key=head["layout_key"], rows=int(head["rows"]), cols=int(head["cols"]), tokens=int(head["tokens"]),
-        layers=tuple(layers), instructions=instructions, provenance=provenance,
-    )  # fmt: skip
+        machine=head["machine"],
+        layout_key=head["layout_key"],
+        rows=int(head["rows"]),
+        cols=int(head["cols"]),
+        tokens=int(head["tokens"]),
+        layers=tuple(layers),
+        instructions=instructions,
+        provenance=provenance,
+    )
 
 
 class _Reader:
@@ -110,7 +137,12 @@ class _Reader:
         except (ValueError, KeyError, IndexError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"listing, line {self.at + 1}", repr(line[:80]), f"it does not parse ({error})", "Print the program again.") from error
+            raise InputError(
+                f"listing, line {self.at + 1}",
+                repr(line[:80]),
+                f"it does not parse ({error})",
+                "Print the program again.",
+            ) from error
         self.at += 1
         return value
 
@@ -122,7 +154,7 @@ def _after_word(line: str, word: str) -> str:
 
 
 def _read_pairs(line: str, word: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in _after_word(line, word).split())  # type: ignore[misc]
+    return dict(part.split("=", 1) for part in _after_word(line, word).split())
 
 
 def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
@@ -139,17 +171,28 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         tiles.append(reader.take(_read_tile))
     lanes = [lane for tile in tiles for lane in tile[4]]
     table = TileTable(
-        kind=_column(t[0] for t in tiles), source=_column(t[1] for t in tiles), target=_column(t[2] for t in tiles),
-        row_cycles=_column(t[3] for t in tiles), lane_ptr=np.concatenate([[0], np.cumsum([len(t[4]) for t in tiles], dtype=np.int64)]),
-        lane=_column(x[0] for x in lanes), first=_column(x[1] for x in lanes), lo=_column(x[2] for x in lanes), hi=_column(x[3] for x in lanes),
-    )  # fmt: skip
+        kind=_column(t[0] for t in tiles),
+        source=_column(t[1] for t in tiles),
+        target=_column(t[2] for t in tiles),
+        row_cycles=_column(t[3] for t in tiles),
+        lane_ptr=np.concatenate([[0], np.cumsum([len(t[4]) for t in tiles], dtype=np.int64)]),
+        lane=_column(x[0] for x in lanes),
+        first=_column(x[1] for x in lanes),
+        lo=_column(x[2] for x in lanes),
+        hi=_column(x[3] for x in lanes),
+    )
     sizes = {key: int(pairs[key]) for key in _LAYER_KEYS if key != "form"}
     if payload is None:
         payload = _zero_payload(int(table.weight_ptr[-1]), sizes["out_features"], sizes["ranks"])
     return LayerSchedule(
-        name=name, form=pairs["form"], tiles=table, rank_bank=_column(p[0] for p in places), rank_slot=_column(p[1] for p in places),
-        payload=payload, **sizes,
-    )  # fmt: skip
+        name=name,
+        form=pairs["form"],
+        tiles=table,
+        rank_bank=_column(p[0] for p in places),
+        rank_slot=_column(p[1] for p in places),
+        payload=payload,
+        **sizes,
+    )
 
 
 def _column(values: Iterable[int]) -> np.ndarray:
@@ -188,6 +231,11 @@ def _read_instruction(line: str) -> tuple[int, dict[str, int], list[tuple[int, i
 
 def _zero_payload(weights: int, outputs: int, ranks: int) -> Payload:
     return Payload(
-        codes=np.zeros(weights, np.int8), values=np.zeros(weights, np.float32), row_step=np.ones(outputs), rank_divisor=np.ones(ranks),
-        bias=np.zeros(outputs, np.float32), input_step=0.0, output_step=0.0,
-    )  # fmt: skip
+        codes=np.zeros(weights, np.int8),
+        values=np.zeros(weights, np.float32),
+        row_step=np.ones(outputs),
+        rank_divisor=np.ones(ranks),
+        bias=np.zeros(outputs, np.float32),
+        input_step=0.0,
+        output_step=0.0,
+    )

@@ -1,4 +1,6 @@
-"""The machine as data: a validated description, loaded from a TOML file or a preset, and what engines need of it as integers."""
+"""The machine as data: a validated description, loaded from a TOML file or a preset, and what engines need of it as
+integers.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,8 @@ class Energy(_Section):
 
 
 class Machine(_Section):
-    """One accelerator. ``Machine.load`` reads a preset name or a TOML file; every field is listed by ``gblr-hw machine show``.
+    """One accelerator. ``Machine.load`` reads a preset name or a TOML file; every field is listed by ``gblr-hw machine
+    show``.
 
     Units are in the field names; ``rows`` = P input lanes, ``cols`` = Q output lanes (machine.md, section 1).
     """
@@ -117,11 +120,13 @@ class Machine(_Section):
         lanes = max(self.rows, self.cols)
         if self.rank_memory.banks < lanes:
             raise ValueError(
-                f"rank_memory.banks = {self.rank_memory.banks} is fewer than the {lanes} lanes of the array; a tile of distinct banks would not exist"
+                f"rank_memory.banks = {self.rank_memory.banks} is fewer than the {lanes} lanes of the array; "
+                "a tile of distinct banks would not exist"
             )
         if self.weight_slots < 2:
             raise ValueError(
-                f"weight_buffer.kib = {self.weight_buffer.kib} holds fewer than two tiles of {self.rows} x {self.cols} weights; preload needs two"
+                f"weight_buffer.kib = {self.weight_buffer.kib} holds fewer than two tiles of {self.rows} x {self.cols} "
+                "weights; preload needs two"
             )
         if min(self.accumulator_rows, self.rank_rows_per_bank) < 2:
             raise ValueError("accumulator and rank memory must hold at least two rows: one in use, one being drained")
@@ -179,8 +184,12 @@ class Machine(_Section):
 
     @property
     def layout_key(self) -> str:
-        """Hash of what a program is laid out for: sizes, banks, datatypes, scatter. Clocks and bandwidths are not in it."""
-        data = self.model_dump(include={"array", "datatypes", "scratchpad", "accumulator", "rank_memory", "weight_buffer"})
+        """Hash of what a program is laid out for: sizes, banks, datatypes, scatter. Clocks and bandwidths are not in
+        it.
+        """
+        data = self.model_dump(
+            include={"array", "datatypes", "scratchpad", "accumulator", "rank_memory", "weight_buffer"}
+        )
         data["array"].pop("clock_ghz")
         for section in data.values():
             for timing in ("network_cycles", "requantise_cycles", "word_bits"):
@@ -189,7 +198,7 @@ class Machine(_Section):
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_(self, **sections: Mapping[str, Any] | str) -> Machine:
-        """A copy with some values changed: ``machine.with_(name="m2", dram={"gb_per_s": 4.0})``; validated like a file."""
+        """A copy with some values changed, ``machine.with_(name="m2", dram={"gb_per_s": 4.0})``, validated again."""
         data = self.model_dump(by_alias=True)
         for key, change in sections.items():
             data[key] = {**data[key], **change} if isinstance(change, Mapping) else change
@@ -217,13 +226,20 @@ class Machine(_Section):
         path = Path(source)
         if not path.is_file():
             raise InputError(
-                f"machine '{source}'", "no such preset or file", f"a machine is one of {', '.join(preset_names())} or a TOML file",
+                f"machine '{source}'",
+                "no such preset or file",
+                f"a machine is one of {', '.join(preset_names())} or a TOML file",
                 "Check the spelling, or start a file of your own from `gblr-hw machine show mid-32`.",
-            )  # fmt: skip
+            )
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(str(path), f"a byte that is not UTF-8 ({error.reason})", "a machine file is UTF-8 text in TOML", "Save it as UTF-8.") from error
+            raise InputError(
+                str(path),
+                f"a byte that is not UTF-8 ({error.reason})",
+                "a machine file is UTF-8 text in TOML",
+                "Save it as UTF-8.",
+            ) from error
         return _parse(text, str(path))
 
 
@@ -237,7 +253,9 @@ def _parse(text: str, where: str) -> Machine:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(where, f"text that is not TOML ({error})", "a machine file must parse as TOML", "Mend the line named.") from error
+        raise InputError(
+            where, f"text that is not TOML ({error})", "a machine file must parse as TOML", "Mend the line named."
+        ) from error
     return _validated(data, where)
 
 
@@ -255,7 +273,9 @@ def _validated(data: dict[str, Any], where: str) -> Machine:
             found = repr(first["input"]) if field else "values that do not fit together"
             rule = first["msg"].removeprefix("Value error, ")
         place = f"{where}: field '{field}'" if field else where
-        raise InputError(place, found, rule, "Compare with `gblr-hw machine show mid-32`, which lists every key.") from error
+        raise InputError(
+            place, found, rule, "Compare with `gblr-hw machine show mid-32`, which lists every key."
+        ) from error
 
 
 def _toml(value: object) -> str:

@@ -1,4 +1,6 @@
-"""The integer arithmetic of the machine: quantisation, saturation and fixed-point requantisation (machine.md, section 9)."""
+"""The integer arithmetic of the machine: quantisation, saturation and fixed-point requantisation (machine.md, section
+9).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def saturate(sums: np.ndarray, bits: int) -> np.ndarray:
 
 
 def fixed_point(ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A ratio as (multiplier, right shift): multiplier in [2^30, 2^31), ratio ~ multiplier / 2^shift; int64 arrays (rule N4).
+    """A ratio as (multiplier, right shift): multiplier in [2^30, 2^31), ratio ~ multiplier / 2^shift; int64 arrays
+    (rule N4).
 
     A ratio of 0 becomes (0, 1). The shift is limited to 62: ratios below 2^-32 round to less.
     """

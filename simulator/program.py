@@ -21,7 +21,8 @@ class Program:
 
     ``tokens`` rows of activations enter every layer; layers run one after another, each reading its input from DRAM and
     writing its output there. ``layout_key`` ties the program to the sizes it was laid out for (``Machine.layout_key``);
-    clock, bandwidth and latencies may differ from the machine that it was lowered for. ``provenance`` is free text by key.
+    clock, bandwidth and latencies may differ from the machine that it was lowered for. ``provenance`` is free text by
+    key.
     """
 
     machine: str
@@ -53,7 +54,11 @@ class Program:
             _refuse(where, f"tile {int(tile.max())}", f"its tile table has {len(layer.tiles)} rows")
         is_tile = mine & np.isin(ins.op, TILE_OPS)
         if (layer.tiles.kind[ins.tile[is_tile]] != ins.op[is_tile]).any():
-            _refuse(where, "a tile instruction of another kind than its tile", "DENSE, REDUCE and EXPAND run tiles of their own kind")
+            _refuse(
+                where,
+                "a tile instruction of another kind than its tile",
+                "DENSE, REDUCE and EXPAND run tiles of their own kind",
+            )
         if (layer.tiles.row_cycles[ins.tile[is_tile]] != ins.row_cycles[is_tile]).any():
             _refuse(where, "row_cycles unlike the tile table's", "an instruction takes its tile's cycles a row")
         ends = (ins.token0 + ins.tokens)[mine]
@@ -66,7 +71,9 @@ class Program:
             if layer.name == name:
                 return index
         known = ", ".join(layer.name for layer in self.layers[:12]) + (", ..." if len(self.layers) > 12 else "")
-        raise InputError(f"layer '{name}'", "no such layer", f"the program has the layers {known}", "Use one of these names.")
+        raise InputError(
+            f"layer '{name}'", "no such layer", f"the program has the layers {known}", "Use one of these names."
+        )
 
     @cached_property
     def tile_count(self) -> int:

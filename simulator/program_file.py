@@ -1,4 +1,6 @@
-"""A program on disk: one safetensors file with columns, weights, provenance and a checksum; written atomically, verified on load."""
+"""A program on disk: one safetensors file with columns, weights, provenance and a checksum; written atomically,
+verified on load.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,22 @@ def save_program(program: Program, path: Path) -> None:
         **{key: getattr(program, key) for key in ("machine", "layout_key", "rows", "cols", "tokens")},
         "provenance": dict(program.provenance),
         "layers": [
-            {**{key: getattr(layer, key) for key in _LAYER_SCALARS}, "input_step": layer.payload.input_step, "output_step": layer.payload.output_step}
+            {
+                **{key: getattr(layer, key) for key in _LAYER_SCALARS},
+                "input_step": layer.payload.input_step,
+                "output_step": layer.payload.output_step,
+            }
             for layer in program.layers
         ],
         "sha256": _checksum(arrays),
     }
     if not path.parent.is_dir():
-        raise InputError(f"output '{path}'", f"no folder '{path.parent}'", "the folder of an output file must exist", "Create it, or name another.")
+        raise InputError(
+            f"output '{path}'",
+            f"no folder '{path.parent}'",
+            "the folder of an output file must exist",
+            "Create it, or name another.",
+        )
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
@@ -55,35 +66,57 @@ def save_program(program: Program, path: Path) -> None:
 def load_program(path: Path) -> Program:
     """Read and verify a program file. InputError names the file and what is wrong with it."""
     if not path.is_file():
-        raise InputError(f"program '{path}'", "no such file", "a program is a file that `gblr-hw lower` wrote", "Check the path.")
+        raise InputError(
+            f"program '{path}'", "no such file", "a program is a file that `gblr-hw lower` wrote", "Check the path."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if "program" not in metadata:
-                raise InputError(f"program '{path}'", "a safetensors file without our header", "a program is a file that `gblr-hw lower` wrote",
-                                 "If it is a checkpoint, run `gblr-hw lower` on it first.")  # fmt: skip
+                raise InputError(
+                    f"program '{path}'",
+                    "a safetensors file without our header",
+                    "a program is a file that `gblr-hw lower` wrote",
+                    "If it is a checkpoint, run `gblr-hw lower` on it first.",
+                )
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
             header = json.loads(metadata["program"])
     except (SafetensorError, json.JSONDecodeError, ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"program '{path}'", f"a file that does not read ({error})", "a program is a whole safetensors file",
-                         "It is truncated or of another kind: lower the checkpoint again.") from error  # fmt: skip
+        raise InputError(
+            f"program '{path}'",
+            f"a file that does not read ({error})",
+            "a program is a whole safetensors file",
+            "It is truncated or of another kind: lower the checkpoint again.",
+        ) from error
     _check_header(path, header, arrays)
     try:
         return _assemble(header, arrays)
     except (KeyError, TypeError) as error:
-        raise InputError(f"program '{path}'", f"a header or column that is missing or of the wrong kind ({error})",
-                         f"format {FORMAT} version {VERSION} has it", "Lower the checkpoint again.") from error  # fmt: skip
+        raise InputError(
+            f"program '{path}'",
+            f"a header or column that is missing or of the wrong kind ({error})",
+            f"format {FORMAT} version {VERSION} has it",
+            "Lower the checkpoint again.",
+        ) from error
 
 
 def _check_header(path: Path, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
     if header.get("format") != FORMAT or header.get("version") != VERSION:
-        raise InputError(f"program '{path}': 'version'", f"{header.get('format')} {header.get('version')}",
-                         f"this release reads {FORMAT} version {VERSION}", "Lower the checkpoint again with this release.")  # fmt: skip
+        raise InputError(
+            f"program '{path}': 'version'",
+            f"{header.get('format')} {header.get('version')}",
+            f"this release reads {FORMAT} version {VERSION}",
+            "Lower the checkpoint again with this release.",
+        )
     if header.get("sha256") != _checksum(arrays):
-        raise InputError(f"program '{path}': 'sha256'", "contents unlike the checksum in the header", "a program file is not edited or damaged",
-                         "Lower the checkpoint again.")  # fmt: skip
+        raise InputError(
+            f"program '{path}': 'sha256'",
+            "contents unlike the checksum in the header",
+            "a program file is not edited or damaged",
+            "Lower the checkpoint again.",
+        )
 
 
 def _arrays(program: Program) -> dict[str, np.ndarray]:
@@ -119,14 +152,17 @@ def _assemble(header: dict[str, object], arrays: Mapping[str, np.ndarray]) -> Pr
     for index, entry in enumerate(header["layers"]):  # type: ignore[arg-type, var-annotated]
         prefix = f"layers.{index:05d}"
         tiles = TileTable(**{f.name: arrays[f"{prefix}.tiles.{f.name}"] for f in fields(TileTable)})
-        steps = {key: float(entry[key]) for key in ("input_step", "output_step")}
-        payload = Payload(**{name: arrays[f"{prefix}.payload.{name}"] for name in _PAYLOAD_ARRAYS}, **steps)
+        numbers = {name: arrays[f"{prefix}.payload.{name}"] for name in _PAYLOAD_ARRAYS}
+        payload = Payload(input_step=float(entry["input_step"]), output_step=float(entry["output_step"]), **numbers)
         layers.append(
             LayerSchedule(
-                tiles=tiles, rank_bank=arrays[f"{prefix}.rank_bank"], rank_slot=arrays[f"{prefix}.rank_slot"], payload=payload,
+                tiles=tiles,
+                rank_bank=arrays[f"{prefix}.rank_bank"],
+                rank_slot=arrays[f"{prefix}.rank_slot"],
+                payload=payload,
                 **{key: entry[key] for key in _LAYER_SCALARS},
             )
-        )  # fmt: skip
+        )
     instructions = Instructions(**{f.name: arrays[f"instructions.{f.name}"] for f in fields(Instructions)})
     keys = ("machine", "layout_key", "rows", "cols", "tokens", "provenance")
     return Program(layers=tuple(layers), instructions=instructions, **{key: header[key] for key in keys})  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""The slow engine: one plain loop that advances every unit by one cycle. The oracle for the fast one (machine.md, rules Q, D, A, V)."""
+"""The slow engine: one plain loop that advances every unit by one cycle. The oracle for the fast one (machine.md, rules
+Q, D, A, V).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from simulator.engine import (
     STALL_STORE,
     STALL_VECTOR,
     STALL_WEIGHTS,
-    Deadlock,
+    DeadlockError,
     Events,
     describe_deadlock,
 )
@@ -72,15 +74,17 @@ class _Clock:
 
 
 def run_reference(timing: Timing) -> Events:
-    """Event times of every instruction, found by counting cycles. Raises Deadlock like the fast engine."""
+    """Event times of every instruction, found by counting cycles. Raises DeadlockError like the fast engine."""
     clock = _Clock(timing)
     units = [_UnitState([int(i) for i in np.flatnonzero(timing.unit == u)]) for u in Unit]
     loader = _Loader(list(units[Unit.ARRAY].queue))
-    limit = int(timing.busy.sum() + timing.tail.sum() + timing.lead.sum()) + (timing.preload_cycles + 1) * (len(timing.unit) + 1)
+    limit = int(timing.busy.sum() + timing.tail.sum() + timing.lead.sum()) + (timing.preload_cycles + 1) * (
+        len(timing.unit) + 1
+    )
     channel_left = 0
     while any(unit.queue for unit in units):
         if clock.cycle > limit:
-            raise Deadlock(describe_deadlock(timing, clock.events.done))
+            raise DeadlockError(describe_deadlock(timing, clock.events.done))
         channel_left = _step_transfers(clock, units[: Unit.ARRAY], channel_left)
         _step_array(clock, units[Unit.ARRAY], loader)
         _step_vector(clock, units[Unit.VECTOR])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md, rule C).
+# The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md,
+# rule C).
 CAUSES: tuple[str, ...] = (
     "compute",  # streaming token rows, one a cycle
     "bank_conflict",  # extra cycles of a row whose ranks share a bank
@@ -23,7 +24,7 @@ CAUSES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer's share of a simulation. ``cycles_by_cause`` has the keys of ``CAUSES`` and sums to ``latency_cycles``."""
+    """One layer's share of a simulation. ``cycles_by_cause``: keys of ``CAUSES``, summing to ``latency_cycles``."""
 
     name: str
     form: str  # "dense", "ranks" or "mixed" (both), as lowering chose
@@ -47,7 +48,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class UnitReport:
-    """Busy and stalled cycles of one unit over the whole run; ``busy + sum(stalls) + idle_after_last`` is the latency."""
+    """Busy and stalled cycles of one unit; ``busy + sum(stalls) + idle_after_last`` is the latency."""
 
     name: str
     instructions: int

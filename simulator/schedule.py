@@ -23,10 +23,10 @@ def _refuse(where: str, value: object, rule: str) -> None:
 class TileTable:
     """The weight tiles of a layer in execution order, as columns; lanes are a ragged table behind ``lane_ptr``.
 
-    kind (N,): Op.DENSE, REDUCE or EXPAND. source (N,): input chunk read, -1 for EXPAND. target (N,): output chunk, -1 for REDUCE.
-    A lane of a DENSE tile is an input channel of its chunk; of a REDUCE tile, the rank it writes; of an EXPAND tile, the rank it
-    reads. ``lo``/``hi`` bound the lane's run of stored weights on the tile's other side (outputs, inputs, outputs).
-    ``first`` marks a REDUCE lane that overwrites its rank's sum instead of adding to it.
+    kind (N,): Op.DENSE, REDUCE or EXPAND. source (N,): input chunk read, -1 for EXPAND. target (N,): output chunk, -1
+    for REDUCE. A lane of a DENSE tile is an input channel of its chunk; of a REDUCE tile, the rank it writes; of an
+    EXPAND tile, the rank it reads. ``lo``/``hi`` bound the lane's run of stored weights on the tile's other side
+    (outputs, inputs, outputs). ``first`` marks a REDUCE lane that overwrites its rank's sum instead of adding to it.
     ``row_cycles`` (N,): the largest number of a tile's ranks in one bank (rule B2), 1 for DENSE.
     """
 
@@ -47,10 +47,22 @@ class TileTable:
             object.__setattr__(self, field.name, column)
         count = len(self.kind)
         if any(len(c) != count for c in (self.source, self.target, self.row_cycles)) or len(self.lane_ptr) != count + 1:
-            _refuse("tile table", f"columns of unequal length ({count} kinds)", "all columns have one entry a tile, lane_ptr one more")
+            _refuse(
+                "tile table",
+                f"columns of unequal length ({count} kinds)",
+                "all columns have one entry a tile, lane_ptr one more",
+            )
         lanes = int(self.lane_ptr[-1])
-        if self.lane_ptr[0] != 0 or (np.diff(self.lane_ptr) < 0).any() or any(len(c) != lanes for c in (self.lane, self.first, self.lo, self.hi)):
-            _refuse("tile table: 'lane_ptr'", self.lane_ptr[-1], "lane_ptr starts at 0, never falls and ends at the number of lanes")
+        if (
+            self.lane_ptr[0] != 0
+            or (np.diff(self.lane_ptr) < 0).any()
+            or any(len(c) != lanes for c in (self.lane, self.first, self.lo, self.hi))
+        ):
+            _refuse(
+                "tile table: 'lane_ptr'",
+                self.lane_ptr[-1],
+                "lane_ptr starts at 0, never falls and ends at the number of lanes",
+            )
         if ((self.lo < 0) | (self.hi < self.lo)).any():
             _refuse("tile table: 'lo', 'hi'", "a run that ends before it starts", "0 <= lo <= hi for every lane")
         if not np.isin(self.kind, (Op.DENSE, Op.REDUCE, Op.EXPAND)).all():
@@ -90,9 +102,9 @@ class Payload:
     """The numbers of a layer, packed as the tile table orders them.
 
     codes (W,) int8 and values (W,) float32: the same stored weights quantised and exact. A rank sum is divided by
-    ``rank_divisor[k]`` to become an activation code; accumulators count in ``row_step[i]`` times the input step (rule N3).
-    ``input_step`` and ``output_step`` are activation steps from calibration, 0 when they are taken from the data (rule N1).
-    bias (m,) float32.
+    ``rank_divisor[k]`` to become an activation code; accumulators count in ``row_step[i]`` times the input step (rule
+    N3). ``input_step`` and ``output_step`` are activation steps from calibration, 0 when they are taken from the data
+    (rule N1). bias (m,) float32.
     """
 
     codes: np.ndarray
@@ -104,7 +116,13 @@ class Payload:
     output_step: float
 
     def __post_init__(self) -> None:
-        kinds = {"codes": np.int8, "values": np.float32, "row_step": np.float64, "rank_divisor": np.float64, "bias": np.float32}
+        kinds = {
+            "codes": np.int8,
+            "values": np.float32,
+            "row_step": np.float64,
+            "rank_divisor": np.float64,
+            "bias": np.float32,
+        }
         for name, dtype in kinds.items():
             column = np.ascontiguousarray(getattr(self, name), dtype=dtype)
             if column.dtype.kind == "f" and not np.isfinite(column).all():
@@ -145,10 +163,18 @@ class LayerSchedule:
         for name in ("in_features", "out_features", "block_tokens"):
             if getattr(self, name) < 1:
                 _refuse(f"{where}: '{name}'", getattr(self, name), "sizes are at least 1")
-        if len(self.rank_bank) != self.ranks or len(self.rank_slot) != self.ranks or len(self.payload.rank_divisor) != self.ranks:
+        if (
+            len(self.rank_bank) != self.ranks
+            or len(self.rank_slot) != self.ranks
+            or len(self.payload.rank_divisor) != self.ranks
+        ):
             _refuse(f"{where}: rank table", len(self.rank_bank), f"it must have one row for each of {self.ranks} ranks")
         if len(self.payload.row_step) != self.out_features or len(self.payload.bias) != self.out_features:
-            _refuse(f"{where}: output parameters", len(self.payload.bias), f"one entry for each of {self.out_features} outputs")
+            _refuse(
+                f"{where}: output parameters",
+                len(self.payload.bias),
+                f"one entry for each of {self.out_features} outputs",
+            )
         weights = int(self.tiles.weight_ptr[-1])
         if len(self.payload.codes) != weights or len(self.payload.values) != weights:
             _refuse(f"{where}: payload", len(self.payload.codes), f"the tile table describes {weights} weights")

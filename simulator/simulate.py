@@ -18,7 +18,7 @@ def simulate(program: Program, machine: Machine) -> Report:
     """Cycles, bytes, accesses and energy of ``program`` on ``machine``.
 
     Raises InputError if the program was laid out for another machine or a memory lies outside the energy table, and
-    Deadlock if it cannot finish. Timing never depends on data, so no inputs are needed.
+    DeadlockError if it cannot finish. Timing never depends on data, so no inputs are needed.
     """
     program.require_machine(machine)
     model = energy_model(machine)
@@ -79,7 +79,12 @@ def _layer_ends(program: Program, events: Events) -> np.ndarray:
 
 
 def _layer_reports(
-    program: Program, machine: Machine, timing: Timing, events: Events, counts: dict[str, np.ndarray], model: EnergyModel
+    program: Program,
+    machine: Machine,
+    timing: Timing,
+    events: Events,
+    counts: dict[str, np.ndarray],
+    model: EnergyModel,
 ) -> tuple[LayerReport, ...]:
     ends = _layer_ends(program, events)
     reports = []
@@ -94,19 +99,33 @@ def _layer_reports(
         cells = machine.rows * machine.cols
         reports.append(
             LayerReport(
-                name=layer.name, form=layer.form, in_features=layer.in_features, out_features=layer.out_features, ranks=layer.ranks,
-                tokens=program.tokens, latency_cycles=cycles, cycles_by_cause=causes, tiles=len(layer.tiles), tiles_dense=kinds[0],
-                tiles_reduce=kinds[1], tiles_expand=kinds[2], tile_bound=layer.multiplications / cells,
-                multiplications=layer.multiplications, macs=mine["mac_active"] + mine["mac_padding"],
-                dram_bytes=mine["dram_read_bytes"] + mine["dram_write_bytes"], energy_pj=sum(value for value, _, _ in parts.values()),
+                name=layer.name,
+                form=layer.form,
+                in_features=layer.in_features,
+                out_features=layer.out_features,
+                ranks=layer.ranks,
+                tokens=program.tokens,
+                latency_cycles=cycles,
+                cycles_by_cause=causes,
+                tiles=len(layer.tiles),
+                tiles_dense=kinds[0],
+                tiles_reduce=kinds[1],
+                tiles_expand=kinds[2],
+                tile_bound=layer.multiplications / cells,
+                multiplications=layer.multiplications,
+                macs=mine["mac_active"] + mine["mac_padding"],
+                dram_bytes=mine["dram_read_bytes"] + mine["dram_write_bytes"],
+                energy_pj=sum(value for value, _, _ in parts.values()),
                 utilisation=layer.multiplications * program.tokens / max(1, cycles * cells),
             )
-        )  # fmt: skip
+        )
         begin = end
     return tuple(reports)
 
 
-def _causes_of_layer(program: Program, timing: Timing, events: Events, index: int, begin: int, end: int) -> dict[str, int]:
+def _causes_of_layer(
+    program: Program, timing: Timing, events: Events, index: int, begin: int, end: int
+) -> dict[str, int]:
     """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin (rule C1)."""
     causes = dict.fromkeys(CAUSES, 0)
     ins = program.instructions

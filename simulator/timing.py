@@ -1,7 +1,7 @@
 """What an engine needs to know of program and machine, resolved to integer columns (machine.md, sections 3 to 6).
 
-Both engines read these columns, so a rule about a *duration* lives here once; rules about *order and waiting* live in each
-engine separately, which is what their agreement tests.
+Both engines read these columns, so a rule about a *duration* lives here once; rules about *order and waiting* live in
+each engine separately, which is what their agreement tests.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def resolve_timing(program: Program, machine: Machine) -> Timing:
 
 
 def channel_cycles(machine: Machine, transfer_bytes: np.ndarray) -> np.ndarray:
-    """Cycles for which a transfer holds the DRAM channel: whole bursts at the channel's bandwidth, rounded up (rule D2)."""
+    """Cycles for which a transfer holds the DRAM channel: whole bursts at the channel's bandwidth, rounded up (rule
+    D2).
+    """
     burst = machine.dram.burst_bytes
     moved = -(-transfer_bytes // burst) * burst
     return -(-moved * 1000 // machine.dram_bytes_per_kilocycle)

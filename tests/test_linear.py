@@ -150,6 +150,15 @@ def test_autocast_gives_the_lower_type_and_finite_gradients() -> None:
     assert torch.isfinite(layer.widths.grad).all()
 
 
+def test_half_precision_keeps_the_masks_of_wide_layers() -> None:
+    layer = GBLRLinear(1024, 4, 2, sigma=200.0).eval()
+    with torch.no_grad():
+        layer.widths.fill_(0.25)
+        layer.locations.fill_(0.5)
+    wanted = layer.masks()[0]
+    assert torch.equal(layer.to(torch.bfloat16).masks()[0], wanted)
+
+
 def test_half_precision_layer_runs_and_its_weights_are_copies() -> None:
     layer = GBLRLinear(16, 8).to(torch.bfloat16)
     assert layer(torch.randn(3, 16, dtype=torch.bfloat16)).dtype == torch.bfloat16

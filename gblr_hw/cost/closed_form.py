@@ -1,4 +1,6 @@
-"""Latency and energy of one layer in closed form, from its counts: the simulator's rules summed up (machine.md, section 10)."""
+"""Latency and energy of one layer in closed form, from its counts: the simulator's rules summed up (machine.md, section
+10).
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,14 @@ class MachineCost:
         return LayerCost(latency, self._energy(events, latency))
 
     def _latency(
-        self, counts: LayerCounts, tiles: Tensor, weight_bytes: Tensor, moved: Tensor, parameters: Tensor, blocks: tuple[int, ...], out_features: int
+        self,
+        counts: LayerCounts,
+        tiles: Tensor,
+        weight_bytes: Tensor,
+        moved: Tensor,
+        parameters: Tensor,
+        blocks: tuple[int, ...],
+        out_features: int,
     ) -> Tensor:
         machine = self.machine
         per_cycle = machine.dram_bytes_per_kilocycle / 1000
@@ -94,7 +103,14 @@ class MachineCost:
         return torch.maximum(begin + stall + busy + bubble + end, moved / per_cycle + 2 * machine.dram_latency_cycles)
 
     def _events(
-        self, counts: LayerCounts, tiles: Tensor, lanes: Tensor, moved: Tensor, rounds: int, blocks: int, output_chunks: int
+        self,
+        counts: LayerCounts,
+        tiles: Tensor,
+        lanes: Tensor,
+        moved: Tensor,
+        rounds: int,
+        blocks: int,
+        output_chunks: int,
     ) -> dict[str, Tensor | float]:
         """Counted events by the names of simulator.accesses; mac_padding costs nothing and is left out."""
         machine, tokens, types = self.machine, self.tokens, self.machine.datatypes
@@ -106,7 +122,9 @@ class MachineCost:
         tile_words = -(-cells * types.weight_bits // machine.weight_buffer.word_bits)
         reading_tiles = counts.dense_tiles + counts.reduce_tiles.sum()
         summing_tiles = counts.dense_tiles + counts.expand_tiles.sum()
-        shifted = tiles * (tokens * cells * (types.activation_bits + types.accumulator_bits) + blocks * cells * types.weight_bits)
+        shifted = tiles * (
+            tokens * cells * (types.activation_bits + types.accumulator_bits) + blocks * cells * types.weight_bits
+        )
         return {
             "mac_active": counts.weights * tokens,
             "register_bits": shifted,

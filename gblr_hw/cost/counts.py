@@ -11,7 +11,8 @@ from torch import Tensor
 from gblr_hw.linear import GBLRLinear
 from gblr_hw.mask import evaluation_mask
 
-# A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the interval.
+# A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the
+# interval.
 _EDGE_SIGMAS = 3.09
 
 
@@ -19,8 +20,8 @@ _EDGE_SIGMAS = 3.09
 class LayerCounts:
     """What the closed form needs of a layer, as tensors. C input chunks, R output chunks; ranks, not blocks.
 
-    reading (C,), writing (R,): ranks per chunk. reduce_tiles, expand_tiles: (C,), (R,) tiles per chunk. dense_tiles: scalar.
-    chunks_read: scalar, input chunks that any tile reads. weights: stored weights. ranks: ranks alive.
+    reading (C,), writing (R,): ranks per chunk. reduce_tiles, expand_tiles: (C,), (R,) tiles per chunk. dense_tiles:
+    scalar. chunks_read: scalar, input chunks that any tile reads. weights: stored weights. ranks: ranks alive.
     """
 
     reading: Tensor
@@ -59,8 +60,14 @@ def exact_sides(parts: tuple[Part, ...], rows: int, cols: int) -> Sides:
         for part in parts:
             layer = part.layer
             sigma = float(layer.sigma) if layer.gaussian else None
-            inputs = evaluation_mask(layer.widths[0].detach(), layer.locations[0].detach(), layer.in_features, sigma=sigma) != 0
-            outputs = evaluation_mask(layer.widths[1].detach(), layer.locations[1].detach(), layer.out_features, sigma=sigma) != 0
+            inputs = (
+                evaluation_mask(layer.widths[0].detach(), layer.locations[0].detach(), layer.in_features, sigma=sigma)
+                != 0
+            )
+            outputs = (
+                evaluation_mask(layer.widths[1].detach(), layer.locations[1].detach(), layer.out_features, sigma=sigma)
+                != 0
+            )
             alive = inputs.any(dim=1) & outputs.any(dim=1)
             spread = torch.zeros(len(inputs), part.in_features, dtype=torch.bool, device=inputs.device)
             spread[:, part.offset : part.offset + layer.in_features] = inputs
@@ -74,8 +81,8 @@ def exact_sides(parts: tuple[Part, ...], rows: int, cols: int) -> Sides:
 def smooth_sides(parts: tuple[Part, ...], rows: int, cols: int, softness: float) -> Sides:
     """The same as differentiable functions of widths and locations.
 
-    A chunk is touched as its overlap with the interval, in channels, passes through a sigmoid of scale ``softness`` chunks; a
-    side of length L counts as alive by 1 - exp(-L), so that the gradient at width 0 is not zero.
+    A chunk is touched as its overlap with the interval, in channels, passes through a sigmoid of scale ``softness``
+    chunks; a side of length L counts as alive by 1 - exp(-L), so that the gradient at width 0 is not zero.
     """
     found = []
     for part in parts:
@@ -101,7 +108,9 @@ def _any_in_chunk(support: Tensor, side: int) -> Tensor:
 
 
 def _reach(widths: Tensor, channels: int, sigma: float | None) -> tuple[Tensor, Tensor]:
-    """Length that the evaluated mask covers, blurred edges included, and the interval's own length; both in channels, (K,)."""
+    """Length that the evaluated mask covers, blurred edges included, and the interval's own length; both in channels,
+    (K,).
+    """
     length = widths.float().clamp(0, 1) * channels
     if sigma is None:
         return length, length
@@ -113,7 +122,9 @@ def _chunk_bounds(channels: int, side: int) -> list[tuple[int, int]]:
     return [(first, min(first + side, channels)) for first in range(0, channels, side)]
 
 
-def _touch(start: Tensor, length: Tensor, cycle: int, offset: int, chunks: list[tuple[int, int]], scale: float) -> Tensor:
+def _touch(
+    start: Tensor, length: Tensor, cycle: int, offset: int, chunks: list[tuple[int, int]], scale: float
+) -> Tensor:
     """Smooth touch (K, chunks) of the cyclic interval [start, start + length) of ``cycle`` channels at ``offset``."""
     columns = []
     for first, last in chunks:
@@ -133,7 +144,9 @@ def exact_ceil(x: Tensor) -> Tensor:
 
 
 def smooth_ceil(x: Tensor) -> Tensor:
-    """A smooth stand-in for ceil: 0 at 0, x + 1/2 (ceil's mean) for larger x, steepest at 0, where a whole tile can be saved."""
+    """A smooth stand-in for ceil: 0 at 0, x + 1/2 (ceil's mean) for larger x, steepest at 0, where a whole tile can be
+    saved.
+    """
     return x - torch.expm1(-4.0 * x) / 2
 
 
@@ -145,7 +158,7 @@ def count_scattered(sides: Sides, rows: int, cols: int, *, smooth: bool) -> Laye
 
 
 def count_grouped(sides: Sides, group_size: int, *, smooth: bool) -> LayerCounts:
-    """Counts for a plain machine: ranks in groups, sorted by where they read and write, each group running its union."""
+    """Counts for a plain machine: ranks in groups, sorted by where they read and write."""
     order = _grouping_order(sides)
     ranks = len(order)
     groups = -(-ranks // group_size)
@@ -167,11 +180,19 @@ def _grouping_order(sides: Sides) -> Tensor:
         return torch.argsort(torch.where(weight > 0.5, center, torch.inf), stable=True)
 
 
-def _counts(sides: Sides, reading: Tensor, writing: Tensor, reduce_tiles: Tensor, expand_tiles: Tensor, *, smooth: bool) -> LayerCounts:
+def _counts(
+    sides: Sides, reading: Tensor, writing: Tensor, reduce_tiles: Tensor, expand_tiles: Tensor, *, smooth: bool
+) -> LayerCounts:
     alive = sides.reads.amax(dim=1) if len(sides.reads) else sides.reads.sum(1)
     read = -torch.expm1(-reading) if smooth else (reading > 0).float()
     zero = reading.new_zeros(())
     return LayerCounts(
-        reading=reading, writing=writing, reduce_tiles=reduce_tiles, expand_tiles=expand_tiles, dense_tiles=zero,
-        chunks_read=read.sum(), weights=sides.read_length.sum() + sides.write_length.sum(), ranks=alive.sum(),
-    )  # fmt: skip
+        reading=reading,
+        writing=writing,
+        reduce_tiles=reduce_tiles,
+        expand_tiles=expand_tiles,
+        dense_tiles=zero,
+        chunks_read=read.sum(),
+        weights=sides.read_length.sum() + sides.write_length.sum(),
+        ranks=alive.sum(),
+    )

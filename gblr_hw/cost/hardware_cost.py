@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from gblr_hw.collect import layer_weights
 from gblr_hw.conv import GBLRConv2d
 from gblr_hw.cost.closed_form import LayerCost, MachineCost
 from gblr_hw.cost.counts import LayerCounts, Part, Sides, count_grouped, count_scattered, exact_sides, smooth_sides
-from gblr_hw.factors import evaluate
+from gblr_hw.factors import Factors, evaluate
 from gblr_hw.lattice import Structure
 from gblr_hw.linear import GBLRLinear
 from simulator.errors import InputError
@@ -22,10 +22,10 @@ from simulator.machine import Machine
 class ModelCost:
     """Cost of a model: torch scalars.
 
-    latency_cycles, energy_pj: the value follows the simulator (each layer in its cheaper form, dense or ranks); the gradient is
-    that of the smoothed cost below, passed straight through. smooth_latency_cycles, smooth_energy_pj: the smoothed cost of the
-    ranks themselves, whose gradient finite differences confirm; it keeps its slope where the dense form would be cheaper.
-    layers: (name, latency_cycles value) pairs.
+    latency_cycles, energy_pj: the value follows the simulator (each layer in its cheaper form, dense or ranks); the
+    gradient is that of the smoothed cost below, passed straight through. smooth_latency_cycles, smooth_energy_pj: the
+    smoothed cost of the ranks themselves, whose gradient finite differences confirm; it keeps its slope where the dense
+    form would be cheaper. layers: (name, latency_cycles value) pairs.
     """
 
     latency_cycles: Tensor
@@ -38,16 +38,20 @@ class ModelCost:
 class HardwareCost:
     """``HardwareCost(machine, tokens=197)(model)`` -> ModelCost.
 
-    tokens: activation rows that enter every layer. softness: width of a touch's transition, in chunks (design choice: 1/8).
-    Layers are those that lowering finds: GBLRLinear, GBLRConv2d, nn.Linear, nn.Conv2d and any module with ``weights()``.
-    Raises InputError if the model has none.
+    tokens: activation rows that enter every layer. softness: width of a touch's transition, in chunks (design choice:
+    1/8). Layers are those that lowering finds: GBLRLinear, GBLRConv2d, nn.Linear, nn.Conv2d and any module with
+    ``weights()``. Raises InputError if the model has none.
     """
 
     def __init__(self, machine: Machine, tokens: int = 197, softness: float = 0.125) -> None:
         if tokens < 1:
-            raise InputError("tokens", str(tokens), "a layer sees at least one activation row", "Give a positive number.")
+            raise InputError(
+                "tokens", str(tokens), "a layer sees at least one activation row", "Give a positive number."
+            )
         if not softness > 0:
-            raise InputError("softness", str(softness), "the transition of a touch has a positive width", "Use e.g. 0.125.")
+            raise InputError(
+                "softness", str(softness), "the transition of a touch has a positive width", "Use e.g. 0.125."
+            )
         self.machine, self.tokens, self.softness = machine, tokens, softness
         self._closed_form = MachineCost(machine, tokens)
 
@@ -64,7 +68,9 @@ class HardwareCost:
                 names.append(name or "layer")
                 skipped = (*skipped, f"{name}.") if name else ("",)
         if not hard:
-            raise InputError("model", type(model).__name__, "it must have at least one layer with a matrix", "Check the model.")
+            raise InputError(
+                "model", type(model).__name__, "it must have at least one layer with a matrix", "Check the model."
+            )
         latency, energy = (sum(getattr(cost, field) for cost in smooth) for field in ("latency_cycles", "energy_pj"))
         exact = [sum(float(getattr(cost, field)) for cost in hard) for field in ("latency_cycles", "energy_pj")]
         return ModelCost(
@@ -76,7 +82,9 @@ class HardwareCost:
         )
 
     def _layer(self, module: nn.Module) -> tuple[LayerCost, LayerCost] | None:
-        """(exact, smooth) cost of one module, or None if it is no layer. A fixed structure's smooth cost is its exact one."""
+        """(exact, smooth) cost of one module, or None if it is no layer. A fixed structure's smooth cost is its exact
+        one.
+        """
         parts = _parts(module)
         if parts is None:
             weights = layer_weights(module)
@@ -99,21 +107,28 @@ class HardwareCost:
     def _cheaper(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
         """The form that lowering would choose: ranks, or every tile dense."""
         ranks = self._closed_form.layer(counts, in_features, out_features)
-        dense = self._closed_form.layer(_dense_counts(self.machine, in_features, out_features), in_features, out_features)
+        dense = self._closed_form.layer(
+            _dense_counts(self.machine, in_features, out_features), in_features, out_features
+        )
         return min(ranks, dense, key=lambda cost: float(cost.latency_cycles))
 
-    def _fixed(self, factors) -> LayerCost:  # type: ignore[no-untyped-def]
+    def _fixed(self, factors: Factors) -> LayerCost:
+        """A layer whose structure does not move: counted from its evaluated factors."""
         structure = Structure.of(factors, self.machine.rows, self.machine.cols)
         sides = Sides(
-            *(torch.as_tensor(side, dtype=torch.float32) for side in (structure.reads, structure.writes)),
+            torch.as_tensor(structure.reads, dtype=torch.float32),
+            torch.as_tensor(structure.writes, dtype=torch.float32),
             torch.as_tensor(factors.reads.sum(1), dtype=torch.float32),
             torch.as_tensor(factors.writes.sum(1), dtype=torch.float32),
         )
         counts = self._count(sides, smooth=False)
         support = 0 if factors.dense_support is None else int(factors.dense_support.sum())
         read = torch.as_tensor(structure.reads.any(axis=0) | structure.tiles.any(axis=0)).sum()
-        counts = LayerCounts(
-            **{**vars(counts), "dense_tiles": torch.tensor(float(structure.tiles.sum())), "chunks_read": read.float(), "weights": counts.weights + support}
+        counts = replace(
+            counts,
+            dense_tiles=torch.tensor(float(structure.tiles.sum())),
+            chunks_read=read.float(),
+            weights=counts.weights + support,
         )
         return self._cheaper(counts, factors.in_features, factors.out_features)
 
@@ -136,7 +151,12 @@ def _dense_counts(machine: Machine, in_features: int, out_features: int) -> Laye
     chunks_in, chunks_out = -(-in_features // machine.rows), -(-out_features // machine.cols)
     zero = torch.zeros(())
     return LayerCounts(
-        reading=torch.zeros(chunks_in), writing=torch.zeros(chunks_out), reduce_tiles=torch.zeros(chunks_in), expand_tiles=torch.zeros(chunks_out),
-        dense_tiles=torch.tensor(float(chunks_in * chunks_out)), chunks_read=torch.tensor(float(chunks_in)),
-        weights=torch.tensor(float(in_features * out_features)), ranks=zero,
-    )  # fmt: skip
+        reading=torch.zeros(chunks_in),
+        writing=torch.zeros(chunks_out),
+        reduce_tiles=torch.zeros(chunks_in),
+        expand_tiles=torch.zeros(chunks_out),
+        dense_tiles=torch.tensor(float(chunks_in * chunks_out)),
+        chunks_read=torch.tensor(float(chunks_in)),
+        weights=torch.tensor(float(in_features * out_features)),
+        ranks=zero,
+    )

@@ -16,23 +16,34 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
     _check_parameters(plan)
     input_bytes = plan.input_chunks * machine.rows
     limits = {
-        "scratchpad": (input_half_bytes(machine) // input_bytes, f"{input_bytes} input bytes per token, twice, beside the output buffers"),
+        "scratchpad": (
+            input_half_bytes(machine) // input_bytes,
+            f"{input_bytes} input bytes per token, twice, beside the output buffers",
+        ),
         "accumulator": (machine.accumulator_rows // 2, "one row of sums per token, twice"),
-        "rank_memory": (machine.rank_rows_per_bank // max(1, slots_needed(plan)), f"{plan.factors.ranks} sums per token"),
+        "rank_memory": (
+            machine.rank_rows_per_bank // max(1, slots_needed(plan)),
+            f"{plan.factors.ranks} sums per token",
+        ),
     }
     memory = min(limits, key=lambda name: limits[name][0])
     most, need = limits[memory]
     if most < 1:
         raise InputError(
-            f"layer '{plan.name}' ({plan.factors.out_features} x {plan.factors.in_features}, {plan.factors.ranks} ranks) on machine '{machine.name}'",
-            f"{memory} of {getattr(machine, memory).kib} KiB", f"one token needs {need}", f"Enlarge [{memory}] in the machine file, or use a larger machine.",
-        )  # fmt: skip
+            f"layer '{plan.name}' ({plan.factors.out_features} x {plan.factors.in_features}, "
+            f"{plan.factors.ranks} ranks) on machine '{machine.name}'",
+            f"{memory} of {getattr(machine, memory).kib} KiB",
+            f"one token needs {need}",
+            f"Enlarge [{memory}] in the machine file, or use a larger machine.",
+        )
     blocks = -(-plan.tokens // most)
     return replace(plan, block_tokens=-(-plan.tokens // blocks))
 
 
 def slots_needed(plan: LayerPlan) -> int:
-    """Rank sums that the fullest bank must hold at one token: ranks spread evenly, or one row of a group on a plain machine."""
+    """Rank sums that the fullest bank must hold at one token: ranks spread evenly, or one row of a group on a plain
+    machine.
+    """
     if plan.machine.scatter:
         return -(-plan.factors.ranks // plan.machine.rank_memory.banks)
     return -(-plan.factors.ranks // plan.machine.group_size)
@@ -53,6 +64,8 @@ def _check_parameters(plan: LayerPlan) -> None:
     held = plan.machine.vector.parameter_kib * 1024 // 2
     if needed > held:
         raise InputError(
-            f"layer '{plan.name}' on machine '{plan.machine.name}'", f"{needed} bytes of biases and multipliers",
-            f"half of vector.parameter_kib holds {held}", "Enlarge 'vector.parameter_kib' in the machine file.",
-        )  # fmt: skip
+            f"layer '{plan.name}' on machine '{plan.machine.name}'",
+            f"{needed} bytes of biases and multipliers",
+            f"half of vector.parameter_kib holds {held}",
+            "Enlarge 'vector.parameter_kib' in the machine file.",
+        )

@@ -1,4 +1,6 @@
-"""Pass 8: the ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank memory."""
+"""Pass 8: the ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank
+memory.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from simulator.schedule import LayerSchedule, Payload, TileTable
 
 
 def build_schedule(plan: LayerPlan, multiplications: int) -> LayerSchedule:
-    """The layer's schedule with a payload of zeros, which quantise_weights fills. ``multiplications`` is the paper's count."""
+    """The layer's schedule with a payload of zeros, which quantise_weights fills. ``multiplications`` is the paper's
+    count.
+    """
     factors = plan.factors
     tiles = tile_table(plan)
     payload = Payload(
@@ -54,19 +58,29 @@ def tile_table(plan: LayerPlan) -> TileTable:
     named = [rank for _, _, _, ranks in plan.order for rank in ranks]
     lane[lane_kind != Op.DENSE] = np.array(named, dtype=np.int64)
     lo, hi = np.zeros(len(lane), dtype=np.int64), np.repeat(outputs, counts).astype(np.int64)
-    for op, support, side, chunk in ((Op.REDUCE, factors.reads, machine.rows, source), (Op.EXPAND, factors.writes, machine.cols, target)):
+    for op, support, side, chunk in (
+        (Op.REDUCE, factors.reads, machine.rows, source),
+        (Op.EXPAND, factors.writes, machine.cols, target),
+    ):
         mine = lane_kind == op
         first, last = _runs(support, side)
         where = lane[mine], np.repeat(chunk, counts)[mine]
         lo[mine], hi[mine] = first[where], last[where]
     return TileTable(
-        kind=kind, source=source, target=target, row_cycles=_row_cycles(plan, kind, lane, counts), lane_ptr=ptr, lane=lane,
-        first=_first_writes(lane, lane_kind == Op.REDUCE), lo=lo, hi=hi,
-    )  # fmt: skip
+        kind=kind,
+        source=source,
+        target=target,
+        row_cycles=_row_cycles(plan, kind, lane, counts),
+        lane_ptr=ptr,
+        lane=lane,
+        first=_first_writes(lane, lane_kind == Op.REDUCE),
+        lo=lo,
+        hi=hi,
+    )
 
 
 def _runs(support: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last supported channel of every rank in every chunk, (K, chunks), relative to the chunk."""
+    """First and one past the last supported channel of every rank in every chunk, (K, chunks) each."""
     ranks, channels = support.shape
     chunks = -(-channels // side)
     padded = np.zeros((ranks, chunks * side), dtype=bool)

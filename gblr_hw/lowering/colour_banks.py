@@ -1,8 +1,10 @@
-"""Pass 5 (machines with scatter): every rank gets a bank, so that each chunk's ranks can be packed into tiles without conflict.
+"""Pass 5 (machines with scatter): every rank gets a bank, so that each chunk's ranks can be packed into tiles without
+conflict.
 
-A chunk with n ranks runs as t = ceil(n / lanes) tiles. They can be conflict-free exactly when no bank holds more than t of
-the chunk's ranks (deal each bank's ranks to different tiles). With ranks in one reduce and one expand set this is bipartite
-edge colouring; with ranks in many sets it is balancing every set over the banks at once: greedy, then local moves.
+A chunk with n ranks runs as t = ceil(n / lanes) tiles. They can be conflict-free exactly when no bank holds more than t
+of the chunk's ranks (deal each bank's ranks to different tiles). With ranks in one reduce and one expand set this is
+bipartite edge colouring; with ranks in many sets it is balancing every set over the banks at once: greedy, then local
+moves.
 """
 
 from __future__ import annotations
@@ -83,7 +85,9 @@ def _balance(set_ptr, set_index, limit, order, banks, capacity, sweeps):
 
 @nb.njit(cache=True)
 def _best_bank(mine, limit, count, used, capacity):
-    """The bank with room where a rank exceeds the fewest of its sets' limits; ties go to the emptier in those sets, then overall."""
+    """The bank with room where a rank exceeds the fewest of its sets' limits; ties go to the emptier in those sets,
+    then overall.
+    """
     best = -1
     best_excess = best_load = best_used = np.int64(0)
     for b in range(used.shape[0]):

@@ -13,7 +13,7 @@ from gblr_hw.lowering.plan import LayerPlan
 def drop_empty(plan: LayerPlan) -> LayerPlan:
     """Keep only ranks that read and write something, and dense tiles that hold a weight. The matrix does not change."""
     factors = plan.factors
-    alive = factors.reads.any(axis=1) & factors.writes.any(axis=1)
+    alive = np.logical_and(factors.reads.any(axis=1), factors.writes.any(axis=1))
     dense, support = factors.dense, factors.dense_support
     if dense is not None and support is not None:
         support = support & _tiles_with_weights(dense, plan.machine.rows, plan.machine.cols)
@@ -23,7 +23,7 @@ def drop_empty(plan: LayerPlan) -> LayerPlan:
 
 
 def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, support: np.ndarray | None) -> Factors:
-    """The same layer with the ranks marked in ``alive`` (K,) bool and another dense part. Blocks are no longer tracked."""
+    """The same layer with the ranks marked in ``alive`` (K,) and another dense part; blocks are forgotten."""
     return replace(
         factors,
         u=np.ascontiguousarray(factors.u[:, alive]),

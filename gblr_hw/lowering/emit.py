@@ -25,7 +25,20 @@ from simulator.program import Program
 from simulator.schedule import LayerSchedule
 from simulator.timing import channel_cycles
 
-_OPERANDS = ("op", "layer", "tile", "chunk", "token0", "tokens", "src", "dst", "slot", "accumulate", "dram_bytes", "row_cycles")
+_OPERANDS = (
+    "op",
+    "layer",
+    "tile",
+    "chunk",
+    "token0",
+    "tokens",
+    "src",
+    "dst",
+    "slot",
+    "accumulate",
+    "dram_bytes",
+    "row_cycles",
+)
 _AFTER = tuple(f"after_{column.name.lower()}" for column in After)
 _KEYS = ("step", "rank", "sequence")
 
@@ -73,7 +86,12 @@ def _group(groups: list[dict[str, np.ndarray]], ids: np.ndarray, **columns: obje
 
 
 def _emit_layer(
-    index: int, layer: LayerSchedule, machine: Machine, tokens: int, state: NetworkState, groups: list[dict[str, np.ndarray]]
+    index: int,
+    layer: LayerSchedule,
+    machine: Machine,
+    tokens: int,
+    state: NetworkState,
+    groups: list[dict[str, np.ndarray]],
 ) -> None:
     count, size = len(layer.tiles), layer.block_tokens
     starts = np.arange(0, tokens, size)
@@ -85,11 +103,14 @@ def _emit_layer(
     tile_ids = _new_ids(state, len(starts) * count).reshape(len(starts), count)
     load_ids = _emit_weights(index, layer, machine, state, groups, tile_ids, begin, span)
     block_start = begin
-    for block, token0 in enumerate(starts):
-        block_tokens = int(min(size, tokens - token0))
-        where = {"layer": index, "token0": int(token0), "tokens": block_tokens}
-        inputs = _emit_inputs(layer, machine, state, groups, where, tile_ids[block], block_start, block, span, previous_store)
-        waits_vector = _emit_drains(layer, machine, state, groups, where, tile_ids[block], parameters, block_start, span, previous_store)
+    for block, token0 in enumerate(starts.tolist()):
+        where = {"layer": index, "token0": token0, "tokens": min(size, tokens - token0)}
+        inputs = _emit_inputs(
+            layer, machine, state, groups, where, tile_ids[block], block_start, block, span, previous_store
+        )
+        waits_vector = _emit_drains(
+            layer, machine, state, groups, where, tile_ids[block], parameters, block_start, span, previous_store
+        )
         loads = load_ids[min(block, len(load_ids) - 1)] if count else np.zeros(0, np.int64)
         _emit_tiles(layer, groups, where, tile_ids[block], loads, inputs, waits_vector, block_start)
         readers = tile_ids[block][layer.tiles.kind != Op.EXPAND]
@@ -100,23 +121,40 @@ def _emit_layer(
     state.layer_drains.append(state.drain_ids[-1])
 
 
-def _emit_parameters(index: int, layer: LayerSchedule, machine: Machine, state: NetworkState, groups: list[dict[str, np.ndarray]]) -> int:
-    """One transfer of biases and multipliers into the half of the parameter memory that the layer before last used (rule M4)."""
+def _emit_parameters(
+    index: int, layer: LayerSchedule, machine: Machine, state: NetworkState, groups: list[dict[str, np.ndarray]]
+) -> int:
+    """One transfer of biases and multipliers into the half of the parameter memory that the layer before last used
+    (rule M4).
+    """
     earliest = state.layer_steps[-1] if state.layer_steps else 0
     step = max(state.step - prefetch_steps(machine), earliest)
     user = state.layer_drains[-2] if len(state.layer_drains) > 1 else -1
     ids = _group(
-        groups, _new_ids(state, 1), op=Op.LOAD_PARAMETERS, layer=index, dram_bytes=layer.parameter_bytes, after_vector=user,
-        step=step, rank=PARAMETERS, sequence=index,
-    )  # fmt: skip
+        groups,
+        _new_ids(state, 1),
+        op=Op.LOAD_PARAMETERS,
+        layer=index,
+        dram_bytes=layer.parameter_bytes,
+        after_vector=user,
+        step=step,
+        rank=PARAMETERS,
+        sequence=index,
+    )
     return int(ids[0])
 
 
 def _emit_weights(
-    index: int, layer: LayerSchedule, machine: Machine, state: NetworkState, groups: list[dict[str, np.ndarray]],
-    tile_ids: np.ndarray, begin: int, span: int,
-) -> np.ndarray:  # fmt: skip
-    """Weight loads, (blocks or 1, tiles) ids: once if the layer's tiles fit the weight buffer, else once a token block."""
+    index: int,
+    layer: LayerSchedule,
+    machine: Machine,
+    state: NetworkState,
+    groups: list[dict[str, np.ndarray]],
+    tile_ids: np.ndarray,
+    begin: int,
+    span: int,
+) -> np.ndarray:
+    """Weight loads, (blocks or 1, tiles) ids: once if the tiles fit the weight buffer, else once a token block."""
     blocks, count = tile_ids.shape
     resident = count <= machine.weight_slots
     rounds = 1 if resident else blocks
@@ -131,18 +169,34 @@ def _emit_weights(
     number = state.loads + np.arange(len(uses))
     state.loads += len(uses)
     ids = _group(
-        groups, _new_ids(state, len(uses)), op=Op.LOAD_WEIGHTS, layer=index, tile=np.tile(np.arange(count), rounds), slot=number % machine.weight_slots,
-        dram_bytes=np.tile(layer.tiles.record_bytes(machine.datatypes.weight_bits), rounds), after_array=frees,
-        step=steps, rank=LOAD, sequence=load_sequence(uses, is_input=False),
-    )  # fmt: skip
+        groups,
+        _new_ids(state, len(uses)),
+        op=Op.LOAD_WEIGHTS,
+        layer=index,
+        tile=np.tile(np.arange(count), rounds),
+        slot=number % machine.weight_slots,
+        dram_bytes=np.tile(layer.tiles.record_bytes(machine.datatypes.weight_bits), rounds),
+        after_array=frees,
+        step=steps,
+        rank=LOAD,
+        sequence=load_sequence(uses, is_input=False),
+    )
     return np.stack([ids, number % machine.weight_slots]).reshape(2, rounds, count).transpose(1, 0, 2)
 
 
 def _emit_inputs(
-    layer: LayerSchedule, machine: Machine, state: NetworkState, groups: list[dict[str, np.ndarray]], where: dict[str, int],
-    tile_ids: np.ndarray, block_start: int, block: int, span: int, previous_store: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Loads of the input chunks that some tile reads; (chunks,) ids and scratchpad addresses, -1 for chunks not read."""
+    layer: LayerSchedule,
+    machine: Machine,
+    state: NetworkState,
+    groups: list[dict[str, np.ndarray]],
+    where: dict[str, int],
+    tile_ids: np.ndarray,
+    block_start: int,
+    block: int,
+    span: int,
+    previous_store: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loads of the input chunks that some tile reads; (chunks,) ids and scratchpad addresses, -1 where not read."""
     chunks = -(-layer.in_features // machine.rows)
     tiles = layer.tiles
     reading = np.flatnonzero(tiles.kind != Op.EXPAND)
@@ -161,18 +215,37 @@ def _emit_inputs(
         steps = np.where(throttle >= 0, np.maximum(steps, block_start + throttle + 1), steps)
     ids = np.full(chunks, -1, dtype=np.int64)
     ids[read] = _group(
-        groups, _new_ids(state, len(read)), op=Op.LOAD_INPUT, chunk=read, dst=addresses[read], dram_bytes=where["tokens"] * machine.rows,
-        after_array=users, after_store=previous_store, step=steps, rank=LOAD,
-        sequence=load_sequence(block_start + first_use, is_input=True), **where,
-    )  # fmt: skip
+        groups,
+        _new_ids(state, len(read)),
+        op=Op.LOAD_INPUT,
+        chunk=read,
+        dst=addresses[read],
+        dram_bytes=where["tokens"] * machine.rows,
+        after_array=users,
+        after_store=previous_store,
+        step=steps,
+        rank=LOAD,
+        sequence=load_sequence(block_start + first_use, is_input=True),
+        **where,
+    )
     return ids, addresses
 
 
 def _emit_drains(
-    layer: LayerSchedule, machine: Machine, state: NetworkState, groups: list[dict[str, np.ndarray]], where: dict[str, int],
-    tile_ids: np.ndarray, parameters: int, block_start: int, span: int, previous_store: int,
-) -> np.ndarray:  # fmt: skip
-    """Drains and stores of a block's output chunks. Returns (chunks, 2): the drain that each chunk's accumulator waits for, its row."""
+    layer: LayerSchedule,
+    machine: Machine,
+    state: NetworkState,
+    groups: list[dict[str, np.ndarray]],
+    where: dict[str, int],
+    tile_ids: np.ndarray,
+    parameters: int,
+    block_start: int,
+    span: int,
+    previous_store: int,
+) -> np.ndarray:
+    """Drains and stores of a block's output chunks. Returns (chunks, 2): the drain that each chunk's accumulator waits
+    for, its row.
+    """
     chunks = -(-layer.out_features // machine.cols)
     target = layer.tiles.target
     last = np.full(chunks, -1, dtype=np.int64)
@@ -191,26 +264,52 @@ def _emit_drains(
     has_sums = last[order] >= 0
     steps = block_start + finish[order]
     _group(
-        groups, drain_ids, op=Op.DRAIN, chunk=order, src=rows, dst=buffers, accumulate=has_sums,
-        after_weights=parameters, after_array=np.where(has_sums, tile_ids[last[order]] if len(tile_ids) else -1, -1),
-        after_store=np.where(number >= 2, history[1][number], previous_store), step=steps, rank=DRAIN, sequence=2 * number + 1, **where,
-    )  # fmt: skip
+        groups,
+        drain_ids,
+        op=Op.DRAIN,
+        chunk=order,
+        src=rows,
+        dst=buffers,
+        accumulate=has_sums,
+        after_weights=parameters,
+        after_array=np.where(has_sums, tile_ids[last[order]] if len(tile_ids) else -1, -1),
+        after_store=np.where(number >= 2, history[1][number], previous_store),
+        step=steps,
+        rank=DRAIN,
+        sequence=2 * number + 1,
+        **where,
+    )
     # A store stands right before the next drain, and the block's last one right behind its own.
     store_steps = np.concatenate([steps[1:], steps[-1:]])
     store_sequence = np.concatenate([2 * number[1:], 2 * number[-1:] + 2])
     _group(
-        groups, store_ids, op=Op.STORE, chunk=order, src=buffers, dram_bytes=where["tokens"] * machine.cols,
-        after_vector=drain_ids, step=store_steps, rank=DRAIN, sequence=store_sequence, **where,
-    )  # fmt: skip
+        groups,
+        store_ids,
+        op=Op.STORE,
+        chunk=order,
+        src=buffers,
+        dram_bytes=where["tokens"] * machine.cols,
+        after_vector=drain_ids,
+        step=store_steps,
+        rank=DRAIN,
+        sequence=store_sequence,
+        **where,
+    )
     table = np.empty((chunks, 2), dtype=np.int64)
     table[order, 0], table[order, 1] = history[0][number], rows
     return table
 
 
 def _emit_tiles(
-    layer: LayerSchedule, groups: list[dict[str, np.ndarray]], where: dict[str, int],
-    tile_ids: np.ndarray, loads: np.ndarray, inputs: tuple[np.ndarray, np.ndarray], waits_vector: np.ndarray, block_start: int,
-) -> None:  # fmt: skip
+    layer: LayerSchedule,
+    groups: list[dict[str, np.ndarray]],
+    where: dict[str, int],
+    tile_ids: np.ndarray,
+    loads: np.ndarray,
+    inputs: tuple[np.ndarray, np.ndarray],
+    waits_vector: np.ndarray,
+    block_start: int,
+) -> None:
     tiles = layer.tiles
     count = len(tiles)
     if count == 0:
@@ -223,13 +322,25 @@ def _emit_tiles(
     rank_ready = last_reduce(layer)
     source, target = np.where(reads, tiles.source, 0), np.where(writes, tiles.target, 0)
     _group(
-        groups, tile_ids, op=tiles.kind, tile=np.arange(count), chunk=np.where(writes, tiles.target, tiles.source),
-        src=np.where(reads, inputs[1][source], -1), dst=np.where(writes, waits_vector[target, 1], -1), slot=loads[1],
-        accumulate=writes & ~first, row_cycles=tiles.row_cycles, after_weights=loads[0], after_input=np.where(reads, inputs[0][source], -1),
+        groups,
+        tile_ids,
+        op=tiles.kind,
+        tile=np.arange(count),
+        chunk=np.where(writes, tiles.target, tiles.source),
+        src=np.where(reads, inputs[1][source], -1),
+        dst=np.where(writes, waits_vector[target, 1], -1),
+        slot=loads[1],
+        accumulate=writes & ~first,
+        row_cycles=tiles.row_cycles,
+        after_weights=loads[0],
+        after_input=np.where(reads, inputs[0][source], -1),
         after_array=np.where(rank_ready >= 0, tile_ids[np.maximum(rank_ready, 0)], -1),
         after_vector=np.where(first, waits_vector[target, 0], -1),
-        step=block_start + np.arange(count), rank=TILE, sequence=0, **where,
-    )  # fmt: skip
+        step=block_start + np.arange(count),
+        rank=TILE,
+        sequence=0,
+        **where,
+    )
 
 
 def last_reduce(layer: LayerSchedule) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""Passes 5 and 6 for plain machines: without a permutation network, ranks are read and written in groups that share a row.
+"""Passes 5 and 6 for plain machines: without a permutation network, ranks are read and written in groups that share a
+row.
 
-A group runs a tile for every chunk that any of its ranks touches. Finding the groups with the fewest tiles is a clustering
-problem: start from the best of several orders, cut in groups, then swap ranks between groups while that saves tiles.
+A group runs a tile for every chunk that any of its ranks touches. Finding the groups with the fewest tiles is a
+clustering problem: start from the best of several orders, cut in groups, then swap ranks between groups while that
+saves tiles.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def _group(touch: np.ndarray, size: int) -> np.ndarray:
 
 @nb.njit(cache=True)
 def _greedy_order(touch, size):
-    """Fill one group after another: begin with the widest rank left, then always add the rank that widens the union least."""
+    """Fill one group after another: begin with the widest rank left, then always add the rank that widens the union
+    least.
+    """
     ranks, chunks = touch.shape
     width = np.zeros(ranks, dtype=np.int64)
     for k in range(ranks):

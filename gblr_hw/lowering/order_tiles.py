@@ -1,8 +1,8 @@
 """Pass 7: the order in which tiles run, so that waits for the array's own results are hidden behind other tiles.
 
-REDUCE tiles come first, input chunk by input chunk, as the inputs arrive. Output chunks follow one after another, which needs
-two accumulator buffers and no more. Inside an output chunk dense tiles go first (they wait for no rank), then EXPAND tiles
-by the time at which their ranks are complete; the output chunk that can start soonest is the first.
+REDUCE tiles come first, input chunk by input chunk, as the inputs arrive. Output chunks follow one after another, which
+needs two accumulator buffers and no more. Inside an output chunk dense tiles go first (they wait for no rank), then
+EXPAND tiles by the time at which their ranks are complete; the output chunk that can start soonest is the first.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ def order_tiles(plan: LayerPlan) -> LayerPlan:
     return replace(plan, order=tuple(order))
 
 
-def _soonest_first(chunks: list[int], expands: dict[int, list[RankTile]], dense: np.ndarray, ready: dict[int, int]) -> list[int]:
-    """Chunks in order, but for the one put first: the chunk with most dense tiles before its first wait, then the earliest ranks."""
+def _soonest_first(
+    chunks: list[int], expands: dict[int, list[RankTile]], dense: np.ndarray, ready: dict[int, int]
+) -> list[int]:
+    """Chunks in order, but for the one put first: the chunk with most dense tiles before its first wait, then the
+    earliest ranks.
+    """
     if not chunks:
         return []
 

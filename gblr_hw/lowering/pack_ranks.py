@@ -1,4 +1,6 @@
-"""Pass 6 (machines with scatter): the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a tile."""
+"""Pass 6 (machines with scatter): the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a
+tile.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from simulator.isa import Op
 
 
 def pack_ranks(plan: LayerPlan) -> LayerPlan:
-    """Fill in rank_tiles: ceil(n_c / Q) REDUCE tiles for an input chunk, ceil(n_r / P) EXPAND tiles for an output chunk."""
+    """Fill in rank_tiles: ceil(n_c / Q) REDUCE tiles for an input chunk, ceil(n_r / P) EXPAND tiles for an output
+    chunk.
+    """
     structure, machine = plan.structure, plan.machine
     tiles = []
     for op, members, lanes in ((Op.REDUCE, structure.reads, machine.cols), (Op.EXPAND, structure.writes, machine.rows)):

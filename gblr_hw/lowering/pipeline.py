@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
+from gblr_hw.collect import weights_of
 from gblr_hw.lowering.block_tokens import block_tokens
 from gblr_hw.lowering.build_schedule import build_schedule
 from gblr_hw.lowering.choose_form import candidate_forms
@@ -21,7 +22,6 @@ from gblr_hw.lowering.order_tiles import order_tiles
 from gblr_hw.lowering.pack_ranks import pack_ranks
 from gblr_hw.lowering.plan import LayerPlan, describe
 from gblr_hw.lowering.quantise_weights import quantise_weights
-from gblr_hw.collect import weights_of
 from gblr_hw.weights import LayerWeights
 from simulator.engine import run_engine
 from simulator.errors import InputError
@@ -32,9 +32,17 @@ from simulator.schedule import LayerSchedule
 from simulator.timing import resolve_timing
 
 PASSES = (
-    "evaluate_masks", "drop_empty", "choose_form", "block_tokens", "colour_banks", "pack_ranks", "order_tiles",
-    "build_schedule", "quantise_weights", "emit",
-)  # fmt: skip
+    "evaluate_masks",
+    "drop_empty",
+    "choose_form",
+    "block_tokens",
+    "colour_banks",
+    "pack_ranks",
+    "order_tiles",
+    "build_schedule",
+    "quantise_weights",
+    "emit",
+)
 MAX_TOKENS = 1 << 20
 
 Dump = Callable[[str, str], None]  # (pass name, text)
@@ -58,28 +66,51 @@ def lower(
 ) -> Program:
     """Lower a checkpoint (layer name -> weights) or the linear and convolution layers of a model to a program.
 
-    tokens: activation rows that enter every layer (output positions for a convolution). calibration: layer name -> (..., n)
-    example inputs, from which int8 ranges are taken; layers without it follow the white-input rule (machine.md, N1).
-    dump(pass name, text) receives what each pass made; progress(done, of, layer name) is called per layer.
-    Raises InputError for a layer that the machine cannot hold and for arguments that make no sense. Deterministic.
+    tokens: activation rows that enter every layer (output positions for a convolution). calibration: layer name ->
+    (..., n) example inputs, from which int8 ranges are taken; layers without it follow the white-input rule
+    (machine.md, N1). dump(pass name, text) receives what each pass made; progress(done, of, layer name) is called per
+    layer. Raises InputError for a layer that the machine cannot hold and for arguments that make no sense.
+    Deterministic.
     """
     checkpoint = weights_of(source) if isinstance(source, nn.Module) else source
     if not 1 <= tokens <= MAX_TOKENS:
-        raise InputError("tokens", str(tokens), f"it lies between 1 and {MAX_TOKENS}", "Give the number of activation rows that a layer sees.")
+        raise InputError(
+            "tokens",
+            str(tokens),
+            f"it lies between 1 and {MAX_TOKENS}",
+            "Give the number of activation rows that a layer sees.",
+        )
     if not checkpoint:
-        raise InputError("checkpoint", "no layers", "there must be at least one linear or convolution layer", "Check which file or model it is.")
+        raise InputError(
+            "checkpoint",
+            "no layers",
+            "there must be at least one linear or convolution layer",
+            "Check which file or model it is.",
+        )
     known = set(checkpoint)
     for name in calibration or {}:
         if name not in known:
-            raise InputError(f"calibration '{name}'", "no such layer", f"layers are {', '.join(list(known)[:8])}", "Use the checkpoint's names.")
+            raise InputError(
+                f"calibration '{name}'",
+                "no such layer",
+                f"layers are {', '.join(list(known)[:8])}",
+                "Use the checkpoint's names.",
+            )
     emit_text: Dump = dump or (lambda name, text: None)
     schedules = []
     for done, (name, weights) in enumerate(checkpoint.items()):
         if progress is not None:
             progress(done, len(checkpoint), name)
-        rows = None if calibration is None or name not in calibration else _calibration_rows(name, calibration[name], weights.in_features)
+        rows = (
+            None
+            if calibration is None or name not in calibration
+            else _calibration_rows(name, calibration[name], weights.in_features)
+        )
         schedules.append(lower_layer(name, weights, machine, tokens, rows, emit_text))
-    provenance = {"forms": ",".join(s.form for s in schedules), "calibrated": ",".join(n for n in checkpoint if n in (calibration or {}))}
+    provenance = {
+        "forms": ",".join(s.form for s in schedules),
+        "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),
+    }
     program = emit(schedules, machine, tokens, provenance)
     if dump is not None:
         dump("emit", print_program(program))
@@ -138,13 +169,16 @@ def _without_places(plan: LayerPlan) -> LayerPlan:
 
 
 def _summary(form: _Form, chosen: bool) -> str:
-    return f"{'*' if chosen else ' '} {form.plan.form}: {len(form.schedule.tiles)} tiles, {form.latency_cycles} cycles, {form.dram_bytes} bytes\n"
+    mark = "*" if chosen else " "
+    tiles = len(form.schedule.tiles)
+    return f"{mark} {form.plan.form}: {tiles} tiles, {form.latency_cycles} cycles, {form.dram_bytes} bytes\n"
 
 
 def _numbers(schedule: LayerSchedule) -> str:
     payload = schedule.payload
     return (
-        f'layer "{schedule.name}" {len(payload.codes)} weights, input step {payload.input_step:.6g}, output step {payload.output_step:.6g}\n'
+        f'layer "{schedule.name}" {len(payload.codes)} weights, '
+        f"input step {payload.input_step:.6g}, output step {payload.output_step:.6g}\n"
         f"  row steps {payload.row_step.min():.6g} to {payload.row_step.max():.6g}, "
         f"rank divisors {payload.rank_divisor.min(initial=np.inf):.6g} to {payload.rank_divisor.max(initial=0):.6g}\n"
     )
@@ -153,7 +187,14 @@ def _numbers(schedule: LayerSchedule) -> str:
 def _calibration_rows(name: str, values: ArrayLike, features: int) -> np.ndarray:
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim < 1 or rows.shape[-1] != features or rows.size == 0:
-        raise InputError(f"calibration '{name}'", f"shape {rows.shape}", f"the last axis holds {features} inputs and there is at least one row", "Give inputs of this layer.")  # fmt: skip
+        raise InputError(
+            f"calibration '{name}'",
+            f"shape {rows.shape}",
+            f"the last axis holds {features} inputs and there is at least one row",
+            "Give inputs of this layer.",
+        )
     if not np.isfinite(rows).all():
-        raise InputError(f"calibration '{name}'", "NaN or infinity", "calibration inputs are finite", "Look where they come from.")
+        raise InputError(
+            f"calibration '{name}'", "NaN or infinity", "calibration inputs are finite", "Look where they come from."
+        )
     return rows.reshape(-1, features)

@@ -44,7 +44,8 @@ def prefetch_steps(machine: Machine) -> int:
 
 
 def weight_keys(machine: Machine, uses: np.ndarray, state: NetworkState) -> tuple[np.ndarray, np.ndarray]:
-    """Steps of the loads whose tiles first run at steps ``uses``, and the id of the tile that must free each slot (-1: none).
+    """Steps of the loads whose tiles first run at steps ``uses``, and the id of the tile that must free each slot (-1:
+    none).
 
     ``state.load_user`` and ``load_step`` must already hold these loads, as the last ``len(uses)`` entries.
     """
@@ -62,8 +63,10 @@ def load_sequence(need: np.ndarray, *, is_input: bool) -> np.ndarray:
     return 2 * need + (0 if is_input else 1)
 
 
-def input_keys(first_use: np.ndarray, block_start: int, previous_start: int, is_first_block: bool, machine: Machine) -> np.ndarray:
-    """Steps of a block's input loads: through the block before it, or for a layer's first block as its tiles need them."""
+def input_keys(
+    first_use: np.ndarray, block_start: int, previous_start: int, is_first_block: bool, machine: Machine
+) -> np.ndarray:
+    """Steps of a block's input loads: through the block before it, or in a layer's first block as tiles need them."""
     if is_first_block:
         return np.maximum(block_start, block_start + first_use - prefetch_steps(machine))
     span = block_start - previous_start
@@ -71,10 +74,11 @@ def input_keys(first_use: np.ndarray, block_start: int, previous_start: int, is_
 
 
 def input_throttle(machine: Machine, first_use: np.ndarray, chunk_cycles: int) -> np.ndarray:
-    """For each input of a layer's first block, in order of use: the tile that must be done before it is asked for, or -1.
+    """For each input of a layer's first block, in order of use: the tile that must be done before it is asked for, or
+    -1.
 
-    With an engine of its own the input queue would ask for everything at once and keep the first tiles' weights waiting in
-    the shared channel. A few inputs ahead are enough to cover the DRAM's latency.
+    With an engine of its own the input queue would ask for everything at once and keep the first tiles' weights waiting
+    in the shared channel. A few inputs ahead are enough to cover the DRAM's latency.
     """
     throttle = np.full(len(first_use), -1, dtype=np.int64)
     if machine.dma.engines == 3:

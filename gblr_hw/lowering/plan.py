@@ -26,8 +26,9 @@ class RankTile:
 class LayerPlan:
     """One layer on its way to a schedule. ``factors`` holds the numbers; later passes add places, tiles and order.
 
-    form: "ranks", "dense" or "mixed". block_tokens: token rows per block, 0 until chosen. rank_bank, rank_slot: (K,) places in
-    rank memory. rank_tiles: REDUCE and EXPAND tiles. order: tiles in execution order, as (op, input chunk, output chunk, ranks).
+    form: "ranks", "dense" or "mixed". block_tokens: token rows per block, 0 until chosen. rank_bank, rank_slot: (K,)
+    places in rank memory. rank_tiles: REDUCE and EXPAND tiles. order: tiles in execution order, as (op, input chunk,
+    output chunk, ranks).
     """
 
     name: str
@@ -58,7 +59,9 @@ class LayerPlan:
 def describe(plan: LayerPlan) -> str:
     """The plan as short deterministic text, for reading after any pass and for comparing in tests."""
     factors, structure = plan.factors, plan.structure
-    numbers = hashlib.sha256(factors.u.tobytes() + factors.v.tobytes() + (b"" if factors.dense is None else factors.dense.tobytes()))
+    numbers = hashlib.sha256(
+        factors.u.tobytes() + factors.v.tobytes() + (b"" if factors.dense is None else factors.dense.tobytes())
+    )
     lines = [
         f'layer "{plan.name}" {factors.out_features} x {factors.in_features}, {factors.ranks} ranks, form {plan.form}, '
         f"{factors.multiplications} multiplications, numbers {numbers.hexdigest()[:12]}",
@@ -66,10 +69,16 @@ def describe(plan: LayerPlan) -> str:
     ]
     for rank in range(factors.ranks):
         place = f" at {plan.rank_bank[rank]}.{plan.rank_slot[rank]}" if len(plan.rank_bank) else ""
-        lines.append(f"  rank {rank} reads {_runs(structure.reads[rank])} writes {_runs(structure.writes[rank])}{place}")
+        lines.append(
+            f"  rank {rank} reads {_runs(structure.reads[rank])} writes {_runs(structure.writes[rank])}{place}"
+        )
     if plan.block_tokens:
         lines.append(f"  {plan.tokens} tokens in blocks of {plan.block_tokens}")
-    lines += [f"  tile {t.op.name} chunk {t.chunk} ranks {','.join(map(str, t.ranks))}" for t in plan.rank_tiles if not plan.order]
+    lines += [
+        f"  tile {t.op.name} chunk {t.chunk} ranks {','.join(map(str, t.ranks))}"
+        for t in plan.rank_tiles
+        if not plan.order
+    ]
     for op, source, target, ranks in plan.order:
         lines.append(f"  {op.name} {source}->{target} {','.join(map(str, ranks))}".rstrip())
     return "\n".join(lines) + "\n"

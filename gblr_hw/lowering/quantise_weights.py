@@ -1,7 +1,8 @@
 """Pass 9: the numbers. Exact weights in tile order, their int8 codes, and the scales of machine.md, section 9.
 
-In units of the input step, a rank's activation code stands for ``rank_divisor * step of its reduce weights``. The expand
-weights carry that factor, so that the products of EXPAND and DENSE tiles fall into one accumulator with one step per output.
+In units of the input step, a rank's activation code stands for ``rank_divisor * step of its reduce weights``. The
+expand weights carry that factor, so that the products of EXPAND and DENSE tiles fall into one accumulator with one step
+per output.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _WHITE_RMS_CODE = 32.0  # root mean square code of uncalibrated inputs (rule N1)
 _SIGMAS = 4.0  # range of a rank's sum, in standard deviations, when inputs are white
 
 
-def quantise_weights(schedule: LayerSchedule, factors: Factors, machine: Machine, calibration: np.ndarray | None) -> LayerSchedule:
+def quantise_weights(
+    schedule: LayerSchedule, factors: Factors, machine: Machine, calibration: np.ndarray | None
+) -> LayerSchedule:
     """Fill the payload. calibration: (N, n) example inputs of the layer, or None for the white-input rule N1."""
     types = machine.datatypes
     limit = code_limit(types.weight_bits)
@@ -66,7 +69,9 @@ def _activation_ranges(v_codes: np.ndarray, bits: int, calibration: np.ndarray |
     return step, np.maximum(np.abs(sums).max(axis=0, initial=0.0) / limit, 1.0)
 
 
-def _in_tile_order(schedule: LayerSchedule, machine: Machine, v: np.ndarray, u: np.ndarray, dense: np.ndarray) -> np.ndarray:
+def _in_tile_order(
+    schedule: LayerSchedule, machine: Machine, v: np.ndarray, u: np.ndarray, dense: np.ndarray
+) -> np.ndarray:
     """Stored weights lane by lane as the tile table lists them, (W,)."""
     tiles = schedule.tiles
     lengths = tiles.hi - tiles.lo

@@ -19,13 +19,17 @@ Progress = Callable[["EpochRecord"], None]
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Epochs, examples per step, AdamW's peak learning rate (linear warm-up, cosine to zero), decay and the seed."""
+    """Epochs, examples per step, AdamW's peak learning rate (linear warm-up, cosine to zero), decay and the seed.
+
+    geometry_rate: widths and locations learn at this multiple of the learning rate.
+    """
 
     epochs: int
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
+    geometry_rate: float = 1.0
     seed: int = 0
 
 
@@ -117,7 +121,7 @@ def train(
     The order of examples depends on (seed, epoch) alone, so a resumed run repeats what an uninterrupted one does. When the
     loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set.
     """
-    optimiser = torch.optim.AdamW(_parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
+    optimiser = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
     if resume is not None:
         _restore(model, optimiser, hooks, resume)
     state = _state(0 if resume is None else resume.epoch, model, optimiser, hooks)
@@ -165,7 +169,7 @@ def _epoch(
         done = (epoch + index / len(loader)) / settings.epochs
         rate = settings.learning_rate * _rate(done, settings.warmup)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         fit = functional.cross_entropy(model(images), labels)
         terms = [term for hook in hooks if (term := hook.loss(model, done)) is not None]
         loss = torch.stack([fit, *terms]).sum()
@@ -189,13 +193,20 @@ def _rate(done: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay acts on matrices and factors. Widths and locations are geometry: decaying them would be a second, hidden penalty."""
-    decayed, free = [], []
+def _parameter_groups(model: nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:
+    """Decay acts on matrices and factors only: decaying widths would be a second, hidden penalty."""
+    decayed, plain, geometry = [], [], []
     for name, parameter in model.named_parameters():
-        geometry = name.rsplit(".", 1)[-1] in ("widths", "locations", "position")
-        (free if parameter.dim() < 2 or geometry else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        last = name.rsplit(".", 1)[-1]
+        if last in ("widths", "locations"):
+            geometry.append(parameter)
+        else:
+            (plain if parameter.dim() < 2 or last == "position" else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": settings.weight_decay, "scale": 1.0},
+        {"params": plain, "weight_decay": 0.0, "scale": 1.0},
+        {"params": geometry, "weight_decay": 0.0, "scale": settings.geometry_rate},
+    ]
 
 
 def _state(epoch: int, model: nn.Module, optimiser: torch.optim.Optimizer, hooks: Sequence[Hook]) -> LoopState:

@@ -33,8 +33,9 @@ class Recipe:
     family: dense; width (GBLR, the authors' width shrinkage); hardware (GBLR, hardware penalty, then projection);
     block_sparse, low_rank, lattice (projection from the dense weights: tiles only, whole ranks only, ranks with any chunk set).
     layers: regular expression for the linear layers that are replaced. epochs: after the dense start, in all phases together.
-    relax, penalty_share: the hardware family's penalty aims at `relax` times the target over this share of the epochs;
-    the projection does the rest. gblr_width: mean width of the GBLR start's intervals.
+    penalty_fraction, penalty_share: the hardware family's penalty aims at this fraction of the dense latency (or at the target, if
+    that is more) over this share of the epochs; the projection does the rest. project_end: part of its phase over which a
+    projection shrinks the structure. gblr_width: mean width of the GBLR start's intervals.
     """
 
     family: Family
@@ -44,8 +45,11 @@ class Recipe:
     weight_decay: float = 0.01
     seed: int = 0
     layers: str = r"blocks\..*"
-    relax: float = 2.0
-    penalty_share: float = 0.35
+    geometry_rate: float = 1.0
+    penalty_fraction: float = 0.9
+    penalty_share: float = 0.25
+    project_end: float = 0.6
+    width_end: float = 0.7
     gblr_width: float = 0.5
     intervals_only: bool = False
 
@@ -132,7 +136,7 @@ class _Phase:
 
 
 def _settings(recipe: Recipe, epochs: int) -> LoopSettings:
-    return LoopSettings(epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay, seed=recipe.seed)
+    return LoopSettings(epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay, seed=recipe.seed, geometry_rate=recipe.geometry_rate)
 
 
 def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float) -> list[_Phase]:
@@ -143,7 +147,7 @@ def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float)
         return [
             ProjectionSchedule(
                 target, hardware.measure, hardware.tile_cycles, hardware.rows, hardware.cols,
-                intervals_only=recipe.intervals_only,
+                end=recipe.project_end, intervals_only=recipe.intervals_only,
             )
         ]  # fmt: skip
 
@@ -155,13 +159,13 @@ def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float)
 
     def shrink_widths() -> list[Hook]:
         _to_gblr(model, names, recipe)
-        return [WidthPenalty(TargetController(target), hardware.measure)]
+        return [WidthPenalty(TargetController(target, end=recipe.width_end), hardware.measure)]
 
     def shrink_hardware() -> list[Hook]:
         _to_gblr(model, names, recipe)
         if hardware.cost is None:
             raise InputError("hardware cost", "None", "the hardware family descends on it", "Give Hardware(cost=...).")
-        aim = min(recipe.relax * target, dense_cycles)
+        aim = max(recipe.penalty_fraction * dense_cycles, target)
         return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, hardware.measure)]
 
     def from_gblr() -> list[Hook]:

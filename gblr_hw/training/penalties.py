@@ -32,14 +32,16 @@ class _SteeredPenalty(QuietHook):
         _clamp(model)
         if self.steps % self.every and progress < self.controller.end:
             return
+        self.latency_cycles = self.measure(model)
+        strength = self.controller.update(self.latency_cycles, progress)
         tries = 1 if progress < self.controller.end else _LAST_UPDATES
-        for _ in range(tries):
-            self.latency_cycles = self.measure(model)
-            strength = self.controller.update(self.latency_cycles, progress)
-            if strength == 0.0:
-                return
+        while strength > 0.0 and tries > 0:
             self.shrink(model, strength)
             _clamp(model)
+            tries -= 1
+            if tries:
+                self.latency_cycles = self.measure(model)
+                strength = strength if self.latency_cycles > self.controller.path_cycles(progress) else 0.0
 
     def shrink(self, model: nn.Module, strength: float) -> None:
         """Move widths (and locations) by `strength` on average, in normalised width."""

@@ -14,7 +14,7 @@ _NUMBER = r"(?P<number>[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-
 _TARGET = re.compile(_NUMBER + r"\s*(?P<unit>x-?dense|cycles|ms|)", re.IGNORECASE)
 
 # The strength is a mean width change per update; a tenth of the channels at once would tear blocks out unseen.
-_STRENGTH_RANGE = (1e-5, 0.1)
+_STRENGTH_RANGE = (1e-5, 0.03)
 
 
 @dataclass(frozen=True)
