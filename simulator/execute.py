@@ -28,26 +28,22 @@ def execute(
     program: Program,
     inputs: Mapping[str, ArrayLike],
     mode: Literal["float", "int8"] = "float",
-    machine: Machine | None = None,
 ) -> dict[str, np.ndarray]:
     """Outputs of the layers named in ``inputs``.
 
     inputs: layer name -> (..., in_features), the leading axes flattened to token rows; the program runs once for each
     ``program.tokens`` rows, the last run padded with zeros. Returns layer name -> (..., out_features) float64.
-    ``machine`` gives the memory sizes and datatypes; the preset named in the program is the default.
     Raises InputError for an unknown layer or mode, a wrong shape, NaN or infinity.
     """
     if mode not in ("float", "int8"):
         raise InputError("mode", repr(mode), 'it is "float" or "int8"', "Use one of these.")
-    machine = Machine.load(program.machine) if machine is None else machine
-    program.require_machine(machine)
     outputs = {}
     for name, values in inputs.items():
         index = program.layer_index(name)
         layer = program.layers[index]
         rows, leading = _rows_of(name, values, layer.in_features)
         compute = _execute_float if mode == "float" else _execute_codes
-        outputs[name] = compute(program, index, rows, machine).reshape(*leading, layer.out_features)
+        outputs[name] = compute(program, index, rows).reshape(*leading, layer.out_features)
     return outputs
 
 
@@ -67,15 +63,16 @@ def _rows_of(name: str, values: ArrayLike, features: int) -> tuple[np.ndarray, t
     return array.reshape(-1, features), array.shape[:-1]
 
 
-def _execute_float(program: Program, index: int, rows: np.ndarray, machine: Machine) -> np.ndarray:
-    layer = program.layers[index]
+def _execute_float(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
+    layer, machine = program.layers[index], program.machine
     weights = _lane_rows(layer, layer.payload.values.astype(np.float64), machine)
     sums = _walk_rows(program, index, rows, _Arithmetic(machine, weights, None, None))
     return sums + layer.payload.bias.astype(np.float64)
 
 
-def _execute_codes(program: Program, index: int, rows: np.ndarray, machine: Machine) -> np.ndarray:
-    layer, types = program.layers[index], machine.datatypes
+def _execute_codes(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
+    layer, machine = program.layers[index], program.machine
+    types = machine.datatypes
     payload = layer.payload
     step = payload.input_step or input_step(rows, types.activation_bits)
     codes = quantise(rows, step, types.activation_bits)

@@ -10,6 +10,7 @@ import numpy as np
 
 from simulator.errors import InputError
 from simulator.isa import After, Instructions, Op
+from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
@@ -29,7 +30,6 @@ _OPERANDS = (
     "dram_bytes",
     "row_cycles",
 )
-_HEAD_KEYS = ("machine", "layout_key", "rows", "cols", "tokens")
 _LAYER_KEYS = ("form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
 
 
@@ -44,7 +44,8 @@ def print_schedule(layer: LayerSchedule) -> str:
 
 
 def _program_lines(program: Program) -> Iterator[str]:
-    yield "program " + _pairs(program, _HEAD_KEYS)
+    yield f"program tokens={program.tokens}"
+    yield "machine " + program.machine.to_json()
     yield "provenance " + json.dumps(dict(program.provenance), sort_keys=True)
     for layer in program.layers:
         yield from _layer_lines(layer)
@@ -98,6 +99,7 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
     """
     reader = _Reader(text)
     head = reader.take(lambda line: _read_pairs(line, "program "))
+    machine = reader.take(lambda line: Machine.from_dict(json.loads(_after_word(line, "machine ")), "listing"))
     provenance = reader.take(lambda line: json.loads(_after_word(line, "provenance ")))
     layers: list[LayerSchedule] = []
     while reader.peek().startswith("layer "):
@@ -111,10 +113,7 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
             after[column, index] = at
     instructions = Instructions(op=np.array([row[0] for row in rows], dtype=np.int64), after=after, **columns)
     return Program(
-        machine=head["machine"],
-        layout_key=head["layout_key"],
-        rows=int(head["rows"]),
-        cols=int(head["cols"]),
+        machine=machine,
         tokens=int(head["tokens"]),
         layers=tuple(layers),
         instructions=instructions,

@@ -199,14 +199,27 @@ class Machine(_Section):
 
     def with_(self, **sections: Mapping[str, Any] | str) -> Machine:
         """A copy with some values changed, ``machine.with_(name="m2", dram={"gb_per_s": 4.0})``, validated again."""
-        data = self.model_dump(by_alias=True)
+        data = self.to_dict()
         for key, change in sections.items():
             data[key] = {**data[key], **change} if isinstance(change, Mapping) else change
         return _validated(data, f"machine '{self.name}', changed in code")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The description as plain JSON types; ``from_dict`` reads it back."""
+        return self.model_dump(by_alias=True)
+
+    def to_json(self) -> str:
+        """The description as one line of JSON, the same for equal machines."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any], where: str) -> Machine:
+        """Validate a description made of plain types; ``where`` names it in errors."""
+        return _validated(data, where)
+
     def to_toml(self) -> str:
         """The description as a TOML file that ``Machine.load`` reads back to an equal machine."""
-        data = self.model_dump(by_alias=True)
+        data = self.to_dict()
         flat = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict)]
         parts = ["\n".join(flat)]
         for key, section in data.items():

@@ -20,15 +20,11 @@ class Program:
     """Instructions for one machine layout, with the layers' schedules, weights and provenance.
 
     ``tokens`` rows of activations enter every layer; layers run one after another, each reading its input from DRAM and
-    writing its output there. ``layout_key`` ties the program to the sizes it was laid out for (``Machine.layout_key``);
-    clock, bandwidth and latencies may differ from the machine that it was lowered for. ``provenance`` is free text by
-    key.
+    writing its output there. ``machine`` is the one that it was laid out for; it also runs on any machine with the same
+    ``layout_key``, so with another clock, bandwidth or latency. ``provenance`` is free text by key.
     """
 
-    machine: str
-    layout_key: str
-    rows: int
-    cols: int
+    machine: Machine
     tokens: int
     layers: tuple[LayerSchedule, ...]
     instructions: Instructions
@@ -82,9 +78,10 @@ class Program:
 
     def require_machine(self, machine: Machine) -> None:
         """Raise InputError if this program was laid out for other sizes than ``machine`` has."""
-        if machine.layout_key != self.layout_key:
+        own = self.machine
+        if machine.layout_key != own.layout_key:
             raise InputError(
-                f"program for machine '{self.machine}' ({self.rows} x {self.cols}, layout {self.layout_key})",
+                f"program for machine '{own.name}' ({own.rows} x {own.cols}, layout {own.layout_key})",
                 f"machine '{machine.name}' ({machine.rows} x {machine.cols}, layout {machine.layout_key})",
                 "a program runs only on the array, memories, banks and datatypes that it was laid out for",
                 f"Lower the checkpoint again with `--machine {machine.name}`.",

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,7 @@ from safetensors.numpy import save_file
 
 from simulator.errors import InputError
 from simulator.isa import Instructions
+from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
@@ -33,7 +35,8 @@ def save_program(program: Program, path: Path) -> None:
     header = {
         "format": FORMAT,
         "version": VERSION,
-        **{key: getattr(program, key) for key in ("machine", "layout_key", "rows", "cols", "tokens")},
+        "machine": program.machine.to_dict(),
+        "tokens": program.tokens,
         "provenance": dict(program.provenance),
         "layers": [
             {
@@ -93,7 +96,9 @@ def load_program(path: Path) -> Program:
     _check_header(path, header, arrays)
     try:
         return _assemble(header, arrays)
-    except (KeyError, TypeError) as error:
+    except InputError as error:
+        raise InputError(f"program '{path}': {error.where}", error.value, error.rule, error.remedy) from error
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"program '{path}'",
             f"a header or column that is missing or of the wrong kind ({error})",
@@ -147,9 +152,9 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _assemble(header: dict[str, object], arrays: Mapping[str, np.ndarray]) -> Program:
+def _assemble(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Program:
     layers = []
-    for index, entry in enumerate(header["layers"]):  # type: ignore[arg-type, var-annotated]
+    for index, entry in enumerate(header["layers"]):
         prefix = f"layers.{index:05d}"
         tiles = TileTable(**{f.name: arrays[f"{prefix}.tiles.{f.name}"] for f in fields(TileTable)})
         numbers = {name: arrays[f"{prefix}.payload.{name}"] for name in _PAYLOAD_ARRAYS}
@@ -164,5 +169,10 @@ def _assemble(header: dict[str, object], arrays: Mapping[str, np.ndarray]) -> Pr
             )
         )
     instructions = Instructions(**{f.name: arrays[f"instructions.{f.name}"] for f in fields(Instructions)})
-    keys = ("machine", "layout_key", "rows", "cols", "tokens", "provenance")
-    return Program(layers=tuple(layers), instructions=instructions, **{key: header[key] for key in keys})  # type: ignore[arg-type]
+    return Program(
+        machine=Machine.from_dict(header["machine"], "machine"),
+        tokens=int(header["tokens"]),
+        layers=tuple(layers),
+        instructions=instructions,
+        provenance=header["provenance"],
+    )

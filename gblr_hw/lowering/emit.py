@@ -56,10 +56,7 @@ def emit(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int, prov
     after = np.stack([columns[name][order] for name in _AFTER])
     after = np.where(after >= 0, position[np.maximum(after, 0)], -1)
     return Program(
-        machine=machine.name,
-        layout_key=machine.layout_key,
-        rows=machine.rows,
-        cols=machine.cols,
+        machine=machine,
         tokens=tokens,
         layers=tuple(schedules),
         instructions=Instructions(after=after, **{name: columns[name][order] for name in _OPERANDS}),
@@ -128,7 +125,7 @@ def _emit_parameters(
     (rule M4).
     """
     earliest = state.layer_steps[-1] if state.layer_steps else 0
-    step = max(state.step - prefetch_steps(machine), earliest)
+    state.parameter_step = max(state.step - prefetch_steps(machine), earliest)
     user = state.layer_drains[-2] if len(state.layer_drains) > 1 else -1
     ids = _group(
         groups,
@@ -137,7 +134,7 @@ def _emit_parameters(
         layer=index,
         dram_bytes=layer.parameter_bytes,
         after_vector=user,
-        step=step,
+        step=state.parameter_step,
         rank=PARAMETERS,
         sequence=index,
     )

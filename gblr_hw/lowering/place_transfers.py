@@ -36,6 +36,7 @@ class NetworkState:
     store_ids: list[int] = field(default_factory=list)
     layer_steps: list[int] = field(default_factory=list)  # first step of each layer
     layer_drains: list[int] = field(default_factory=list)  # id of each layer's last drain
+    parameter_step: int = 0  # where the present layer's parameters stand; its weights stand behind them
 
 
 def prefetch_steps(machine: Machine) -> int:
@@ -55,7 +56,8 @@ def weight_keys(machine: Machine, uses: np.ndarray, state: NetworkState) -> tupl
     has = freed >= 0
     user = np.where(has, state.load_user[np.maximum(freed, 0)], -1)
     earliest = np.where(has, state.load_step[np.maximum(freed, 0)] + 1, 0)
-    return np.maximum(np.maximum(uses - prefetch_steps(machine), earliest), 0), user
+    """Steps of loads whose tiles first run at steps ``uses``, and the tile that must free each slot (an id, or -1).
+    return np.maximum(np.maximum(uses - prefetch_steps(machine), earliest), state.parameter_step), user
 
 
 def load_sequence(need: np.ndarray, *, is_input: bool) -> np.ndarray:
