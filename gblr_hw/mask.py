@@ -26,8 +26,10 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 def snap(values: Tensor, channels: int, *, straight_through: bool = True) -> Tensor:
     """Round to multiples of 1/n; with straight_through the gradient is that of the identity, else it is zero."""
+    values = _at_least_float32(values)
     snapped = torch.round(values * channels) / channels
-    return values + (snapped - values).detach() if straight_through else snapped
+    # The difference is exactly zero, so that the value is exactly the rounded one.
+    return snapped.detach() + (values - values.detach()) if straight_through else snapped
 
 
 def gaudi_mask(
@@ -35,11 +37,10 @@ def gaudi_mask(
 ) -> Tensor:
     """Mask of each block, exactly as given: no rounding, no threshold.
 
-    widths (K,) and locations (K,), normalised to [0, 1]; channels n. sigma is
-    the standard deviation of the Gaussian term in frequencies; None leaves the term out. Returns (K, n) in the dtype of
-    widths (float32 for half precision). With width q/n and location s/n and no Gaussian it is one on channels s ..
-    s+q-1 (cyclic) and zero elsewhere. Differentiable in widths and locations, also at width 0. Source: arXiv
-    2310.18882, equation (7).
+    widths (K,) and locations (K,), normalised to [0, 1]; channels n; sigma: the standard deviation of the Gaussian term
+    in frequencies, None leaves the term out. Returns (K, n) in the dtype of widths (float32 for half precision). With
+    width q/n, location s/n and no Gaussian it is one on channels s .. s+q-1 (cyclic) and zero elsewhere. Differentiable
+    in widths and locations, also at width 0. Source: arXiv 2310.18882, equation (7).
     """
     if widths.numel() == 0:  # no FFT library takes an empty batch
         return widths.new_zeros(0, channels)
@@ -58,12 +59,11 @@ def gaudi_mask(
 def evaluation_mask(
     widths: Tensor, locations: Tensor, channels: int, *, sigma: Tensor | float | None = None
 ) -> Tensor:
-    """Mask of each block by the evaluation rules: what the hardware runs. Shapes as `gaudi_mask`; returns float32 (K,
-    n).
+    """Mask of each block by the evaluation rules: what the hardware runs.
 
-    Widths are rounded to 1/n, widths of at most 1/n are then zero (so up to 1.5/n as stored), locations are rounded,
-    and entries below 1e-3 in magnitude are zero. Not differentiable; in double precision, so that a mask without the
-    Gaussian comes out as exact zeros and ones whatever n is.
+    Shapes as `gaudi_mask`; returns float32 (K, n). Widths are rounded to 1/n, widths of at most 1/n are then zero (so
+    up to 1.5/n as stored), locations are rounded, and entries below 1e-3 in magnitude are zero. Not differentiable; in
+    double precision, so that a mask without the Gaussian comes out as exact zeros and ones whatever n is.
     """
     counts = torch.round(_at_least_float32(widths) * channels)
     counts = torch.where(counts <= 1, torch.zeros_like(counts), counts)

@@ -209,6 +209,7 @@ def random_timing(rng: np.random.Generator, longest: int = 40) -> Timing:
         for i in range(1, count):
             if rng.random() < 0.35:
                 after[column, i] = rng.integers(max(0, i - int(rng.choice([1, 3, 30]))), i)
+    after.setflags(write=False)  # as in a program
     return Timing(
         unit=unit_of_op(engines)[op],
         busy=rng.integers(1, most + 1, count),

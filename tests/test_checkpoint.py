@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -111,13 +112,12 @@ def rewritten(path: Path, change: object, tensors: dict[str, Tensor] | None = No
     """A file of one dense and one lattice layer whose header went through `change`."""
     weights = OrderedDict(fc=dense(torch.ones(2, 2)), low=low_rank(torch.ones(3, 1), torch.ones(1, 3)))
     save_checkpoint(weights, path)
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as reader:
         header = json.loads(reader.metadata()[METADATA_KEY])
         state = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
     text = change(header) if callable(change) else change
-    save_file(state | (tensors or {}), path, metadata={METADATA_KEY: text if isinstance(text, str) else json.dumps(text)})
+    text = text if isinstance(text, str) else json.dumps(text)
+    save_file(state | (tensors or {}), path, metadata={METADATA_KEY: text})
     return path
 
 
@@ -162,8 +162,9 @@ def test_sizes_that_no_layer_has_are_refused_before_anything_is_built(tmp_path: 
 
 
 def test_packed_masks_of_the_wrong_size_are_refused(tmp_path: Path) -> None:
-    path = rewritten(tmp_path / "net.safetensors", lambda header: header, {"low.reads": torch.ones(3, dtype=torch.uint8)})
-    with pytest.raises(InputError, match="layer 'low': tensor 'reads'.*it packs 1 x 1 flags"):
+    packed = {"low.reads": torch.ones(3, dtype=torch.uint8)}
+    path = rewritten(tmp_path / "net.safetensors", lambda header: header, packed)
+    with pytest.raises(InputError, match=r"layer 'low': tensor 'reads'.*it packs 1 x 1 flags"):
         load_checkpoint(path)
 
 
@@ -184,7 +185,7 @@ def test_truncated_files_are_refused(tmp_path: Path, keep: int) -> None:
         else:
             save_checkpoint({"fc": DenseWeights(torch.ones(50, 50))}, path)
         path.write_bytes(path.read_bytes()[:keep])
-        with pytest.raises(InputError, match="an empty file|an unreadable") as caught:
+        with pytest.raises(InputError, match=r"an empty file|an unreadable") as caught:
             load_checkpoint(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -69,7 +69,9 @@ def test_block_low_rank(grid: tuple[int, int], p: int, q: int, rank: int, crop: 
     assert (weights.chunk_in, weights.chunk_out, weights.family) == (q, p, "block_low_rank")
 
 
-@pytest.mark.parametrize(("blocks_in", "q", "p", "blocks_out", "s"), [(2, 6, 4, 3, 5), (4, 4, 4, 4, 4), (1, 6, 2, 2, 3)])
+@pytest.mark.parametrize(
+    ("blocks_in", "q", "p", "blocks_out", "s"), [(2, 6, 4, 3, 5), (4, 4, 4, 4, 4), (1, 6, 2, 2, 3)]
+)
 def test_monarch_is_the_product_of_its_factors(blocks_in: int, q: int, p: int, blocks_out: int, s: int) -> None:
     torch.manual_seed(0)
     r = blocks_in * q // blocks_out

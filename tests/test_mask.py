@@ -83,7 +83,7 @@ def test_gaussian_support_is_wider_than_the_width_and_thresholded() -> None:
 def test_gradients_by_finite_differences(n: int, sigma: float | None) -> None:
     widths = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64, requires_grad=True)
     locations = torch.tensor([0.1, 0.9, 0.5], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda width, location: gaudi_mask(width, location, n, sigma=sigma), (widths, locations))
+    assert torch.autograd.gradcheck(lambda *given: gaudi_mask(*given, n, sigma=sigma), (widths, locations))
 
 
 @pytest.mark.parametrize("sigma", [None, 100.0])

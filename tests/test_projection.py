@@ -33,10 +33,6 @@ def _worth(rng: np.random.Generator, structure: Structure) -> Importance:
     return Importance(*(rng.exponential(size=getattr(structure, p).shape) for p in ("tiles", "reads", "writes")))
 
 
-def _kept(structure: Structure, worth: Importance) -> float:
-    return sum(float(getattr(worth, p)[getattr(structure, p)].sum()) for p in ("tiles", "reads", "writes"))
-
-
 @settings(deadline=None, max_examples=120)
 @given(st.integers(0, 2**20), st.integers(1, 5), st.integers(1, 5), st.integers(0, 14), st.booleans(), st.data())
 def test_budget_is_met_and_nothing_more_could_return(
@@ -87,20 +83,35 @@ def test_the_cheapest_remainder_goes_first() -> None:
 
 
 def test_close_to_exhaustive_search() -> None:
+    """Loss above the best, as a share of all there is to lose: 0.4 % on average here, nothing in most cases."""
+    structure = Structure(np.ones((1, 2), bool), np.ones((3, 2), bool), np.ones((3, 1), bool))
+    candidates = _all_parts(structure)
+    counts = np.array([candidate.tile_count(2, 2) for candidate in candidates])
     gaps = []
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        structure = Structure(np.ones((1, 2), bool), np.ones((3, 2), bool), np.ones((3, 1), bool))
-        worth = _worth(rng, structure)
-        budget = int(rng.integers(2, structure.tile_count(2, 2)))
-        best = max(
-            _kept(candidate, worth)
-            for candidate in _all_parts(structure)
-            if candidate.tile_count(2, 2) <= budget
-        )
-        gaps.append(1 - _kept(project(structure, worth, budget, 2, 2), worth) / best)
+    for seed in range(12):
+        worth = _consistent_worth(np.random.default_rng(seed), structure)
+        losses = np.array([_loss(candidate, worth) for candidate in candidates])
+        for budget in range(2, structure.tile_count(2, 2)):
+            found = _loss(project(structure, worth, budget, 2, 2), worth)
+            gaps.append((found - losses[counts <= budget].min()) / losses[counts == 0].max())
     assert min(gaps) > -1e-9
-    assert np.mean(gaps) < 0.08
+    assert np.mean(gaps) < 0.02
+    assert np.median(gaps) < 1e-9
+
+
+def _consistent_worth(rng: np.random.Generator, structure: Structure) -> Importance:
+    """Importances whose reads and writes of a rank sum to the same, as both are estimates of what the rank is worth."""
+    total = rng.exponential(size=(len(structure.reads), 1))
+    reads, writes = rng.exponential(size=structure.reads.shape), rng.exponential(size=structure.writes.shape)
+    shares = (side / side.sum(axis=1, keepdims=True) * total for side in (reads, writes))
+    return Importance(rng.exponential(size=structure.tiles.shape), *shares)
+
+
+def _loss(structure: Structure, worth: Importance) -> float:
+    """What is lost with all that is not in `structure`; a rank never loses more than it is worth."""
+    dropped = (worth.reads * ~structure.reads).sum(axis=1) + (worth.writes * ~structure.writes).sum(axis=1)
+    total = worth.reads.sum(axis=1)
+    return float(np.where(structure.reads.any(axis=1), np.minimum(dropped, total), total).sum() + (worth.tiles * ~structure.tiles).sum())
 
 
 def _all_parts(structure: Structure) -> list[Structure]:

@@ -56,7 +56,7 @@ def weight_keys(machine: Machine, uses: np.ndarray, state: NetworkState) -> tupl
     has = freed >= 0
     user = np.where(has, state.load_user[np.maximum(freed, 0)], -1)
     earliest = np.where(has, state.load_step[np.maximum(freed, 0)] + 1, 0)
-    """Steps of loads whose tiles first run at steps ``uses``, and the tile that must free each slot (an id, or -1).
+    # An EXPAND tile waits for its weights only: behind the parameters in one queue, they vouch for the rank multipliers.
     return np.maximum(np.maximum(uses - prefetch_steps(machine), earliest), state.parameter_step), user
 
 
