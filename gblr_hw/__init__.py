@@ -1,0 +1,46 @@
+"""GBLR networks on a block low-rank accelerator: layers, checkpoints, conversion, lowering, cost, training.
+
+Names are imported when they are first used, so that ``gblr-hw --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gblr_hw.checkpoint import load_checkpoint, save_checkpoint
+    from gblr_hw.conv import GBLRConv2d
+    from gblr_hw.conversion import convert
+    from gblr_hw.cost.hardware_cost import HardwareCost
+    from gblr_hw.linear import GBLRLinear
+    from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.replace import replace_linear
+
+_HOMES = {
+    "GBLRConv2d": "gblr_hw.conv",
+    "GBLRLinear": "gblr_hw.linear",
+    "HardwareCost": "gblr_hw.cost.hardware_cost",
+    "convert": "gblr_hw.conversion",
+    "load_checkpoint": "gblr_hw.checkpoint",
+    "lower": "gblr_hw.lowering.pipeline",
+    "replace_linear": "gblr_hw.replace",
+    "save_checkpoint": "gblr_hw.checkpoint",
+}
+
+__all__ = [
+    "GBLRConv2d",
+    "GBLRLinear",
+    "HardwareCost",
+    "convert",
+    "load_checkpoint",
+    "lower",
+    "replace_linear",
+    "save_checkpoint",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'gblr_hw' has no attribute '{name}'")

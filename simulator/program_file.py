@@ -176,3 +176,14 @@ def _assemble(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Progr
         instructions=instructions,
         provenance=header["provenance"],
     )
+
+
+def is_program(path: Path) -> bool:
+    """Whether a file has our program header. A file that is missing or of another kind is simply not one."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return "program" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
