@@ -1,4 +1,4 @@
-"""Convert dense matrices to lattice weights at an exact tile budget: truncated SVD, projection along a schedule, refit."""
+"""Convert dense matrices to lattice weights at an exact tile budget: truncated SVD, projections, refits."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ class Array(Protocol):
 class Schedule:
     """How conversion goes from the start to the budget.
 
-    ranks: ranks at the start, as a multiple of those that low rank would have at the budget (1.3-2: fewer give the structure
-    no choice, far more bury it in ranks that are worth little). steps: projections on the way. sweeps: refits after each of them.
+    ranks: ranks at the start, as a multiple of those that low rank would have at the budget (1.3-2: fewer give the
+    structure no choice, far more bury it in ranks that are worth little). steps: projections on the way. sweeps: refits
+    after each of them.
     final_sweeps: refits at the end.
     """
 
-    ranks: float = 1.6
-    steps: int = 12
+    ranks: float = 1.4
+    steps: int = 16
     sweeps: int = 3
     final_sweeps: int = 12
 
@@ -63,20 +64,24 @@ def convert(
     layers: name -> matrix (m, n) or DenseWeights (its bias is kept).
     machine: anything with `rows` and `cols`.
     tiles: fraction of each dense layer's tiles, rounded down to whole tiles; met exactly, never exceeded.
-    covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are plain.
+    covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are
+        plain.
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
     progress: called with (layers done, layers in all, name of the next).
 
     Raises
     ------
-    InputError: tiles outside (0, 1], a budget too small for a layer, a matrix that is not two-dimensional or not finite,
+    InputError: tiles outside (0, 1], a budget too small for a layer, a matrix that is not two-dimensional or not
+        finite,
         or a covariance of the wrong shape, for an unknown layer or not finite.
     """
     if not 0 < tiles <= 1:
         raise InputError("tiles", f"{tiles:g}", "the budget is a fraction of the dense tiles, in (0, 1]", "Try 0.3.")
     unknown = sorted(set(covariances or {}) - set(layers))
     if unknown:
-        raise InputError("covariances", repr(unknown[0]), "each belongs to a layer that is converted", "Drop it or rename it.")
+        raise InputError(
+            "covariances", repr(unknown[0]), "each belongs to a layer that is converted", "Drop it or rename it."
+        )
     result: dict[str, LatticeWeights] = {}
     for index, (name, layer) in enumerate(layers.items()):
         if progress is not None:
@@ -107,7 +112,7 @@ def _convert_layer(
     first = structure.tile_count(rows, cols)
     for step in range(1, schedule.steps + 1):
         share = step / schedule.steps
-        wanted = max(budget, int(round(first ** (1 - share) * budget**share)))
+        wanted = max(budget, round(first ** (1 - share) * budget**share))
         worth = _importance(structure, u, v, rows, cols, covariance)
         structure = project(structure, worth, wanted, rows, cols, intervals_only=intervals_only)
         u, v = u * channel_mask(structure.writes, cols, outputs).T, v * channel_mask(structure.reads, rows, inputs)
@@ -122,9 +127,11 @@ def _convert_layer(
 def _check_budget(name: str, budget: int, tiles: float) -> None:
     if budget < 2:
         raise InputError(
-            f"layer '{name}'", f"a budget of {budget} tiles at tiles = {tiles:g}",
-            "one rank takes at least 2 tiles (one to reduce, one to expand)", "Raise tiles, or leave this layer dense."
-        )  # fmt: skip
+            f"layer '{name}'",
+            f"a budget of {budget} tiles at tiles = {tiles:g}",
+            "one rank takes at least 2 tiles (one to reduce, one to expand)",
+            "Raise tiles, or leave this layer dense.",
+        )
 
 
 def _start_ranks(shape: tuple[int, int], budget: int, rows: int, cols: int, schedule: Schedule) -> int:
@@ -150,17 +157,16 @@ def _importance(
     structure: Structure, u: FloatArray, v: FloatArray, rows: int, cols: int, covariance: FloatArray | None
 ) -> Importance:
     """Squared error of dropping a rank's read or write of a chunk, the other factors as they are."""
-    outputs, inputs = len(u), v.shape[1]
     out_energy = np.square(u).sum(axis=0)[:, None]
     reads = np.empty(structure.reads.shape)
     for chunk in range(reads.shape[1]):
-        part = v[:, chunk * rows : (chunk + 1) * rows]
-        block = part if covariance is None else part @ covariance[chunk * rows : (chunk + 1) * rows][:, chunk * rows : (chunk + 1) * rows]
+        span = slice(chunk * rows, (chunk + 1) * rows)
+        part = v[:, span]
+        block = part if covariance is None else part @ covariance[span, span]
         reads[:, chunk] = (part * block).sum(axis=1)
     in_energy = (v * (v if covariance is None else v @ covariance)).sum(axis=1)[:, None]
-    starts = np.arange(0, outputs, cols)
+    starts = np.arange(0, len(u), cols)
     writes = np.add.reduceat(np.square(u), starts, axis=0).T
-    del inputs
     zero = np.zeros(structure.tiles.shape)
     return Importance(zero, np.maximum(reads, 0) * out_energy, writes * np.maximum(in_energy, 0))
 
@@ -192,9 +198,13 @@ def _matrix(name: str, layer: npt.NDArray[np.floating] | DenseWeights) -> tuple[
         return layer.weight.detach().cpu().double().numpy(), bias
     matrix = np.asarray(layer, np.float64)
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InputError(f"layer '{name}'", f"shape {matrix.shape}", "a layer is a matrix (outputs, inputs)", "Reshape it.")
+        raise InputError(
+            f"layer '{name}'", f"shape {matrix.shape}", "a layer is a matrix (outputs, inputs)", "Reshape it."
+        )
     if not np.isfinite(matrix).all():
-        raise InputError(f"layer '{name}'", "NaN or infinite weights", "weights are finite", "Use an earlier checkpoint.")
+        raise InputError(
+            f"layer '{name}'", "NaN or infinite weights", "weights are finite", "Use an earlier checkpoint."
+        )
     return matrix, None
 
 
@@ -206,9 +216,11 @@ def _covariance(
     covariance = np.asarray(covariances[name], np.float64)
     if covariance.shape != (inputs, inputs) or not np.isfinite(covariance).all():
         raise InputError(
-            f"covariance of layer '{name}'", f"shape {covariance.shape}",
-            f"it must be finite and of shape {(inputs, inputs)}", "Collect it from this layer's inputs."
-        )  # fmt: skip
+            f"covariance of layer '{name}'",
+            f"shape {covariance.shape}",
+            f"it must be finite and of shape {(inputs, inputs)}",
+            "Collect it from this layer's inputs.",
+        )
     # Refits divide by the diagonal blocks: a channel that was never active would make them singular.
     floor = 1e-6 * float(np.trace(covariance)) / inputs
     return (covariance + covariance.T) / 2 + floor * np.eye(inputs)

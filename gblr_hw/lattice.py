@@ -1,4 +1,4 @@
-"""The tile lattice: which tiles of a P x Q array a layer needs, the one structure that every weight family is a point of."""
+"""The tile lattice: which tiles of a P x Q array a layer needs. Every weight family is a point of it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Structure:
     reads: (K, C) bool, the input chunks that each rank reads.
     writes: (K, R) bool, the output chunks that each rank writes.
 
-    The arrays are copied and made read-only. A rank may be dead (neither read nor written), so that rank numbers stay those of
-    the factors; a rank with one side only is refused, because it would be paid for and compute nothing.
+    The arrays are copied and made read-only. A rank may be dead (neither read nor written), so that rank numbers stay
+    those of the factors; a rank with one side only is refused, because it would be paid for and compute nothing.
 
     Raises
     ------
@@ -45,15 +45,19 @@ class Structure:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise InputError(
-                    f"structure field '{name}'", f"shape {getattr(self, name).shape}",
-                    f"tiles (R, C), reads (K, C) and writes (K, R) must agree, here {shape}", "Give arrays of one layer."
-                )  # fmt: skip
+                    f"structure field '{name}'",
+                    f"shape {getattr(self, name).shape}",
+                    f"tiles (R, C), reads (K, C) and writes (K, R) must agree, here {shape}",
+                    "Give arrays of one layer.",
+                )
         one_sided = np.flatnonzero(self.reads.any(axis=1) != self.writes.any(axis=1))
         if one_sided.size:
             raise InputError(
-                "structure fields 'reads' and 'writes'", f"rank {one_sided[0]} with one side only",
-                "a rank that is read must be written and the other way round", "Clear both of its rows, or neither."
-            )  # fmt: skip
+                "structure fields 'reads' and 'writes'",
+                f"rank {one_sided[0]} with one side only",
+                "a rank that is read must be written and the other way round",
+                "Clear both of its rows, or neither.",
+            )
 
     @property
     def ranks(self) -> int:
@@ -61,17 +65,17 @@ class Structure:
         return int(self.reads.any(axis=1).sum())
 
     def tile_count(self, rows: int, cols: int) -> int:
-        """Tiles on an array with `rows` lanes in (P) and `cols` columns out (Q): dense ones, and each chunk's ranks packed."""
+        """Tiles on an array of `rows` lanes (P) and `cols` columns (Q): dense ones, and each chunk's ranks packed."""
         reduce_tiles = -(-self.reads.sum(axis=0) // cols)
         expand_tiles = -(-self.writes.sum(axis=0) // rows)
         return int(self.tiles.sum() + reduce_tiles.sum() + expand_tiles.sum())
 
     @classmethod
     def of(cls, factors: Factors, rows: int, cols: int) -> Structure:
-        """The smallest structure that holds evaluated factors: the chunks that each support touches, by `rows` in, `cols` out."""
+        """The smallest structure that holds evaluated factors: the chunks of `rows` in, `cols` out that they touch."""
         reads = touched(factors.reads, rows)
         writes = touched(factors.writes, cols)
-        alive = reads.any(axis=1) & writes.any(axis=1)
+        alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))
         if factors.dense_support is None:
             tiles = np.zeros((writes.shape[1], reads.shape[1]), bool)
         else:
@@ -83,7 +87,9 @@ class Structure:
         """Every rank on every chunk; with `dense` every tile is kept as well. Sizes in channels and ranks."""
         chunks_in, chunks_out = -(-inputs // rows), -(-outputs // cols)
         return cls(
-            np.full((chunks_out, chunks_in), dense), np.ones((ranks, chunks_in), bool), np.ones((ranks, chunks_out), bool)
+            np.full((chunks_out, chunks_in), dense),
+            np.ones((ranks, chunks_in), bool),
+            np.ones((ranks, chunks_out), bool),
         )
 
 
@@ -93,7 +99,7 @@ def dense_tile_count(outputs: int, inputs: int, rows: int, cols: int) -> int:
 
 
 def touched(support: BoolArray, chunk: int) -> BoolArray:
-    """Which chunks of `chunk` channels each row of `support` (K, channels) touches: (K, ceil(channels / chunk)) bool."""
+    """Which chunks each row of `support` (K, channels) touches: (K, ceil(channels / chunk)) bool."""
     count = -(-support.shape[1] // chunk)
     padded = np.zeros((support.shape[0], count * chunk), bool)
     padded[:, : support.shape[1]] = support
@@ -101,7 +107,7 @@ def touched(support: BoolArray, chunk: int) -> BoolArray:
 
 
 def channel_mask(chunks: BoolArray, chunk: int, channels: int) -> BoolArray:
-    """Widen a chunk mask (K, C) to channels: (K, channels) bool. A touched chunk is paid for whole, so all of it is open."""
+    """Widen a chunk mask (K, C) to (K, channels) bool: a touched chunk is paid for whole, so all of it is open."""
     return np.repeat(chunks, chunk, axis=1)[:, :channels]
 
 
@@ -115,9 +121,11 @@ def _frozen(name: str, array: BoolArray) -> BoolArray:
     array = np.asarray(array)
     if array.dtype != np.bool_ or array.ndim != 2:
         raise InputError(
-            f"structure field '{name}'", f"{array.ndim}-dimensional {array.dtype}",
-            "a structure is made of two-dimensional boolean arrays", "Convert the array with .astype(bool)."
-        )  # fmt: skip
+            f"structure field '{name}'",
+            f"{array.ndim}-dimensional {array.dtype}",
+            "a structure is made of two-dimensional boolean arrays",
+            "Convert the array with .astype(bool).",
+        )
     array = array.copy()
     array.flags.writeable = False
     return array

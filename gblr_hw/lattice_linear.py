@@ -24,8 +24,9 @@ class LatticeLinear(nn.Module):
     bias: whether there is a bias (m,).
     family: what reports call the layer ("lattice", "low_rank", "block_sparse", "block_low_rank").
 
-    State dict: ``u``, ``v``, ``dense`` (absent when the structure has no tiles at construction), ``bias``, and the buffers
-    ``reads`` (K, C), ``writes`` (K, R), ``tiles`` (R, C), all bool. `set_structure` may change the structure, never K.
+    State dict: ``u``, ``v``, ``dense`` (absent when the structure has no tiles at construction), ``bias``, and the
+    buffers ``reads`` (K, C), ``writes`` (K, R), ``tiles`` (R, C), all bool. `set_structure` may change the structure,
+    never K.
     """
 
     u: nn.Parameter
@@ -52,7 +53,8 @@ class LatticeLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.chunk_in, self.chunk_out, self.family = chunk_in, chunk_out, family
         ranks = len(structure.reads)
-        # Both factors share the scale, so that neither learns faster, and the product has the variance of a dense layer.
+        # Both factors share the scale, so that neither learns faster, and the product has the variance of a dense
+        # layer.
         scale = (3.0 * in_features * max(ranks, 1)) ** -0.25
         self.u = nn.Parameter(torch.empty(out_features, ranks).normal_(0, scale))
         self.v = nn.Parameter(torch.empty(ranks, in_features).normal_(0, scale))

@@ -32,9 +32,7 @@ def snap(values: Tensor, channels: int, *, straight_through: bool = True) -> Ten
     return snapped.detach() + (values - values.detach()) if straight_through else snapped
 
 
-def gaudi_mask(
-    widths: Tensor, locations: Tensor, channels: int, *, sigma: Tensor | float | None = None
-) -> Tensor:
+def gaudi_mask(widths: Tensor, locations: Tensor, channels: int, *, sigma: Tensor | float | None = None) -> Tensor:
     """Mask of each block, exactly as given: no rounding, no threshold.
 
     widths (K,) and locations (K,), normalised to [0, 1]; channels n; sigma: the standard deviation of the Gaussian term
@@ -56,9 +54,7 @@ def gaudi_mask(
         return torch.fft.irfft(spectrum, n=channels, norm="forward")
 
 
-def evaluation_mask(
-    widths: Tensor, locations: Tensor, channels: int, *, sigma: Tensor | float | None = None
-) -> Tensor:
+def evaluation_mask(widths: Tensor, locations: Tensor, channels: int, *, sigma: Tensor | float | None = None) -> Tensor:
     """Mask of each block by the evaluation rules: what the hardware runs.
 
     Shapes as `gaudi_mask`; returns float32 (K, n). Widths are rounded to 1/n, widths of at most 1/n are then zero (so

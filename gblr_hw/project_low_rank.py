@@ -17,8 +17,9 @@ def project_low_rank(
 ) -> dict[str, Structure]:
     """Keep the most important whole ranks of each layer so that all layers together take at most `budget` tiles.
 
-    Every living rank of the given structures reads and writes every chunk, and so does every rank kept. Groups go in the order
-    of importance lost per tile saved. The budget is met from below: a group takes a tile in every chunk at once.
+    Every living rank of the given structures reads and writes every chunk, and so does every rank kept. Groups go in
+    the order of importance lost per tile saved. The budget is met from below: a group takes a tile in every chunk at
+    once.
 
     Raises
     ------
@@ -42,9 +43,11 @@ def project_low_rank(
         name = min(kept, key=loss_per_tile)
         if not np.isfinite(loss_per_tile(name)):
             raise InputError(
-                "tile budget", f"{budget:g}", f"low rank needs a group of ranks in every layer, {total} tiles in all",
-                "Raise the budget, or choose another family."
-            )  # fmt: skip
+                "tile budget",
+                f"{budget:g}",
+                f"low rank needs a group of ranks in every layer, {total} tiles in all",
+                "Raise the budget, or choose another family.",
+            )
         kept[name] = _next_group(kept[name], rows, cols)
     return {name: _keep(structure, order[name][0][: kept[name]]) for name, (structure, _) in layers.items()}
 

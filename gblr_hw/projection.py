@@ -1,4 +1,4 @@
-"""Project lattice structures onto a tile budget: drop what loses least per tile saved, until the budget is met exactly."""
+"""Project lattice structures onto a tile budget, which is met exactly: drop what loses least per tile saved."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Importance:
-    """What each part of a structure is worth, in any one unit (squared error, squared gradient times weight), never negative.
+    """What each part of a structure is worth, in any one unit (squared error, squared gradient times weight), never
+    negative.
 
-    tiles (R, C), reads (K, C), writes (K, R), float64: the loss of dropping that dense tile, that rank's reading of that input
-    chunk, that rank's writing of that output chunk. Values outside the structure are ignored.
+    tiles (R, C), reads (K, C), writes (K, R), float64: the loss of dropping that dense tile, that rank's reading of
+    that input chunk, that rank's writing of that output chunk. Values outside the structure are ignored.
     """
 
     tiles: FloatArray
@@ -56,14 +57,15 @@ def project_jointly(
     rows, cols: P and Q of the array.
     intervals_only: keep every rank's chunk sets single cyclic runs (they must be runs to begin with).
 
-    The unit of dropping is what empties one tile: the remainder of a chunk's ranks, or a dense tile. A rank left without
-    reads or without writes goes on both sides. At the end, what still fits is put back: seats in tiles that are paid for
-    anyway, then whole tiles while the budget allows, so the result is within the budget and no single tile (a chunk's
-    seats for living ranks, or a dense tile) could be returned. No layer is emptied.
+    The unit of dropping is what empties one tile: the remainder of a chunk's ranks, or a dense tile. A rank left
+    without reads or without writes goes on both sides. At the end, what still fits is put back: seats in tiles that are
+    paid for anyway, then whole tiles while the budget allows, so the result is within the budget and no single tile (a
+    chunk's seats for living ranks, or a dense tile) could be returned. No layer is emptied.
 
     Raises
     ------
-    InputError: a budget below what is reachable without emptying a layer (the message names it), importances of the wrong
+    InputError: a budget below what is reachable without emptying a layer (the message names it), importances of the
+        wrong
         shape, negative or not finite, or `intervals_only` with a structure that is not made of intervals.
     """
     costs = {name: 1.0 if tile_costs is None else float(tile_costs[name]) for name in layers}
@@ -76,9 +78,11 @@ def project_jointly(
         name = min(states, key=lambda key: states[key].cheapest_loss() / costs[key], default=None)
         if name is None or not np.isfinite(states[name].cheapest_loss()):
             raise InputError(
-                "tile budget", f"{budget:g}", f"no layer may be emptied, and the smallest reachable total is {total:g}",
-                "Raise the budget, or leave some layers dense."
-            )  # fmt: skip
+                "tile budget",
+                f"{budget:g}",
+                f"no layer may be emptied, and the smallest reachable total is {total:g}",
+                "Raise the budget, or leave some layers dense.",
+            )
         before = states[name].tile_count()
         states[name].drop_cheapest()
         total += costs[name] * (states[name].tile_count() - before)
@@ -87,7 +91,7 @@ def project_jointly(
 
 
 class _Side:
-    """One side (reads or writes) of a layer while it is projected: touches (K, C), their importance, and seats per tile."""
+    """One side (reads or writes) of a layer while it is projected: touches (K, C), importance, seats per tile."""
 
     def __init__(self, touches: BoolArray, importance: FloatArray, seats: int, intervals_only: bool) -> None:
         self.original = touches
@@ -135,7 +139,7 @@ class _Side:
         self.refresh(range(self.chunks) if self.intervals_only else np.flatnonzero(changed))
 
     def _removal_costs(self, touches: BoolArray, importance: FloatArray) -> FloatArray:
-        """What each rank loses with each chunk (its own importance, or the lesser end through it), infinite where it has none."""
+        """What each rank loses with each chunk: its importance, or the lesser end through it. Infinite if untouched."""
         if self.intervals_only:
             importance = np.minimum(*_run_ends(touches, importance))
         return np.where(touches, importance, np.inf)
@@ -178,7 +182,9 @@ class _Layer:
 
     def drop_cheapest(self) -> None:
         """Make the move that loses least; a move that would empty the layer is barred instead."""
-        if self.tile_loss.min(initial=np.inf) <= min(self.reads.loss.min(initial=np.inf), self.writes.loss.min(initial=np.inf)):
+        if self.tile_loss.min(initial=np.inf) <= min(
+            self.reads.loss.min(initial=np.inf), self.writes.loss.min(initial=np.inf)
+        ):
             where = np.unravel_index(np.argmin(self.tile_loss), self.tile_loss.shape)
             self.tile_loss[where] = np.inf
             if self.tiles.sum() > 1 or self.alive().any():
@@ -202,7 +208,8 @@ class _Layer:
 
 
 def _run_ends(touches: BoolArray, importance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """For cyclic runs (K, C): the importance from the run's start through each chunk, and from each chunk through its end.
+    """For cyclic runs (K, C): the importance from the run's start through each chunk, and from each chunk through its
+    end.
 
     A full circle has no ends: taking any one chunk leaves a run, so there each chunk stands for itself.
     """
@@ -249,7 +256,7 @@ def _restore(states: Mapping[str, _Layer], costs: Mapping[str, float], slack: fl
 
 
 def _fill_seats(state: _Layer) -> None:
-    """Let living ranks take back chunks whose tiles have empty seats; repeated, because a run grows one chunk at a time."""
+    """Let living ranks take back chunks whose tiles have seats; repeated, as a run grows one chunk at a time."""
     alive = state.alive()
     moved = True
     while moved:
@@ -283,15 +290,20 @@ def _check(name: str, structure: Structure, importance: Importance, intervals_on
         held, worth = getattr(structure, part), np.asarray(getattr(importance, part))
         where = f"layer '{name}': importance of {part}"
         if worth.shape != held.shape:
-            raise InputError(where, f"shape {worth.shape}", f"it must be that of the structure, {held.shape}", "Give one per part.")
+            raise InputError(
+                where, f"shape {worth.shape}", f"it must be that of the structure, {held.shape}", "Give one per part."
+            )
         if not np.isfinite(worth[held]).all() or (worth[held] < 0).any():
             raise InputError(
-                where, "a negative or non-finite value", "importances are losses, finite and never negative",
-                "Check the network for NaN, and square or take the magnitude of signed scores."
-            )  # fmt: skip
-    if intervals_only:
-        if not (is_interval(structure.reads).all() and is_interval(structure.writes).all()):
-            raise InputError(
-                f"layer '{name}'", "a rank whose chunks are not one cyclic run", "intervals_only keeps runs and cannot make them",
-                "Leave intervals_only off, or start from intervals."
-            )  # fmt: skip
+                where,
+                "a negative or non-finite value",
+                "importances are losses, finite and never negative",
+                "Check the network for NaN, and square or take the magnitude of signed scores.",
+            )
+    if intervals_only and not (is_interval(structure.reads).all() and is_interval(structure.writes).all()):
+        raise InputError(
+            f"layer '{name}'",
+            "a rank whose chunks are not one cyclic run",
+            "intervals_only keeps runs and cannot make them",
+            "Leave intervals_only off, or start from intervals.",
+        )

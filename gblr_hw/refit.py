@@ -16,9 +16,11 @@ _RIDGE = 1e-6
 def refit_expand(
     target: FloatArray, v: FloatArray, writes: BoolArray, chunk: int, covariance: FloatArray | None = None
 ) -> FloatArray:
-    """Best expand factors u (m, K) for given v (K, n): minimises ||(target - u v) C^(1/2)|| output chunk by output chunk.
+    """Best expand factors u (m, K) for given v (K, n): minimises ||(target - u v) C^(1/2)|| output chunk by output
+    chunk.
 
-    target (m, n); writes (K, ceil(m / chunk)) bool, the output chunks each rank may write; covariance C (n, n), identity if None.
+    target (m, n); writes (K, ceil(m / chunk)) bool, the output chunks each rank may write; covariance C (n, n),
+    identity if None.
     """
     weighted = v if covariance is None else v @ covariance
     gram, cross = weighted @ v.T, weighted @ target.T
@@ -40,8 +42,8 @@ def refit_reduce(
 ) -> FloatArray:
     """Better reduce factors v (K, n) for given u (m, K): one pass over the input chunks.
 
-    Without a covariance the chunks are independent and the result is the best one. With one, each chunk is solved with the
-    covariance's diagonal block, the other chunks' current contribution subtracted (block coordinate descent).
+    Without a covariance the chunks are independent and the result is the best one. With one, each chunk is solved with
+    the covariance's diagonal block, the other chunks' current contribution subtracted (block coordinate descent).
     """
     gram = u.T @ u
     v = v.copy()
@@ -63,5 +65,7 @@ def refit_reduce(
 
 def solve_gram(gram: FloatArray, right: FloatArray) -> FloatArray:
     """Solve a symmetric positive semi-definite system, slightly ridged."""
-    ridge = _RIDGE * max(float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
-    return np.linalg.solve(gram + ridge * np.eye(len(gram)), right)
+    ridge = _RIDGE * float(np.trace(gram)) / len(gram)
+    if ridge <= 0:
+        return np.zeros_like(right)
+    return np.asarray(np.linalg.solve(gram + ridge * np.eye(len(gram)), right), np.float64)

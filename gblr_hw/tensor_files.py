@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from simulator.errors import InputError
 # What torch's restricted unpickler raises on damaged bytes: anything that a malformed opcode stream can provoke.
 _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    AssertionError, OSError, MemoryError, OverflowError,
+    AssertionError, OSError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 _CONTAINERS = ("state_dict", "model")
 

@@ -15,7 +15,7 @@ from gblr_hw.counts import (
     multiplications_by_layer,
     published_multiplications,
 )
-from gblr_hw.families import low_rank
+from gblr_hw.families import block_sparse, low_rank
 from gblr_hw.linear import GBLRLinear
 from gblr_hw.weights import DenseWeights, GBLRWeights
 from simulator.errors import InputError
@@ -69,5 +69,7 @@ def test_convolution_is_counted_per_output_position(arrangement: str) -> None:
 def test_other_kinds() -> None:
     assert multiplications(DenseWeights(torch.ones(3, 4))) == 12
     assert multiplications(low_rank(torch.ones(9, 2), torch.ones(2, 7))) == 32
+    kept = torch.tensor([[True, False], [False, True]])
+    assert multiplications(block_sparse(torch.ones(5, 4), kept, chunk_in=3, chunk_out=3)) == 3 * 3 + 2 * 1
     with pytest.raises(InputError, match="the published count is of GBLR layers"):
         published_multiplications(DenseWeights(torch.ones(3, 4)))

@@ -19,8 +19,8 @@ def _lattice(reads: np.ndarray, writes: np.ndarray, tiles: np.ndarray, m: int, n
     u = torch.from_numpy(channel_mask(writes, chunk, m)).float().T
     by_row = channel_mask(tiles.T, chunk, m).T
     dense = torch.from_numpy(channel_mask(by_row, chunk, n)).float()
-    parts = (torch.from_numpy(part.copy()) for part in (reads, writes, tiles))
-    return LatticeWeights(u, v, *parts, dense, None, chunk, chunk)
+    sets = [torch.from_numpy(part.copy()) for part in (reads, writes, tiles)]
+    return LatticeWeights(u, v, sets[0], sets[1], sets[2], dense, None, chunk, chunk)
 
 
 def test_dense_layer_counts_its_grid() -> None:
@@ -67,7 +67,7 @@ def test_lattice_weights_come_back_as_their_own_structure(data: st.DataObject) -
     rng = np.random.default_rng(data.draw(st.integers(0, 2**20)))
     chunks_in, chunks_out = -(-n // chunk), -(-m // chunk)
     reads, writes = rng.random((ranks, chunks_in)) < 0.5, rng.random((ranks, chunks_out)) < 0.5
-    alive = (reads.any(axis=1) & writes.any(axis=1))[:, None]
+    alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))[:, None]
     tiles = rng.random((chunks_out, chunks_in)) < 0.4
     wanted = Structure(tiles, reads & alive, writes & alive)
     found = Structure.of(evaluate(_lattice(reads & alive, writes & alive, tiles, m, n, chunk)), chunk, chunk)

@@ -20,7 +20,7 @@ def _random(rng: np.random.Generator, chunks_out: int, chunks_in: int, ranks: in
         reads, writes = (_runs(rng, ranks, chunks) for chunks in (chunks_in, chunks_out))
     else:
         reads, writes = rng.random((ranks, chunks_in)) < 0.7, rng.random((ranks, chunks_out)) < 0.7
-    alive = (reads.any(axis=1) & writes.any(axis=1))[:, None]
+    alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))[:, None]
     return Structure(rng.random((chunks_out, chunks_in)) < 0.5, reads & alive, writes & alive)
 
 
@@ -56,7 +56,7 @@ def test_budget_is_met_and_nothing_more_could_return(
         assert is_interval(result.writes).all()
     if count < budget:
         assert not (structure.tiles & ~result.tiles).any()
-        alive = result.reads.any(axis=1)
+        alive = np.asarray(result.reads.any(axis=1))
         for before, after in ((structure.reads, result.reads), (structure.writes, result.writes)):
             missing = before & ~after & alive[:, None]
             if runs:
@@ -72,7 +72,8 @@ def test_a_budget_that_holds_everything_changes_nothing() -> None:
 
 
 def test_the_cheapest_remainder_goes_first() -> None:
-    # 5 ranks in columns of 4: emptying the second tile of chunk 1 costs one rank of worth 0.5, every other move costs more.
+    # 5 ranks in columns of 4: emptying the second tile of chunk 1 costs one rank of worth 0.5, every other move costs
+    # more.
     structure = Structure(np.zeros((1, 2), bool), np.ones((5, 2), bool), np.ones((5, 1), bool))
     reads = np.full((5, 2), 9.0)
     reads[3, 1] = 0.5
@@ -111,7 +112,10 @@ def _loss(structure: Structure, worth: Importance) -> float:
     """What is lost with all that is not in `structure`; a rank never loses more than it is worth."""
     dropped = (worth.reads * ~structure.reads).sum(axis=1) + (worth.writes * ~structure.writes).sum(axis=1)
     total = worth.reads.sum(axis=1)
-    return float(np.where(structure.reads.any(axis=1), np.minimum(dropped, total), total).sum() + (worth.tiles * ~structure.tiles).sum())
+    return float(
+        np.where(structure.reads.any(axis=1), np.minimum(dropped, total), total).sum()
+        + (worth.tiles * ~structure.tiles).sum()
+    )
 
 
 def _all_parts(structure: Structure) -> list[Structure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gblr_hw.checkpoint import load_checkpoint
+from gblr_hw.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.conv import GBLRConv2d
 from gblr_hw.linear import GBLRLinear
 from gblr_hw.weights import ConvWeights, DenseWeights, GBLRWeights
@@ -176,6 +177,28 @@ def test_what_is_wrong_is_named(state: object, message: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match=message) as caught:
         load_checkpoint(path, gaussian=True)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("name", ["zip.pt", "old.pt", "own.safetensors"])
+def test_flipped_bytes_give_layers_or_one_paragraph(name: str, tmp_path: Path) -> None:
+    random, path, model = Random(0), tmp_path / name, nn.Sequential(GBLRLinear(4, 3, 2), nn.Linear(3, 2))
+    if name.endswith(".pt"):
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=name == "zip.pt")
+    else:
+        save_checkpoint(model, path)
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for _ in range(random.choice([1, 3, 10])):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            load_checkpoint(path, gaussian=True)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 10
 
 
 def test_missing_files_folders_and_rubbish_are_refused(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ _SWEEPS = 8
 def gblr_from_linear(linear: nn.Linear, *, blocks: int | None = None, width: float = 0.5, seed: int = 0) -> GBLRLinear:
     """A GBLR layer (rank 1, no Gaussian) near a dense one: `blocks` intervals of mean `width` at random places.
 
-    Widths are spread by half their mean either way. With the default K = min(m, n) and width 0.5 a square layer costs the
-    multiplications of the dense one. Intervals of full width would follow the matrix exactly, but all blocks would then be alike,
-    and a penalty that shrinks them alike reaches every chunk's edge, and the network's end, at the same moment.
+    Widths are spread by half their mean either way. With the default K = min(m, n) and width 0.5 a square layer costs
+    the multiplications of the dense one. Intervals of full width would follow the matrix exactly, but all blocks would
+    then be alike, and a penalty that shrinks them alike reaches every chunk's edge, and the network's end, at the same
+    moment.
     """
     m, n = linear.weight.shape
     count = min(m, n) if blocks is None else blocks

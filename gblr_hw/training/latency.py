@@ -14,7 +14,8 @@ from gblr_hw.linear import GBLRLinear
 
 @dataclass(frozen=True)
 class TileLatency:
-    """Cycles of all linear layers on a `rows` x `cols` array for `tokens` tokens, ranks packed by chunk (needs scatter).
+    """Cycles of all linear layers on a `rows` x `cols` array for `tokens` tokens, ranks packed by chunk (needs
+    scatter).
 
     A stand-in for the simulator inside a training loop: no DRAM, no start-up, no vector unit.
     """

@@ -1,4 +1,4 @@
-"""A plain deterministic training loop: any model, any Dataset, penalties as hooks, resumable, stops on a non-finite loss."""
+"""A plain deterministic training loop for any model and Dataset, with penalties as hooks; resumable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean training loss (cross entropy, without penalties), test accuracy in [0, 1], what the hooks report."""
+    """One epoch: mean cross entropy (without penalties), test accuracy in [0, 1], and what the hooks report."""
 
     epoch: int
     epochs: int
@@ -46,7 +46,7 @@ class EpochRecord:
 
 @dataclass
 class LoopState:
-    """Everything needed to go on: plain tensors, numbers and dictionaries, so it survives `torch.save` and `weights_only`."""
+    """All that is needed to go on, in plain tensors, numbers and dictionaries (fit for `weights_only` files)."""
 
     epoch: int
     model: dict[str, Any]
@@ -75,6 +75,9 @@ class Hook(Protocol):
     def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
         """Called after the optimiser's step with the learning rate that it used."""
 
+    def finish(self, model: nn.Module) -> None:
+        """Called once after the last step, before the last evaluation."""
+
     def notes(self) -> dict[str, float]:
         """What to record for the epoch."""
 
@@ -97,6 +100,9 @@ class QuietHook:
     def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
         return None
 
+    def finish(self, model: nn.Module) -> None:
+        return None
+
     def notes(self) -> dict[str, float]:
         return {}
 
@@ -115,11 +121,13 @@ def train(
     hooks: Sequence[Hook] = (),
     progress: Progress | None = None,
     resume: LoopState | None = None,
+    on_state: Callable[[LoopState], None] | None = None,
 ) -> History:
     """Train `model` in place by cross entropy plus the hooks' terms.
 
-    The order of examples depends on (seed, epoch) alone, so a resumed run repeats what an uninterrupted one does. When the
-    loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set.
+    The order of examples depends on (seed, epoch) alone, so a resumed run repeats what an uninterrupted one does. When
+    the loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set. `on_state`
+    receives after every epoch what `resume` takes.
     """
     optimiser = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
     if resume is not None:
@@ -131,9 +139,14 @@ def train(
         if not math.isfinite(loss):
             _restore(model, optimiser, hooks, state)
             return History(tuple(records), state, True)
+        if epoch + 1 == settings.epochs:
+            for hook in hooks:
+                hook.finish(model)
         notes = {key: value for hook in hooks for key, value in hook.notes().items()}
         records.append(EpochRecord(epoch + 1, settings.epochs, loss, accuracy(model, test_set), notes))
         state = _state(epoch + 1, model, optimiser, hooks)
+        if on_state is not None:
+            on_state(state)
         if progress is not None:
             progress(records[-1])
     return History(tuple(records), state, False)
@@ -195,7 +208,9 @@ def _rate(done: float, warmup: float) -> float:
 
 def _parameter_groups(model: nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:
     """Decay acts on matrices and factors only: decaying widths would be a second, hidden penalty."""
-    decayed, plain, geometry = [], [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    geometry: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         last = name.rsplit(".", 1)[-1]
         if last in ("widths", "locations"):

@@ -31,11 +31,15 @@ class Recipe:
     """How one network is made. The defaults are the demo's, the same for all families.
 
     family: dense; width (GBLR, the authors' width shrinkage); hardware (GBLR, hardware penalty, then projection);
-    block_sparse, low_rank, lattice (projection from the dense weights: tiles only, whole ranks only, ranks with any chunk set).
-    layers: regular expression for the linear layers that are replaced. epochs: after the dense start, in all phases together.
-    penalty_fraction, penalty_share: the hardware family's penalty aims at this fraction of the dense latency (or at the target, if
-    that is more) over this share of the epochs; the projection does the rest. project_end: part of its phase over which a
-    projection shrinks the structure. gblr_width: mean width of the GBLR start's intervals.
+        block_sparse, low_rank, lattice (projection from the dense weights: tiles only, whole ranks, any chunk set).
+    epochs: after the dense start, in all phases together.
+    layers: regular expression for the linear layers that are replaced.
+    geometry_rate: widths and locations learn at this multiple of the learning rate.
+    penalty_fraction, penalty_share: the hardware family's penalty aims at this fraction of the dense latency (or at the
+        target, if that is more) over this share of the epochs; the projection does the rest.
+    project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the width
+        penalty's path. gblr_width: mean width of the intervals that a GBLR network starts from.
+    intervals_only: projections keep cyclic runs.
     """
 
     family: Family
@@ -45,7 +49,7 @@ class Recipe:
     weight_decay: float = 0.01
     seed: int = 0
     layers: str = r"blocks\..*"
-    geometry_rate: float = 1.0
+    geometry_rate: float = 2.0
     penalty_fraction: float = 0.9
     penalty_share: float = 0.25
     project_end: float = 0.6
@@ -55,7 +59,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise InputError("recipe family", repr(self.family), f"it must be one of {', '.join(FAMILIES)}", "Choose one.")
+            raise InputError(
+                "recipe family", repr(self.family), f"it must be one of {', '.join(FAMILIES)}", "Choose one."
+            )
         if self.epochs < 1:
             raise InputError("recipe epochs", str(self.epochs), "it must be at least 1", "Try 12.")
 
@@ -64,8 +70,9 @@ class Recipe:
 class Hardware:
     """What training knows of the machine.
 
-    rows, cols: P and Q. tile_cycles: cycles one tile costs at this number of tokens. measure: model -> latency in cycles of the
-    model as it would be evaluated. cost: model -> differentiable latency (torch scalar), needed by the hardware family only.
+    rows, cols: P and Q. tile_cycles: cycles one tile costs at this number of tokens. measure: model -> latency in
+    cycles of the model as it would be evaluated. cost: model -> differentiable latency (torch scalar), needed by the
+    hardware family only.
     All must be picklable for process pools: module-level functions or instances, not lambdas.
     """
 
@@ -78,7 +85,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained model in evaluation mode, its test accuracy, the epochs of all phases and the latency it was measured at."""
+    """A trained model in evaluation mode, with its test accuracy, the epochs of all phases and its latency."""
 
     recipe: Recipe
     model: nn.Module
@@ -100,30 +107,43 @@ def train_network(
 ) -> TrainedNetwork:
     """Train one network. `model` is copied: an untrained network for "dense", the dense start for every other family.
 
-    Every family but dense needs `target_cycles`; all but width and low_rank meet it with no tile to spare, low_rank in steps of
-    whole ranks, width in steps of whole widths, and none exceeds it. Deterministic for a recipe on one machine and thread count.
+    Every family but dense needs `target_cycles`; all but width and low_rank meet it with no tile to spare, low_rank in
+    steps of whole ranks, width in steps of whole widths, and none exceeds it. Deterministic for a recipe on one machine
+    and thread count.
 
     Raises
     ------
-    InputError: no target where one is needed, no hardware cost for the hardware family, or a target that the family cannot reach.
+    InputError: no target where one is needed, no hardware cost for the hardware family, or a target that the family
+        cannot reach.
     """
     model = copy.deepcopy(model)
     torch.manual_seed(recipe.seed)
     if recipe.family == "dense":
         phases = [_Phase(lambda: [], recipe.epochs)]
     elif target_cycles is None:
-        raise InputError(f"recipe '{recipe.family}'", "no target", "every family but dense needs a latency", "Give a target.")
+        raise InputError(
+            f"recipe '{recipe.family}'", "no target", "every family but dense needs a latency", "Give a target."
+        )
     else:
         phases = _phases(recipe, model, hardware, target_cycles)
     records: list[EpochRecord] = []
     diverged = False
     for phase in phases:
         hooks = phase.prepare()
-        history = train(model, train_set, test_set, _settings(recipe, phase.epochs), hooks, _shifted(progress, records, recipe))
+        history = train(
+            model, train_set, test_set, _settings(recipe, phase.epochs), hooks, _shifted(progress, records, recipe)
+        )
         records += [replace(r, epoch=r.epoch + len(records), epochs=recipe.epochs) for r in history.epochs]
         diverged = diverged or history.diverged
     model.eval()
     latency = hardware.measure(model)
+    if target_cycles is not None and latency > target_cycles and not diverged:
+        raise InputError(
+            f"target latency of recipe '{recipe.family}'",
+            f"{target_cycles:.0f} cycles",
+            f"with everything shrunk away the network still takes {latency:.0f}: the layers left dense are not touched",
+            "Raise the target, or let `layers` name more of them.",
+        )
     return TrainedNetwork(recipe, model, accuracy(model, test_set), tuple(records), target_cycles, latency, diverged)
 
 
@@ -136,7 +156,14 @@ class _Phase:
 
 
 def _settings(recipe: Recipe, epochs: int) -> LoopSettings:
-    return LoopSettings(epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay, seed=recipe.seed, geometry_rate=recipe.geometry_rate)
+    return LoopSettings(
+        epochs,
+        recipe.batch_size,
+        recipe.learning_rate,
+        recipe.weight_decay,
+        seed=recipe.seed,
+        geometry_rate=recipe.geometry_rate,
+    )
 
 
 def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float) -> list[_Phase]:
@@ -146,10 +173,15 @@ def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float)
     def project() -> list[Hook]:
         return [
             ProjectionSchedule(
-                target, hardware.measure, hardware.tile_cycles, hardware.rows, hardware.cols,
-                end=recipe.project_end, intervals_only=recipe.intervals_only,
+                target,
+                hardware.measure,
+                hardware.tile_cycles,
+                hardware.rows,
+                hardware.cols,
+                end=recipe.project_end,
+                intervals_only=recipe.intervals_only,
             )
-        ]  # fmt: skip
+        ]
 
     def from_dense() -> list[Hook]:
         for name in names:
@@ -201,4 +233,3 @@ def _shifted(progress: Progress | None, before: list[EpochRecord], recipe: Recip
         return None
     done, report = len(before), progress
     return lambda record: report(replace(record, epoch=record.epoch + done, epochs=recipe.epochs))
-

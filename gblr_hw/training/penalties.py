@@ -1,4 +1,4 @@
-"""The two penalties side by side: the authors' width shrinkage and the hardware cost, each steered to a latency target."""
+"""Two penalties, each steered to a latency target: the authors' width shrinkage and the hardware cost."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ Cost = Callable[[nn.Module], Tensor]
 # Updates in a row at the end of the path, so that an optimiser step that widens a block is answered at once.
 _LAST_UPDATES = 25
 
+# A width change that no block survives.
+_WHOLE_CIRCLE = 2.0
+
 
 class _SteeredPenalty(QuietHook):
-    """What both penalties share: measure, ask the controller, move the geometry, every few steps."""
+    """What both penalties share: measure, ask the controller, move the geometry, every few steps.
+
+    From the end of the controller's path on, every step is answered until the target holds again.
+    """
 
     def __init__(self, controller: TargetController, measure: Measure, *, every: int = 4) -> None:
         self.controller, self.measure, self.every = controller, measure, every
@@ -42,6 +48,15 @@ class _SteeredPenalty(QuietHook):
             if tries:
                 self.latency_cycles = self.measure(model)
                 strength = strength if self.latency_cycles > self.controller.path_cycles(progress) else 0.0
+
+    def finish(self, model: nn.Module) -> None:
+        """Shrink, ever harder, until the target holds; give up where shrinking no longer helps."""
+        strength = self.controller.strength
+        while (latency := self.measure(model)) > self.controller.target_cycles and strength < _WHOLE_CIRCLE:
+            self.shrink(model, strength)
+            _clamp(model)
+            strength *= 1.5
+        self.latency_cycles = latency
 
     def shrink(self, model: nn.Module, strength: float) -> None:
         """Move widths (and locations) by `strength` on average, in normalised width."""
@@ -76,8 +91,10 @@ class WidthPenalty(_SteeredPenalty):
 class HardwarePenalty(_SteeredPenalty):
     """Descent on the differentiable latency itself, decoupled from the loss as AdamW's weight decay is.
 
-    Widths and locations move along the gradient of ``cost(model)``, scaled so that widths move by the controller's strength on
-    average: a block gives up the edges that save most cycles, wherever in the network they are, and edges that save none stay.
+    Widths and locations move along the gradient of ``cost(model)``, scaled so that widths move by the controller's
+    strength on
+    average: a block gives up the edges that save most cycles, wherever in the network they are, and edges that save
+        none stay.
 
     Parameters
     ----------

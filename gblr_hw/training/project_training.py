@@ -1,4 +1,4 @@
-"""Projection while training: structures shrink along a schedule until a latency target is met exactly, then stay fixed."""
+"""Projection while training: structures shrink along a schedule until a latency target is met, then stay."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 from gblr_hw.lattice_linear import LatticeLinear
 from gblr_hw.project_low_rank import project_low_rank
 from gblr_hw.projection import Importance, project_jointly
 from gblr_hw.training.loop import QuietHook
 
 Measure = Callable[[nn.Module], float]
-
-# The measured latency also holds what is not a tile, and that moves a little with the tiles: a few corrections settle it.
-_CORRECTIONS = 8
 
 
 class ProjectionSchedule(QuietHook):
@@ -30,13 +26,13 @@ class ProjectionSchedule(QuietHook):
     measure: latency of the model as it stands, in cycles (a simulator, or the tile count times cycles per tile).
     tile_cycles: cycles that one tile costs; turns cycles into tiles.
     rows, cols: P and Q of the array.
-    start, end: part of the run over which the latency falls, geometrically, in `steps` projections; after `end` the structure
-        is fixed and only its weights are trained.
+    start, end: part of the run over which the latency falls, geometrically, in `steps` projections; after `end` the
+        structure is fixed and only its weights are trained.
     intervals_only: keep cyclic runs (GBLR) instead of any chunk sets.
 
-    Importance is first order: (gradient times weight) squared, summed over the entries of a rank in a chunk (or of a dense
-    tile), and over the training steps since the last projection (design brief, section 4). Layers whose family is "low_rank" lose
-    whole ranks. Raises InputError from the projection when the target cannot be reached.
+    Importance is first order: (gradient times weight) squared, summed over the entries of a rank in a chunk (or of a
+    dense tile), and over the training steps since the last projection (design brief, section 4). Layers whose family is
+    "low_rank" lose whole ranks. Raises InputError from the projection when the target cannot be reached.
     """
 
     def __init__(
@@ -65,15 +61,21 @@ class ProjectionSchedule(QuietHook):
                 self._accumulate(name, layer)
 
     def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
-        if self.done >= self.steps or progress < self.start + (self.end - self.start) * self.done / self.steps:
+        passed = (progress - self.start) / max(self.end - self.start, 1e-9)
+        if self.done >= self.steps or passed * self.steps < self.done:
             return
         if self.start_cycles is None:
             self.start_cycles = self.measure(model)
-        self.done += 1
+        # A short run has fewer training steps than projections: then some are skipped.
+        self.done = min(max(self.done, int(passed * self.steps)) + 1, self.steps)
         share = self.done / self.steps
         wanted = self.start_cycles ** (1 - share) * self.target_cycles**share
         self.project(model, max(min(wanted, self.start_cycles), self.target_cycles))
         self.sums.clear()
+
+    def finish(self, model: nn.Module) -> None:
+        """Project onto the target whatever is left: a run too short for the schedule meets it all the same."""
+        self.project(model, self.target_cycles)
 
     @torch.no_grad()
     def _accumulate(self, name: str, layer: LatticeLinear) -> None:
@@ -90,10 +92,9 @@ class ProjectionSchedule(QuietHook):
         problem = {name: (layer.structure, self._importance(name, layer)) for name, layer in layers.items()}
         free = {name: layer for name, layer in problem.items() if layers[name].family != "low_rank"}
         whole = {name: layer for name, layer in problem.items() if layers[name].family == "low_rank"}
-        for _ in range(_CORRECTIONS):
-            measured = self.measure(model)
-            if measured <= cycles:
-                return
+        # The measured latency also holds what is not a tile and moves a little with the tiles, hence the repeats. Each
+        # takes a tile at least, so they end: at the target, or in the projection's error.
+        while (measured := self.measure(model)) > cycles:
             tiles = sum(layer.structure.tile_count(self.rows, self.cols) for layer in layers.values())
             overhead = measured - tiles * self.tile_cycles
             budget = min(np.floor((cycles - overhead) / self.tile_cycles + 1e-6), tiles - 1)

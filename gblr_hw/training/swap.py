@@ -17,10 +17,12 @@ Start = Literal["block_sparse", "low_rank", "lattice"]
 
 
 def linear_names(model: nn.Module, pattern: str) -> list[str]:
-    """Names of the nn.Linear modules whose whole name matches the regular expression `pattern`. InputError when none does."""
+    """Names of the nn.Linear modules whose whole name matches a regular expression. InputError when none does."""
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(pattern, n)]
     if not names:
-        raise InputError("layer pattern", repr(pattern), "it must match a linear layer", "List names with named_modules().")
+        raise InputError(
+            "layer pattern", repr(pattern), "it must match a linear layer", "List names with named_modules()."
+        )
     return names
 
 
@@ -36,8 +38,8 @@ def lattice_from_linear(
 ) -> LatticeLinear:
     """A lattice layer that starts from a dense one.
 
-    block_sparse: all tiles dense, no ranks: exactly the same matrix. low_rank, lattice: the `ranks` (all, if None) largest
-    singular values, split evenly between the factors, every rank on every chunk.
+    block_sparse: all tiles dense, no ranks: exactly the same matrix. low_rank, lattice: the `ranks` (all, if None)
+    largest singular values, split evenly between the factors, every rank on every chunk.
     """
     m, n = linear.weight.shape
     count = 0 if family == "block_sparse" else min(m, n) if ranks is None else min(ranks, m, n)

@@ -46,7 +46,12 @@ def parse_target(text: str) -> Target:
     match = _TARGET.fullmatch(text.strip())
     value = float(match["number"]) if match else math.nan
     if match is None or not math.isfinite(value) or value <= 0:
-        raise InputError("target latency", repr(text), f"it must be a positive number in one of the forms {_FORMS}", "Try 0.4x-dense.")
+        raise InputError(
+            "target latency",
+            repr(text),
+            f"it must be a positive number in one of the forms {_FORMS}",
+            "Try 0.4x-dense.",
+        )
     unit = match["unit"].lower()
     if unit == "ms":
         return Target(value, "ms")
@@ -57,10 +62,11 @@ def parse_target(text: str) -> Target:
 class TargetController:
     """Finds, while training, the penalty strength that brings a latency to its target: no weight to tune.
 
-    The latency has to follow a path that falls geometrically from its first value to `target_cycles` between the parts `start`
-    and `end` of the run. While it is above the path the penalty acts, and its strength grows by `gain` (in e-folds) per update;
-    below the path it rests and its strength falls. That is dual ascent on the logarithm of the multiplier: how much shrinking
-    the loss pushes back is unknown and differs by orders of magnitude between networks, so the search is multiplicative.
+    The latency has to follow a path that falls geometrically from its first value to `target_cycles` between the parts
+    `start` and `end` of the run. While it is above the path the penalty acts, and its strength grows by `gain` (in
+    e-folds) per update; below the path it rests and its strength falls. That is dual ascent on the logarithm of the
+    multiplier: how much shrinking the loss pushes back is unknown and differs by orders of magnitude between networks,
+    so the search is multiplicative.
     """
 
     target_cycles: float

@@ -1,0 +1,107 @@
+"""The lattice layer: it computes what its weights say and keeps its structure while it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gblr_hw.factors import evaluate
+from gblr_hw.lattice import Structure
+from gblr_hw.lattice_linear import LatticeLinear
+from gblr_hw.linear import GBLRLinear
+from gblr_hw.training.gblr_start import gblr_from_linear
+from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names
+from simulator.errors import InputError
+
+
+def _structure(m: int, n: int, ranks: int, chunk: int, seed: int = 0, *, dense: bool = True) -> Structure:
+    rng = np.random.default_rng(seed)
+    chunks_in, chunks_out = -(-n // chunk), -(-m // chunk)
+    reads, writes = rng.random((ranks, chunks_in)) < 0.5, rng.random((ranks, chunks_out)) < 0.5
+    alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))[:, None]
+    tiles = (rng.random((chunks_out, chunks_in)) < 0.3) & dense
+    return Structure(tiles, reads & alive, writes & alive)
+
+
+@pytest.mark.parametrize(("m", "n", "ranks", "chunk"), [(1, 1, 1, 4), (7, 13, 5, 3), (16, 8, 0, 4), (12, 20, 9, 8)])
+def test_forward_is_the_evaluated_matrix(m: int, n: int, ranks: int, chunk: int) -> None:
+    torch.manual_seed(0)
+    layer = LatticeLinear(n, m, _structure(m, n, ranks, chunk), chunk, chunk)
+    with torch.no_grad():
+        nn.init.normal_(layer.get_parameter("bias"))
+    factors = evaluate(layer.weights())
+    x = torch.randn(3, 2, n)
+    wanted = x.numpy().astype(np.float64) @ factors.matrix().T + layer.get_parameter("bias").detach().numpy()
+    assert np.allclose(layer(x).detach().numpy(), wanted, atol=1e-5)
+    assert Structure.of(factors, chunk, chunk).tile_count(chunk, chunk) == layer.structure.tile_count(chunk, chunk)
+
+
+def test_training_never_leaves_the_structure() -> None:
+    torch.manual_seed(0)
+    structure = _structure(12, 20, 6, 4)
+    layer = LatticeLinear(20, 12, structure, 4, 4)
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    for _ in range(5):
+        optimiser.zero_grad()
+        layer(torch.randn(8, 20)).square().sum().backward()
+        optimiser.step()
+    layer.weights()  # refuses entries outside the structure
+    assert (layer.structure.reads == structure.reads).all()
+
+
+def test_state_dict_carries_the_structure() -> None:
+    source = LatticeLinear(20, 12, _structure(12, 20, 6, 4, seed=1), 4, 4)
+    target = LatticeLinear(20, 12, _structure(12, 20, 6, 4, seed=2), 4, 4)
+    target.load_state_dict(source.state_dict())
+    x = torch.randn(5, 20)
+    assert torch.equal(source(x), target(x))
+    assert set(source.state_dict()) == {"u", "v", "dense", "bias", "reads", "writes", "tiles"}
+    assert torch.equal(LatticeLinear.from_weights(source.weights())(x), source(x))
+
+
+def test_smaller_structure_zeroes_what_it_leaves_out() -> None:
+    layer = LatticeLinear(8, 8, Structure.full(8, 8, 3, 4, 4), 4, 4)
+    keep = np.array([[True], [False], [True]])
+    full = layer.structure
+    layer.set_structure(Structure(full.tiles, full.reads & keep, full.writes & keep))
+    assert not layer.u[:, 1].any()
+    assert not layer.v[1].any()
+    assert layer.structure.ranks == 2
+
+
+@pytest.mark.parametrize("family", ["block_sparse", "low_rank", "lattice"])
+@pytest.mark.parametrize(("m", "n"), [(7, 5), (5, 7), (8, 8)])
+def test_every_family_starts_as_the_dense_layer(family: Start, m: int, n: int) -> None:
+    linear = nn.Linear(n, m)
+    layer = lattice_from_linear(linear, family, 4, 4)
+    x = torch.randn(6, n)
+    assert torch.allclose(layer(x), linear(x), atol=1e-5)
+    assert layer.weights().family == family
+
+
+def test_gblr_and_the_lattice_made_of_it_agree() -> None:
+    torch.manual_seed(0)
+    gblr = gblr_from_linear(nn.Linear(24, 20), width=0.4).eval()
+    lattice = lattice_from_factors(evaluate(gblr.weights()), 8, 8)
+    x = torch.randn(4, 24)
+    assert torch.allclose(gblr(x), lattice(x), atol=1e-5)
+    empty = GBLRLinear(24, 20, 4, gaussian=False)
+    nn.init.zeros_(empty.widths)
+    assert lattice_from_factors(evaluate(empty.weights()), 8, 8).u.shape == (20, 0)
+
+
+def test_gblr_start_is_near_the_dense_layer() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(32, 32)
+    weight = linear.weight.detach()
+    error = (gblr_from_linear(linear).eval().matrix().detach() - weight).norm() / weight.norm()
+    assert float(error) < 0.5
+
+
+def test_pattern_without_a_layer_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert linear_names(model, "[01]") == ["0", "1"]
+    with pytest.raises(InputError, match="must match a linear layer"):
+        linear_names(model, "blocks.*")
