@@ -158,8 +158,8 @@ def _importance(
 ) -> Importance:
     """Squared error of dropping a rank's read or write of a chunk, the other factors as they are."""
     out_energy = np.square(u).sum(axis=0)[:, None]
-    reads = np.empty(structure.reads.shape)
-    for chunk in range(reads.shape[1]):
+    reads = np.zeros_like(structure.reads, dtype=np.float64)
+    for chunk in range(structure.reads.shape[1]):
         span = slice(chunk * rows, (chunk + 1) * rows)
         part = v[:, span]
         block = part if covariance is None else part @ covariance[span, span]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simulator.check_places import check_places
 from simulator.errors import InputError
 from simulator.isa import TILE_OPS, Instructions, Op
 from simulator.machine import Machine
@@ -39,6 +40,7 @@ class Program:
             _refuse("program: layer names", names, "every layer has a name of its own")
         for index, layer in enumerate(self.layers):
             self._check_layer(index, layer)
+        check_places(ins, self.layers, self.machine)
 
     def _check_layer(self, index: int, layer: LayerSchedule) -> None:
         ins = self.instructions

@@ -32,7 +32,7 @@ _PAYLOAD_ARRAYS = ("codes", "values", "row_step", "rank_divisor", "bias")
 def save_program(program: Program, path: Path) -> None:
     """Write ``program`` to ``path``: to a temporary name beside it first, then renamed."""
     arrays = _arrays(program)
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "machine": program.machine.to_dict(),
@@ -46,8 +46,8 @@ def save_program(program: Program, path: Path) -> None:
             }
             for layer in program.layers
         ],
-        "sha256": _checksum(arrays),
     }
+    header["sha256"] = _checksum(header, arrays)
     if not path.parent.is_dir():
         raise InputError(
             f"output '{path}'",
@@ -55,11 +55,23 @@ def save_program(program: Program, path: Path) -> None:
             "the folder of an output file must exist",
             "Create it, or name another.",
         )
+    try:
+        _write(path, arrays, {"program": json.dumps(header, sort_keys=True)})
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"output '{path}'",
+            getattr(error, "strerror", None) or str(error),
+            "an output file must be writable",
+            "Free the name or the space, or name another file.",
+        ) from error
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
         # One metadata key: the library writes several in no fixed order, and equal programs must give equal bytes.
-        save_file(arrays, temporary, metadata={"program": json.dumps(header, sort_keys=True)})
+        save_file(arrays, temporary, metadata=metadata)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
@@ -107,7 +119,8 @@ def load_program(path: Path) -> Program:
         ) from error
 
 
-def _check_header(path: Path, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
+def _check_header(path: Path, header: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    header = header if isinstance(header, dict) else {}
     if header.get("format") != FORMAT or header.get("version") != VERSION:
         raise InputError(
             f"program '{path}': 'version'",
@@ -115,7 +128,7 @@ def _check_header(path: Path, header: Mapping[str, object], arrays: Mapping[str,
             f"this release reads {FORMAT} version {VERSION}",
             "Lower the checkpoint again with this release.",
         )
-    if header.get("sha256") != _checksum(arrays):
+    if header.get("sha256") != _checksum(header, arrays):
         raise InputError(
             f"program '{path}': 'sha256'",
             "contents unlike the checksum in the header",
@@ -143,8 +156,10 @@ def _narrow(column: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(column, dtype=np.int32 if fits else np.int64)
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the header without its own checksum, and of every array with its name, type and shape."""
+    rest = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())

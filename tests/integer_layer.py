@@ -31,16 +31,6 @@ def requantised(value: int, ratio: float, limit: int) -> int:
     return clip((2 * value * multiplier + 2**shift) // 2 ** (shift + 1), -limit, limit)
 
 
-def input_codes(rows: list[list[float]], layer: LayerSchedule, limit: int) -> tuple[list[list[int]], float]:
-    """Activation codes and their step: the calibrated one, or the one that saturates nothing and keeps the RMS code at 32."""
-    step = layer.payload.input_step
-    if step == 0:
-        values = [x for row in rows for x in row]
-        rms = math.sqrt(sum(x * x for x in values) / len(values))
-        step = max(max(abs(x) for x in values) / limit, rms / min(32, limit)) or 1.0
-    return [[clip(round(x / step), -limit, limit) for x in row] for row in rows], step
-
-
 def token_sums(layer: LayerSchedule, machine: Machine, codes: list[int]) -> list[int]:
     """Accumulators of one token after all tiles, in the order in which they run, saturating after each tile."""
     bits = machine.datatypes.accumulator_bits
@@ -78,12 +68,12 @@ def token_sums(layer: LayerSchedule, machine: Machine, codes: list[int]) -> list
     return sums
 
 
-def int8_outputs(layer: LayerSchedule, machine: Machine, rows: list[list[float]]) -> list[list[float]]:
-    """What ``execute(..., mode="int8")`` must return for these rows."""
+def int8_outputs(layer: LayerSchedule, machine: Machine, rows: list[list[float]], step: float) -> list[list[float]]:
+    """What ``execute(..., mode="int8")`` must return for these rows, when ``step`` is that of the inputs."""
     bits = machine.datatypes.accumulator_bits
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     limit = 2 ** (machine.datatypes.activation_bits - 1) - 1
-    codes, step = input_codes(rows, layer, limit)
+    codes = [[clip(round(x / step), -limit, limit) for x in row] for row in rows]
     steps = [float(x) for x in layer.payload.row_step]
     sums = []
     for token in codes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gblr_hw.linear import GBLRLinear
+from gblr_hw.lowering.group_ranks import group_numbers
 from gblr_hw.mask import evaluation_mask
 
 # A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the
@@ -111,7 +113,7 @@ def _reach(widths: Tensor, channels: int, sigma: float | None) -> tuple[Tensor, 
     """Length that the evaluated mask covers, blurred edges included, and the interval's own length; both in channels,
     (K,).
     """
-    length = widths.float().clamp(0, 1) * channels
+    length = widths.to(torch.promote_types(widths.dtype, torch.float32)).clamp(0, 1) * channels
     if sigma is None:
         return length, length
     edge = _EDGE_SIGMAS * channels / (2 * math.pi * sigma)
@@ -159,7 +161,7 @@ def count_scattered(sides: Sides, rows: int, cols: int, *, smooth: bool) -> Laye
 
 def count_grouped(sides: Sides, group_size: int, *, smooth: bool) -> LayerCounts:
     """Counts for a plain machine: ranks in groups, sorted by where they read and write."""
-    order = _grouping_order(sides)
+    order = _grouping_order(sides) if smooth else _lowering_order(sides, group_size)
     ranks = len(order)
     groups = -(-ranks // group_size)
     touched = []
@@ -178,6 +180,15 @@ def _grouping_order(sides: Sides) -> Tensor:
         weight = touch.sum(1)
         center = (touch * position).sum(1) / weight.clamp(min=1e-6)
         return torch.argsort(torch.where(weight > 0.5, center, torch.inf), stable=True)
+
+
+def _lowering_order(sides: Sides, group_size: int) -> Tensor:
+    """Ranks as lowering groups them, dead ones last; the last group of living ranks may be short, as it is there."""
+    touch = torch.cat([sides.reads, sides.writes], dim=1).bool().cpu().numpy()
+    alive = np.flatnonzero(touch.any(axis=1))
+    order = alive[np.argsort(group_numbers(touch[alive], group_size), kind="stable")]
+    dead = np.flatnonzero(~touch.any(axis=1))
+    return torch.as_tensor(np.concatenate([order, dead]), device=sides.reads.device)
 
 
 def _counts(

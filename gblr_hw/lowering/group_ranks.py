@@ -17,6 +17,8 @@ from gblr_hw.lowering.plan import LayerPlan, RankTile
 from simulator.isa import Op
 
 _SWEEPS = 6
+# Pairs of ranks times chunks above which the quadratic searches are left out: about half a minute of them.
+_MOST_WORK = 4e9
 
 
 def group_ranks(plan: LayerPlan) -> LayerPlan:
@@ -24,7 +26,7 @@ def group_ranks(plan: LayerPlan) -> LayerPlan:
     structure = plan.structure
     size = plan.machine.group_size
     touch = np.concatenate([structure.reads, structure.writes], axis=1)
-    group = _group(touch, size)
+    group = group_numbers(touch, size)
     order = np.argsort(group, kind="stable")
     bank = np.empty(len(group), dtype=np.int64)
     bank[order] = np.arange(len(group)) - np.searchsorted(group[order], group[order], side="left")
@@ -37,24 +39,23 @@ def group_ranks(plan: LayerPlan) -> LayerPlan:
     return replace(plan, rank_bank=bank, rank_slot=group.astype(np.int64), rank_tiles=tuple(tiles))
 
 
-def _group(touch: np.ndarray, size: int) -> np.ndarray:
+def group_numbers(touch: np.ndarray, size: int) -> np.ndarray:
     """Group number of each rank, (K,), groups of at most ``size``."""
     ranks = len(touch)
     if ranks == 0:
         return np.zeros(0, dtype=np.int64)
     starts = touch.argmax(axis=1)
     center = (touch * np.arange(touch.shape[1])).sum(axis=1) / np.maximum(touch.sum(axis=1), 1)
-    orders = [
-        np.arange(ranks),
-        np.lexsort((center, starts)),
-        np.lexsort(touch.T[::-1]),
-        _greedy_order(touch, size),
-    ]
+    orders = [np.arange(ranks), np.lexsort((center, starts)), np.lexsort(touch.T[::-1])]
+    work = ranks * touch.size
+    if work <= _MOST_WORK:
+        orders.append(_greedy_order(touch, size))
+    sweeps = int(min(_SWEEPS, _MOST_WORK // work))
     best, fewest = np.zeros(ranks, dtype=np.int64), None
     for order in orders:
         group = np.empty(ranks, dtype=np.int64)
         group[order] = np.arange(ranks) // size
-        tiles = _improve(touch, group, -(-ranks // size), _SWEEPS)
+        tiles = _improve(touch, group, -(-ranks // size), sweeps)
         if fewest is None or tiles < fewest:
             best, fewest = group, tiles
     return best

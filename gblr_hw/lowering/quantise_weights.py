@@ -34,7 +34,9 @@ def quantise_weights(
     in_step, divisor = _activation_ranges(v_codes, types.activation_bits, calibration)
     u_scaled = factors.u.astype(np.float64) * (v_step * divisor)
     largest = np.maximum(np.abs(u_scaled).max(axis=1, initial=0.0), np.abs(dense).max(axis=1, initial=0.0))
-    row_step = _step(largest, limit)
+    # An output without weights counts in parts of its bias: fine enough at any input step, far from saturation.
+    bias_step = _step(np.abs(schedule.payload.bias), 2 ** (types.accumulator_bits // 2 - 1))
+    row_step = np.where(largest > 0, _step(largest, limit), bias_step)
     u_codes = quantise(u_scaled, row_step[:, None], types.weight_bits)
     d_codes = quantise(dense, row_step[:, None], types.weight_bits)
     out_step = 0.0

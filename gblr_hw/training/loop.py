@@ -126,8 +126,8 @@ def train(
     """Train `model` in place by cross entropy plus the hooks' terms.
 
     The order of examples depends on (seed, epoch) alone, so a resumed run repeats what an uninterrupted one does. When
-    the loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set. `on_state`
-    receives after every epoch what `resume` takes.
+    the loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set.
+    `on_state` receives after every epoch what `resume` takes.
     """
     optimiser = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
     if resume is not None:

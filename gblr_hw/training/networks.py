@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from gblr_hw.factors import evaluate
 from gblr_hw.linear import GBLRLinear
 from gblr_hw.training.gblr_start import gblr_from_linear
+from gblr_hw.training.hardware import Hardware
 from gblr_hw.training.loop import EpochRecord, Example, Hook, LoopSettings, Progress, accuracy, train
 from gblr_hw.training.penalties import HardwarePenalty, WidthPenalty
 from gblr_hw.training.project_training import ProjectionSchedule
@@ -39,7 +40,7 @@ class Recipe:
         target, if that is more) over this share of the epochs; the projection does the rest.
     project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the width
         penalty's path. gblr_width: mean width of the intervals that a GBLR network starts from.
-    intervals_only: projections keep cyclic runs.
+    intervals_only: projections keep cyclic runs. device, bfloat16: where it trains, and whether under autocast.
     """
 
     family: Family
@@ -56,6 +57,8 @@ class Recipe:
     width_end: float = 0.7
     gblr_width: float = 0.5
     intervals_only: bool = False
+    device: str = "cpu"
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -67,25 +70,8 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """What training knows of the machine.
-
-    rows, cols: P and Q. tile_cycles: cycles one tile costs at this number of tokens. measure: model -> latency in
-    cycles of the model as it would be evaluated. cost: model -> differentiable latency (torch scalar), needed by the
-    hardware family only.
-    All must be picklable for process pools: module-level functions or instances, not lambdas.
-    """
-
-    rows: int
-    cols: int
-    tile_cycles: float
-    measure: Callable[[nn.Module], float]
-    cost: Callable[[nn.Module], Tensor] | None = None
-
-
-@dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained model in evaluation mode, with its test accuracy, the epochs of all phases and its latency."""
+    """A trained model in evaluation mode on the CPU, with its test accuracy, the epochs of all phases and its latency."""
 
     recipe: Recipe
     model: nn.Module
@@ -129,13 +115,14 @@ def train_network(
     records: list[EpochRecord] = []
     diverged = False
     for phase in phases:
+        model.cpu()
         hooks = phase.prepare()
         history = train(
             model, train_set, test_set, _settings(recipe, phase.epochs), hooks, _shifted(progress, records, recipe)
         )
         records += [replace(r, epoch=r.epoch + len(records), epochs=recipe.epochs) for r in history.epochs]
         diverged = diverged or history.diverged
-    model.eval()
+    model.cpu().eval()
     latency = hardware.measure(model)
     if target_cycles is not None and latency > target_cycles and not diverged:
         raise InputError(
@@ -163,6 +150,8 @@ def _settings(recipe: Recipe, epochs: int) -> LoopSettings:
         recipe.weight_decay,
         seed=recipe.seed,
         geometry_rate=recipe.geometry_rate,
+        device=recipe.device,
+        bfloat16=recipe.bfloat16,
     )
 
 
@@ -178,6 +167,7 @@ def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float)
                 hardware.tile_cycles,
                 hardware.rows,
                 hardware.cols,
+                estimate=hardware.quick,
                 end=recipe.project_end,
                 intervals_only=recipe.intervals_only,
             )
@@ -191,14 +181,14 @@ def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float)
 
     def shrink_widths() -> list[Hook]:
         _to_gblr(model, names, recipe)
-        return [WidthPenalty(TargetController(target, end=recipe.width_end), hardware.measure)]
+        return [WidthPenalty(TargetController(target, end=recipe.width_end), hardware.measure, hardware.quick)]
 
     def shrink_hardware() -> list[Hook]:
         _to_gblr(model, names, recipe)
         if hardware.cost is None:
             raise InputError("hardware cost", "None", "the hardware family descends on it", "Give Hardware(cost=...).")
         aim = max(recipe.penalty_fraction * dense_cycles, target)
-        return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, hardware.measure)]
+        return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, hardware.quick)]
 
     def from_gblr() -> list[Hook]:
         for name in names:
