@@ -20,7 +20,9 @@ TOKENS = (1, 16, 64, 197, 512)
 
 
 def random_layer(seed: int) -> tuple[GBLRLinear, int]:
-    """A layer of random size, widths with a long tail, some blocks dead, with or without the Gaussian; and a token count."""
+    """A layer of random size, widths with a long tail, some blocks dead, with or without the Gaussian; and a token
+    count.
+    """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     outputs, inputs = (int(side) for side in rng.choice(SIZES, 2))
@@ -65,7 +67,9 @@ def main() -> None:
         Column("energy, mean error", "energy_error", percent),
         Column("tau", "energy_tau"),
     )
-    print(format_table(columns, [compare(Machine.load(name), layers) for name in preset_names()], markdown=True), end="")
+    print(
+        format_table(columns, [compare(Machine.load(name), layers) for name in preset_names()], markdown=True), end=""
+    )
 
 
 if __name__ == "__main__":

@@ -137,14 +137,20 @@ def demo_table(measurements: Sequence[Measurement], markdown: bool = False) -> s
 
 
 def write_results(measurements: Sequence[Measurement], shown: Measurement, out: Path, title: str) -> None:
-    """Tables, points, pictures, checkpoints and programs into ``out``. ``shown`` is the network that pictures look into."""
+    """Tables, points, pictures, checkpoints and programs into ``out``. ``shown`` is the network that pictures look
+    into.
+    """
     points = [m.point() for m in measurements]
     save_points(points, out / "points.json")
     with replacing(out / "table.md") as file:
         file.write(demo_table(measurements, markdown=True).encode())
     save_figure(draw_front(points, title=title), out / "front.png")
-    save_figure(draw_layer_bars(shown.report, title=f"{shown.network.name} on {shown.machine.name}"), out / "layers.png")
-    save_figure(draw_timeline(shown.report, title=f"{shown.network.name} on {shown.machine.name}"), out / "timeline.png")
+    save_figure(
+        draw_layer_bars(shown.report, title=f"{shown.network.name} on {shown.machine.name}"), out / "layers.png"
+    )
+    save_figure(
+        draw_timeline(shown.report, title=f"{shown.network.name} on {shown.machine.name}"), out / "timeline.png"
+    )
     save_chrome_trace(shown.report, out / "trace.json.gz")
     maps = {}
     for name, weights in weights_of(shown.network.model).items():
@@ -152,7 +158,9 @@ def write_results(measurements: Sequence[Measurement], shown: Measurement, out: 
         if factors.ranks:
             maps[name] = coverage(factors.writes, factors.reads)
     chunks = (shown.machine.cols, shown.machine.rows)
-    save_figure(draw_block_maps(maps, chunks=chunks, title=f"{shown.network.name}: overlapping blocks"), out / "blocks.png")
+    save_figure(
+        draw_block_maps(maps, chunks=chunks, title=f"{shown.network.name}: overlapping blocks"), out / "blocks.png"
+    )
     for m in measurements:
         slug = m.network.name.replace(" ", "-")
         if m.machine.name == measurements[0].machine.name:

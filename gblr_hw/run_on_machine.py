@@ -39,7 +39,9 @@ def record_layers(model: nn.Module, names: list[str], inputs: Tensor) -> dict[st
             handle.remove()
     for name in names:
         if name not in seen:
-            raise InputError(f"layer '{name}'", "it did not run", "every recorded layer is part of the forward pass", "Leave it out.")
+            raise InputError(
+                f"layer '{name}'", "it did not run", "every recorded layer is part of the forward pass", "Leave it out."
+            )
     return seen
 
 
@@ -59,11 +61,15 @@ def on_machine(model: nn.Module, program: Program, mode: Literal["float", "int8"
             module.__dict__.pop("forward", None)
 
 
-def largest_error(program: Program, recorded: dict[str, tuple[np.ndarray, np.ndarray]], mode: Literal["float", "int8"]) -> dict[str, float]:
+def largest_error(
+    program: Program, recorded: dict[str, tuple[np.ndarray, np.ndarray]], mode: Literal["float", "int8"]
+) -> dict[str, float]:
     """Per layer, the largest difference between machine and PyTorch, relative to the layer's largest output."""
     results = execute(program, {name: rows for name, (rows, _) in recorded.items()}, mode)
     return {
-        name: float(np.abs(results[name] - expected).max(initial=0.0) / max(float(np.abs(expected).max(initial=0.0)), 1e-30))
+        name: float(
+            np.abs(results[name] - expected).max(initial=0.0) / max(float(np.abs(expected).max(initial=0.0)), 1e-30)
+        )
         for name, (_, expected) in recorded.items()
     }
 
@@ -99,7 +105,10 @@ def _output_rows(module: nn.Module, y: Tensor) -> np.ndarray:
 def _im2col(module: nn.Module, x: Tensor) -> np.ndarray:
     """Rows of k1 k2 ic inputs, one an output position, in the (k1, k2, ic) order of the lowered matrix."""
     unfolded = functional.unfold(
-        functional.pad(x.detach().float().cpu(), _padding(module)), module.kernel_size, dilation=module.dilation, stride=module.stride
+        functional.pad(x.detach().float().cpu(), _padding(module)),
+        module.kernel_size,
+        dilation=module.dilation,
+        stride=module.stride,
     )
     channels = x.shape[1]
     rows = unfolded.transpose(1, 2).unflatten(2, (channels, -1)).transpose(2, 3)

@@ -15,11 +15,15 @@ from simulator.machine import Machine
 
 
 def convert_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint with dense layers; layers of other families are kept as they are.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint with dense layers; layers of other families are kept as they are.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     machine: MachineOption = "mid-32",
     tiles: Annotated[float, typer.Option("--tiles", help="Budget: fraction of each dense layer's tiles.")] = 0.3,
-    intervals_only: Annotated[bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")] = False,
+    intervals_only: Annotated[
+        bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert the dense layers of a checkpoint to ranks with chunk sets, at a budget in tiles that is met exactly."""
@@ -34,7 +38,12 @@ def convert_command(
     layers = load_checkpoint(checkpoint)
     dense = {name: weights for name, weights in layers.items() if isinstance(weights, DenseWeights)}
     if not dense:
-        raise InputError(f"checkpoint '{checkpoint}'", "no dense layer", "there must be something to convert", "Check which file it is.")
+        raise InputError(
+            f"checkpoint '{checkpoint}'",
+            "no dense layer",
+            "there must be something to convert",
+            "Check which file it is.",
+        )
     with progress_bar(as_json) as progress:
         converted = convert(dense, loaded_machine, tiles=tiles, intervals_only=intervals_only, progress=progress)
     save_checkpoint({name: converted.get(name, weights) for name, weights in layers.items()}, output)
@@ -43,7 +52,9 @@ def convert_command(
         factors = evaluate(weights)
         wanted = dense[name].weight.double().numpy()
         error = float(np.linalg.norm(factors.matrix() - wanted) / max(float(np.linalg.norm(wanted)), 1e-300))
-        used = Structure.of(factors, loaded_machine.rows, loaded_machine.cols).tile_count(loaded_machine.rows, loaded_machine.cols)
+        used = Structure.of(factors, loaded_machine.rows, loaded_machine.cols).tile_count(
+            loaded_machine.rows, loaded_machine.cols
+        )
         of = -(-factors.in_features // loaded_machine.rows) * -(-factors.out_features // loaded_machine.cols)
         rows.append({"name": name, "tiles": used, "dense_tiles": of, "ranks": factors.ranks, "relative_error": error})
     if as_json:
@@ -53,6 +64,12 @@ def convert_command(
     for heading in ("layer", "tiles", "dense tiles", "ranks", "relative error"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
     for row in rows:
-        table.add_row(str(row["name"]), str(row["tiles"]), str(row["dense_tiles"]), str(row["ranks"]), f"{row['relative_error']:.4f}")
+        table.add_row(
+            str(row["name"]),
+            str(row["tiles"]),
+            str(row["dense_tiles"]),
+            str(row["ranks"]),
+            f"{row['relative_error']:.4f}",
+        )
     console.print(table)
     console.print(f"written to {output}", highlight=False)

@@ -14,7 +14,10 @@ from gblr_hw.cli.options import JsonOption, check_output, console, print_json
 
 
 def front_command(
-    files: Annotated[list[Path], typer.Argument(help="Points (.json or .csv) that `gblr-hw demo` or `train` wrote; several are joined.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Points (.json or .csv) that `gblr-hw demo` or `train` wrote; several are joined."),
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to draw (PNG, SVG or PDF).")] = None,
     title: Annotated[str, typer.Option("--title", help="Title of the picture.")] = "",
     as_json: JsonOption = False,
@@ -27,7 +30,10 @@ def front_command(
     points = [point for file in files for point in load_points(file)]
     if output is not None:
         save_figure(draw_front(points, title=title), check_output(output))
-    best = {machine: front_of([p for p in points if p.machine == machine]) for machine in sorted({p.machine for p in points})}
+    best = {
+        machine: front_of([p for p in points if p.machine == machine])
+        for machine in sorted({p.machine for p in points})
+    }
     if as_json:
         print_json({machine: [vars(point) for point in front] for machine, front in best.items()})
         return

@@ -7,20 +7,34 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.options import GaussianOption, JsonOption, MachineOption, TokensOption, check_output, console, print_json, progress_bar
+from gblr_hw.cli.options import (
+    GaussianOption,
+    JsonOption,
+    MachineOption,
+    TokensOption,
+    check_output,
+    console,
+    print_json,
+    progress_bar,
+)
 from gblr_hw.cli.tables import print_program_table
 from simulator.errors import InputError
 from simulator.machine import Machine
 
 
 def lower_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: our format, the published layout, or plain dense weights.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint: our format, the published layout, or plain dense weights.")
+    ],
     machine: MachineOption = "mid-32",
     tokens: TokensOption = 197,
     gaussian: GaussianOption = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Program file to write [default: CHECKPOINT with .program].")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Program file to write [default: CHECKPOINT with .program].")
+    ] = None,
     dump_after: Annotated[
-        list[str] | None, typer.Option("--dump-after", help="Print what a pass made, for every layer; may be repeated.", metavar="PASS")
+        list[str] | None,
+        typer.Option("--dump-after", help="Print what a pass made, for every layer; may be repeated.", metavar="PASS"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,12 +59,26 @@ def lower_command(
     if as_json:
         cells = loaded_machine.rows * loaded_machine.cols
         rows = [
-            {"name": layer.name, "form": layer.form, "ranks": layer.ranks, "tiles": len(layer.tiles),
-             "tile_bound": layer.multiplications / cells, "multiplications": layer.multiplications}
+            {
+                "name": layer.name,
+                "form": layer.form,
+                "ranks": layer.ranks,
+                "tiles": len(layer.tiles),
+                "tile_bound": layer.multiplications / cells,
+                "multiplications": layer.multiplications,
+            }
             for layer in program.layers
-        ]  # fmt: skip
-        print_json({"program": str(target), "machine": loaded_machine.name, "tokens": tokens, "layers": rows,
-                    "tiles": program.tile_count, "instructions": len(program.instructions)})  # fmt: skip
+        ]
+        print_json(
+            {
+                "program": str(target),
+                "machine": loaded_machine.name,
+                "tokens": tokens,
+                "layers": rows,
+                "tiles": program.tile_count,
+                "instructions": len(program.instructions),
+            }
+        )
     elif not wanted:
         print_program_table(program)
         console.print(f"written to {target}", highlight=False)

@@ -10,7 +10,9 @@ from rich.table import Table
 from gblr_hw.cli.options import JsonOption, console, print_json
 from simulator.machine import Machine, preset_names
 
-machine_app = typer.Typer(help="List the machines that come with the toolkit, or show one as a file to start from.", no_args_is_help=True)
+machine_app = typer.Typer(
+    help="List the machines that come with the toolkit, or show one as a file to start from.", no_args_is_help=True
+)
 
 
 @machine_app.command("list")
@@ -37,7 +39,8 @@ def list_machines(as_json: JsonOption = False) -> None:
 
 @machine_app.command("show")
 def show_machine(
-    machine: Annotated[str, typer.Argument(help="A preset's name or a TOML file.", metavar="NAME|FILE")], as_json: JsonOption = False
+    machine: Annotated[str, typer.Argument(help="A preset's name or a TOML file.", metavar="NAME|FILE")],
+    as_json: JsonOption = False,
 ) -> None:
     """The whole description, as TOML that can be saved and changed (or as JSON)."""
     loaded = Machine.load(machine)

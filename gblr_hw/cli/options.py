@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from simulator.errors import InputError
 
 MachineOption = Annotated[
-    str, typer.Option("--machine", "-m", help="A preset (see `gblr-hw machine list`) or a TOML file.", metavar="NAME|FILE")
+    str,
+    typer.Option("--machine", "-m", help="A preset (see `gblr-hw machine list`) or a TOML file.", metavar="NAME|FILE"),
 ]
 GaussianOption = Annotated[
     bool | None,

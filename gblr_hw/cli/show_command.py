@@ -31,7 +31,9 @@ def show_command(
         _show_program(Program.load(file), listing, layer, as_json)
         return
     if listing or layer:
-        raise InputError(f"file '{file}'", "not a program", "--listing and --layer print programs", "Lower the checkpoint first.")
+        raise InputError(
+            f"file '{file}'", "not a program", "--listing and --layer print programs", "Lower the checkpoint first."
+        )
     _show_checkpoint(file, gaussian, block_map, as_json)
 
 
@@ -42,11 +44,25 @@ def _show_program(program: Program, listing: bool, layer: str | None, as_json: b
         print(print_schedule(program.layers[program.layer_index(layer)]), end="")
     elif as_json:
         rows = [
-            {"name": one.name, "form": one.form, "in_features": one.in_features, "out_features": one.out_features, "ranks": one.ranks,
-             "tiles": len(one.tiles), "multiplications": one.multiplications}
+            {
+                "name": one.name,
+                "form": one.form,
+                "in_features": one.in_features,
+                "out_features": one.out_features,
+                "ranks": one.ranks,
+                "tiles": len(one.tiles),
+                "multiplications": one.multiplications,
+            }
             for one in program.layers
-        ]  # fmt: skip
-        print_json({"machine": program.machine.name, "tokens": program.tokens, "layers": rows, "provenance": dict(program.provenance)})
+        ]
+        print_json(
+            {
+                "machine": program.machine.name,
+                "tokens": program.tokens,
+                "layers": rows,
+                "provenance": dict(program.provenance),
+            }
+        )
     else:
         print_program_table(program)
 
@@ -61,14 +77,26 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
     if block_map is not None:
         maps = {name: coverage(factors.writes, factors.reads) for name, factors in layers.items() if factors.ranks}
         if not maps:
-            raise InputError(f"checkpoint '{file}'", "no layer with blocks", "--map draws layers that have blocks", "Leave --map out.")
+            raise InputError(
+                f"checkpoint '{file}'",
+                "no layer with blocks",
+                "--map draws layers that have blocks",
+                "Leave --map out.",
+            )
         save_figure(draw_block_maps(maps), check_output(block_map))
     rows = [
-        {"name": name, "family": f.family, "in_features": f.in_features, "out_features": f.out_features, "ranks": f.ranks,
-         "ranks_alive": int((f.reads.any(axis=1) & f.writes.any(axis=1)).sum()), "multiplications": f.multiplications,
-         "multiplications_of_dense": f.multiplications / (f.in_features * f.out_features)}
+        {
+            "name": name,
+            "family": f.family,
+            "in_features": f.in_features,
+            "out_features": f.out_features,
+            "ranks": f.ranks,
+            "ranks_alive": int((f.reads.any(axis=1) & f.writes.any(axis=1)).sum()),
+            "multiplications": f.multiplications,
+            "multiplications_of_dense": f.multiplications / (f.in_features * f.out_features),
+        }
         for name, f in layers.items()
-    ]  # fmt: skip
+    ]
     if as_json:
         print_json({"checkpoint": str(file), "layers": rows})
         return
@@ -79,6 +107,12 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
         size = f"{row['out_features']} x {row['in_features']}"
         share = f"{row['multiplications_of_dense']:.1%}"
         table.add_row(
-            str(row["name"]), str(row["family"]), size, str(row["ranks"]), str(row["ranks_alive"]), f"{row['multiplications']:,}", share
+            str(row["name"]),
+            str(row["family"]),
+            size,
+            str(row["ranks"]),
+            str(row["ranks_alive"]),
+            f"{row['multiplications']:,}",
+            share,
         )
     console.print(table)

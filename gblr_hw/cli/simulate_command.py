@@ -19,16 +19,31 @@ def simulate_command(
     program: Annotated[Path, typer.Argument(help="A program that `gblr-hw lower` wrote.")],
     machine: Annotated[
         str | None,
-        typer.Option("--machine", "-m", help="Preset or TOML file [default: the machine it was lowered for].", metavar="NAME|FILE"),
+        typer.Option(
+            "--machine",
+            "-m",
+            help="Preset or TOML file [default: the machine it was lowered for].",
+            metavar="NAME|FILE",
+        ),
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write all figures as JSON.")] = None,
-    trace: Annotated[Path | None, typer.Option("--trace", help="Write a Chrome trace (.json or .json.gz) for Perfetto.")] = None,
-    timeline: Annotated[Path | None, typer.Option("--timeline", help="Draw the units' time line (PNG, SVG or PDF).")] = None,
-    bars: Annotated[Path | None, typer.Option("--bars", help="Draw every layer's cycles by cause (PNG, SVG or PDF).")] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write a Chrome trace (.json or .json.gz) for Perfetto.")
+    ] = None,
+    timeline: Annotated[
+        Path | None, typer.Option("--timeline", help="Draw the units' time line (PNG, SVG or PDF).")
+    ] = None,
+    bars: Annotated[
+        Path | None, typer.Option("--bars", help="Draw every layer's cycles by cause (PNG, SVG or PDF).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a program: cycles per layer and unit with their causes, bytes, energy by component, roofline."""
-    outputs = {kind: check_output(path) for kind, path in (("report", report), ("trace", trace), ("timeline", timeline), ("bars", bars)) if path}
+    outputs = {
+        kind: check_output(path)
+        for kind, path in (("report", report), ("trace", trace), ("timeline", timeline), ("bars", bars))
+        if path
+    }
     loaded = Program.load(program)
     result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
     write_outputs(result, outputs)

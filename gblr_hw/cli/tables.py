@@ -13,7 +13,9 @@ def print_program_table(program: Program) -> None:
     """One row a layer: what lowering chose, its tiles beside the bound."""
     machine = program.machine
     cells = machine.rows * machine.cols
-    table = Table(title=f"{len(program.layers)} layers for {machine.name} ({machine.rows} x {machine.cols}), {program.tokens} tokens")
+    table = Table(
+        title=f"{len(program.layers)} layers for {machine.name} ({machine.rows} x {machine.cols}), {program.tokens} tokens"
+    )
     for heading in ("layer", "out x in", "form", "ranks", "tiles", "tile bound", "dense tiles", "block (tokens)"):
         table.add_column(heading, justify="left" if heading in ("layer", "form") else "right")
     for layer in program.layers:
@@ -51,7 +53,15 @@ def _layer_table(report: Report) -> Table:
     table = Table(title=f"cycles on {report.machine} ({report.rows} x {report.cols})")
     shown = [cause for cause in CAUSES if any(layer.cycles_by_cause[cause] for layer in report.layers)]
     table.add_column("layer")
-    for heading in ("form", "cycles", "share", "tiles", "bound", *(cause.replace("_", " ") for cause in shown), "energy (uJ)"):
+    for heading in (
+        "form",
+        "cycles",
+        "share",
+        "tiles",
+        "bound",
+        *(cause.replace("_", " ") for cause in shown),
+        "energy (uJ)",
+    ):
         table.add_column(heading, justify="right")
     for layer in report.layers:
         table.add_row(
@@ -76,9 +86,13 @@ def _unit_table(report: Report) -> Table:
         stalls = ", ".join(f"{name.replace('_', ' ')} {cycles:,}" for name, cycles in unit.stall_cycles.items())
         busy = unit.busy_cycles / max(1, report.latency_cycles)
         table.add_row(
-            unit.name.replace("_", " "), f"{unit.instructions:,}", f"{unit.busy_cycles:,}", f"{busy:.1%}", stalls or "-",
+            unit.name.replace("_", " "),
+            f"{unit.instructions:,}",
+            f"{unit.busy_cycles:,}",
+            f"{busy:.1%}",
+            stalls or "-",
             f"{unit.idle_after_last_cycles:,}",
-        )  # fmt: skip
+        )
     return table
 
 

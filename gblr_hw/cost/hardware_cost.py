@@ -116,8 +116,8 @@ class HardwareCost:
         """A layer whose structure does not move: counted from its evaluated factors."""
         structure = Structure.of(factors, self.machine.rows, self.machine.cols)
         sides = Sides(
-            torch.as_tensor(structure.reads, dtype=torch.float32),
-            torch.as_tensor(structure.writes, dtype=torch.float32),
+            torch.tensor(structure.reads, dtype=torch.float32),
+            torch.tensor(structure.writes, dtype=torch.float32),
             torch.as_tensor(factors.reads.sum(1), dtype=torch.float32),
             torch.as_tensor(factors.writes.sum(1), dtype=torch.float32),
         )

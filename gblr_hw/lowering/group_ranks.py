@@ -17,8 +17,8 @@ from gblr_hw.lowering.plan import LayerPlan, RankTile
 from simulator.isa import Op
 
 _SWEEPS = 6
-# Pairs of ranks times chunks above which the quadratic searches are left out: about half a minute of them.
-_MOST_WORK = 4e9
+# Pairs of ranks times chunks above which the quadratic searches are left out: a few seconds of them.
+_MOST_WORK = 3e8
 
 
 def group_ranks(plan: LayerPlan) -> LayerPlan:

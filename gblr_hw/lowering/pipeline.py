@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,6 +47,7 @@ PASSES = (
 MAX_TOKENS = 1 << 20
 
 Dump = Callable[[str, str], None]  # (pass name, text)
+_LazyDump = Callable[[str, Callable[[], str]], None]  # the text is made only if somebody reads it
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,11 @@ def lower(
                 f"layers are {', '.join(list(known)[:8])}",
                 "Use the checkpoint's names.",
             )
-    emit_text: Dump = dump or (lambda name, text: None)
+
+    def dump_lazily(stage: str, make: Callable[[], str]) -> None:
+        if dump is not None:
+            dump(stage, make())
+
     schedules = []
     for done, (name, weights) in enumerate(checkpoint.items()):
         if progress is not None:
@@ -106,7 +112,7 @@ def lower(
             if calibration is None or name not in calibration
             else _calibration_rows(name, calibration[name], weights.in_features)
         )
-        schedules.append(lower_layer(name, weights, machine, tokens, rows, emit_text))
+        schedules.append(lower_layer(name, weights, machine, tokens, rows, dump_lazily))
     provenance = {
         "forms": ",".join(s.form for s in schedules),
         "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),
@@ -118,14 +124,14 @@ def lower(
 
 
 def lower_layer(
-    name: str, weights: LayerWeights, machine: Machine, tokens: int, calibration: np.ndarray | None, dump: Dump
+    name: str, weights: LayerWeights, machine: Machine, tokens: int, calibration: np.ndarray | None, dump: _LazyDump
 ) -> LayerSchedule:
     """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense."""
     plan = evaluate_masks(name, weights, machine, tokens)
-    dump("evaluate_masks", describe(plan))
+    dump("evaluate_masks", partial(describe, plan))
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan)
-    dump("drop_empty", describe(plan))
+    dump("drop_empty", partial(describe, plan))
     forms, refusals = [], []
     for candidate in candidate_forms(plan):
         try:
@@ -135,12 +141,13 @@ def lower_layer(
     if not forms:
         raise refusals[-1]
     best = min(forms, key=lambda form: (form.latency_cycles, form.dram_bytes))
-    dump("choose_form", "".join(_summary(form, form is best) for form in forms) + describe(_without_places(best.plan)))
+    summaries = "".join(_summary(form, form is best) for form in forms)
+    dump("choose_form", lambda: summaries + describe(_without_places(best.plan)))
     for stage in PASSES[3:7]:
-        dump(stage, describe(best.plan if stage == "order_tiles" else _until(best.plan, stage)))
-    dump("build_schedule", print_schedule(best.schedule))
+        dump(stage, partial(describe, best.plan if stage == "order_tiles" else _until(best.plan, stage)))
+    dump("build_schedule", partial(print_schedule, best.schedule))
     schedule = quantise_weights(best.schedule, best.plan.factors, machine, calibration)
-    dump("quantise_weights", _numbers(schedule))
+    dump("quantise_weights", partial(_numbers, schedule))
     return schedule
 
 

@@ -56,7 +56,8 @@ def weight_keys(machine: Machine, uses: np.ndarray, state: NetworkState) -> tupl
     has = freed >= 0
     user = np.where(has, state.load_user[np.maximum(freed, 0)], -1)
     earliest = np.where(has, state.load_step[np.maximum(freed, 0)] + 1, 0)
-    # An EXPAND tile waits for its weights only: behind the parameters in one queue, they vouch for the rank multipliers.
+    # An EXPAND tile waits for its weights only: behind the parameters in one queue, they vouch for the rank
+    # multipliers.
     return np.maximum(np.maximum(uses - prefetch_steps(machine), earliest), state.parameter_step), user
 
 
