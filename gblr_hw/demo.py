@@ -173,13 +173,14 @@ def check_outputs(measurements: Sequence[Measurement]) -> str:
     worst = max(measurements, key=lambda m: m.float_error)
     if not worst.float_error <= FLOAT_TOLERANCE:
         raise ArithmeticError(
-            f"{worst.network.name} on {worst.machine.name}: the machine's outputs differ from PyTorch by {worst.float_error:.2e} "
+            f"{worst.network.name} on {worst.machine.name}: outputs differ from PyTorch by {worst.float_error:.2e} "
             f"of the largest output, more than {FLOAT_TOLERANCE:.0e}"
         )
     layers = sum(len(m.program.layers) for m in measurements)
     drop = max(m.network.accuracy - m.int8_accuracy for m in measurements)
     return (
-        f"{layers} layers on {len({m.machine.name for m in measurements})} machines: float outputs within {worst.float_error:.1e} "
+        f"{layers} layers on {len({m.machine.name for m in measurements})} machines: "
+        f"float outputs within {worst.float_error:.1e} "
         f"of PyTorch; int8 accuracy falls by at most {100 * drop:.1f} points"
     )
 

@@ -1,4 +1,4 @@
-"""Run a PyTorch model with its matrix products computed by a program: every layer's output is what the machine gives."""
+"""Run a PyTorch model with its matrix products computed by a program: what the machine would answer."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ GaussianOption = Annotated[
     bool | None,
     typer.Option(
         "--gaussian/--no-gaussian",
-        help="Whether a checkpoint in the published layout was trained with the Gaussian term of the mask. The file does "
+        help="Whether a checkpoint in the published layout was trained with the mask's Gaussian term. The file does "
         "not say; our own format does.",
         show_default=False,
     ),

@@ -14,7 +14,8 @@ def print_program_table(program: Program) -> None:
     machine = program.machine
     cells = machine.rows * machine.cols
     table = Table(
-        title=f"{len(program.layers)} layers for {machine.name} ({machine.rows} x {machine.cols}), {program.tokens} tokens"
+        title=f"{len(program.layers)} layers for {machine.name} ({machine.rows} x {machine.cols}), "
+        f"{program.tokens} tokens"
     )
     for heading in ("layer", "out x in", "form", "ranks", "tiles", "tile bound", "dense tiles", "block (tokens)"):
         table.add_column(heading, justify="left" if heading in ("layer", "form") else "right")
@@ -42,7 +43,8 @@ def print_report(report: Report) -> None:
     low, high = report.energy_range_pj
     console.print(
         f"{report.latency_cycles:,} cycles = {report.latency_s * 1e6:,.2f} us at {report.clock_ghz:g} GHz; "
-        f"{report.energy_pj * 1e-6:,.2f} uJ ({low * 1e-6:,.2f} to {high * 1e-6:,.2f} over the sources of {report.energy_table}); "
+        f"{report.energy_pj * 1e-6:,.2f} uJ "
+        f"({low * 1e-6:,.2f} to {high * 1e-6:,.2f} over the sources of {report.energy_table}); "
         f"{report.dram_bytes:,} DRAM bytes; {report.utilisation:.1%} of the array's cells useful; "
         f"{report.roofline_fraction:.1%} of the {report.bound} roof ({report.roofline_cycles:,} cycles)",
         highlight=False,
