@@ -36,6 +36,13 @@ def layer_weights(module: nn.Module) -> LayerWeights | None:
     return None
 
 
+def joint_projection(module: nn.Module) -> DenseWeights | None:
+    """The joint query, key and value matrix of an nn.MultiheadAttention, which no submodule holds; None without one."""
+    if not isinstance(module, nn.MultiheadAttention) or module.in_proj_weight is None:
+        return None
+    return DenseWeights(module.in_proj_weight.detach().clone(), _copy(module.in_proj_bias))
+
+
 def _copy(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().clone()
 
@@ -64,9 +71,8 @@ def weights_of(model: nn.Module, *, exclude: str | Iterable[str] = ()) -> dict[s
         if weights is not None:
             found[name or "layer"] = weights
             closed.append(name)
-        elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-            matrix = module.in_proj_weight.detach().clone()
-            found[f"{name}.in_proj" if name else "in_proj"] = DenseWeights(matrix, _copy(module.in_proj_bias))
+        elif (joint := joint_projection(module)) is not None:
+            found[f"{name}.in_proj" if name else "in_proj"] = joint
     if not found:
         raise InputError(
             "model", type(model).__name__, "it must have at least one layer with a matrix", "Check the model."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gblr_hw.counts import published_multiplications
 from gblr_hw.linear import GBLRLinear, factored_is_cheaper
 from gblr_hw.published import layers_from_state
 from gblr_hw.weights import Arrangement, ConvWeights, check_positive
@@ -205,6 +206,10 @@ class GBLRConv2d(nn.Module):
             out_channels=self.out_channels,
             bias=None if self.bias is None else self.bias.detach().clone(),
         )
+
+    def flops(self) -> int:
+        """Multiplications per output position, as `GBLRLinear.flops`."""
+        return published_multiplications(self.weights())
 
     def extra_repr(self) -> str:
         return (

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gblr_hw.counts import published_multiplications
 from gblr_hw.mask import evaluation_mask, frequencies, gaudi_mask, snap
 from gblr_hw.published import DEFAULT_SIGMA, gblr_from_state
-from gblr_hw.weights import GBLRWeights, check_positive
+from gblr_hw.weights import GBLRWeights, check_positive, check_sigma
 from simulator.errors import InputError
 
 
@@ -64,8 +65,7 @@ class GBLRLinear(nn.Module):
             check_positive(name, size)
         blocks = max(1, min(in_features, out_features) // rank) if blocks is None else blocks
         check_positive("blocks", blocks)
-        if not sigma > 0:
-            raise InputError("sigma", str(sigma), "the Gaussian's standard deviation must be positive", "Use e.g. 100.")
+        check_sigma(sigma)
         if not 0 < init_width <= 1:
             raise InputError(
                 "init_width", str(init_width), "a width is a fraction of the channels, in (0, 1]", "Use 0.5."
@@ -214,6 +214,13 @@ class GBLRLinear(nn.Module):
             sigma=float(self.sigma),
             gaussian=self.gaussian,
         )
+
+    def flops(self) -> int:
+        """Multiplications per token in evaluation mode, as the authors' code counts them (whatever the current mode).
+
+        `gblr_hw.counts.multiplications` counts what the hardware runs.
+        """
+        return published_multiplications(self.weights())
 
     def extra_repr(self) -> str:
         return (

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gblr_hw.lattice import Structure
-from gblr_hw.projection import Importance
-from simulator.errors import InputError
+from gblr_hw.projection import Importance, InfeasibleBudgetError
 
 
 def project_low_rank(
@@ -42,7 +41,7 @@ def project_low_rank(
     while (total := sum(tiles(name, ranks) for name, ranks in kept.items())) > budget:
         name = min(kept, key=loss_per_tile)
         if not np.isfinite(loss_per_tile(name)):
-            raise InputError(
+            raise InfeasibleBudgetError(
                 "tile budget",
                 f"{budget:g}",
                 f"low rank needs a group of ranks in every layer, {total} tiles in all",

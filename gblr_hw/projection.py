@@ -17,6 +17,10 @@ FloatArray = npt.NDArray[np.float64]
 _SLACK = 1e-9
 
 
+class InfeasibleBudgetError(InputError):
+    """A budget below what is reachable without emptying a layer."""
+
+
 @dataclass(frozen=True, eq=False)
 class Importance:
     """What each part of a structure is worth, in any one unit (squared error, squared gradient times weight), never
@@ -77,7 +81,7 @@ def project_jointly(
     while total > budget + _SLACK * abs(budget):
         name = min(states, key=lambda key: states[key].cheapest_loss() / costs[key], default=None)
         if name is None or not np.isfinite(states[name].cheapest_loss()):
-            raise InputError(
+            raise InfeasibleBudgetError(
                 "tile budget",
                 f"{budget:g}",
                 f"no layer may be emptied, and the smallest reachable total is {total:g}",

@@ -13,7 +13,7 @@ position;
 
 Skipped: 1-dimensional weights (norms), weights of other dimensions, tensors with other last names (position embeddings,
 class tokens, running statistics), 2-dimensional weights whose name says that they are looked up and not multiplied
-(`LOOKUP_NAMES`), and integer weights.
+(`LOOKUP_NAMES`). Weights that are not real floating-point numbers are refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,14 @@ def strip_prefixes(state: Mapping[str, Tensor], *, nested: bool = False) -> dict
     return names
 
 
-def _as_float32(tensor: Tensor) -> Tensor:
+def _as_float32(name: str, tensor: Tensor) -> Tensor:
+    if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
+        raise InputError(
+            f"tensor '{name}'",
+            f"dtype {tensor.dtype}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}",
+            "weights are tensors of real floating-point numbers",
+            "Convert it to float32 first; integers of a quantised network need its scales.",
+        )
     return tensor.detach().float() if tensor.dtype != torch.float64 else tensor.detach()
 
 
@@ -71,9 +78,12 @@ def _sigma(mapping: Mapping[str, Tensor], gaussian: bool) -> float:
             )
         return DEFAULT_SIGMA
     sigma = torch.as_tensor(mapping["sigma"])
-    if sigma.numel() != 1:
+    if sigma.numel() != 1 or sigma.is_complex():
         raise InputError(
-            "tensor 'sigma'", f"shape {tuple(sigma.shape)}", "sigma is one number", "Check the layer's tensors."
+            "tensor 'sigma'",
+            f"{sigma.dtype} of shape {tuple(sigma.shape)}",
+            "sigma is one number",
+            "Check the layer's tensors.",
         )
     return float(sigma)
 
@@ -83,7 +93,8 @@ def _check_frequencies(mapping: Mapping[str, Tensor], name: str, channels: int) 
         return
     freq, expected = mapping[name], torch.arange(channels // 2 + 1)
     check_shape(name, freq, tuple(expected.shape), f"it holds the frequencies 0 .. n/2 of {channels} channels")
-    if not torch.equal(freq.detach().cpu().long(), expected):
+    # In the tensor's own type: half precision rounds the frequencies above 2048.
+    if not torch.equal(freq.detach().cpu(), expected.to(freq.dtype)):
         raise InputError(
             f"tensor '{name}'",
             "other values",
@@ -122,11 +133,11 @@ def gblr_from_state(mapping: Mapping[str, Tensor], gaussian: bool | None) -> GBL
             "Pass gaussian=True or gaussian=False, as in the training configuration (no_gaussian there).",
         )
     weights = GBLRWeights(
-        widths=_as_float32(mapping["widths"]),
-        locations=_as_float32(mapping["locations"]),
-        lr_weight1=_as_float32(mapping["lr_weight1"]),
-        lr_weight2=_as_float32(mapping["lr_weight2"]),
-        bias=_as_float32(mapping["bias"]) if mapping.get("bias") is not None else None,
+        widths=_as_float32("widths", mapping["widths"]),
+        locations=_as_float32("locations", mapping["locations"]),
+        lr_weight1=_as_float32("lr_weight1", mapping["lr_weight1"]),
+        lr_weight2=_as_float32("lr_weight2", mapping["lr_weight2"]),
+        bias=_as_float32("bias", mapping["bias"]) if mapping.get("bias") is not None else None,
         sigma=_sigma(mapping, gaussian),
         gaussian=gaussian,
     )
@@ -148,7 +159,7 @@ def _conv_from_parts(
                 "Pass kernels={layer name: (k1, k2)}.",
             )
         kernel = (side, side)
-    bias = None if bias is None else _as_float32(bias)
+    bias = None if bias is None else _as_float32("bias", bias)
     if kernel is None:
         # Without the kernel's shape it is still, exactly, a linear layer over im2col rows.
         whole = parts[0]
@@ -175,14 +186,14 @@ def _conv_from_parts(
 
 
 def _dense_from_state(name: str, weight: Tensor, bias: Tensor | None) -> DenseWeights | None:
-    if not weight.is_floating_point() or weight.dim() not in (2, 4):
+    if weight.dim() not in (2, 4):
         return None
     if weight.dim() == 2 and name.rsplit(".", 1)[-1] in LOOKUP_NAMES:
         return None
-    matrix = _as_float32(weight)
+    matrix = _as_float32("weight", weight)
     if weight.dim() == 4:
         matrix = matrix.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-    return DenseWeights(matrix, None if bias is None else _as_float32(bias))
+    return DenseWeights(matrix, None if bias is None else _as_float32("bias", bias))
 
 
 class _Reader:

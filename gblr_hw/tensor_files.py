@@ -146,7 +146,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     The bytes depend on the content alone if metadata has one key. Raises InputError if the folder does not exist or the
     file cannot be written.
     """
-    if path.is_dir() or not path.parent.is_dir():
+    if path.is_dir():
+        raise InputError(str(path), "a folder", "a checkpoint is one file", "Name a file inside it.")
+    if not path.parent.is_dir():
         raise InputError(str(path), "no such folder", "a file is written into an existing folder", "Create it first.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

@@ -6,6 +6,7 @@ been computed, rounded and thresholded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,6 +20,10 @@ Arrangement = Literal["positions", "unfolded"]
 LATTICE_FAMILIES = ("lattice", "low_rank", "block_low_rank", "block_sparse")
 # 16 GiB as float32: no real layer is larger, and what a damaged header declares easily is.
 MAX_MATRIX_ENTRIES = 2**32
+# An optimiser step may carry a width a little outside [0, 1], and locations are free to go round. A width of dozens is
+# one given in channels; a location so far out has lost the digits that say where the interval is.
+_WIDTH_RANGE = (-1.0, 2.0)
+_LOCATION_RANGE = (-64.0, 64.0)
 
 
 def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], rule: str) -> None:
@@ -38,19 +43,42 @@ def check_finite(name: str, tensor: Tensor) -> None:
         raise InputError(
             f"tensor '{name}'", f"dtype {tensor.dtype}", "weights are floating point", "Convert it to float32 first."
         )
+    # The hardware's numbers start from float32: what overflows there is infinite.
+    single = tensor.float()
     # One reduction first: building the full boolean mask of a large, healthy tensor would cost as much as reading it.
-    if tensor.numel() == 0 or bool(torch.isfinite(tensor.sum())):
+    if tensor.numel() == 0 or bool(torch.isfinite(single.sum())):
         return
-    bad = ~torch.isfinite(tensor)
+    bad = ~torch.isfinite(single)
     if not bool(bad.any()):
         return
     index = tuple(int(i) for i in bad.nonzero()[0])
     raise InputError(
         f"tensor '{name}'",
         f"{float(tensor[index])} at index {index} ({int(bad.sum())} such entries)",
-        "every weight must be a finite number",
+        "every weight must be a finite float32 number",
         "The network has probably diverged in training: use an earlier checkpoint.",
     )
+
+
+def check_range(name: str, tensor: Tensor, bounds: tuple[float, float], rule: str) -> None:
+    """Raise InputError naming the first entry of `tensor` outside `bounds`; `rule` says what its numbers mean."""
+    outside = (tensor < bounds[0]) | (tensor > bounds[1])
+    if bool(outside.any()):
+        index = tuple(int(i) for i in outside.nonzero()[0])
+        raise InputError(
+            f"tensor '{name}'",
+            f"{float(tensor[index]):g} at index {index}",
+            f"{rule} and must lie in [{bounds[0]:g}, {bounds[1]:g}]",
+            "Divide by the number of channels if it is given in channels.",
+        )
+
+
+def check_sigma(sigma: float) -> None:
+    """Raise InputError unless the Gaussian's standard deviation is positive and finite."""
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise InputError(
+            "sigma", str(sigma), "the Gaussian's standard deviation must be positive and finite", "Use e.g. 100."
+        )
 
 
 def check_positive(name: str, value: int) -> None:
@@ -120,7 +148,9 @@ class GBLRWeights:
 
     widths (2, K) and locations (2, K), normalised to [0, 1], with index 0 = inputs and 1 = outputs; lr_weight1 (K, r,
     n); lr_weight2 (K, m, r); bias (m,) or None. sigma and gaussian: the Gaussian term of the mask and whether it is
-    used. Raises InputError on bad shapes, NaN or infinite values, or sigma <= 0.
+    used. Evaluation empties widths below zero and follows the mask's formula above one (the interval then overlaps
+    itself); locations are cyclic. Raises InputError on bad shapes, NaN or infinite values, widths outside [-1, 2] or
+    locations outside [-64, 64] (given in channels, or damaged), or a sigma that is not positive and finite.
     """
 
     widths: Tensor
@@ -148,10 +178,9 @@ class GBLRWeights:
         for name in ("widths", "locations", "lr_weight1", "lr_weight2"):
             check_finite(name, getattr(self, name))
         _check_bias(self.bias, self.out_features)
-        if not self.sigma > 0:
-            raise InputError(
-                "sigma", str(self.sigma), "the Gaussian's standard deviation must be positive", "Use e.g. 100."
-            )
+        check_range("widths", self.widths, _WIDTH_RANGE, "a width is a fraction of the channels")
+        check_range("locations", self.locations, _LOCATION_RANGE, "a location is a fraction of the channels")
+        check_sigma(self.sigma)
 
     @property
     def in_features(self) -> int:

@@ -98,7 +98,7 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
     Raises InputError naming the line that does not parse.
     """
     reader = _Reader(text)
-    head = reader.take(lambda line: _read_pairs(line, "program "))
+    tokens = reader.take(lambda line: int(_read_pairs(line, "program ")["tokens"]))
     machine = reader.take(lambda line: Machine.from_dict(json.loads(_after_word(line, "machine ")), "listing"))
     provenance = reader.take(lambda line: json.loads(_after_word(line, "provenance ")))
     layers: list[LayerSchedule] = []
@@ -114,7 +114,7 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
     instructions = Instructions(op=np.array([row[0] for row in rows], dtype=np.int64), after=after, **columns)
     return Program(
         machine=machine,
-        tokens=int(head["tokens"]),
+        tokens=tokens,
         layers=tuple(layers),
         instructions=instructions,
         provenance=provenance,
@@ -157,11 +157,12 @@ def _read_pairs(line: str, word: str) -> dict[str, str]:
 
 
 def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
-    def header(line: str) -> tuple[str, dict[str, str]]:
+    def header(line: str) -> tuple[str, str, dict[str, int]]:
         name, end = json.JSONDecoder().raw_decode(_after_word(line, "layer "))
-        return name, _read_pairs(line[len("layer ") + end :].strip(), "")
+        pairs = _read_pairs(line[len("layer ") + end :].strip(), "")
+        return name, pairs["form"], {key: int(pairs[key]) for key in _LAYER_KEYS if key != "form"}
 
-    name, pairs = reader.take(header)
+    name, form, sizes = reader.take(header)
     places: list[tuple[int, int]] = []
     if reader.peek().startswith("  banks "):
         places = reader.take(lambda line: [_two(part, ".") for part in _after_word(line, "  banks ").split()])
@@ -180,12 +181,11 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         lo=_column(x[2] for x in lanes),
         hi=_column(x[3] for x in lanes),
     )
-    sizes = {key: int(pairs[key]) for key in _LAYER_KEYS if key != "form"}
     if payload is None:
         payload = _zero_payload(int(table.weight_ptr[-1]), sizes["out_features"], sizes["ranks"])
     return LayerSchedule(
         name=name,
-        form=pairs["form"],
+        form=form,
         tiles=table,
         rank_bank=_column(p[0] for p in places),
         rank_slot=_column(p[1] for p in places),

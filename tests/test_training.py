@@ -18,7 +18,8 @@ from gblr_hw.training.data import TEST_IMAGES, digits
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.latency import TileLatency
 from gblr_hw.training.loop import LoopSettings, LoopState, QuietHook, accuracy, train
-from gblr_hw.training.networks import Family, Hardware, Recipe, train_network
+from gblr_hw.training.hardware import Hardware
+from gblr_hw.training.networks import Family, Recipe, train_network
 from gblr_hw.training.penalties import HardwarePenalty, WidthPenalty
 from gblr_hw.training.project_training import ProjectionSchedule, lattice_layers
 from gblr_hw.training.swap import lattice_from_linear
@@ -36,7 +37,7 @@ def covered_channels(model: nn.Module) -> Tensor:
     return torch.stack([(layer.widths[0] * layer.widths[1]).sum() for layer in layers]).sum()
 
 
-HARDWARE = Hardware(4, 4, LATENCY.tile_cycles, LATENCY, covered_channels)
+HARDWARE = Hardware(4, 4, LATENCY.tile_cycles, LATENCY, cost=covered_channels)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ def test_results_travel_between_processes(small: tuple[Dataset, Dataset], start:
         ({"family": "sparse"}, 1.0, "it must be one of dense, width"),
         ({"family": "lattice", "epochs": 0}, 1.0, "at least 1"),
         ({"family": "lattice"}, None, "every family but dense needs a latency"),
-        ({"family": "lattice", "epochs": 1}, 10.0, "smallest reachable total"),
+        ({"family": "lattice", "epochs": 1}, 10.0, "no fewer would leave all layers alive"),
         ({"family": "width", "epochs": 1}, 10.0, "with everything shrunk away"),
         ({"family": "lattice", "layers": "nothing"}, 500.0, "must match a linear layer"),
     ],

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
+from analysis.table import Column, count, format_table
 from gblr_hw.cli.options import JsonOption, MachineOption, check_output, console, print_json, progress_bar
 from simulator.errors import InputError
 from simulator.machine import Machine
@@ -60,16 +60,12 @@ def convert_command(
     if as_json:
         print_json({"checkpoint": str(output), "machine": loaded_machine.name, "layers": rows})
         return
-    table = Table(title=f"{len(rows)} layers at {tiles:g} of the dense tiles on {loaded_machine.name}")
-    for heading in ("layer", "tiles", "dense tiles", "ranks", "relative error"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for row in rows:
-        table.add_row(
-            str(row["name"]),
-            str(row["tiles"]),
-            str(row["dense_tiles"]),
-            str(row["ranks"]),
-            f"{row['relative_error']:.4f}",
-        )
-    console.print(table)
+    columns = (
+        Column("layer", "name", align="left"),
+        Column("tiles", "tiles", count),
+        Column("dense tiles", "dense_tiles", count),
+        Column("ranks", "ranks", count),
+        Column("relative error", "relative_error", lambda value: f"{value:.4f}"),
+    )
+    print(format_table(columns, rows), end="")
     console.print(f"written to {output}", highlight=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from gblr_hw.cli.options import JsonOption, console, print_json
+from gblr_hw.cli.options import JsonOption, print_json
+from gblr_hw.cli.tables import print_machine_table
 from simulator.machine import Machine, preset_names
 
 machine_app = typer.Typer(
@@ -22,19 +22,7 @@ def list_machines(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([machine.to_dict() for machine in machines])
         return
-    table = Table("machine", "array", "clock (GHz)", "peak (TOPS)", "DRAM (GB/s)", "scatter", "description")
-    for machine in machines:
-        tops = 2e-3 * machine.rows * machine.cols * machine.clock_ghz
-        table.add_row(
-            machine.name,
-            f"{machine.rows} x {machine.cols}",
-            f"{machine.clock_ghz:g}",
-            f"{tops:.2f}",
-            f"{machine.dram_gb_per_s:g}",
-            "yes" if machine.scatter else "no",
-            machine.description,
-        )
-    console.print(table)
+    print_machine_table(machines)
 
 
 @machine_app.command("show")

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from gblr_hw.cli.options import GaussianOption, JsonOption, check_output, console, print_json
-from gblr_hw.cli.tables import print_program_table
+from gblr_hw.cli.options import GaussianOption, JsonOption, check_output, print_json
+from gblr_hw.cli.tables import print_checkpoint_table, print_program_table
 from simulator.errors import InputError
 from simulator.listing import print_schedule
 from simulator.program import Program
@@ -100,19 +99,4 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
     if as_json:
         print_json({"checkpoint": str(file), "layers": rows})
         return
-    table = Table(title=str(file))
-    for heading in ("layer", "family", "out x in", "ranks", "alive", "multiplications", "of dense"):
-        table.add_column(heading, justify="left" if heading in ("layer", "family") else "right")
-    for row in rows:
-        size = f"{row['out_features']} x {row['in_features']}"
-        share = f"{row['multiplications_of_dense']:.1%}"
-        table.add_row(
-            str(row["name"]),
-            str(row["family"]),
-            size,
-            str(row["ranks"]),
-            str(row["ranks_alive"]),
-            f"{row['multiplications']:,}",
-            share,
-        )
-    console.print(table)
+    print_checkpoint_table(rows)

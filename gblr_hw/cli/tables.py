@@ -1,108 +1,163 @@
-"""Reports and programs as tables on the terminal."""
+"""Reports, programs, checkpoints and machines as tables; lines are never wrapped, so that they can be piped."""
 
 from __future__ import annotations
 
-from rich.table import Table
+from collections.abc import Iterable, Mapping, Sequence
 
-from gblr_hw.cli.options import console
+from analysis.table import Column, count, format_table, percent
+from simulator.machine import Machine
 from simulator.program import Program
-from simulator.report import CAUSES, Report
+from simulator.report import CAUSES, LayerReport, Report
 
 
 def print_program_table(program: Program) -> None:
     """One row a layer: what lowering chose, its tiles beside the bound."""
     machine = program.machine
     cells = machine.rows * machine.cols
-    table = Table(
-        title=f"{len(program.layers)} layers for {machine.name} ({machine.rows} x {machine.cols}), "
-        f"{program.tokens} tokens"
+    rows = [
+        {
+            "layer": layer.name,
+            "size": f"{layer.out_features} x {layer.in_features}",
+            "form": layer.form,
+            "ranks": layer.ranks,
+            "tiles": len(layer.tiles),
+            "bound": f"{layer.multiplications / cells:.1f}",
+            "dense": -(-layer.in_features // machine.rows) * -(-layer.out_features // machine.cols),
+            "block": layer.block_tokens,
+        }
+        for layer in program.layers
+    ]
+    columns = (
+        Column("layer", "layer", align="left"),
+        Column("out x in", "size"),
+        Column("form", "form", align="left"),
+        Column("ranks", "ranks", count),
+        Column("tiles", "tiles", count),
+        Column("tile bound", "bound"),
+        Column("dense tiles", "dense", count),
+        Column("tokens a block", "block", count),
     )
-    for heading in ("layer", "out x in", "form", "ranks", "tiles", "tile bound", "dense tiles", "block (tokens)"):
-        table.add_column(heading, justify="left" if heading in ("layer", "form") else "right")
-    for layer in program.layers:
-        dense = -(-layer.in_features // machine.rows) * -(-layer.out_features // machine.cols)
-        table.add_row(
-            layer.name,
-            f"{layer.out_features} x {layer.in_features}",
-            layer.form,
-            str(layer.ranks),
-            str(len(layer.tiles)),
-            f"{layer.multiplications / cells:.1f}",
-            str(dense),
-            str(layer.block_tokens),
-        )
-    console.print(table)
-    console.print(f"{len(program.instructions):,} instructions, {program.tile_count:,} weight tiles", highlight=False)
+    print(format_table(columns, rows), end="")
+    print(
+        f"{len(program.instructions):,} instructions, {program.tile_count:,} weight tiles for {machine.name} "
+        f"({machine.rows} x {machine.cols}), {program.tokens} tokens"
+    )
 
 
 def print_report(report: Report) -> None:
-    """Layers sorted as they run, then units, then energy, then the totals."""
-    console.print(_layer_table(report))
-    console.print(_unit_table(report))
-    console.print(_energy_table(report))
+    """Layers in the order they run, units, energy, then the totals."""
+    print(_layer_table(report))
+    print(_unit_table(report))
+    print(_energy_table(report))
     low, high = report.energy_range_pj
-    console.print(
-        f"{report.latency_cycles:,} cycles = {report.latency_s * 1e6:,.2f} us at {report.clock_ghz:g} GHz; "
-        f"{report.energy_pj * 1e-6:,.2f} uJ "
-        f"({low * 1e-6:,.2f} to {high * 1e-6:,.2f} over the sources of {report.energy_table}); "
-        f"{report.dram_bytes:,} DRAM bytes; {report.utilisation:.1%} of the array's cells useful; "
-        f"{report.roofline_fraction:.1%} of the {report.bound} roof ({report.roofline_cycles:,} cycles)",
-        highlight=False,
+    print(
+        f"{report.latency_cycles:,} cycles = {report.latency_s * 1e6:,.2f} us on {report.machine} at "
+        f"{report.clock_ghz:g} GHz; {report.roofline_fraction:.1%} of the {report.bound} roof "
+        f"({report.roofline_cycles:,} cycles); {report.utilisation:.1%} of the array's cell-cycles useful\n"
+        f"{report.energy_pj * 1e-6:,.2f} uJ ({low * 1e-6:,.2f} to {high * 1e-6:,.2f} over the sources of table "
+        f"{report.energy_table}, {report.energy_table_sha256[:12]}); {report.dram_bytes:,} DRAM bytes"
     )
 
 
-def _layer_table(report: Report) -> Table:
-    table = Table(title=f"cycles on {report.machine} ({report.rows} x {report.cols})")
-    shown = [cause for cause in CAUSES if any(layer.cycles_by_cause[cause] for layer in report.layers)]
-    table.add_column("layer")
-    for heading in (
-        "form",
-        "cycles",
-        "share",
-        "tiles",
-        "bound",
-        *(cause.replace("_", " ") for cause in shown),
-        "energy (uJ)",
-    ):
-        table.add_column(heading, justify="right")
-    for layer in report.layers:
-        table.add_row(
-            layer.name,
-            layer.form,
-            f"{layer.latency_cycles:,}",
-            f"{layer.latency_cycles / max(1, report.latency_cycles):.1%}",
-            str(layer.tiles),
-            f"{layer.tile_bound:.1f}",
-            *(f"{layer.cycles_by_cause[cause]:,}" for cause in shown),
-            f"{layer.energy_pj * 1e-6:,.3f}",
-        )
-    return table
+def print_checkpoint_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """One row a layer: family, size, ranks, multiplications."""
+    columns = (
+        Column("layer", "name", align="left"),
+        Column("family", "family", align="left"),
+        Column("out x in", "size"),
+        Column("ranks", "ranks", count),
+        Column("alive", "ranks_alive", count),
+        Column("multiplications", "multiplications", count),
+        Column("of dense", "multiplications_of_dense", percent),
+    )
+    sized = [{**row, "size": f"{row['out_features']} x {row['in_features']}"} for row in rows]
+    print(format_table(columns, sized), end="")
 
 
-def _unit_table(report: Report) -> Table:
-    table = Table(title="units (cycles)")
-    table.add_column("unit")
-    for heading in ("instructions", "busy", "busy share", "stalled by", "idle at the end"):
-        table.add_column(heading, justify="left" if heading == "stalled by" else "right")
-    for unit in report.units:
-        stalls = ", ".join(f"{name.replace('_', ' ')} {cycles:,}" for name, cycles in unit.stall_cycles.items())
-        busy = unit.busy_cycles / max(1, report.latency_cycles)
-        table.add_row(
-            unit.name.replace("_", " "),
-            f"{unit.instructions:,}",
-            f"{unit.busy_cycles:,}",
-            f"{busy:.1%}",
-            stalls or "-",
-            f"{unit.idle_after_last_cycles:,}",
-        )
-    return table
+def print_machine_table(machines: Iterable[Machine]) -> None:
+    """One row a machine."""
+    rows = [
+        {
+            "name": machine.name,
+            "array": f"{machine.rows} x {machine.cols}",
+            "clock": f"{machine.clock_ghz:g}",
+            "peak": f"{2e-3 * machine.rows * machine.cols * machine.clock_ghz:.2f}",
+            "dram": f"{machine.dram_gb_per_s:g}",
+            "scatter": "yes" if machine.scatter else "no",
+            "description": machine.description,
+        }
+        for machine in machines
+    ]
+    columns = (
+        Column("machine", "name", align="left"),
+        Column("array", "array"),
+        Column("GHz", "clock"),
+        Column("peak TOPS", "peak"),
+        Column("DRAM GB/s", "dram"),
+        Column("scatter", "scatter"),
+        Column("description", "description", align="left"),
+    )
+    print(format_table(columns, rows), end="")
 
 
-def _energy_table(report: Report) -> Table:
-    table = Table(title=f"energy by component ({report.energy_table}, table {report.energy_table_sha256[:12]})")
-    table.add_column("component")
-    table.add_column("uJ", justify="right")
-    table.add_column("share", justify="right")
-    for name, value in sorted(report.energy_by_component.items(), key=lambda item: -item[1]):
-        table.add_row(name.replace("_", " "), f"{value * 1e-6:,.3f}", f"{value / report.energy_pj:.1%}")
-    return table
+def _layer_table(report: Report) -> str:
+    columns = (
+        Column("layer", "name", align="left"),
+        Column("form", "form", align="left"),
+        Column("cycles", "latency_cycles", count),
+        Column("share", "share", percent),
+        Column("tiles", "tiles", count),
+        Column("bound", "bound"),
+        Column("uJ", "energy"),
+        Column("cycles by cause", "causes", align="left"),
+    )
+    rows = [
+        {
+            **vars(layer),
+            "share": layer.latency_cycles / max(1, report.latency_cycles),
+            "bound": f"{layer.tile_bound:.1f}",
+            "energy": f"{layer.energy_pj * 1e-6:,.3f}",
+            "causes": _causes(layer),
+        }
+        for layer in report.layers
+    ]
+    return format_table(columns, rows)
+
+
+def _causes(layer: LayerReport) -> str:
+    parts = [(layer.cycles_by_cause[cause], cause.replace("_", " ")) for cause in CAUSES]
+    return ", ".join(f"{name} {cycles:,}" for cycles, name in parts if cycles)
+
+
+def _unit_table(report: Report) -> str:
+    columns = (
+        Column("unit", "unit", align="left"),
+        Column("instructions", "instructions", count),
+        Column("busy cycles", "busy_cycles", count),
+        Column("busy", "share", percent),
+        Column("idle at the end", "idle_after_last_cycles", count),
+        Column("stalled by", "stalls", align="left"),
+    )
+    rows = [
+        {
+            **vars(unit),
+            "unit": unit.name.replace("_", " "),
+            "share": unit.busy_cycles / max(1, report.latency_cycles),
+            "stalls": ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in unit.stall_cycles.items()) or "-",
+        }
+        for unit in report.units
+    ]
+    return format_table(columns, rows)
+
+
+def _energy_table(report: Report) -> str:
+    columns = (Column("component", "name", align="left"), Column("uJ", "value"), Column("share", "share", percent))
+    rows = [
+        {
+            "name": name.replace("_", " "),
+            "value": f"{value * 1e-6:,.3f}",
+            "share": value / report.energy_pj if report.energy_pj else 0.0,
+        }
+        for name, value in sorted(report.energy_by_component.items(), key=lambda item: -item[1])
+    ]
+    return format_table(columns, rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.collect import layer_weights
+from gblr_hw.collect import joint_projection, layer_weights
 from gblr_hw.conv import GBLRConv2d
 from gblr_hw.cost.closed_form import LayerCost, MachineCost
 from gblr_hw.cost.counts import LayerCounts, Part, Sides, count_grouped, count_scattered, exact_sides, smooth_sides
@@ -67,6 +67,11 @@ class HardwareCost:
                 smooth.append(pair[1])
                 names.append(name or "layer")
                 skipped = (*skipped, f"{name}.") if name else ("",)
+            elif (joint := joint_projection(module)) is not None:
+                fixed = self._fixed(evaluate(joint))
+                hard.append(fixed)
+                smooth.append(fixed)
+                names.append(f"{name}.in_proj" if name else "in_proj")
         if not hard:
             raise InputError(
                 "model", type(model).__name__, "it must have at least one layer with a matrix", "Check the model."

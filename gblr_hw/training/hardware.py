@@ -17,10 +17,11 @@ from simulator import Machine, simulate
 class Hardware:
     """A machine as training sees it. All fields must be picklable for process pools: no lambdas.
 
-    rows, cols: P and Q of the array. tile_cycles: cycles that one tile costs at this number of tokens. measure: model ->
-    exact latency in cycles of the model as it would be evaluated; targets are met in this measure. estimate: the same,
-    quicker and not exact, for steering while training (measure itself if None). cost: model -> differentiable latency
-    (torch scalar), needed by the hardware family only.
+    rows, cols: P and Q of the array.
+    tile_cycles: cycles that one tile costs at this number of tokens.
+    measure: model -> exact latency in cycles of the model as it would be evaluated; targets are met in this measure.
+    estimate: the same, quicker and not exact, for steering while training (measure itself if None).
+    cost: model -> differentiable latency (torch scalar), needed by the hardware family only.
     """
 
     rows: int

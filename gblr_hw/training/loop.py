@@ -21,7 +21,8 @@ Progress = Callable[["EpochRecord"], None]
 class LoopSettings:
     """Epochs, examples per step, AdamW's peak learning rate (linear warm-up, cosine to zero), decay and the seed.
 
-    geometry_rate: widths and locations learn at this multiple of the learning rate.
+    geometry_rate: widths and locations learn at this multiple of the learning rate. device: where the model and the
+    batches go. bfloat16: run the model under autocast.
     """
 
     epochs: int
@@ -31,6 +32,8 @@ class LoopSettings:
     warmup: float = 0.1
     geometry_rate: float = 1.0
     seed: int = 0
+    device: str = "cpu"
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ def train(
     the loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set.
     `on_state` receives after every epoch what `resume` takes.
     """
+    model.to(settings.device)
     optimiser = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
     if resume is not None:
         _restore(model, optimiser, hooks, resume)
@@ -155,11 +159,11 @@ def train(
 @torch.no_grad()
 def accuracy(model: nn.Module, dataset: Dataset[Example], batch_size: int = 256) -> float:
     """Fraction of `dataset` classified rightly, in evaluation mode."""
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     model.eval()
     right = total = 0
     for images, labels in DataLoader(dataset, batch_size):
-        right += int((model(images).argmax(dim=1) == labels).sum())
+        right += int((model(images.to(device)).argmax(dim=1) == labels.to(device)).sum())
         total += len(labels)
     model.train(training)
     return right / max(total, 1)
@@ -183,7 +187,9 @@ def _epoch(
         rate = settings.learning_rate * _rate(done, settings.warmup)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
-        fit = functional.cross_entropy(model(images), labels)
+        with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.bfloat16):
+            outputs = model(images.to(settings.device))
+        fit = functional.cross_entropy(outputs.float(), labels.to(settings.device))
         terms = [term for hook in hooks if (term := hook.loss(model, done)) is not None]
         loss = torch.stack([fit, *terms]).sum()
         losses.append(float(fit.detach()))

@@ -71,7 +71,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained model in evaluation mode on the CPU, with its test accuracy, the epochs of all phases and its latency."""
+    """A trained model (evaluation mode, on the CPU), its test accuracy, the epochs of all phases, its exact latency."""
 
     recipe: Recipe
     model: nn.Module

@@ -15,48 +15,29 @@ from gblr_hw.training.target import TargetController
 Measure = Callable[[nn.Module], float]
 Cost = Callable[[nn.Module], Tensor]
 
-# Updates in a row at the end of the path, so that an optimiser step that widens a block is answered at once.
-_LAST_UPDATES = 25
-
-# A width change that no block survives.
+# A width change that no block survives, and how often the change that just meets the target is halved in on.
 _WHOLE_CIRCLE = 2.0
+_HALVINGS = 6
 
 
 class _SteeredPenalty(QuietHook):
-    """What both penalties share: measure, ask the controller, move the geometry, every few steps.
+    """What both penalties share: estimate the latency, ask the controller, move the geometry, every few steps."""
 
-    From the end of the controller's path on, every step is answered until the target holds again.
-    """
-
-    def __init__(self, controller: TargetController, measure: Measure, *, every: int = 4) -> None:
-        self.controller, self.measure, self.every = controller, measure, every
+    def __init__(self, controller: TargetController, estimate: Measure, *, every: int = 4) -> None:
+        self.controller, self.estimate, self.every = controller, estimate, every
         self.steps = 0
         self.latency_cycles = 0.0
 
     def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
         self.steps += 1
         _clamp(model)
-        if self.steps % self.every and progress < self.controller.end:
+        if self.steps % self.every:
             return
-        self.latency_cycles = self.measure(model)
+        self.latency_cycles = self.estimate(model)
         strength = self.controller.update(self.latency_cycles, progress)
-        tries = 1 if progress < self.controller.end else _LAST_UPDATES
-        while strength > 0.0 and tries > 0:
+        if strength > 0.0:
             self.shrink(model, strength)
             _clamp(model)
-            tries -= 1
-            if tries:
-                self.latency_cycles = self.measure(model)
-                strength = strength if self.latency_cycles > self.controller.path_cycles(progress) else 0.0
-
-    def finish(self, model: nn.Module) -> None:
-        """Shrink, ever harder, until the target holds; give up where shrinking no longer helps."""
-        strength = self.controller.strength
-        while (latency := self.measure(model)) > self.controller.target_cycles and strength < _WHOLE_CIRCLE:
-            self.shrink(model, strength)
-            _clamp(model)
-            strength *= 1.5
-        self.latency_cycles = latency
 
     def shrink(self, model: nn.Module, strength: float) -> None:
         """Move widths (and locations) by `strength` on average, in normalised width."""
@@ -75,12 +56,66 @@ class _SteeredPenalty(QuietHook):
 class WidthPenalty(_SteeredPenalty):
     """The authors' proximal step: every width is soft-thresholded by the same amount (Lee & Kim, ICLR 2024, section 4).
 
+    At the end of the controller's path one last step, found by bisection, brings the latency under the target; from
+    there on the geometry is held and only the factors are trained.
+
     Parameters
     ----------
     controller: finds the threshold; the authors tune it by hand.
-    measure: latency of the model as it would be evaluated, in cycles.
-    every: optimiser steps between measurements.
+    measure: exact latency of the model as it would be evaluated, in cycles; the target holds in this measure.
+    estimate: the same, quicker, for the way there (measure itself if None).
+    every: optimiser steps between estimates.
     """
+
+    def __init__(
+        self, controller: TargetController, measure: Measure, estimate: Measure | None = None, *, every: int = 4
+    ) -> None:
+        super().__init__(controller, estimate or measure, every=every)
+        self.measure = measure
+        self.held = False
+
+    def before_step(self, model: nn.Module, progress: float) -> None:
+        if self.held:
+            for layer in gblr_layers(model):
+                layer.widths.grad = layer.locations.grad = None
+
+    def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
+        if progress < self.controller.end:
+            super().after_step(model, progress, learning_rate)
+        else:
+            self.finish(model)
+
+    def finish(self, model: nn.Module) -> None:
+        """Meet the target with the least threshold that does, and hold the geometry; nothing where that is done."""
+        if self.held:
+            return
+        self.held = True
+        _clamp(model)
+        widths = [layer.widths.detach().clone() for layer in gblr_layers(model)]
+
+        def latency(strength: float) -> float:
+            with torch.no_grad():
+                for layer, before in zip(gblr_layers(model), widths, strict=True):
+                    layer.widths.copy_(before)
+            self.shrink(model, strength)
+            return self.measure(model)
+
+        low, high = 0.0, self.controller.strength
+        if (reached := latency(0.0)) > self.controller.target_cycles:
+            while (reached := latency(high)) > self.controller.target_cycles and high < _WHOLE_CIRCLE:
+                low, high = high, 2 * high
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                low, high = (middle, high) if latency(middle) > self.controller.target_cycles else (low, middle)
+            reached = latency(high)
+        self.latency_cycles = reached
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "held": self.held}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.held = state["held"]
 
     @torch.no_grad()
     def shrink(self, model: nn.Module, strength: float) -> None:
@@ -92,20 +127,19 @@ class HardwarePenalty(_SteeredPenalty):
     """Descent on the differentiable latency itself, decoupled from the loss as AdamW's weight decay is.
 
     Widths and locations move along the gradient of ``cost(model)``, scaled so that widths move by the controller's
-    strength on
-    average: a block gives up the edges that save most cycles, wherever in the network they are, and edges that save
-        none stay.
+    strength on average: a block gives up the edges that save most cycles, wherever in the network they are, and edges
+    that save none stay. A projection has to follow: what a gradient reaches is near the target, not below it.
 
     Parameters
     ----------
     controller: finds the strength.
     cost: model -> latency as a torch scalar with gradients to widths and locations.
-    measure: latency of the model as it would be evaluated, in cycles.
-    every: optimiser steps between measurements.
+    estimate: latency of the model as it would be evaluated, in cycles.
+    every: optimiser steps between estimates.
     """
 
-    def __init__(self, controller: TargetController, cost: Cost, measure: Measure, *, every: int = 4) -> None:
-        super().__init__(controller, measure, every=every)
+    def __init__(self, controller: TargetController, cost: Cost, estimate: Measure, *, every: int = 4) -> None:
+        super().__init__(controller, estimate, every=every)
         self.cost = cost
 
     def shrink(self, model: nn.Module, strength: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from gblr_hw.lattice_linear import LatticeLinear
 from gblr_hw.project_low_rank import project_low_rank
-from gblr_hw.projection import Importance, project_jointly
+from gblr_hw.projection import Importance, InfeasibleBudgetError, project_jointly
 from gblr_hw.training.loop import QuietHook
+from simulator.errors import InputError
 
 Measure = Callable[[nn.Module], float]
 
@@ -23,7 +25,9 @@ class ProjectionSchedule(QuietHook):
     Parameters
     ----------
     target_cycles: latency that the whole model must reach.
-    measure: latency of the model as it stands, in cycles (a simulator, or the tile count times cycles per tile).
+    measure: exact latency of the model as it stands, in cycles; the last projection meets the target in this measure,
+        with less than a tile to spare where tiles go one by one.
+    estimate: the same, quicker, for the projections on the way (measure itself if None).
     tile_cycles: cycles that one tile costs; turns cycles into tiles.
     rows, cols: P and Q of the array.
     start, end: part of the run over which the latency falls, geometrically, in `steps` projections; after `end` the
@@ -32,7 +36,8 @@ class ProjectionSchedule(QuietHook):
 
     Importance is first order: (gradient times weight) squared, summed over the entries of a rank in a chunk (or of a
     dense tile), and over the training steps since the last projection (design brief, section 4). Layers whose family is
-    "low_rank" lose whole ranks. Raises InputError from the projection when the target cannot be reached.
+    "low_rank" lose whole ranks; a model is all of that family or none of it. Raises InputError when the target
+    cannot be reached.
     """
 
     def __init__(
@@ -43,12 +48,14 @@ class ProjectionSchedule(QuietHook):
         rows: int,
         cols: int,
         *,
+        estimate: Measure | None = None,
         start: float = 0.05,
         end: float = 0.6,
         steps: int = 10,
         intervals_only: bool = False,
     ) -> None:
         self.target_cycles, self.measure, self.tile_cycles = target_cycles, measure, tile_cycles
+        self.estimate = estimate or measure
         self.rows, self.cols, self.intervals_only = rows, cols, intervals_only
         self.start, self.end, self.steps = start, end, steps
         self.done = 0
@@ -65,17 +72,20 @@ class ProjectionSchedule(QuietHook):
         if self.done >= self.steps or passed * self.steps < self.done:
             return
         if self.start_cycles is None:
-            self.start_cycles = self.measure(model)
+            self.start_cycles = self.estimate(model)
         # A short run has fewer training steps than projections: then some are skipped.
         self.done = min(max(self.done, int(passed * self.steps)) + 1, self.steps)
         share = self.done / self.steps
         wanted = self.start_cycles ** (1 - share) * self.target_cycles**share
-        self.project(model, max(min(wanted, self.start_cycles), self.target_cycles))
+        if self.done == self.steps:
+            self.project(model, self.target_cycles, self.measure, closely=True)
+        else:
+            self.project(model, max(min(wanted, self.start_cycles), self.target_cycles), self.estimate, closely=False)
         self.sums.clear()
 
     def finish(self, model: nn.Module) -> None:
         """Project onto the target whatever is left: a run too short for the schedule meets it all the same."""
-        self.project(model, self.target_cycles)
+        self.project(model, self.target_cycles, self.measure, closely=True)
 
     @torch.no_grad()
     def _accumulate(self, name: str, layer: LatticeLinear) -> None:
@@ -86,26 +96,40 @@ class ProjectionSchedule(QuietHook):
                 key = f"{name}:{part}"
                 self.sums[key] = self.sums[key] + score if key in self.sums else score
 
-    def project(self, model: nn.Module, cycles: float) -> None:
-        """Project all lattice layers so that the measured latency is at most `cycles`."""
-        layers = lattice_layers(model)
-        problem = {name: (layer.structure, self._importance(name, layer)) for name, layer in layers.items()}
-        free = {name: layer for name, layer in problem.items() if layers[name].family != "low_rank"}
-        whole = {name: layer for name, layer in problem.items() if layers[name].family == "low_rank"}
-        # The measured latency also holds what is not a tile and moves a little with the tiles, hence the repeats. Each
-        # takes a tile at least, so they end: at the target, or in the projection's error.
-        while (measured := self.measure(model)) > cycles:
-            tiles = sum(layer.structure.tile_count(self.rows, self.cols) for layer in layers.values())
-            overhead = measured - tiles * self.tile_cycles
-            budget = min(np.floor((cycles - overhead) / self.tile_cycles + 1e-6), tiles - 1)
-            if free:
-                chosen = project_jointly(free, budget, self.rows, self.cols, intervals_only=self.intervals_only)
-            else:
-                chosen = project_low_rank(whole, budget, self.rows, self.cols)
-            for name, structure in chosen.items():
-                layers[name].set_structure(structure)
+    def project(self, model: nn.Module, cycles: float, measure: Measure, *, closely: bool) -> None:
+        """Project all lattice layers so that the measured latency is at most `cycles`.
 
-    def _importance(self, name: str, layer: LatticeLinear) -> Importance:
+        The latency also holds what is not a tile, and lowering may run ranks as dense tiles where that is quicker, so
+        the budget is searched for: each measurement says by how many tiles it is off. With `closely` the search goes on
+        to the largest budget that fits, else it takes the first.
+        """
+        latency = measure(model)
+        if latency <= cycles:
+            return
+        trial = _Trial(self, model)
+        budget = fails = trial.tiles()
+        low, best = 0, None
+        while fails - low > 1 and (closely or best is None):
+            guess = budget + int(np.floor((cycles - latency) / self.tile_cycles + 1e-6))
+            budget = min(max(guess, low + 1), fails - 1)
+            if not trial.apply(budget):
+                low, budget = budget, (budget + fails) // 2
+            elif (latency := measure(model)) <= cycles:
+                low = best = budget
+            else:
+                # A family that loses tiles by the group leaves some of the budget unused.
+                fails = min(budget, trial.tiles())
+        if best is None:
+            raise InputError(
+                "target latency", f"{cycles:.0f} cycles",
+                f"{fails} tiles in replaced layers still take {latency:.0f}, and no fewer would leave all layers alive",
+                "Raise the target, or replace more of the layers."
+            )  # fmt: skip
+        trial.apply(best)
+
+    def importance(self, name: str, layer: LatticeLinear) -> Importance:
+        """What each part of a layer is worth by the training steps since the last projection."""
+
         def scores(part: str, like: Tensor) -> Tensor:
             return self.sums.get(f"{name}:{part}", torch.zeros_like(like)).double().cpu()
 
@@ -123,6 +147,37 @@ class ProjectionSchedule(QuietHook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.done, self.start_cycles, self.sums = state["done"], state["start_cycles"], dict(state["sums"])
+
+
+class _Trial:
+    """Projections of the same layers onto one budget after another, each from the structures of the start."""
+
+    def __init__(self, schedule: ProjectionSchedule, model: nn.Module) -> None:
+        self.schedule, self.layers = schedule, lattice_layers(model)
+        self.states = {name: copy.deepcopy(layer.state_dict()) for name, layer in self.layers.items()}
+        self.problem = {n: (layer.structure, schedule.importance(n, layer)) for n, layer in self.layers.items()}
+        self.low_rank = all(layer.family == "low_rank" for layer in self.layers.values())
+
+    def tiles(self) -> int:
+        """Tiles of the structures in force."""
+        rows, cols = self.schedule.rows, self.schedule.cols
+        return sum(layer.structure.tile_count(rows, cols) for layer in self.layers.values())
+
+    def apply(self, budget: int) -> bool:
+        """Put the projection onto `budget` tiles in force; False, with nothing changed, if that empties a layer."""
+        rows, cols = self.schedule.rows, self.schedule.cols
+        try:
+            if self.low_rank:
+                chosen = project_low_rank(self.problem, budget, rows, cols)
+            else:
+                only = self.schedule.intervals_only
+                chosen = project_jointly(self.problem, budget, rows, cols, intervals_only=only)
+        except InfeasibleBudgetError:
+            return False
+        for name, structure in chosen.items():
+            self.layers[name].load_state_dict(self.states[name])
+            self.layers[name].set_structure(structure)
+        return True
 
 
 def lattice_layers(model: nn.Module) -> dict[str, LatticeLinear]:
