@@ -183,7 +183,8 @@ def _interval_parameters(support: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError("layer", "one channel", "a GBLR mask of width 1/n or less is empty", "Keep it dense.")
     # The evaluation rules empty an interval of one channel; on two channels the factor is zero on the other one.
     lengths = torch.where(lengths == 1, torch.full_like(lengths, 2), lengths)
-    return lengths.float() / channels, starts.float() / channels
+    # In double precision, so that the evaluated masks are exact zeros and ones.
+    return lengths.double() / channels, starts.double() / channels
 
 
 def as_gblr(weights: DenseWeights | LatticeWeights) -> GBLRWeights:

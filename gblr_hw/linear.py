@@ -112,10 +112,10 @@ class GBLRLinear(nn.Module):
             device=weights.lr_weight1.device,
             dtype=weights.lr_weight1.dtype,
         )
-        with torch.no_grad():
-            for name in ("widths", "locations", "lr_weight1", "lr_weight2", "bias"):
-                if (parameter := getattr(layer, name)) is not None:
-                    parameter.copy_(getattr(weights, name))
+        # Not copied into the fresh ones: widths in double precision stay so (see `evaluation_mask`).
+        for name in ("widths", "locations", "lr_weight1", "lr_weight2", "bias"):
+            if (value := getattr(weights, name)) is not None:
+                setattr(layer, name, nn.Parameter(value.detach().clone()))
         return layer
 
     @classmethod

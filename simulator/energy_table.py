@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from simulator.errors import InputError
 
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # the grids are interpolated in logarithms
 
 
 class _Strict(BaseModel):
@@ -64,11 +65,11 @@ class Sram(_Sourced):
 
     low_factor: _Amount
     high_factor: _Amount
-    size_kib: tuple[_Amount, ...]
-    word_bits: tuple[_Amount, ...]
-    read_pj: tuple[tuple[_Amount, ...], ...]
-    write_pj: tuple[tuple[_Amount, ...], ...]
-    leak_uw: tuple[tuple[_Amount, ...], ...]
+    size_kib: tuple[_Positive, ...]
+    word_bits: tuple[_Positive, ...]
+    read_pj: tuple[tuple[_Positive, ...], ...]
+    write_pj: tuple[tuple[_Positive, ...], ...]
+    leak_uw: tuple[tuple[_Positive, ...], ...]
 
     @model_validator(mode="after")
     def _grids_are_full(self) -> Sram:

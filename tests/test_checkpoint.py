@@ -92,10 +92,22 @@ def test_an_existing_file_survives_a_failed_write(tmp_path: Path) -> None:
         save_checkpoint({"fc": nn.Linear(2, 2)}, path)  # type: ignore[dict-item]
     with pytest.raises(InputError, match="it must hold at least one"):
         save_checkpoint({}, path)
+    with pytest.raises(InputError, match="found a folder; a checkpoint is one file"):
+        save_checkpoint({"fc": dense(torch.ones(2, 2))}, tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         save_checkpoint({"fc": dense(torch.ones(2, 2))}, tmp_path / "absent" / "net.safetensors")
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_write_that_fails_at_the_end_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("gblr_hw.tensor_files.os.replace", full)
+    with pytest.raises(InputError, match=r"net.safetensors: found No space left.*Check disk and rights"):
+        save_checkpoint({"fc": dense(torch.ones(2, 2))}, tmp_path / "net.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_gaussian_is_recorded_and_may_only_agree(tmp_path: Path) -> None:

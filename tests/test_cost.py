@@ -1,4 +1,4 @@
-"""HardwareCost: its value follows the simulator, its counts are the lattice's, and finite differences confirm its gradients."""
+"""HardwareCost: values follow the simulator, counts are the lattice's, finite differences confirm the gradients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def set_intervals(layer: GBLRLinear, rng: np.random.Generator, mean_width: float
 
 def random_layer(rng: np.random.Generator, inputs: int, outputs: int) -> GBLRLinear:
     blocks, rank = int(rng.integers(4, 1 + min(inputs, outputs))), int(rng.choice([1, 1, 2]))
-    layer = GBLRLinear(inputs, outputs, blocks, rank, gaussian=bool(rng.random() < 0.5), sigma=float(rng.choice([30.0, 100.0, 300.0])))
+    layer = GBLRLinear(
+        inputs, outputs, blocks, rank, gaussian=bool(rng.random() < 0.5), sigma=float(rng.choice([30.0, 100.0, 300.0]))
+    )
     return set_intervals(layer, rng, float(rng.choice([0.05, 0.15, 0.3, 0.5])))
 
 
@@ -57,7 +59,9 @@ def test_value_follows_the_simulator(preset):
         found.append((float(cost.latency_cycles), float(cost.energy_pj)))
         wanted.append((report.latency_cycles, report.energy_pj))
     off = np.abs(np.array(found) / np.array(wanted) - 1)
-    latency_tau, energy_tau = (kendalltau([row[i] for row in found], [row[i] for row in wanted]).statistic for i in (0, 1))
+    latency_tau, energy_tau = (
+        kendalltau([row[i] for row in found], [row[i] for row in wanted]).statistic for i in (0, 1)
+    )
     assert off[:, 0].mean() < 0.08
     assert off[:, 1].mean() < 0.07
     assert off[:, 0].max() < 0.25  # where ranks and dense tie, the energy may be that of the other form
@@ -98,16 +102,22 @@ def test_exact_counts_are_those_of_the_lattice():
     for _ in range(40):
         machine = small_machine(rng)
         if rng.random() < 0.3:
-            module = GBLRConv2d(int(rng.integers(1, 9)), 13, 2, arrangement=str(rng.choice(["positions", "unfolded"])), blocks=5)
+            module = GBLRConv2d(
+                int(rng.integers(1, 9)), 13, 2, arrangement=str(rng.choice(["positions", "unfolded"])), blocks=5
+            )
             for part in module.parts:
                 set_intervals(part, rng, 0.4)
             module.eval()
         else:
             module = random_layer(rng, *(int(x) for x in rng.integers(4, 60, 2)))
-        counts = count_scattered(exact_sides(_parts(module), machine.rows, machine.cols), machine.rows, machine.cols, smooth=False)
+        counts = count_scattered(
+            exact_sides(_parts(module), machine.rows, machine.cols), machine.rows, machine.cols, smooth=False
+        )
         factors = evaluate(module.weights())
         structure = Structure.of(factors, machine.rows, machine.cols)
-        assert int(counts.reduce_tiles.sum() + counts.expand_tiles.sum()) == structure.tile_count(machine.rows, machine.cols)
+        assert int(counts.reduce_tiles.sum() + counts.expand_tiles.sum()) == structure.tile_count(
+            machine.rows, machine.cols
+        )
         np.testing.assert_array_equal(counts.reading.numpy(), structure.reads.sum(axis=0))
         np.testing.assert_array_equal(counts.writing.numpy(), structure.writes.sum(axis=0))
         assert int(counts.ranks) == structure.ranks
@@ -115,7 +125,9 @@ def test_exact_counts_are_those_of_the_lattice():
         assert int(counts.weights) == factors.reads[alive].sum() + factors.writes[alive].sum()
 
 
-def finite_differences(cost: HardwareCost, module: nn.Module, parameter: torch.Tensor, field: str, step: float = 1e-6) -> torch.Tensor:
+def finite_differences(
+    cost: HardwareCost, module: nn.Module, parameter: torch.Tensor, field: str, step: float = 1e-6
+) -> torch.Tensor:
     """Central differences of one smoothed field by every entry of ``parameter``."""
     slopes = torch.zeros_like(parameter)
     with torch.no_grad():
@@ -162,7 +174,7 @@ def test_gradient_is_computed_in_the_parameters_precision():
 
 
 def stray_block(first: int, length: int, gaussian: bool = False) -> GBLRLinear:
-    """128 x 128, 128 blocks. Block 0 reads channels first .. first + length - 1, the others 40 .. 55, well inside chunk 1."""
+    """128 x 128, 128 blocks. Block 0 reads ``length`` channels from ``first``, the others 40 .. 55, inside chunk 1."""
     layer = GBLRLinear(128, 128, 128, gaussian=gaussian)
     with torch.no_grad():
         layer.widths[0].fill_(16 / 128)
@@ -235,7 +247,9 @@ class Network(nn.Module):
         super().__init__()
         self.fc1 = GBLRLinear(32, 32, 4)
         self.fc10 = nn.Linear(32, 32)
-        self.inner = nn.Sequential(GBLRConv2d(3, 8, 2, blocks=2, arrangement="positions"), nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.inner = nn.Sequential(
+            GBLRConv2d(3, 8, 2, blocks=2, arrangement="positions"), nn.Conv2d(3, 4, 3), nn.ReLU()
+        )
         self.attention = nn.MultiheadAttention(32, 4)
         self.again = self.fc10
 
@@ -248,15 +262,15 @@ def test_layers_are_those_that_lowering_finds():
 
 
 @pytest.mark.parametrize(
-    ("make", "text"),
+    ("options", "text"),
     [
-        (lambda: HardwareCost(Machine.load("mid-32"))(nn.ReLU()), r"^model: found ReLU; it must have at least one layer with a matrix\. "),
-        (lambda: HardwareCost(Machine.load("mid-32"), tokens=0), r"^tokens: found 0; a layer sees at least one activation row\. "),
-        (lambda: HardwareCost(Machine.load("mid-32"), softness=0.0), r"^softness: found 0\.0; the transition of a touch has a positive width\. "),
-        (lambda: HardwareCost(Machine.load("mid-32"), softness=float("nan")), r"^softness: found nan; "),
+        ({}, r"^model: found ReLU; it must have at least one layer with a matrix\. "),
+        ({"tokens": 0}, r"^tokens: found 0; a layer sees at least one activation row\. "),
+        ({"softness": 0.0}, r"^softness: found 0\.0; the transition of a touch has a positive width\. "),
+        ({"softness": float("nan")}, r"^softness: found nan; "),
     ],
     ids=["no layers", "no tokens", "no transition", "nan"],
 )
-def test_refusals(make, text):
+def test_refusals(options, text):
     with pytest.raises(InputError, match=text):
-        make()
+        HardwareCost(Machine.load("mid-32"), **options)(nn.ReLU())

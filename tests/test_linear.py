@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gblr_hw.counts import multiplications, published_multiplications
+from gblr_hw.counts import multiplications
 from gblr_hw.factors import evaluate
 from gblr_hw.linear import GBLRLinear, factored_is_cheaper
 from simulator.errors import InputError
@@ -28,7 +31,7 @@ def reference(name: str) -> tuple[GBLRLinear, dict[str, torch.Tensor]]:
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found.detach() - wanted).abs().max() / wanted.abs().max())
+    return float(((found - wanted).abs().max() / wanted.abs().max()).detach())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,7 +42,7 @@ def test_outputs_and_count_of_the_authors_code(name: str) -> None:
     assert relative(layer.matrix(), wanted["W"]) < 1e-5
     weights = layer.weights()
     assert relative(torch.from_numpy(evaluate(weights).matrix()), wanted["W"]) < 1e-5
-    assert published_multiplications(weights) == int(wanted["flops"])
+    assert layer.flops() == int(wanted["flops"])
     # The hardware runs the entries below zero too, which that count leaves out.
     assert multiplications(weights) == (3408 if wanted["gaussian"] else 516)
 
@@ -62,6 +65,39 @@ def test_state_dict_has_the_published_keys_and_loads_strictly() -> None:
     fresh = GBLRLinear(64, 128, blocks=32, rank=2)
     fresh.load_state_dict(state)
     assert all(torch.equal(fresh.state_dict()[key], state[key]) for key in state)
+
+
+def test_other_layers_of_the_published_kind() -> None:
+    """Sizes, ranks and sigmas beyond the two references, against a float64 evaluation of the formula."""
+    for seed, (n, m, blocks, rank) in enumerate([(2, 3, 1, 1), (31, 8, 5, 3), (64, 65, 9, 2), (127, 30, 17, 4)]):
+        for gaussian in (False, True):
+            torch.manual_seed(seed)
+            layer = GBLRLinear(n, m, blocks, rank, gaussian=gaussian, sigma=20.0).eval()
+            with torch.no_grad():
+                layer.widths.uniform_(-0.1, 1.1)
+            exact = copy.deepcopy(layer).double()
+            inputs = torch.randn(3, n)
+            assert relative(layer(inputs), exact(inputs.double())) < 1e-5
+            layer.train()
+            exact.train()
+            (layer(inputs) ** 2).mean().backward()
+            (exact(inputs.double()) ** 2).mean().backward()
+            for one, two in zip(layer.parameters(), exact.parameters(), strict=True):
+                torch.testing.assert_close(one.grad.double(), two.grad, rtol=1e-3, atol=1e-5 * float(two.grad.max()))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_and_state_dicts_hold_the_whole_layer(copied: Callable[[GBLRLinear], GBLRLinear]) -> None:
+    layer = GBLRLinear(7, 5, 3, 2, sigma=4.0).eval()
+    again = copied(layer)
+    assert torch.equal(again.matrix(), layer.matrix())
+    fresh = GBLRLinear(7, 5, 3, 2).eval()
+    fresh.load_state_dict(layer.state_dict())
+    assert torch.equal(fresh.matrix(), layer.matrix())
+    with torch.no_grad():
+        again.widths.fill_(0.0)
+    assert not torch.equal(again.matrix(), layer.matrix())
+    assert {name for name, _ in layer.named_parameters()} == {"widths", "locations", "lr_weight1", "lr_weight2", "bias"}
 
 
 @settings(deadline=None, max_examples=40)
@@ -181,7 +217,23 @@ def test_weight_stands_in_for_a_linears_weight() -> None:
         ({"lr_weight2": torch.full((20, 57, 1), float("nan"))}, "tensor 'lr_weight2': found nan at index"),
         ({"bias": torch.zeros(3)}, r"the layer has 57 outputs, so it must be \(57,\)"),
         ({"freq_in": torch.zeros(17)}, "tensor 'freq_in'"),
-        ({"sigma": torch.tensor(0.0)}, "sigma"),
+        (
+            {"sigma": torch.tensor(0.0)},
+            "sigma: found 0.0; the Gaussian's standard deviation must be positive and finite",
+        ),
+        ({"sigma": torch.tensor(float("inf"))}, "sigma: found inf"),
+        ({"sigma": torch.tensor(1j)}, r"tensor 'sigma': found torch.complex64"),
+        (
+            {"widths": torch.full((2, 20), 9.0)},
+            r"'widths': found 9 at index \(0, 0\); a width is a fraction of the chan",
+        ),
+        ({"locations": torch.full((2, 20), -99.0)}, r"'locations': found -99 .* must lie in \[-64, 64\]"),
+        (
+            {"widths": torch.ones(2, 20, dtype=torch.int32)},
+            r"'widths': found dtype torch.int32; weights are tensors of re",
+        ),
+        ({"lr_weight1": torch.ones(20, 1, 33) * 1j}, r"'lr_weight1': found dtype torch.complex64"),
+        ({"bias": np.zeros(57)}, "tensor 'bias': found a ndarray"),
         ({"extra": torch.zeros(1)}, "unknown tensors extra"),
     ],
 )

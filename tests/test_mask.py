@@ -50,9 +50,14 @@ def test_mask_is_the_papers_formula(n: int, width: float, location: float, sigma
 @given(n=st.sampled_from([2, 3, 7, 33, 64, 768, 3072]), data=st.data())
 def test_evaluation_without_gaussian_is_an_exact_cyclic_interval(n: int, data: st.DataObject) -> None:
     count, start = data.draw(st.integers(2, n)), data.draw(st.integers(0, n))
-    mask = evaluation_mask(torch.tensor([count / n]), torch.tensor([start / n]), n)[0]
+    width, location = torch.tensor([count / n]), torch.tensor([start / n])
+    mask = evaluation_mask(width.double(), location.double(), n)[0]
     assert mask.dtype == torch.float32
     assert np.array_equal(mask.numpy(), interval(count, start, n))
+    single = evaluation_mask(width, location, n)[0].numpy()
+    # The zeros are exact in any precision; the ones are those of the published layers, which compute in float32.
+    assert np.array_equal(single != 0, interval(count, start, n) != 0)
+    np.testing.assert_allclose(single, interval(count, start, n), atol=2e-4)
 
 
 @pytest.mark.parametrize("n", [33, 64])
@@ -63,9 +68,15 @@ def test_width_is_rounded_before_it_is_compared_with_one_channel(n: int) -> None
 
 
 def test_location_is_rounded_and_wraps() -> None:
-    mask = evaluation_mask(torch.full((3,), 3 / 10), torch.tensor([0.94, 0.96, 1.0]), 10)
+    mask = evaluation_mask(torch.full((5,), 3 / 10), torch.tensor([0.94, 0.96, 1.0, -0.04, 7.0]), 10)
     assert mask[0].nonzero().flatten().tolist() == [0, 1, 9]
-    assert torch.equal(mask[1], mask[2])
+    assert mask[1].nonzero().flatten().tolist() == [0, 1, 2]
+    assert all(torch.equal(mask[1], other) for other in mask[2:])
+
+
+def test_width_above_one_overlaps_itself_as_the_formula_says() -> None:
+    mask = evaluation_mask(torch.tensor([1.25]), torch.tensor([0.5]), 8)[0]
+    torch.testing.assert_close(mask, torch.tensor([1.0, 1, 1, 1, 2, 2, 1, 1]))
 
 
 def test_gaussian_support_is_wider_than_the_width_and_thresholded() -> None:

@@ -16,9 +16,9 @@ from gblr_hw.lattice_linear import LatticeLinear
 from gblr_hw.linear import GBLRLinear
 from gblr_hw.training.data import TEST_IMAGES, digits
 from gblr_hw.training.gblr_start import gblr_from_linear
+from gblr_hw.training.hardware import Hardware
 from gblr_hw.training.latency import TileLatency
 from gblr_hw.training.loop import LoopSettings, LoopState, QuietHook, accuracy, train
-from gblr_hw.training.hardware import Hardware
 from gblr_hw.training.networks import Family, Recipe, train_network
 from gblr_hw.training.penalties import HardwarePenalty, WidthPenalty
 from gblr_hw.training.project_training import ProjectionSchedule, lattice_layers

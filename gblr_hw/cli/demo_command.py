@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.options import JsonOption, console, print_json, progress_bar
+from gblr_hw.cli.options import JsonOption, print_json, progress_bar
 from simulator.errors import InputError
 
 
@@ -21,7 +21,7 @@ def demo_command(
 ) -> None:
     """Train every family on real digits, lower and simulate it, check its outputs against PyTorch, draw the front."""
     from gblr_hw.demo import check_outputs, demo_table, write_results
-    from gblr_hw.demo_networks import demo_networks, measure_all, shown_network
+    from gblr_hw.demo_networks import demo_measurements, shown_network
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -30,8 +30,7 @@ def demo_command(
             f"output '{out}'", str(error), "--out is a folder that can be made", "Name another."
         ) from error
     with progress_bar(as_json) as progress:
-        networks = demo_networks(seed, workers, progress)
-        measurements = measure_all(networks, progress)
+        measurements = demo_measurements(seed, workers, progress)
     agreement = check_outputs(measurements)
     write_results(
         measurements, shown_network(measurements), out, "Digits, 8 x 8: accuracy and latency of a batch of 16"
@@ -40,5 +39,5 @@ def demo_command(
         print_json({"points": [vars(m.point()) for m in measurements], "agreement": agreement, "folder": str(out)})
         return
     print(demo_table(measurements), end="")
-    console.print(agreement, highlight=False)
-    console.print(f"pictures, tables, checkpoints and programs are in {out}/ (front.png first)", highlight=False)
+    print(agreement)
+    print(f"pictures, tables, checkpoints and programs are in {out}/ (front.png first)")
