@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def on_machine(model: nn.Module, program: Program, mode: Literal["float", "int8"
     modules = [(layer.name, model.get_submodule(layer.name)) for layer in program.layers]
     try:
         for name, module in modules:
-            module.forward = _forward(module, program, name, mode)  # type: ignore[method-assign]
+            module.forward = _forward(module, program, name, mode)
         yield model
     finally:
         for _, module in modules:
@@ -74,7 +74,9 @@ def largest_error(
     }
 
 
-def _forward(module: nn.Module, program: Program, name: str, mode: Literal["float", "int8"]) -> object:
+def _forward(
+    module: nn.Module, program: Program, name: str, mode: Literal["float", "int8"]
+) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         result = execute(program, {name: _rows(module, x)}, mode)[name]
         values = torch.as_tensor(result, dtype=x.dtype, device=x.device)
@@ -86,7 +88,7 @@ def _forward(module: nn.Module, program: Program, name: str, mode: Literal["floa
     return forward
 
 
-def _is_conv(module: nn.Module) -> bool:
+def _is_conv(module: nn.Module) -> TypeGuard[nn.Conv2d | GBLRConv2d]:
     return isinstance(module, nn.Conv2d | GBLRConv2d)
 
 
@@ -102,7 +104,7 @@ def _output_rows(module: nn.Module, y: Tensor) -> np.ndarray:
     return y.detach().float().cpu().numpy().reshape(-1, y.shape[-1])
 
 
-def _im2col(module: nn.Module, x: Tensor) -> np.ndarray:
+def _im2col(module: nn.Conv2d | GBLRConv2d, x: Tensor) -> np.ndarray:
     """Rows of k1 k2 ic inputs, one an output position, in the (k1, k2, ic) order of the lowered matrix."""
     unfolded = functional.unfold(
         functional.pad(x.detach().float().cpu(), _padding(module)),
@@ -115,18 +117,18 @@ def _im2col(module: nn.Module, x: Tensor) -> np.ndarray:
     return rows.reshape(-1, unfolded.shape[1]).numpy()
 
 
-def _padding(module: nn.Module) -> tuple[int, int, int, int]:
+def _padding(module: nn.Conv2d | GBLRConv2d) -> tuple[int, int, int, int]:
     """(left, right, top, bottom) zeros."""
     padding = module.padding
     if padding == "valid":
         return (0, 0, 0, 0)
-    if padding == "same":
+    if isinstance(padding, str):
         totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
         return (totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2)
     return (padding[1], padding[1], padding[0], padding[0])
 
 
-def _output_size(module: nn.Module, x: Tensor) -> tuple[int, int]:
+def _output_size(module: nn.Conv2d | GBLRConv2d, x: Tensor) -> tuple[int, int]:
     left, right, top, bottom = _padding(module)
     padded = (x.shape[2] + top + bottom, x.shape[3] + left + right)
     sizes = zip(padded, module.kernel_size, module.dilation, module.stride, strict=True)

@@ -15,7 +15,9 @@ settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-goldens", action="store_true", help="write the small text goldens under tests/data/goldens anew")
+    parser.addoption(
+        "--update-goldens", action="store_true", help="write the small text goldens under tests/data/goldens anew"
+    )
 
 
 @pytest.fixture

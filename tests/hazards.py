@@ -1,8 +1,8 @@
 """When instructions touch memories, and whether every reader finds what program order says it should find.
 
-Pessimistic windows: a transfer or a drain may write its destination at any time from its start until it is done, a tile may
-read its weights while they are preloaded, its inputs and ranks from as long before its start as the lead says, until its
-last row has left the array. Tiles touch accumulators and rank memory at the far end of the array, in order.
+Pessimistic windows: a transfer or a drain may write its destination at any time from its start until it is done, a tile
+may read its weights while they are preloaded, its inputs and ranks from as long before its start as the lead says,
+until its last row has left the array. Tiles touch accumulators and rank memory at the far end of the array, in order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Access:
 
 
 def accesses(program: Program, machine: Machine, timing: Timing, events: Events, i: int) -> Iterator[Access]:
-    """Every memory cell that instruction i touches. Scratchpad cells are rows of one token; DRAM cells are chunks of a token."""
+    """Every memory cell that instruction i touches. Scratchpad cells are rows of one token; DRAM cells are chunks of a
+    token.
+    """
     ins = program.instructions
     op, index, tokens = int(ins.op[i]), int(ins.layer[i]), int(ins.tokens[i])
     layer = program.layers[index]
@@ -45,14 +47,14 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
 
     def scratchpad(column: np.ndarray, width: int, writes: bool, begin: int, stop: int) -> Iterator[Access]:
         base = int(column[i])
-        assert 0 <= base
+        assert base >= 0
         assert base + tokens * width <= machine.scratchpad.size_bytes
         for byte in range(base, base + tokens * width):
             yield use(("scratchpad", byte), writes, begin, stop)
 
     def accumulator(column: np.ndarray, writes: bool, begin: int, stop: int) -> Iterator[Access]:
         base = int(column[i])
-        assert 0 <= base
+        assert base >= 0
         assert base + tokens <= machine.accumulator_rows
         for row in range(base, base + tokens):
             yield use(("accumulator", row), writes, begin, stop)
@@ -101,7 +103,8 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
 
 
 def hazards(program: Program, machine: Machine, timing: Timing, events: Events) -> list[str]:
-    """Pairs of instructions whose windows on a cell are not in program order (read after write, write after read or write).
+    """Pairs of instructions whose windows on a cell are not in program order (read after write, write after read or
+    write).
 
     Two stores to the same token of DRAM write different chunks, so writes of the "dram" cells are not ordered among
     themselves; a reader waits for all of them.
@@ -114,7 +117,11 @@ def hazards(program: Program, machine: Machine, timing: Timing, events: Events) 
             before = list(writers.get(use.cell, ()))
             if use.writes:
                 before = (before if use.cell[0] != "dram" else []) + readers.get(use.cell, [])
-            found += [f"{use.cell}: instruction {i} from {use.begin}, {j} until {end}" for j, end in before if j != i and end > use.begin]
+            found += [
+                f"{use.cell}: instruction {i} from {use.begin}, {j} until {end}"
+                for j, end in before
+                if j != i and end > use.begin
+            ]
             if not use.writes:
                 readers.setdefault(use.cell, []).append((i, use.end))
             elif use.cell[0] == "dram":

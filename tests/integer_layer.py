@@ -1,4 +1,6 @@
-"""A layer in int8 with plain Python loops and integers: what machine.md, section 9, says, without the simulator's arithmetic."""
+"""A layer in int8 with plain Python loops and integers: what machine.md, section 9, says, without the simulator's
+arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -83,4 +85,6 @@ def int8_outputs(layer: LayerSchedule, machine: Machine, rows: list[list[float]]
     out_step = layer.payload.output_step
     if out_step == 0:
         out_step = max(abs(x * s) for row in sums for x, s in zip(row, steps, strict=True)) * step / limit or 1.0
-    return [[requantised(x, s * step / out_step, limit) * out_step for x, s in zip(row, steps, strict=True)] for row in sums]
+    return [
+        [requantised(x, s * step / out_step, limit) * out_step for x, s in zip(row, steps, strict=True)] for row in sums
+    ]

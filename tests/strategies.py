@@ -1,4 +1,6 @@
-"""Random small machines, layers and timings, from a numpy generator (seeded corpora) or from hypothesis (shrinking seeds)."""
+"""Random small machines, layers and timings, from a numpy generator (seeded corpora) or from hypothesis (shrinking
+seeds).
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def _bias(rng: np.random.Generator, outputs: int) -> torch.Tensor | None:
     return numbers(rng, outputs) if rng.random() < 0.5 else None
 
 
-def gblr_weights(rng: np.random.Generator, inputs: int, outputs: int, gaussian: bool = False, bias: bool = True) -> GBLRWeights:
+def gblr_weights(
+    rng: np.random.Generator, inputs: int, outputs: int, gaussian: bool = False, bias: bool = True
+) -> GBLRWeights:
     """Blocks with empty, one-channel, full, ordinary and wrapping intervals."""
     blocks, rank = int(rng.integers(1, 14)), int(rng.integers(1, 4))
     widths = rng.random((2, blocks)) * rng.choice([0.3, 1.0])
@@ -95,7 +99,9 @@ def gblr_weights(rng: np.random.Generator, inputs: int, outputs: int, gaussian: 
     )
 
 
-def lattice_weights(rng: np.random.Generator, inputs: int, outputs: int, chunk_in: int, chunk_out: int) -> LatticeWeights:
+def lattice_weights(
+    rng: np.random.Generator, inputs: int, outputs: int, chunk_in: int, chunk_out: int
+) -> LatticeWeights:
     """Ranks with any chunk sets (empty ones too) and any dense tiles."""
     ranks = int(rng.choice([0, 1, 5, 20, 40]))
     chunks, rows = -(-inputs // chunk_in), -(-outputs // chunk_out)
@@ -119,7 +125,14 @@ def conv_weights(rng: np.random.Generator) -> ConvWeights:
     if rng.random() < 0.5:
         parts = tuple(gblr_weights(rng, channels, outputs, bias=False) for _ in range(positions))
         return ConvWeights(parts, "positions", kernel, channels, outputs, _bias(rng, outputs))
-    return ConvWeights((gblr_weights(rng, channels * positions, outputs, bias=False),), "unfolded", kernel, channels, outputs, _bias(rng, outputs))
+    return ConvWeights(
+        (gblr_weights(rng, channels * positions, outputs, bias=False),),
+        "unfolded",
+        kernel,
+        channels,
+        outputs,
+        _bias(rng, outputs),
+    )
 
 
 def layer_weights(rng: np.random.Generator, machine: Machine, family: str | None = None) -> LayerWeights:
@@ -141,13 +154,16 @@ def layer_weights(rng: np.random.Generator, machine: Machine, family: str | None
     if family == "lattice":
         return lattice_weights(rng, inputs, outputs, chunk_in, chunk_out)
     kept = torch.from_numpy(rng.random((-(-outputs // chunk_out), -(-inputs // chunk_in))) < rng.choice([0.1, 0.4]))
-    return block_sparse(numbers(rng, outputs, inputs), kept, _bias(rng, outputs), chunk_in=chunk_in, chunk_out=chunk_out)
+    return block_sparse(
+        numbers(rng, outputs, inputs), kept, _bias(rng, outputs), chunk_in=chunk_in, chunk_out=chunk_out
+    )
 
 
 def case(
     seed: int, layers: int = 1, tokens: int | None = None, stored: bool = True, **changes: dict[str, object]
 ) -> tuple[Machine, dict[str, LayerWeights], Program]:
-    """A machine, weights that fit it, and their program: lowered, or (``stored``, two times in three) forced to keep its stored form.
+    """A machine, weights that fit it, and their program: lowered, or (``stored``, two times in three) forced to keep
+    its stored form.
 
     Seeds whose layers are too big for the machine are drawn again.
     """
@@ -176,8 +192,8 @@ def placed(weights: LayerWeights, machine: Machine, tokens: int, name: str = "la
 def as_stored(
     weights: Mapping[str, LayerWeights], machine: Machine, tokens: int, rng: np.random.Generator | None = None
 ) -> Program:
-    """The program of layers whose ranks all stay ranks, however slow that is. With ``rng`` every other layer of a machine
-    with scatter gets random places in rank memory, so that tiles have bank conflicts.
+    """The program of layers whose ranks all stay ranks, however slow that is. With ``rng`` every other layer of a
+    machine with scatter gets random places in rank memory, so that tiles have bank conflicts.
     """
     schedules = []
     for name, layer in weights.items():

@@ -52,7 +52,11 @@ def test_engines_agree_on_any_columns(timing):
 def test_engines_agree_on_lowered_programs(engines, bandwidth):
     for seed in range(6):
         machine, _, program = case(
-            1000 * engines + seed, layers=1 + seed % 3, tokens=(1, 5, 40)[seed % 3], dma={"engines": engines}, dram={"gb_per_s": bandwidth}
+            1000 * engines + seed,
+            layers=1 + seed % 3,
+            tokens=(1, 5, 40)[seed % 3],
+            dma={"engines": engines},
+            dram={"gb_per_s": bandwidth},
         )
         assert_same_events(resolve_timing(program, machine))
 
@@ -65,7 +69,8 @@ def test_corpus_reaches_every_stall_cause():
     assert seen == set(range(8))
 
 
-# ---- hand-written programs --------------------------------------------------------------------------------------------------
+# ---- hand-written programs
+# --------------------------------------------------------------------------------------------------
 
 
 def program(*rows: tuple, engines: int = 3) -> Timing:
@@ -108,7 +113,8 @@ def test_one_dense_tile_end_to_end():
             (Op.STORE, 6, {After.VECTOR: 3}),
         )
     )
-    # Both queues ask in cycle 0: the weight queue, with the lower number, is served first, the input once the channel is free.
+    # Both queues ask in cycle 0: the weight queue, with the lower number, is served first, the input once the channel
+    # is free.
     assert events.start[1] == 0
     assert events.start[0] == 4
     assert events.stall[0] == STALL_CHANNEL
@@ -131,10 +137,16 @@ def test_input_one_cycle_later_than_weights_is_blamed():
     assert events.stall[2] == STALL_INPUT
 
 
-@pytest.mark.parametrize(("tokens", "begin", "cause"), [(P + 3, P + P + 3, STALL_NONE), (P, P + P, STALL_NONE), (P - 1, P + P, STALL_PRELOAD), (1, P + P, STALL_PRELOAD)])
+@pytest.mark.parametrize(
+    ("tokens", "begin", "cause"),
+    [(P + 3, P + P + 3, STALL_NONE), (P, P + P, STALL_NONE), (P - 1, P + P, STALL_PRELOAD), (1, P + P, STALL_PRELOAD)],
+)
 def test_back_to_back_tiles_are_bound_by_rows_or_preload(tokens, begin, cause):
     events = assert_same_events(program((Op.DENSE, tokens), (Op.DENSE, tokens)))
-    assert events.preload.tolist() == [0, P]  # the second preload begins when the first tile swaps the shadow registers out
+    assert events.preload.tolist() == [
+        0,
+        P,
+    ]  # the second preload begins when the first tile swaps the shadow registers out
     assert events.start.tolist() == [P, begin]
     assert events.stall[1] == cause
 
@@ -198,14 +210,17 @@ def test_channel_serves_in_order_of_request():
             (Op.LOAD_INPUT, 10),
         )
     )
-    # Cycle 0: weights and input ask, the lower unit wins. Input was asked for in cycle 0, the second weights in cycle 10.
+    # Cycle 0: weights and input ask, the lower unit wins. Input was asked for in cycle 0, the second weights in cycle
+    # 10.
     assert events.start.tolist() == [0, 20, 10, 30]
     assert events.stall.tolist() == [STALL_NONE, STALL_CHANNEL, STALL_CHANNEL, STALL_CHANNEL]
 
 
 def test_requests_of_the_same_cycle_go_by_unit_number():
     # Weights: 0..10, then asks again in cycle 10, the cycle in which the drain is done and the store asks.
-    timing = program((Op.LOAD_WEIGHTS, 10), (Op.LOAD_WEIGHTS, 3), (Op.DRAIN, 10 - DRAIN_LATENCY), (Op.STORE, 4, {After.VECTOR: 2}))
+    timing = program(
+        (Op.LOAD_WEIGHTS, 10), (Op.LOAD_WEIGHTS, 3), (Op.DRAIN, 10 - DRAIN_LATENCY), (Op.STORE, 4, {After.VECTOR: 2})
+    )
     events = assert_same_events(timing)
     assert events.start.tolist() == [0, 10, 0, 13]
     # One cycle earlier the store was first.
@@ -224,7 +239,9 @@ def test_one_engine_serves_in_program_order():
 def test_deadlock_names_who_waits_for_what():
     timing = program((Op.LOAD_INPUT, 3, {After.ARRAY: 1}), (Op.DENSE, 5, {After.INPUT: 0}))
     for run in (run_engine, run_reference):
-        with pytest.raises(DeadlockError, match=r"INPUT_DMA: instruction 0 waits for \[1\]; ARRAY: instruction 1 waits for \[0\]"):
+        with pytest.raises(
+            DeadlockError, match=r"INPUT_DMA: instruction 0 waits for \[1\]; ARRAY: instruction 1 waits for \[0\]"
+        ):
             run(timing)
 
 
@@ -232,7 +249,9 @@ def test_no_instructions():
     timing = program((Op.DENSE, 1))
     empty = Timing(
         **{
-            f.name: getattr(timing, f.name)[..., :0] if isinstance(getattr(timing, f.name), np.ndarray) else getattr(timing, f.name)
+            f.name: getattr(timing, f.name)[..., :0]
+            if isinstance(getattr(timing, f.name), np.ndarray)
+            else getattr(timing, f.name)
             for f in fields(Timing)
         }
     )

@@ -21,8 +21,8 @@ from tests.strategies import (
     FAMILIES,
     as_stored,
     case,
-    generator,
     gblr_weights,
+    generator,
     layer_weights,
     matrix_and_bias,
     numbers,
@@ -80,7 +80,9 @@ def test_float_follows_pytorch_in_evaluation_mode(sides, scatter):
 
 
 def test_special_blocks():
-    """All blocks empty, one full block, one wrapping block: bias alone, an outer product, an outer product on a cyclic run."""
+    """All blocks empty, one full block, one wrapping block: bias alone, an outer product, an outer product on a cyclic
+    run.
+    """
     machine = small_machine(generator(1), array={"rows": 4, "cols": 6, "scatter": True})
     rng = generator(5)
     base = gblr_weights(rng, 11, 13)
@@ -89,11 +91,20 @@ def test_special_blocks():
     empty = lower({"layer": base}, machine, 3)
     assert len(empty.layers[0].tiles) == 0
     np.testing.assert_allclose(execute(empty, {"layer": inputs})["layer"], np.tile(base.bias.numpy(), (3, 1)))
-    one = replace(base, widths=base.widths[:, :1] + 1, locations=base.locations[:, :1], lr_weight1=base.lr_weight1[:1], lr_weight2=base.lr_weight2[:1], bias=None)
+    one = replace(
+        base,
+        widths=base.widths[:, :1] + 1,
+        locations=base.locations[:, :1],
+        lr_weight1=base.lr_weight1[:1],
+        lr_weight2=base.lr_weight2[:1],
+        bias=None,
+    )
     for width, location, channels in ((1.0, 0.0, range(11)), (4 / 11, 9 / 11, (9, 10, 0, 1))):
         block = replace(one, widths=torch.tensor([[width], [1.0]]), locations=torch.tensor([[location], [0.0]]))
         mask = np.isin(np.arange(11), channels)
-        matrix = np.einsum("mr,rn->mn", block.lr_weight2[0].double().numpy(), block.lr_weight1[0].double().numpy() * mask)
+        matrix = np.einsum(
+            "mr,rn->mn", block.lr_weight2[0].double().numpy(), block.lr_weight1[0].double().numpy() * mask
+        )
         for program in (as_stored({"layer": block}, machine, 3), lower({"layer": block}, machine, 3)):
             np.testing.assert_allclose(execute(program, {"layer": inputs})["layer"], inputs @ matrix.T, atol=1e-5)
 
@@ -113,13 +124,17 @@ def test_int8_equals_plain_integer_loops(bits):
     assert ranks > 0
 
 
-@pytest.mark.parametrize(("rows", "step"), [([[0.0, 0.0]], 1.0), ([[1.0, -1.0]], 1 / 32), ([[6.0] + [0.0] * 99], 6 / 127)])
+@pytest.mark.parametrize(
+    ("rows", "step"), [([[0.0, 0.0]], 1.0), ([[1.0, -1.0]], 1 / 32), ([[6.0] + [0.0] * 99], 6 / 127)]
+)
 def test_input_step_keeps_the_rms_code_at_32_and_saturates_nothing(rows, step):
     assert input_step(np.array(rows), 8) == pytest.approx(step, rel=1e-12)
 
 
 def test_sixteen_bit_accumulators_saturate():
-    machine = small_machine(generator(0), array={"rows": 8, "cols": 8, "scatter": True}, datatypes={"accumulator_bits": 16})
+    machine = small_machine(
+        generator(0), array={"rows": 8, "cols": 8, "scatter": True}, datatypes={"accumulator_bits": 16}
+    )
     weights = {"layer": DenseWeights(torch.ones(8, 40))}
     program = lower(weights, machine, tokens=1)
     inputs = np.ones((1, 40))
@@ -136,7 +151,9 @@ def test_int8_with_calibration_uses_its_steps():
     calibration = rng.normal(size=(64, 50))
     program = lower(weights, machine, tokens=8, calibration={"layer": calibration})
     layer = program.layers[0]
-    assert layer.payload.input_step == pytest.approx(max(np.abs(calibration).max() / 127, np.sqrt((calibration**2).mean()) / 32))
+    assert layer.payload.input_step == pytest.approx(
+        max(np.abs(calibration).max() / 127, np.sqrt((calibration**2).mean()) / 32)
+    )
     inputs = rng.normal(size=(8, 50)) * 3
     result = execute(program, {"layer": inputs}, mode="int8")["layer"]
     assert result.tolist() == int8_outputs(layer, machine, inputs.tolist(), layer.payload.input_step)
@@ -158,7 +175,11 @@ def test_int8_error_for_white_inputs(family):
     machine = Machine.load("edge-16")
     for seed in range(6):
         rng = generator(seed)
-        layers = {"dense": lambda rng: DenseWeights(numbers(rng, 60, 70), numbers(rng, 60)), "gblr": gblr, "lattice": lattice}
+        layers = {
+            "dense": lambda rng: DenseWeights(numbers(rng, 60, 70), numbers(rng, 60)),
+            "gblr": gblr,
+            "lattice": lattice,
+        }
         weights = {"layer": layers[family](rng)}
         program = as_stored(weights, machine, 16)
         assert 1e-3 < int8_error(program, weights, seed) < 0.03
@@ -191,7 +212,8 @@ def test_a_bias_without_weights_survives_int8():
         assert int8_error(program, {"layer": weights}, 0) < 0.01
 
 
-# ---- shapes and bad input ---------------------------------------------------------------------------------------------------
+# ---- shapes and bad input
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +250,7 @@ def test_bad_inputs_are_refused(small, inputs, message):
 def test_unknown_layer_and_mode_are_refused(small):
     with pytest.raises(InputError, match="layer 'fc2': found no such layer; the program has the layers fc"):
         execute(small, {"fc2": np.zeros((1, 7))})
-    with pytest.raises(InputError, match="mode: found 'fp16'; it is \"float\" or \"int8\""):
+    with pytest.raises(InputError, match='mode: found \'fp16\'; it is "float" or "int8"'):
         execute(small, {"fc": np.zeros((1, 7))}, mode="fp16")
 
 

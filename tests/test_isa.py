@@ -59,7 +59,10 @@ def test_bad_columns_are_refused(column, op, value, message):
 def test_dependences_name_earlier_producers_of_their_kind():
     drain = first(Op.DRAIN)
     for value in (drain, drain + 1, len(PROGRAM.instructions)):
-        with pytest.raises(InputError, match=rf"instruction {drain}: field 'after.array': found {value}; a dependence names an earlier instruction, or -1"):
+        with pytest.raises(
+            InputError,
+            match=rf"instruction {drain}: field 'after.array': found {value}; a dependence names an earlier instruction, or -1",
+        ):
             waiting(After.ARRAY, drain, value)
     with pytest.raises(InputError, match="field 'after.array': found -2"):
         waiting(After.ARRAY, drain, -2)
@@ -88,7 +91,8 @@ def test_tables_cover_the_instruction_set():
         assert unit[Op.DRAIN] == Unit.VECTOR
 
 
-# ---- programs ---------------------------------------------------------------------------------------------------------------
+# ---- programs
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def refused(instructions: Instructions, message: str) -> None:
@@ -172,7 +176,9 @@ def test_payloads_are_finite():
         column = getattr(payload, name).copy()
         if len(column):
             column[0] = np.nan
-            with pytest.raises(InputError, match=f"payload: '{name}': found NaN or infinity; every stored number is finite"):
+            with pytest.raises(
+                InputError, match=f"payload: '{name}': found NaN or infinity; every stored number is finite"
+            ):
                 replace(payload, **{name: column})
     with pytest.raises(InputError, match="'input_step': found -1.0; an activation step is finite and not negative"):
         replace(payload, input_step=-1.0)

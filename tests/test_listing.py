@@ -25,7 +25,9 @@ def test_listing_parses_back(seed):
     parsed = parse_program(text)
     assert str(parsed) == text
     for field in fields(Instructions):
-        np.testing.assert_array_equal(getattr(parsed.instructions, field.name), getattr(program.instructions, field.name))
+        np.testing.assert_array_equal(
+            getattr(parsed.instructions, field.name), getattr(program.instructions, field.name)
+        )
     assert simulate(parsed, machine).latency_cycles == simulate(program, machine).latency_cycles
 
 
@@ -50,14 +52,20 @@ def test_names_with_spaces_quotes_and_newlines():
     from tests.strategies import numbers
 
     names = ['a "b"\n c', "tile DENSE", "x=1", "wörter"]
-    program = lower({name: DenseWeights(numbers(generator(0), 3, 4)) for name in names}, Machine.load("edge-16"), tokens=2)
+    program = lower(
+        {name: DenseWeights(numbers(generator(0), 3, 4)) for name in names}, Machine.load("edge-16"), tokens=2
+    )
     assert [layer.name for layer in parse_program(str(program)).layers] == names
 
 
 @pytest.mark.parametrize(
     ("find", "replacement", "message"),
     [
-        (r"^program ", "programme ", r"listing, line 1: found 'programme tokens=.*it does not parse \(expected 'program'\)"),
+        (
+            r"^program ",
+            "programme ",
+            r"listing, line 1: found 'programme tokens=.*it does not parse \(expected 'program'\)",
+        ),
         (r"tokens=\d+\n", "\n", r"listing, line 1: found .*it does not parse"),
         (r" ranks=\d+", "", r"listing, line 4: found 'layer .*it does not parse \('ranks'\)"),
         (r"\nmachine .*\n", "\nmachine {]\n", r"listing, line 2: found 'machine \{\]'"),
@@ -66,7 +74,11 @@ def test_names_with_spaces_quotes_and_newlines():
         (r"tile=0", "tile=none", r"line \d+: .*invalid literal for int"),
         (r"after=[a-z]+:", "after=always:", r"line \d+: .*it does not parse"),
         (r"\n\d+ STORE [^\n]*\n$", "\n", r"listing, line \d+: found ''; it does not parse"),
-        (r"  tile (DENSE|REDUCE) ", "  tile SPARSE ", r"line \d+: found '  tile SPARSE .*it does not parse \('SPARSE'\)"),
+        (
+            r"  tile (DENSE|REDUCE) ",
+            "  tile SPARSE ",
+            r"line \d+: found '  tile SPARSE .*it does not parse \('SPARSE'\)",
+        ),
     ],
 )
 def test_damaged_listings_name_the_line(find, replacement, message):

@@ -62,9 +62,14 @@ def test_derived_sizes_off_the_beaten_track():
     assert machine.dram_bytes_per_kilocycle == 2308  # 2307.69
 
 
-@pytest.mark.parametrize(("latency", "clock", "cycles"), [(0.0, 1.0, 0), (100.0, 0.5, 50), (0.1, 1.0, 1), (100.0, 1.1, 110)])
+@pytest.mark.parametrize(
+    ("latency", "clock", "cycles"), [(0.0, 1.0, 0), (100.0, 0.5, 50), (0.1, 1.0, 1), (100.0, 1.1, 110)]
+)
 def test_latency_is_rounded_up_to_cycles(latency, clock, cycles):
-    assert Machine.load("mid-32").with_(array={"clock_ghz": clock}, dram={"latency_ns": latency}).dram_latency_cycles == cycles
+    assert (
+        Machine.load("mid-32").with_(array={"clock_ghz": clock}, dram={"latency_ns": latency}).dram_latency_cycles
+        == cycles
+    )
 
 
 @given(sampled(small_machine))
@@ -92,7 +97,8 @@ def test_layout_key_depends_on_sizes_and_not_on_speeds():
     assert len(keys) == 10
 
 
-# ---- bad files --------------------------------------------------------------------------------------------------------------
+# ---- bad files
+# --------------------------------------------------------------------------------------------------------------
 
 
 def refused(tmp_path, text: str, message: str) -> None:
@@ -148,7 +154,10 @@ def test_empty_and_foreign_files(tmp_path):
     refused(tmp_path, "hello", "found text that is not TOML")
     path = tmp_path / "latin.toml"
     path.write_bytes(MID.replace("mobile", "m\xf6bile").encode("latin-1"))
-    with pytest.raises(InputError, match=r"latin\.toml: found a byte that is not UTF-8 \(.*\); a machine file is UTF-8 text in TOML. Save it as UTF-8"):
+    with pytest.raises(
+        InputError,
+        match=r"latin\.toml: found a byte that is not UTF-8 \(.*\); a machine file is UTF-8 text in TOML. Save it as UTF-8",
+    ):
         Machine.load(path)
 
 
@@ -161,7 +170,9 @@ def test_missing_machine(tmp_path):
 
 
 def test_a_value_where_a_section_belongs():
-    with pytest.raises(InputError, match="test: field 'dma': found 3; Input should be a valid dictionary or instance of Dma"):
+    with pytest.raises(
+        InputError, match="test: field 'dma': found 3; Input should be a valid dictionary or instance of Dma"
+    ):
         Machine.from_dict({**Machine.load("mid-32").to_dict(), "dma": 3}, "test")
 
 

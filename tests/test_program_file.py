@@ -65,7 +65,10 @@ def test_missing_and_foreign_files(tmp_path, program):
     (tmp_path / "empty").write_bytes(b"")
     refused(tmp_path / "empty", "found a file that does not read")
     save_file({"fc.weight": np.zeros((2, 2), np.float32)}, tmp_path / "checkpoint")
-    refused(tmp_path / "checkpoint", "a safetensors file without our header; .* If it is a checkpoint, run `gblr-hw lower` on it first")
+    refused(
+        tmp_path / "checkpoint",
+        "a safetensors file without our header; .* If it is a checkpoint, run `gblr-hw lower` on it first",
+    )
 
 
 def test_truncation_anywhere(tmp_path, program):
@@ -96,7 +99,11 @@ def rewritten(tmp_path, program, edit) -> object:
     with safe_open(tmp_path / "p", framework="numpy") as file:
         header = json.loads(file.metadata()["program"])
     header = edit(header)
-    save_file(load_file(tmp_path / "p"), tmp_path / "edited", metadata={"program": header if isinstance(header, str) else json.dumps(header)})
+    save_file(
+        load_file(tmp_path / "p"),
+        tmp_path / "edited",
+        metadata={"program": header if isinstance(header, str) else json.dumps(header)},
+    )
     return tmp_path / "edited"
 
 
@@ -105,9 +112,15 @@ def rewritten(tmp_path, program, edit) -> object:
     [
         (lambda h: {**h, "tokens": 10}, "'sha256': found contents unlike the checksum in the header"),
         (lambda h: {**h, "machine": {**h["machine"], "name": "other"}}, "contents unlike the checksum"),
-        (lambda h: {**h, "layers": [{**layer, "name": "x" + layer["name"]} for layer in h["layers"]]}, "contents unlike the checksum"),
+        (
+            lambda h: {**h, "layers": [{**layer, "name": "x" + layer["name"]} for layer in h["layers"]]},
+            "contents unlike the checksum",
+        ),
         (lambda h: {k: v for k, v in h.items() if k != "sha256"}, "contents unlike the checksum"),
-        (lambda h: {**h, "version": 2}, "'version': found gblr-hw-program 2; this release reads gblr-hw-program version 1"),
+        (
+            lambda h: {**h, "version": 2},
+            "'version': found gblr-hw-program 2; this release reads gblr-hw-program version 1",
+        ),
         (lambda h: {**h, "format": "onnx"}, "found onnx 1"),
         (lambda h: [h], "this release reads gblr-hw-program version 1"),
         (lambda h: "not json", "found a file that does not read"),
@@ -133,7 +146,10 @@ def test_a_header_with_a_right_checksum_is_still_checked(tmp_path, program):
     refused(rewritten(tmp_path, program, signed(tokens="many")), "missing or of the wrong kind")
     refused(rewritten(tmp_path, program, signed(layers=None)), "missing or of the wrong kind")
     refused(rewritten(tmp_path, program, signed(layers=[])), "it has 0 layers")
-    refused(rewritten(tmp_path, program, signed(machine={"schema": 1})), "machine: field 'name': found nothing; the key 'name' is required")
+    refused(
+        rewritten(tmp_path, program, signed(machine={"schema": 1})),
+        "machine: field 'name': found nothing; the key 'name' is required",
+    )
 
 
 def test_no_folder(tmp_path, program):

@@ -49,10 +49,16 @@ def check_counts(report: Report, program: Program, machine: Machine) -> None:
     moved = {op: sum(ceil(int(b) / burst) * burst for b in ins.dram_bytes[ins.op == op]) for op in TRANSFERS}
     assert report.dram_write_bytes == moved[Op.STORE]
     assert report.dram_read_bytes == sum(moved.values()) - moved[Op.STORE]
-    assert report.dram_bytes == report.dram_read_bytes + report.dram_write_bytes == sum(layer.dram_bytes for layer in report.layers)
+    assert (
+        report.dram_bytes
+        == report.dram_read_bytes + report.dram_write_bytes
+        == sum(layer.dram_bytes for layer in report.layers)
+    )
     stored = sum(int((layer.tiles.hi - layer.tiles.lo).sum()) for layer in program.layers)
     assert report.accesses["mac_active"] == stored * program.tokens
-    assert report.tiles == sum(len(layer.tiles) for layer in program.layers) == sum(layer.tiles for layer in report.layers)
+    assert (
+        report.tiles == sum(len(layer.tiles) for layer in program.layers) == sum(layer.tiles for layer in report.layers)
+    )
     assert report.macs == report.tiles * cells * program.tokens == sum(layer.macs for layer in report.layers)
     assert min(report.accesses.values()) >= 0
     for layer in report.layers:
@@ -87,7 +93,9 @@ def test_conservation(seed):
     check_energy(report)
 
 
-@pytest.mark.parametrize("dram", [{"gb_per_s": 0.1, "latency_ns": 1000.0}, {"gb_per_s": 1e5, "latency_ns": 0.0}], ids=["starved", "flooded"])
+@pytest.mark.parametrize(
+    "dram", [{"gb_per_s": 0.1, "latency_ns": 1000.0}, {"gb_per_s": 1e5, "latency_ns": 0.0}], ids=["starved", "flooded"]
+)
 def test_conservation_at_the_extremes(dram):
     bounds = set()
     for seed in range(20):
@@ -126,7 +134,9 @@ def improvements(machine: Machine) -> list[Machine]:
 
 
 def test_a_better_machine_is_never_slower_with_one_queue():
-    """One DMA engine serves in program order, so every start is a maximum of sums of durations: less of any is never more."""
+    """One DMA engine serves in program order, so every start is a maximum of sums of durations: less of any is never
+    more.
+    """
     for seed in range(60):
         machine, _, program = case(seed, layers=1 + seed % 4, dma={"engines": 1})
         base = cycles(program, machine)
@@ -136,7 +146,9 @@ def test_a_better_machine_is_never_slower_with_one_queue():
 
 @pytest.mark.parametrize("engines", [2, 3])
 def test_a_better_machine_is_hardly_ever_slower_with_several_queues(engines):
-    """First come, first served: a shorter step may let a less urgent transfer ask first (a scheduling anomaly); it costs little."""
+    """First come, first served: a shorter step may let a less urgent transfer ask first (a scheduling anomaly); it
+    costs little.
+    """
     slower = 0
     for seed in range(60):
         machine, _, program = case(seed, layers=1 + seed % 4, dma={"engines": engines})
@@ -148,7 +160,9 @@ def test_a_better_machine_is_hardly_ever_slower_with_several_queues(engines):
 
 
 def test_clock_changes_seconds_not_order():
-    machine, _, program = case(3, layers=2, dram={"latency_ns": 0.0, "gb_per_s": 4.0, "burst_bytes": 1}, array={"clock_ghz": 0.5})
+    machine, _, program = case(
+        3, layers=2, dram={"latency_ns": 0.0, "gb_per_s": 4.0, "burst_bytes": 1}, array={"clock_ghz": 0.5}
+    )
     slow = simulate(program, machine)
     fast = simulate(program, machine.with_(array={"clock_ghz": 1.0}, dram={"gb_per_s": 8.0}))
     assert fast.latency_cycles == slow.latency_cycles
@@ -178,9 +192,15 @@ def test_json_is_deterministic_and_plain():
 
 def test_a_program_for_another_machine_is_refused():
     machine, _, program = case(4)
-    for change in ({"array": {"scatter": not machine.scatter}}, {"scratchpad": {"kib": 77}}, {"rank_memory": {"banks": 77}}):
+    for change in (
+        {"array": {"scatter": not machine.scatter}},
+        {"scratchpad": {"kib": 77}},
+        {"rank_memory": {"banks": 77}},
+    ):
         other = machine.with_(name="other", **change)
-        with pytest.raises(InputError, match=r"program for machine 'random' \(\d+ x \d+, layout [0-9a-f]{16}\): found machine 'other'") as caught:
+        with pytest.raises(
+            InputError, match=r"program for machine 'random' \(\d+ x \d+, layout [0-9a-f]{16}\): found machine 'other'"
+        ) as caught:
             simulate(program, other)
         assert "Lower the checkpoint again with `--machine other`" in str(caught.value)
 

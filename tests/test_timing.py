@@ -83,7 +83,13 @@ def test_the_manuals_worked_time_line():
     timing = resolve_timing(program, MID)
     events = run_engine(timing)
     order = np.lexsort((np.arange(len(events.start)), events.start))
-    rows = [(Op(int(program.instructions.op[i])).name, *(int(c[i]) for c in (events.preload, events.start, events.end, events.done))) for i in order]
+    rows = [
+        (
+            Op(int(program.instructions.op[i])).name,
+            *(int(c[i]) for c in (events.preload, events.start, events.end, events.done)),
+        )
+        for i in order
+    ]
     assert rows == [
         ("LOAD_PARAMETERS", -1, 0, 10, 110),
         ("LOAD_INPUT", -1, 10, 60, 160),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch.utils.data import TensorDataset
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
 
 TEST_IMAGES = 500
 _SPLIT_SEED = 2024
 
 
-def digits() -> tuple[TensorDataset, TensorDataset]:
+def digits() -> tuple[Dataset[tuple[Tensor, Tensor]], Dataset[tuple[Tensor, Tensor]]]:
     """Training (1297) and test (500) sets of images (8, 8) float32, standardised by the training set, and labels 0-9.
 
     The split is a fixed permutation, so accuracies of different runs compare image by image.
@@ -22,7 +25,7 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
     labels = torch.from_numpy(bunch.target).long()[order]
     train = images[TEST_IMAGES:]
     images = (images - train.mean()) / train.std()
-    return (
-        TensorDataset(images[TEST_IMAGES:], labels[TEST_IMAGES:]),
-        TensorDataset(images[:TEST_IMAGES], labels[:TEST_IMAGES]),
-    )
+    # A TensorDataset's type does not say that each example is a pair.
+    train_set = cast(Dataset[tuple[Tensor, Tensor]], TensorDataset(images[TEST_IMAGES:], labels[TEST_IMAGES:]))
+    test_set = cast(Dataset[tuple[Tensor, Tensor]], TensorDataset(images[:TEST_IMAGES], labels[:TEST_IMAGES]))
+    return train_set, test_set

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gblr_hw.convert import convert
+from gblr_hw.conversion import convert
 from gblr_hw.factors import evaluate
 from gblr_hw.lattice import Structure, dense_tile_count, is_interval
 from gblr_hw.refit import refit_expand, refit_reduce
