@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gblr_hw.conv import GBLRConv2d
     from gblr_hw.conversion import convert
     from gblr_hw.cost.hardware_cost import HardwareCost
+    from gblr_hw.counts import multiplications
     from gblr_hw.linear import GBLRLinear
     from gblr_hw.lowering.pipeline import lower
     from gblr_hw.replace import replace_linear
@@ -24,6 +25,7 @@ _HOMES = {
     "convert": "gblr_hw.conversion",
     "load_checkpoint": "gblr_hw.checkpoint",
     "lower": "gblr_hw.lowering.pipeline",
+    "multiplications": "gblr_hw.counts",
     "replace_linear": "gblr_hw.replace",
     "save_checkpoint": "gblr_hw.checkpoint",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "convert",
     "load_checkpoint",
     "lower",
+    "multiplications",
     "replace_linear",
     "save_checkpoint",
 ]

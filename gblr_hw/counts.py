@@ -15,19 +15,31 @@ from simulator.errors import InputError
 
 
 def multiplications(layer: LayerWeights | nn.Module) -> int:
-    """Multiplications per token that the hardware would do: of a layer's weights, or of all layers of a module.
+    """Multiplications per token as the paper counts them: of a layer's weights, or of all layers of a module.
 
-    Each block costs min(r (|R| + |C|), |R| |C|), R and C the supports that the evaluated masks leave; a dense layer m
-    n; a convolution is counted per output position. Source: arXiv 2310.18882, section 3.
+    GBLR layers and convolutions by the authors' own count (`published_multiplications`), others by their entries: a
+    dense layer m n, a block min(r (|R| + |C|), |R| |C|). A convolution is counted per output position.
     """
     if isinstance(layer, nn.Module):
         return sum(multiplications_by_layer(layer).values())
+    if isinstance(layer, GBLRWeights | ConvWeights):
+        return published_multiplications(layer)
     return evaluate(layer).multiplications
 
 
 def multiplications_by_layer(model: nn.Module) -> dict[str, int]:
     """`multiplications` of each layer of a model by name."""
-    return {name: evaluate(weights).multiplications for name, weights in weights_of(model).items()}
+    return {name: multiplications(weights) for name, weights in weights_of(model).items()}
+
+
+def hardware_multiplications(layer: LayerWeights | nn.Module) -> int:
+    """Multiplications per token that the hardware must do: as the paper counts, but over every entry that is not zero.
+
+    R and C are the whole supports that the evaluated masks leave. Source: arXiv 2310.18882, section 3.
+    """
+    if isinstance(layer, nn.Module):
+        return sum(evaluate(weights).multiplications for weights in weights_of(layer).values())
+    return evaluate(layer).multiplications
 
 
 def dense_multiplications(layer: LayerWeights | nn.Module) -> int:
@@ -40,7 +52,7 @@ def dense_multiplications(layer: LayerWeights | nn.Module) -> int:
 def published_multiplications(weights: LayerWeights) -> int:
     """The authors' own count for a GBLR layer or convolution, to the last digit of their code.
 
-    It differs from `multiplications` in two ways. Entries below -1e-3 (the ringing beside a mask with the Gaussian) are
+    `hardware_multiplications` differs in two ways. Entries below -1e-3 (the ringing beside a mask with the Gaussian) are
     run but not counted. And the support is the ceiling of n times a float32 mean, which for some n is one more than the
     support itself. Raises InputError for other kinds of layer, which their code does not count.
     """

@@ -218,7 +218,7 @@ class GBLRLinear(nn.Module):
     def flops(self) -> int:
         """Multiplications per token in evaluation mode, as the authors' code counts them (whatever the current mode).
 
-        `gblr_hw.counts.multiplications` counts what the hardware runs.
+        `gblr_hw.counts.hardware_multiplications` counts what the hardware runs.
         """
         return published_multiplications(self.weights())
 

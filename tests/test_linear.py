@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gblr_hw.counts import multiplications
+from gblr_hw.counts import hardware_multiplications
 from gblr_hw.factors import evaluate
 from gblr_hw.linear import GBLRLinear, factored_is_cheaper
 from simulator.errors import InputError
@@ -44,7 +44,7 @@ def test_outputs_and_count_of_the_authors_code(name: str) -> None:
     assert relative(torch.from_numpy(evaluate(weights).matrix()), wanted["W"]) < 1e-5
     assert layer.flops() == int(wanted["flops"])
     # The hardware runs the entries below zero too, which that count leaves out.
-    assert multiplications(weights) == (3408 if wanted["gaussian"] else 516)
+    assert hardware_multiplications(weights) == (3408 if wanted["gaussian"] else 516)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -70,9 +70,12 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
     from analysis.block_map import coverage, draw_block_maps
     from analysis.style import save_figure
     from gblr_hw.checkpoint import load_checkpoint
+    from gblr_hw.counts import multiplications
     from gblr_hw.factors import evaluate
 
-    layers = {name: evaluate(weights) for name, weights in load_checkpoint(file, gaussian=gaussian).items()}
+    checkpoint = load_checkpoint(file, gaussian=gaussian)
+    counts = {name: multiplications(weights) for name, weights in checkpoint.items()}
+    layers = {name: evaluate(weights) for name, weights in checkpoint.items()}
     if block_map is not None:
         maps = {name: coverage(factors.writes, factors.reads) for name, factors in layers.items() if factors.ranks}
         if not maps:
@@ -91,8 +94,8 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
             "out_features": f.out_features,
             "ranks": f.ranks,
             "ranks_alive": int((f.reads.any(axis=1) & f.writes.any(axis=1)).sum()),
-            "multiplications": f.multiplications,
-            "multiplications_of_dense": f.multiplications / (f.in_features * f.out_features),
+            "multiplications": counts[name],
+            "multiplications_of_dense": counts[name] / (f.in_features * f.out_features),
         }
         for name, f in layers.items()
     ]
