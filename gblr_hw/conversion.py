@@ -130,7 +130,7 @@ def _check_budget(name: str, budget: int, tiles: float) -> None:
             f"layer '{name}'",
             f"a budget of {budget} tiles at tiles = {tiles:g}",
             "one rank takes at least 2 tiles (one to reduce, one to expand)",
-            "Raise tiles, or leave this layer dense.",
+            "Raise tiles, or leave this layer dense (`--exclude`).",
         )
 
 

@@ -52,7 +52,7 @@ def dense_multiplications(layer: LayerWeights | nn.Module) -> int:
 def published_multiplications(weights: LayerWeights) -> int:
     """The authors' own count for a GBLR layer or convolution, to the last digit of their code.
 
-    `hardware_multiplications` differs in two ways. Entries below -1e-3 (the ringing beside a mask with the Gaussian) are
+    `hardware_multiplications` differs in two ways. Entries below -1e-3 (ringing beside a mask with the Gaussian) are
     run but not counted. And the support is the ceiling of n times a float32 mean, which for some n is one more than the
     support itself. Raises InputError for other kinds of layer, which their code does not count.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,7 @@ def write_results(measurements: Sequence[Measurement], shown: Measurement, out: 
         draw_block_maps(maps, chunks=chunks, title=f"{shown.network.name}: overlapping blocks"), out / "blocks.png"
     )
     for m in measurements:
-        slug = m.network.name.replace(" ", "-")
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", m.network.name)
         if m.machine.name == measurements[0].machine.name:
             save_checkpoint(m.network.model, out / f"{slug}.safetensors")
         m.program.save(out / f"{slug}.{m.machine.name}.program")

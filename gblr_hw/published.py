@@ -130,7 +130,7 @@ def gblr_from_state(mapping: Mapping[str, Tensor], gaussian: bool | None) -> GBL
             "gaussian",
             repr(gaussian),
             "the published layout does not say whether the mask was trained with its Gaussian term",
-            "Pass gaussian=True or gaussian=False, as in the training configuration (no_gaussian there).",
+            "Pass gaussian=True or gaussian=False (`--gaussian`, `--no-gaussian`), as in the training configuration.",
         )
     weights = GBLRWeights(
         widths=_as_float32("widths", mapping["widths"]),

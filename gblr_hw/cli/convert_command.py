@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,10 @@ def convert_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     machine: MachineOption = "mid-32",
     tiles: Annotated[float, typer.Option("--tiles", help="Budget: fraction of each dense layer's tiles.")] = 0.3,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Shell pattern of layers to leave dense; may be repeated.", metavar="PATTERN"),
+    ] = None,
     intervals_only: Annotated[
         bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")
     ] = False,
@@ -36,7 +41,11 @@ def convert_command(
     loaded_machine = Machine.load(machine)
     check_output(output)
     layers = load_checkpoint(checkpoint)
-    dense = {name: weights for name, weights in layers.items() if isinstance(weights, DenseWeights)}
+    dense = {
+        name: weights
+        for name, weights in layers.items()
+        if isinstance(weights, DenseWeights) and not any(fnmatchcase(name, pattern) for pattern in exclude or ())
+    }
     if not dense:
         raise InputError(
             f"checkpoint '{checkpoint}'",

@@ -18,12 +18,12 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
     limits = {
         "scratchpad": (
             input_half_bytes(machine) // input_bytes,
-            f"{input_bytes} input bytes per token, twice, beside the output buffers",
+            f"{input_bytes} input bytes, twice, beside the output buffers",
         ),
-        "accumulator": (machine.accumulator_rows // 2, "one row of sums per token, twice"),
+        "accumulator": (machine.accumulator_rows // 2, "one row of sums, twice"),
         "rank_memory": (
             machine.rank_rows_per_bank // max(1, slots_needed(plan)),
-            f"{plan.factors.ranks} sums per token",
+            f"{plan.factors.ranks} sums",
         ),
     }
     memory = min(limits, key=lambda name: limits[name][0])
