@@ -154,6 +154,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         save_file(stored, temporary, metadata=dict(metadata))
+        temporary.chmod(0o644)  # the library writes for the owner alone
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(str(path), _first_line(error), "the file must be writable", "Check disk and rights.") from None

@@ -17,7 +17,6 @@ from gblr_hw.linear import GBLRLinear
 from gblr_hw.training.data import TEST_IMAGES, digits
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.hardware import Hardware
-from gblr_hw.training.latency import TileLatency
 from gblr_hw.training.loop import LoopSettings, LoopState, QuietHook, accuracy, train
 from gblr_hw.training.networks import Family, Recipe, train_network
 from gblr_hw.training.penalties import HardwarePenalty, WidthPenalty
@@ -26,6 +25,7 @@ from gblr_hw.training.swap import lattice_from_linear
 from gblr_hw.training.target import TargetController
 from gblr_hw.training.vit import ViT, ViTShape
 from simulator.errors import InputError
+from tests.tile_latency import TileLatency
 
 SHAPE = ViTShape(width=16, depth=1, heads=2)
 LATENCY = TileLatency(rows=4, cols=4, tokens=16)
