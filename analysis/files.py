@@ -35,9 +35,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         with file:
             yield file
         os.replace(scratch, path)
-    except BaseException:
+    finally:
         scratch.unlink(missing_ok=True)
-        raise
 
 
 def read_text(path: str | Path) -> str:

@@ -126,6 +126,10 @@ class Instructions:
         return len(self.op)
 
 
+# Operand columns in the order of the encoding and of listings; -1 means "not used".
+OPERANDS = tuple(field.name for field in fields(Instructions) if field.name not in ("op", "after"))
+
+
 def _check_columns(ins: Instructions) -> None:
     """Every rule that a column can break by itself: known operations, non-negative sizes, dependences on earlier
     producers.

@@ -9,27 +9,13 @@ from typing import TypeVar
 import numpy as np
 
 from simulator.errors import InputError
-from simulator.isa import After, Instructions, Op
+from simulator.isa import OPERANDS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
 T = TypeVar("T")
 
-# Operand columns in the order in which they are printed; -1 means "not used" and is left out.
-_OPERANDS = (
-    "layer",
-    "tile",
-    "chunk",
-    "token0",
-    "tokens",
-    "src",
-    "dst",
-    "slot",
-    "accumulate",
-    "dram_bytes",
-    "row_cycles",
-)
 _LAYER_KEYS = ("form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
 
 
@@ -79,11 +65,11 @@ def _layer_lines(layer: LayerSchedule) -> Iterator[str]:
 
 
 def _instruction_lines(ins: Instructions) -> Iterator[str]:
-    columns = [getattr(ins, name).tolist() for name in _OPERANDS]
+    columns = [getattr(ins, name).tolist() for name in OPERANDS]
     after = ins.after.T.tolist()
     for index, op in enumerate(ins.op.tolist()):
         operands = " ".join(
-            f"{name}={column[index]}" for name, column in zip(_OPERANDS, columns, strict=True) if column[index] >= 0
+            f"{name}={column[index]}" for name, column in zip(OPERANDS, columns, strict=True) if column[index] >= 0
         )
         waits = ",".join(
             f"{column.name.lower()}:{at}" for column, at in zip(After, after[index], strict=True) if at >= 0
@@ -106,7 +92,7 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
         layers.append(_read_layer(reader, None if payloads is None else payloads[len(layers)]))
     count = reader.take(lambda line: int(_after_word(line, "instructions ")))
     rows = [reader.take(_read_instruction) for _ in range(count)]
-    columns = {name: np.array([row[1].get(name, -1) for row in rows], dtype=np.int64) for name in _OPERANDS}
+    columns = {name: np.array([row[1].get(name, -1) for row in rows], dtype=np.int64) for name in OPERANDS}
     after = np.full((len(After), count), -1, dtype=np.int64)
     for index, row in enumerate(rows):
         for column, at in row[2]:
@@ -221,7 +207,7 @@ def _read_instruction(line: str) -> tuple[int, dict[str, int], list[tuple[int, i
         name, value = pair.split("=", 1)
         if name == "after":
             waits = [(int(After[column.upper()]), int(at)) for column, at in (w.split(":") for w in value.split(","))]
-        elif name in _OPERANDS:
+        elif name in OPERANDS:
             operands[name] = int(value)
         else:
             raise ValueError(f"unknown operand '{name}'")

@@ -14,7 +14,7 @@ from tests.strategies import sampled, small_machine
 MID = Machine.load("mid-32").to_toml()
 
 
-def test_presets_are_what_the_issue_names():
+def test_presets_are_the_four_shipped():
     assert preset_names() == ("cloud-128", "edge-16", "mid-32", "plain-32")
     for name in preset_names():
         machine = Machine.load(name)

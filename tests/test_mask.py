@@ -57,7 +57,7 @@ def test_evaluation_without_gaussian_is_an_exact_cyclic_interval(n: int, data: s
     single = evaluation_mask(width, location, n)[0].numpy()
     # The zeros are exact in any precision; the ones are those of the published layers, which compute in float32.
     assert np.array_equal(single != 0, interval(count, start, n) != 0)
-    np.testing.assert_allclose(single, interval(count, start, n), atol=2e-4)
+    np.testing.assert_allclose(single, interval(count, start, n), atol=5e-4)
 
 
 @pytest.mark.parametrize("n", [33, 64])

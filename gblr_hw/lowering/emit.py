@@ -19,26 +19,13 @@ from gblr_hw.lowering.place_transfers import (
     prefetch_steps,
     weight_keys,
 )
-from simulator.isa import After, Instructions, Op
+from simulator.isa import OPERANDS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
 from simulator.timing import channel_cycles
 
-_OPERANDS = (
-    "op",
-    "layer",
-    "tile",
-    "chunk",
-    "token0",
-    "tokens",
-    "src",
-    "dst",
-    "slot",
-    "accumulate",
-    "dram_bytes",
-    "row_cycles",
-)
+_OPERANDS = ("op", *OPERANDS)
 _AFTER = tuple(f"after_{column.name.lower()}" for column in After)
 _KEYS = ("step", "rank", "sequence")
 
