@@ -77,4 +77,4 @@ def convert_command(
         Column("relative error", "relative_error", lambda value: f"{value:.4f}"),
     )
     print(format_table(columns, rows), end="")
-    console.print(f"written to {output}", highlight=False)
+    console.print(f"written to {output}", highlight=False, soft_wrap=True)

@@ -41,7 +41,7 @@ def front_command(
         console.print(f"front on {machine}", style="bold")
         print(points_table(front), end="")
     if output is not None:
-        console.print(f"picture written to {output}", highlight=False)
+        console.print(f"picture written to {output}", highlight=False, soft_wrap=True)
 
 
 def front_of(points: list[NetworkPoint]) -> list[NetworkPoint]:

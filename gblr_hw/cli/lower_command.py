@@ -81,4 +81,4 @@ def lower_command(
         )
     elif not wanted:
         print_program_table(program)
-        console.print(f"written to {target}", highlight=False)
+        console.print(f"written to {target}", highlight=False, soft_wrap=True)

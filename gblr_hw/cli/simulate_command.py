@@ -52,7 +52,7 @@ def simulate_command(
     else:
         print_report(result)
         for kind, path in outputs.items():
-            console.print(f"{kind} written to {path}", highlight=False)
+            console.print(f"{kind} written to {path}", highlight=False, soft_wrap=True)
 
 
 def write_outputs(result: Report, outputs: dict[str, Path]) -> None:

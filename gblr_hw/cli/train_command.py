@@ -88,4 +88,5 @@ def train_command(
         f"{family.value}: accuracy {network.accuracy:.1%}, {network.latency_cycles:,.0f} cycles on {loaded.name} "
         f"({share:.3f} of dense); written to {output}",
         highlight=False,
+        soft_wrap=True,
     )
