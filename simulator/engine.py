@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
+from simulator.columns import kernel_input
 from simulator.isa import After, Unit
 from simulator.timing import UNIT_COUNT, Timing
 
@@ -62,11 +63,11 @@ def run_engine(timing: Timing) -> Events:
     preload, start, end, done = (np.full(count, -1, dtype=np.int64) for _ in range(4))
     stall = np.full(count, -1, dtype=np.int8)
     committed = _advance(
-        _column(timing.unit, np.int8),
-        _column(timing.busy, np.int64),
-        _column(timing.tail, np.int32),
-        _column(timing.lead, np.int32),
-        _column(timing.after, np.int32),
+        kernel_input(timing.unit, np.int8),
+        kernel_input(timing.busy, np.int64),
+        kernel_input(timing.tail, np.int32),
+        kernel_input(timing.lead, np.int32),
+        kernel_input(timing.after, np.int32),
         timing.preload_cycles,
         preload,
         start,
@@ -77,13 +78,6 @@ def run_engine(timing: Timing) -> Events:
     if committed < count:
         raise DeadlockError(describe_deadlock(timing, done))
     return Events(preload, start, end, done, stall)
-
-
-def _column(values: np.ndarray, dtype: type) -> np.ndarray:
-    """A read-only view in the kernel's type, a copy only where the type differs: the kernel is compiled once."""
-    column: np.ndarray = np.ascontiguousarray(values, dtype=dtype).view()
-    column.setflags(write=False)
-    return column
 
 
 def describe_deadlock(timing: Timing, done: np.ndarray) -> str:

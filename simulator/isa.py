@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from simulator.columns import kernel_input
 from simulator.errors import InputError
 
 
@@ -106,9 +107,7 @@ def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
                 f"it lies between {_NARROW.min} and {_NARROW.max}",
                 "The file is damaged or not ours: lower the checkpoint again.",
             )
-    column = np.ascontiguousarray(column, dtype=np.int64 if wide else np.int32).view()
-    column.setflags(write=False)
-    return column
+    return kernel_input(column, np.int64 if wide else np.int32)
 
 
 @dataclass(frozen=True, eq=False)

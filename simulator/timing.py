@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit, is_any, unit_of_op
+from simulator.isa import TILE_OPS, TRANSFER_OPS, Instructions, Op, Unit, is_any, unit_of_op
 from simulator.machine import Machine
 from simulator.program import Program
 
@@ -33,7 +33,11 @@ class Timing:
 
 def resolve_timing(program: Program, machine: Machine) -> Timing:
     """Durations of every instruction of ``program`` on ``machine``."""
-    ins = program.instructions
+    return time_instructions(program.instructions, machine)
+
+
+def time_instructions(ins: Instructions, machine: Machine) -> Timing:
+    """Durations of instructions on ``machine``, without a program around them."""
     is_tile, is_transfer = is_any(ins.op, TILE_OPS), is_any(ins.op, TRANSFER_OPS)
     at = np.flatnonzero(ins.op == Op.DRAIN)
     busy = ins.tokens.astype(np.int64) * ins.row_cycles
