@@ -44,11 +44,11 @@ def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
 
 
 def _tile_columns(program: Program) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every instruction: its tile's lanes, stored weights and lanes that overwrite; 0 where it has no tile."""
+    """For every instruction: lanes, stored weights and overwriting lanes of the tile that it loads or runs, else 0."""
     ins = program.instructions
     lanes, weights, firsts = (np.zeros(len(ins), dtype=np.int64) for _ in range(3))
     for index, layer in enumerate(program.layers):
-        mine = (ins.layer == index) & np.isin(ins.op, TILE_OPS)
+        mine = (ins.layer == index) & np.isin(ins.op, (*TILE_OPS, Op.LOAD_WEIGHTS))
         tile = ins.tile[mine]
         lanes[mine] = layer.tiles.lane_count[tile]
         weights[mine] = np.diff(layer.tiles.weight_ptr)[tile]
@@ -77,7 +77,7 @@ def _events_per_instruction(program: Program, machine: Machine) -> dict[str, np.
     output_words = tokens * words(machine.cols * types.activation_bits, machine.scratchpad.word_bits)
     sum_words = tokens * words(machine.cols * types.accumulator_bits, machine.accumulator.word_bits)
     rank_words = words(tokens * types.accumulator_bits, machine.rank_memory.word_bits)
-    tile_words = words(cells * types.weight_bits, machine.weight_buffer.word_bits)
+    tile_words = words(weights * types.weight_bits, machine.weight_buffer.word_bits)
     adds = ins.accumulate == 1
     moved = np.where(
         np.isin(ins.op, TRANSFER_OPS), -(-ins.dram_bytes // machine.dram.burst_bytes) * machine.dram.burst_bytes, 0
@@ -85,7 +85,7 @@ def _events_per_instruction(program: Program, machine: Machine) -> dict[str, np.
     shifted = tokens * is_tile * cells * (types.activation_bits + types.accumulator_bits)
     ranked = tokens * lanes * (is_reduce | is_expand)
     return {
-        "mac_active": tokens * weights,
+        "mac_active": tokens * is_tile * weights,
         "mac_padding": tokens * is_tile * (cells - weights),
         "register_bits": shifted + is_tile * cells * types.weight_bits,
         "wire_bits": shifted + is_tile * cells * types.weight_bits,
@@ -96,7 +96,7 @@ def _events_per_instruction(program: Program, machine: Machine) -> dict[str, np.
         "rank_memory_read": np.where(is_reduce, rank_words * (lanes - firsts), 0)
         + np.where(is_expand, rank_words * lanes, 0),
         "rank_memory_write": np.where(is_reduce, rank_words * lanes, 0),
-        "network_bits": ranked * types.accumulator_bits * machine.scatter,
+        "network_bits": ranked * np.where(is_reduce, types.accumulator_bits, types.activation_bits) * machine.scatter,
         "weight_buffer_read": is_tile * tile_words,
         "weight_buffer_write": is_weights * tile_words,
         "requantise_ops": tokens * lanes * is_expand,

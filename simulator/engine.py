@@ -103,7 +103,7 @@ def _advance(unit, busy, tail, lead, is_tile, is_transfer, after, preload_cycles
             for u in range(Unit.ARRAY, UNIT_COUNT):
                 while head[u] < queue_ptr[u + 1] and _resolved(after, done, queue[head[u]]):
                     i = queue[head[u]]
-                    ready, cause = _data_ready(after, done, lead, i, is_tile[i])
+                    ready, cause = _data_ready(after, done, lead, i)
                     if is_tile[i]:
                         begin, why = _preload_start(after, done, loader_free, shadow_free, i)
                         preload[i] = begin
@@ -121,14 +121,14 @@ def _advance(unit, busy, tail, lead, is_tile, is_transfer, after, preload_cycles
         earliest = np.int64(0)
         for u in range(Unit.ARRAY):
             if head[u] < queue_ptr[u + 1] and _resolved(after, done, queue[head[u]]):
-                ready, _ = _data_ready(after, done, lead, queue[head[u]], False)
+                ready, _ = _data_ready(after, done, lead, queue[head[u]])
                 request = max(ready, unit_free[u])
                 if chosen < 0 or request < earliest:
                     chosen, earliest = u, request
         if chosen < 0:
             return committed
         i = queue[head[chosen]]
-        ready, cause = _data_ready(after, done, lead, i, False)
+        ready, cause = _data_ready(after, done, lead, i)
         if channel_free > max(ready, unit_free[chosen]):
             ready, cause = channel_free, STALL_CHANNEL
         _commit(i, unit_free[chosen], ready, cause, busy, tail, start, end, done, stall)
@@ -164,13 +164,13 @@ def _resolved(after, done, i):
 
 
 @nb.njit(cache=True, nogil=True)
-def _data_ready(after, done, lead, i, skip_weights):
+def _data_ready(after, done, lead, i):
     """Latest completion that gates instruction i's start, and which column it came from (rules Q2, A4)."""
     ready = np.int64(0)
     cause = STALL_NONE
-    for d in range(1 if skip_weights else 0, after.shape[0]):
+    for d in range(after.shape[0]):
         if after[d, i] >= 0:
-            when = done[after[d, i]] + (lead[i] if d == After.ARRAY else 0)
+            when = done[after[d, i]] + (lead[i] if d == After.ARRAY or d == After.WEIGHTS else 0)
             if when > ready:
                 ready, cause = when, d + 1
     return ready, cause

@@ -175,6 +175,16 @@ class Machine(_Section):
         return min(self.rows, self.cols)
 
     @property
+    def parameter_half_bytes(self) -> int:
+        """Bytes of parameters that one layer may have: half of the memory, so that the next layer's can be loaded."""
+        return self.vector.parameter_kib * 1024 // 2
+
+    @property
+    def multiplier_row(self) -> int:
+        """Places in a row of the table of rank multipliers: the banks in use, up to a power of two (rule E5)."""
+        return 1 << ((self.rank_memory.banks if self.scatter else self.group_size) - 1).bit_length()
+
+    @property
     def dram_latency_cycles(self) -> int:
         # 100 ns at 1.1 GHz is 110 cycles, not the 111 that a product of binary fractions rounds up to.
         return math.ceil(round(self.dram.latency_ns * self.clock_ghz, 6))

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-MULTIPLIER_BITS = 31
+from simulator.errors import InputError
+
+MULTIPLIER_BITS = 26  # with a 6-bit shift: the four bytes of a multiplier in parameter memory (machine.md, E5)
+MAX_SHIFT = 62
 
 
 def code_limit(bits: int) -> int:
@@ -26,10 +29,11 @@ def saturate(sums: np.ndarray, bits: int) -> np.ndarray:
 
 
 def fixed_point(ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A ratio as (multiplier, right shift): multiplier in [2^30, 2^31), ratio ~ multiplier / 2^shift; int64 arrays
+    """A ratio as (multiplier, right shift): multiplier in [2^25, 2^26), ratio ~ multiplier / 2^shift; int64 arrays
     (rule N4).
 
-    A ratio of 0 becomes (0, 1). The shift is limited to 62: ratios below 2^-32 round to less.
+    A ratio of 0 becomes (0, 1). The shift is limited to 62: ratios below 2^-36 round to less. Raises InputError for a
+    ratio of 2^25 or more, which no shift to the right can express.
     """
     ratio = np.asarray(ratio, dtype=np.float64)
     mantissa, exponent = np.frexp(ratio)
@@ -37,8 +41,16 @@ def fixed_point(ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shift = MULTIPLIER_BITS - exponent.astype(np.int64)
     carry = multiplier == 2**MULTIPLIER_BITS
     multiplier, shift = np.where(carry, multiplier >> 1, multiplier), shift - carry
-    excess = np.maximum(shift - 62, 0)
-    return multiplier >> np.minimum(excess, 62), np.clip(shift - excess, 1, 62)
+    multiplier, shift = np.where(ratio == 0, 0, multiplier), np.where(ratio == 0, 1, shift)
+    if (shift < 1).any():
+        raise InputError(
+            "requantisation",
+            f"a ratio of {float(ratio.max()):.6g}",
+            f"multipliers lie below 2^{MULTIPLIER_BITS - 1}",
+            "A scale of this layer is out of all proportion: check its weights and its calibration.",
+        )
+    excess = np.maximum(shift - MAX_SHIFT, 0)
+    return multiplier >> np.minimum(excess, MAX_SHIFT), shift - excess
 
 
 def requantise(sums: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, bits: int) -> np.ndarray:

@@ -51,14 +51,16 @@ class _Clock:
     def __post_init__(self) -> None:
         self.events = Events(*(np.full(len(self.timing.unit), -1, dtype=np.int64) for _ in range(5)))
 
-    def unmet(self, i: int, columns: tuple[After, ...]) -> int:
-        """The first cause in ``columns`` that still blocks instruction i in this cycle, or STALL_NONE."""
+    def unmet(self, i: int, columns: tuple[After, ...] = tuple(After), *, lead: int = 0) -> int:
+        """The first cause in ``columns`` that still blocks instruction i in this cycle, or STALL_NONE. ``lead``: cycles
+        that ranks and their lane table must be there ahead (rule A4).
+        """
         for column in columns:
             producer = self.timing.after[column, i]
             if producer >= 0:
-                lead = self.timing.lead[i] if column == After.ARRAY else 0
+                ahead = lead if column in (After.ARRAY, After.WEIGHTS) else 0
                 done = self.events.done[producer]
-                if done < 0 or self.cycle < done + lead:
+                if done < 0 or self.cycle < done + ahead:
                     return _CAUSE[column]
         return STALL_NONE
 
@@ -113,7 +115,7 @@ def _step_transfers(clock: _Clock, units: list[_UnitState], channel_left: int) -
     for number, unit in enumerate(units):
         if not unit.queue or unit.busy_left:
             continue
-        cause = clock.unmet(unit.queue[0], tuple(After))
+        cause = clock.unmet(unit.queue[0])
         if cause != STALL_NONE:
             unit.idled, unit.idle_cause = True, cause
             continue
@@ -135,7 +137,8 @@ def _step_transfers(clock: _Clock, units: list[_UnitState], channel_left: int) -
 def _step_array(clock: _Clock, unit: _UnitState, loader: _Loader) -> None:
     if unit.queue and not unit.busy_left:
         i = unit.queue[0]
-        cause = clock.unmet(i, (After.INPUT, After.ARRAY, After.VECTOR, After.STORE))
+        lead = int(clock.timing.lead[i])
+        cause = clock.unmet(i, tuple(After)[0 if lead else 1 :], lead=lead)
         preloaded = loader.loaded == i and loader.left == 0
         if cause == STALL_NONE and not preloaded:
             late = loader.late if loader.loaded == i else loader.blocked_by_weights
@@ -159,7 +162,7 @@ def _step_array(clock: _Clock, unit: _UnitState, loader: _Loader) -> None:
 def _step_vector(clock: _Clock, unit: _UnitState) -> None:
     if not unit.queue or unit.busy_left:
         return
-    cause = clock.unmet(unit.queue[0], tuple(After))
+    cause = clock.unmet(unit.queue[0])
     if cause == STALL_NONE:
         clock.start(unit, unit.queue[0])
     else:

@@ -12,7 +12,7 @@ from simulator.isa import Op
 RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
 LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
 PARAMETER_BYTES = 8  # per output channel: bias and requantisation multiplier
-RANK_PARAMETER_BYTES = 4  # per rank: requantisation multiplier
+RANK_PARAMETER_BYTES = 4  # per place of the multiplier table: requantisation multiplier (rule E5)
 
 
 def _refuse(where: str, value: object, rule: str) -> None:
@@ -187,7 +187,10 @@ class LayerSchedule:
         if len(ranks) and (ranks.min() < 0 or ranks.max() >= self.ranks):
             _refuse(f"{where}: lane", int(ranks.max()), f"ranks are numbered 0 to {self.ranks - 1}")
 
-    @property
-    def parameter_bytes(self) -> int:
-        """Bytes of biases and requantisation multipliers that the layer loads once (rule E5)."""
-        return PARAMETER_BYTES * self.out_features + RANK_PARAMETER_BYTES * self.ranks
+    def parameter_bytes(self, multiplier_row: int) -> int:
+        """Bytes of biases and requantisation multipliers that the layer loads once (rule E5).
+
+        ``multiplier_row``: the machine's places in a row of its table of rank multipliers.
+        """
+        slots = int(self.rank_slot.max(initial=-1)) + 1
+        return PARAMETER_BYTES * self.out_features + RANK_PARAMETER_BYTES * slots * multiplier_row

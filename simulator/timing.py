@@ -19,7 +19,7 @@ UNIT_COUNT = len(Unit)
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of an array dependence."""
+    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of array and weights."""
 
     unit: np.ndarray
     busy: np.ndarray

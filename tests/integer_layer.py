@@ -16,12 +16,12 @@ def clip(value: int, low: int, high: int) -> int:
 
 
 def multiplier_and_shift(ratio: float) -> tuple[int, int]:
-    """ratio ~ multiplier / 2^shift with a 31-bit multiplier."""
+    """ratio ~ multiplier / 2^shift with a 26-bit multiplier."""
     if ratio == 0:
         return 0, 1
     mantissa, exponent = math.frexp(ratio)
-    multiplier, shift = round(mantissa * 2**31), 31 - exponent
-    if multiplier == 2**31:
+    multiplier, shift = round(mantissa * 2**26), 26 - exponent
+    if multiplier == 2**26:
         multiplier, shift = multiplier // 2, shift - 1
     while shift > 62:
         multiplier, shift = multiplier // 2, shift - 1

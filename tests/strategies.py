@@ -199,7 +199,8 @@ def as_stored(
     for name, layer in weights.items():
         plan = placed(layer, machine, tokens, name)
         if rng is not None and machine.scatter and rng.random() < 0.5:
-            capacity = machine.rank_rows_per_bank // plan.block_tokens
+            fewest = -(-plan.factors.ranks // machine.rank_memory.banks)
+            capacity = min(machine.rank_rows_per_bank // plan.block_tokens, fewest + int(rng.integers(0, 4)))
             place = rng.choice(machine.rank_memory.banks * capacity, plan.factors.ranks, replace=False)
             plan = replace(plan, rank_bank=place // capacity, rank_slot=place % capacity)
         schedule = build_schedule(plan, plan.factors.multiplications)

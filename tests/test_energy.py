@@ -111,14 +111,16 @@ def test_energy_of_two_reduce_tiles_and_an_expand_tile(scatter):
         "accumulator": TOKENS * 128.0 + TOKENS * 64.0,
         # Two reduce tiles write, the second one reads first, the expand tile reads.
         "rank_memory": 2 * sums * 128.0 + 2 * sums * 64.0,
-        "weight_buffer": 3 * 2 * 96.0 + 3 * 2 * 48.0,
+        "weight_buffer": 3 * 96.0 + 3 * 48.0,  # 32, 32 and 16 bits of packed weights: a word each
         "vector": TOKENS * 2 * 8.0 + TOKENS * 5.0,  # drained sums, and one requantised rank
-        # Parameters 16 + 4; inputs 12 twice; tiles 8 + 4 + 4 twice and 8 + 4 + 2; outputs 6: seven bursts.
-        "dram": 7 * 24 * 8 * 1.5,
+        # Parameters 16 and a row of 4 multipliers (4 banks; 2 without scatter); inputs 12 twice; tiles 8 + 4 + 4 twice
+        # and 8 + 4 + 2; outputs 6.
+        "dram": ((2 if scatter else 1) + 6) * 24 * 8 * 1.5,
         "sram_leakage": report.latency_cycles * 8 * 7e-3 / 0.5,
     }
     if scatter:
-        expected["permutation_network"] = 3 * TOKENS * 32 * 10.0 * 0.1 * 0.5 * 4  # across max(P, Q) = 4 cells
+        # Two scattered sums and a gathered code, across max(P, Q) = 4 cells.
+        expected["permutation_network"] = TOKENS * (2 * 32 + 8) * 10.0 * 0.1 * 0.5 * 4
     assert_components(report, expected)
 
 

@@ -176,6 +176,16 @@ def test_expand_waits_for_network_and_requantisation():
     assert events.done[1] == events.start[1] + 10 + P + Q - 1  # sums go to the accumulators, not through the network
 
 
+@pytest.mark.parametrize(("lead", "stall"), [(P, STALL_WEIGHTS), (P + 1, STALL_WEIGHTS), (P + 5, STALL_WEIGHTS)])
+def test_expand_needs_its_lane_table_a_lead_ahead(lead, stall):
+    """A short array preloads faster than ranks pass requantisers and network: the stream waits for its ranks then."""
+    timing = program((Op.LOAD_WEIGHTS, 10), (Op.EXPAND, 10, {After.WEIGHTS: 0}))
+    events = assert_same_events(replace(timing, lead=np.where(timing.is_tile, lead, 0)))
+    assert events.preload[1] == 10 + DRAM_LATENCY
+    assert events.start[1] == 10 + DRAM_LATENCY + max(P, lead)
+    assert events.stall[1] == stall
+
+
 def test_tiles_between_hide_the_wait_for_ranks():
     gap = (P + Q - 1) + NETWORK + NETWORK + REQUANTISE
     for between in (gap - 1, gap, gap + 1):

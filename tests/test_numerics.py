@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from simulator.errors import InputError
 from simulator.numerics import code_limit, fixed_point, quantise, requantise, saturate
 
-ratios = st.floats(2.0**-31, 2.0**20)
+ratios = st.floats(2.0**-36, 2.0**20)
 sums = st.integers(-(2**31), 2**31 - 1)
 
 
@@ -36,8 +37,8 @@ def test_saturation_is_twos_complement(bits):
 @given(ratios)
 def test_fixed_point_is_within_half_a_unit(ratio):
     multiplier, shift = (int(x) for x in fixed_point(np.array(ratio)))
-    assert 2**30 <= multiplier < 2**31
-    assert abs(Fraction(multiplier, 2**shift) - Fraction(ratio)) <= Fraction(ratio) / 2**31
+    assert 2**25 <= multiplier < 2**26
+    assert abs(Fraction(multiplier, 2**shift) - Fraction(ratio)) <= Fraction(ratio) / 2**26
 
 
 def test_fixed_point_of_zero_and_of_tiny_ratios():
@@ -51,7 +52,13 @@ def test_fixed_point_of_zero_and_of_tiny_ratios():
 
 def test_fixed_point_carries_into_the_next_power():
     multiplier, shift = fixed_point(np.array([np.nextafter(1.0, 0.0)]))
-    assert (int(multiplier[0]), int(shift[0])) == (2**30, 30)
+    assert (int(multiplier[0]), int(shift[0])) == (2**25, 25)
+
+
+def test_a_ratio_that_no_right_shift_expresses_is_refused():
+    assert fixed_point(np.array([2.0**25 - 1]))[1].tolist() == [1]
+    with pytest.raises(InputError, match=r"a ratio of 3.35544e\+07: multipliers lie below 2\^25|3.35544e\+07"):
+        fixed_point(np.array([1.0, 2.0**25]))
 
 
 @given(sums, ratios, st.sampled_from([4, 8]))

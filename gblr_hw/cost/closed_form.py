@@ -64,7 +64,7 @@ class MachineCost:
         output_bytes = output_chunks * self.tokens * machine.cols
         moved = weight_bytes * rounds + input_bytes + output_bytes + parameters
         latency = self._latency(counts, tiles, weight_bytes, moved, parameters, blocks, out_features)
-        events = self._events(counts, tiles, lanes, moved, rounds, len(blocks), output_chunks)
+        events = self._events(counts, tiles, moved, rounds, len(blocks), output_chunks)
         return LayerCost(latency, self._energy(events, latency))
 
     def _latency(
@@ -106,7 +106,6 @@ class MachineCost:
         self,
         counts: LayerCounts,
         tiles: Tensor,
-        lanes: Tensor,
         moved: Tensor,
         rounds: int,
         blocks: int,
@@ -119,7 +118,7 @@ class MachineCost:
         output_words = tokens * -(-machine.cols * types.activation_bits // machine.scratchpad.word_bits)
         sum_words = tokens * -(-machine.cols * types.accumulator_bits // machine.accumulator.word_bits)
         rank_words = -(-tokens * types.accumulator_bits // machine.rank_memory.word_bits)
-        tile_words = -(-cells * types.weight_bits // machine.weight_buffer.word_bits)
+        weight_words = counts.weights * (types.weight_bits / machine.weight_buffer.word_bits) + tiles / 2
         reading_tiles = counts.dense_tiles + counts.reduce_tiles.sum()
         summing_tiles = counts.dense_tiles + counts.expand_tiles.sum()
         shifted = tiles * (
@@ -135,9 +134,12 @@ class MachineCost:
             "accumulator_write": summing_tiles * sum_words,
             "rank_memory_read": (counts.reading.sum() - counts.ranks + counts.writing.sum()) * rank_words,
             "rank_memory_write": counts.reading.sum() * rank_words,
-            "network_bits": lanes * (tokens * types.accumulator_bits * machine.scatter),
-            "weight_buffer_read": tiles * (blocks * tile_words),
-            "weight_buffer_write": tiles * (rounds * tile_words),
+            "network_bits": (
+                counts.reading.sum() * types.accumulator_bits + counts.writing.sum() * types.activation_bits
+            )
+            * (tokens * machine.scatter),
+            "weight_buffer_read": weight_words * blocks,
+            "weight_buffer_write": weight_words * rounds,
             "requantise_ops": counts.writing.sum() * tokens,
             "vector_ops": float(tokens * machine.cols * output_chunks),
             "dram_read_bytes": moved,

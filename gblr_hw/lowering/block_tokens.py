@@ -13,7 +13,9 @@ from simulator.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
 def block_tokens(plan: LayerPlan) -> LayerPlan:
     """Choose the fewest equal blocks that fit (rules M1 to M4). InputError when not even one token fits."""
     machine = plan.machine
-    _check_parameters(plan)
+    table = slots_needed(plan) * machine.multiplier_row
+    needed = PARAMETER_BYTES * plan.factors.out_features + RANK_PARAMETER_BYTES * table
+    check_parameters(plan.name, needed, machine)
     input_bytes = plan.input_chunks * machine.rows
     limits = {
         "scratchpad": (
@@ -59,13 +61,13 @@ def input_half_bytes(machine: Machine) -> int:
     return max(0, machine.scratchpad.size_bytes - 2 * output_half_bytes(machine)) // 2
 
 
-def _check_parameters(plan: LayerPlan) -> None:
-    needed = PARAMETER_BYTES * plan.factors.out_features + RANK_PARAMETER_BYTES * plan.factors.ranks
-    held = plan.machine.vector.parameter_kib * 1024 // 2
-    if needed > held:
+def check_parameters(name: str, parameter_bytes: int, machine: Machine) -> None:
+    """InputError when a layer's biases and multipliers do not fit their half of the parameter memory (rule M4)."""
+    held = machine.parameter_half_bytes
+    if parameter_bytes > held:
         raise InputError(
-            f"layer '{plan.name}' on machine '{plan.machine.name}'",
-            f"{needed} bytes of biases and multipliers",
+            f"layer '{name}' on machine '{machine.name}'",
+            f"{parameter_bytes} bytes of biases and multipliers",
             f"half of vector.parameter_kib holds {held}",
             "Enlarge 'vector.parameter_kib' in the machine file.",
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gblr_hw.lowering.block_tokens import input_half_bytes, output_half_bytes
+from gblr_hw.lowering.block_tokens import check_parameters, input_half_bytes, output_half_bytes
 from gblr_hw.lowering.place_transfers import (
     DRAIN,
     LOAD,
@@ -114,12 +114,14 @@ def _emit_parameters(
     earliest = state.layer_steps[-1] if state.layer_steps else 0
     state.parameter_step = max(state.step - prefetch_steps(machine), earliest)
     user = state.layer_drains[-2] if len(state.layer_drains) > 1 else -1
+    parameter_bytes = layer.parameter_bytes(machine.multiplier_row)
+    check_parameters(layer.name, parameter_bytes, machine)
     ids = _group(
         groups,
         _new_ids(state, 1),
         op=Op.LOAD_PARAMETERS,
         layer=index,
-        dram_bytes=layer.parameter_bytes,
+        dram_bytes=parameter_bytes,
         after_vector=user,
         step=state.parameter_step,
         rank=PARAMETERS,
