@@ -111,7 +111,7 @@ def built_program(
     rows = []
     for op in ops:
         row = _operands(rng, machine, layer, tokens, op)
-        rows.append(row | _dependences(rng, shape, [r["op"] for r in rows]))
+        rows.append(row | _dependences(rng, shape, op, [r["op"] for r in rows]))
     return machine, assembled(machine, (layer,), tokens, rows)
 
 
@@ -245,9 +245,11 @@ def _operands(rng: np.random.Generator, machine: Machine, layer: LayerSchedule, 
     return row | ({} if op == Op.REDUCE else {"dst": address(sums, 1), "accumulate": int(rng.random() < 0.5)})
 
 
-def _dependences(rng: np.random.Generator, shape: str, earlier: list[int]) -> Row:
+def _dependences(rng: np.random.Generator, shape: str, op: int, earlier: list[int]) -> Row:
     named = {}
     for column, producers in PRODUCERS.items():
+        if column == After.STORE and op in TILE_OPS:
+            continue  # refused (rule Q2)
         able = np.flatnonzero(np.isin(np.array(earlier, dtype=np.int64), producers))
         if not len(able) or rng.random() > {"soup": 0.35, "chain": 0.9, "phases": 0.2}[shape]:
             continue
