@@ -1,9 +1,9 @@
 """Run SCALE-Sim 3.0 on layers read from standard input; needs nothing but scalesim (see `make peers-env`).
 
 Input: a JSON list of {"line", "dataflow", "rows", "cols", "sram_kib"}, a line being a topology line without its name
-("197,768,768," is M, N, K; seven numbers are a convolution), the last the size of each of its three memories. Output: a JSON list of {"compute_cycles", "utilisation",
-"mapping_efficiency", "cpu_s"} in the same order. CPU seconds are those of this process from the tool's construction
-to its last report.
+("197,768,768," is M, N, K; seven numbers are a convolution), the last the size of each of its three memories. Output:
+a JSON list of {"compute_cycles", "utilisation", "mapping_efficiency", "cpu_s"} in the same order. CPU seconds are those
+of this process from the tool's construction to its last report.
 """
 
 from __future__ import annotations
