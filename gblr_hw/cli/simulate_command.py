@@ -31,7 +31,7 @@ def simulate_command(
         typer.Option(
             "--machine",
             "-m",
-            help="Preset or TOML file [default: the machine it was lowered for; mid-32 for GEMMs].",
+            help="Preset or TOML file; without it the machine a program was lowered for, and mid-32 for GEMMs.",
             metavar="NAME|FILE",
         ),
     ] = None,
