@@ -144,7 +144,7 @@ GEMM = ("--gemm", "4x5x6")
             (*GEMM, "--as", "scalesim-ws", "--trace", "t.json", "--bars", "b.png"),
             "error: --as scalesim-ws: found --trace and --bars; files are written of one GEMM on our machine",
         ),
-        ((*GEMM, *GEMM, "--report", "r.json"), "error: --gemm, repeated: found --report; files are written of one"),
+        ((*GEMM, *GEMM, "--report", "r.json"), "error: 2 GEMMs: found --report; files are written of one"),
         (("--topology", "none.csv"), "error: topology 'none.csv': found No such file or directory; a topology is"),
     ],
 )

@@ -22,6 +22,7 @@ from simulator.machine import Machine
 from simulator.program import Program
 from simulator.report import Report
 from simulator.simulate import simulate
+from simulator.systolic_gemm import Gemm
 
 
 def simulate_command(
@@ -85,16 +86,26 @@ def simulate_command(
         result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
         show_report(result, outputs, as_json)
         return
-    gemms = read_gemms(gemm or (), topology)
+    _simulate_gemms(read_gemms(gemm or (), topology), machine, array, option_set, outputs, as_json)
+
+
+def _simulate_gemms(
+    gemms: tuple[Gemm, ...],
+    machine: str | None,
+    array: str | None,
+    option_set: str | None,
+    outputs: dict[str, Path],
+    as_json: bool,
+) -> None:
     if option_set is not None:
         _refuse_outputs(f"--as {option_set}", outputs, "closed forms have no time line")
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
         return
     chosen = choose_machine(machine, array)
-    if topology is None and len(gemms) == 1:
+    if len(gemms) == 1:
         show_report(run_gemm(gemms[0], chosen), outputs, as_json)
         return
-    _refuse_outputs("--topology" if topology else "--gemm, repeated", outputs, "they show a single simulation")
+    _refuse_outputs(f"{len(gemms)} GEMMs", outputs, "they show a single simulation")
     print_runs(gemms, chosen, as_json)
 
 
