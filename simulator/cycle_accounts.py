@@ -20,14 +20,16 @@ class CycleAccounts:
     """Sums over a program's instructions, int64.
 
     By layer: layer_end (L,), first cycle after its last store; gap (L, stalls), cycles before its tiles by STALL_* of
-    the tile; compute (L,) and conflict (L,), cycles of its tiles; tiles_end (L,), when the last has left the array, -1
-    without tiles. By unit: unit_end (U,), unit_busy (U,), unit_count (U,), unit_stall (U, stalls).
+    the tile; compute (L,) and conflict (L,), cycles of its tiles; tiles_begin (L,) and tiles_end (L,), when the first
+    starts and the last has left the array, -1 without tiles. By unit: unit_end (U,), unit_busy (U,), unit_count (U,),
+    unit_stall (U, stalls).
     """
 
     layer_end: np.ndarray
     gap: np.ndarray
     compute: np.ndarray
     conflict: np.ndarray
+    tiles_begin: np.ndarray
     tiles_end: np.ndarray
     unit_end: np.ndarray
     unit_busy: np.ndarray
@@ -38,9 +40,10 @@ class CycleAccounts:
 def account_cycles(program: Program, timing: Timing, events: Events) -> CycleAccounts:
     """One pass over the instructions in program order. A layer's window begins where the one before it ends."""
     ins, layers, stalls = program.instructions, len(program.layers), len(STALL_NAMES)
-    by_layer = [np.zeros(shape, dtype=np.int64) for shape in (layers, (layers, stalls), layers, layers, layers)]
+    by_layer = [np.zeros(shape, dtype=np.int64) for shape in (layers, (layers, stalls), layers, layers, layers, layers)]
     by_unit = [np.zeros(shape, dtype=np.int64) for shape in (UNIT_COUNT, UNIT_COUNT, UNIT_COUNT, (UNIT_COUNT, stalls))]
     accounts = CycleAccounts(*by_layer, *by_unit)
+    accounts.tiles_begin[:] = -1
     accounts.tiles_end[:] = -1
     _end_of_layers(ins.layer, events.done, accounts.layer_end)
     _account_layers(
@@ -55,6 +58,7 @@ def account_cycles(program: Program, timing: Timing, events: Events) -> CycleAcc
         accounts.gap,
         accounts.compute,
         accounts.conflict,
+        accounts.tiles_begin,
         accounts.tiles_end,
     )
     _account_units(
@@ -79,7 +83,9 @@ def _end_of_layers(layer, done, layer_end):
 
 
 @nb.njit(cache=True, nogil=True)
-def _account_layers(layer, tokens, row_cycles, unit, start, end, stall, layer_end, gap, compute, conflict, tiles_end):
+def _account_layers(
+    layer, tokens, row_cycles, unit, start, end, stall, layer_end, gap, compute, conflict, tiles_begin, tiles_end
+):
     for i in range(layer.shape[0]):
         if unit[i] != _ARRAY:
             continue
@@ -87,6 +93,7 @@ def _account_layers(layer, tokens, row_cycles, unit, start, end, stall, layer_en
         before = tiles_end[mine]
         if before < 0:
             before = layer_end[mine - 1] if mine > 0 else 0
+            tiles_begin[mine] = start[i]
         gap[mine, stall[i]] += start[i] - before
         compute[mine] += tokens[i]
         conflict[mine] += tokens[i] * (row_cycles[i] - 1)

@@ -8,6 +8,7 @@ from simulator.accesses import EVENTS, count_events
 from simulator.cycle_accounts import CycleAccounts, account_cycles
 from simulator.energy import EnergyModel, energy_model
 from simulator.engine import STALL_NAMES, STALL_NONE, Events, run_engine
+from simulator.errors import InputError
 from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit, is_any
 from simulator.machine import Machine
 from simulator.program import Program
@@ -18,8 +19,8 @@ from simulator.timing import Timing, channel_cycles, resolve_timing
 def simulate(program: Program, machine: Machine) -> Report:
     """Cycles, bytes, accesses and energy of ``program`` on ``machine``.
 
-    Raises InputError if the program was laid out for another machine or a memory lies outside the energy table, and
-    DeadlockError if it cannot finish. Timing never depends on data, so no inputs are needed.
+    Raises InputError if the program was laid out for another machine, its layers overlap or a memory lies outside the
+    energy table, and DeadlockError if it cannot finish. Timing never depends on data, so no inputs are needed.
     """
     program.require_machine(machine)
     model = energy_model(machine)
@@ -98,7 +99,7 @@ def _layer_reports(
                 ranks=layer.ranks,
                 tokens=program.tokens,
                 latency_cycles=cycles,
-                cycles_by_cause=_causes_of_layer(accounts, index, ends[index], ends[index + 1]),
+                cycles_by_cause=_causes_of_layer(accounts, layer.name, index, ends[index], ends[index + 1]),
                 tiles=len(layer.tiles),
                 tiles_dense=kinds[0],
                 tiles_reduce=kinds[1],
@@ -114,12 +115,23 @@ def _layer_reports(
     return tuple(reports)
 
 
-def _causes_of_layer(accounts: CycleAccounts, index: int, begin: int, end: int) -> dict[str, int]:
-    """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin (rule C1)."""
+def _causes_of_layer(accounts: CycleAccounts, name: str, index: int, begin: int, end: int) -> dict[str, int]:
+    """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin (rule C1).
+    InputError if the layer's first tile runs before its window.
+    """
     causes = dict.fromkeys(CAUSES, 0)
-    for name, cycles in zip(STALL_NAMES, accounts.gap[index].tolist(), strict=True):
+    first = int(accounts.tiles_begin[index])
+    first = first if first >= 0 else end
+    if first < begin:
+        raise InputError(
+            f"program: layer '{name}'",
+            f"work in cycle {first}, while the layer before it runs until {begin}",
+            "layers run one after another (machine.md, rule E3)",
+            "Let its inputs wait for the last store of the layer before it.",
+        )
+    for cause, cycles in zip(STALL_NAMES, accounts.gap[index].tolist(), strict=True):
         if cycles:
-            causes[name] += cycles
+            causes[cause] += cycles
     causes["compute"] = int(accounts.compute[index])
     causes["bank_conflict"] = int(accounts.conflict[index])
     last = int(accounts.tiles_end[index])

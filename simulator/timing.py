@@ -19,8 +19,13 @@ UNIT_COUNT = len(Unit)
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of array and weights."""
+    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of array and weights.
 
+    ``op`` and ``layer`` have no part in the timing: they name an instruction that can never start.
+    """
+
+    op: np.ndarray
+    layer: np.ndarray
     unit: np.ndarray
     busy: np.ndarray
     tail: np.ndarray
@@ -45,6 +50,8 @@ def time_instructions(ins: Instructions, machine: Machine) -> Timing:
     busy[at] = -(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)
     tail, lead = _tail_and_lead(machine)
     return Timing(
+        op=ins.op,
+        layer=ins.layer,
         unit=unit_of_op(machine.dma.engines).astype(np.int8)[ins.op],
         busy=busy,
         tail=tail[ins.op],
