@@ -5,13 +5,18 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test lint peers-env clean
+.PHONY: demo test verify lint bench peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The nightly size: ten times the corpora of `make test`, and the mutants of the timing rules.
+verify: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --corpus-scale 10 tests/test_agreement.py tests/test_rtl_programs.py \
+		tests/test_rtl_timing.py tests/test_mutations.py tests/test_rtl_mutations.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -21,8 +21,9 @@ class CycleAccounts:
 
     By layer: layer_end (L,), first cycle after its last store; gap (L, stalls), cycles before its tiles by STALL_* of
     the tile; compute (L,) and conflict (L,), cycles of its tiles; tiles_begin (L,) and tiles_end (L,), when the first
-    starts and the last has left the array, -1 without tiles. By unit: unit_end (U,), unit_busy (U,), unit_count (U,),
-    unit_stall (U, stalls).
+    starts and the last has left the array, -1 without tiles.
+
+    By unit: unit_end (U,), unit_busy (U,), unit_count (U,), unit_stall (U, stalls).
     """
 
     layer_end: np.ndarray
@@ -43,8 +44,7 @@ def account_cycles(program: Program, timing: Timing, events: Events) -> CycleAcc
     by_layer = [np.zeros(shape, dtype=np.int64) for shape in (layers, (layers, stalls), layers, layers, layers, layers)]
     by_unit = [np.zeros(shape, dtype=np.int64) for shape in (UNIT_COUNT, UNIT_COUNT, UNIT_COUNT, (UNIT_COUNT, stalls))]
     accounts = CycleAccounts(*by_layer, *by_unit)
-    accounts.tiles_begin[:] = -1
-    accounts.tiles_end[:] = -1
+    accounts.tiles_begin[:] = accounts.tiles_end[:] = -1
     _end_of_layers(ins.layer, events.done, accounts.layer_end)
     _account_layers(
         ins.layer,

@@ -116,12 +116,9 @@ def _layer_reports(
 
 
 def _causes_of_layer(accounts: CycleAccounts, name: str, index: int, begin: int, end: int) -> dict[str, int]:
-    """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin (rule C1).
-    InputError if the layer's first tile runs before its window.
-    """
-    causes = dict.fromkeys(CAUSES, 0)
-    first = int(accounts.tiles_begin[index])
-    first = first if first >= 0 else end
+    """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin (rule C1)."""
+    started = int(accounts.tiles_begin[index])
+    first = started if started >= 0 else end
     if first < begin:
         raise InputError(
             f"program: layer '{name}'",
@@ -129,6 +126,7 @@ def _causes_of_layer(accounts: CycleAccounts, name: str, index: int, begin: int,
             "layers run one after another (machine.md, rule E3)",
             "Let its inputs wait for the last store of the layer before it.",
         )
+    causes = dict.fromkeys(CAUSES, 0)
     for cause, cycles in zip(STALL_NAMES, accounts.gap[index].tolist(), strict=True):
         if cycles:
             causes[cause] += cycles
