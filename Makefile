@@ -3,13 +3,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test verify lint clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The nightly size: 20,000 programs, and every mutant of every rule.
+verify: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --corpus-scale 10 tests/test_agreement.py tests/test_engines.py \
+		tests/test_deadlock.py tests/test_properties.py tests/test_manual.py tests/test_mutations.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ class Timing:
 
 
 def resolve_timing(program: Program, machine: Machine) -> Timing:
-    """Durations of every instruction of ``program`` on ``machine``."""
+    """Durations of every instruction of ``program`` on ``machine`` (rules D1, D2, D4, A1, A2, A4, A5, B2, V1)."""
     ins = program.instructions
     is_tile = np.isin(ins.op, TILE_OPS)
     is_transfer = np.isin(ins.op, TRANSFER_OPS)
