@@ -21,7 +21,7 @@ SOURCES = sorted(
 )
 _RULE = r"[A-Z]\d"
 _LIST = rf"{_RULE}(?:(?:, and|,| and| or| to)? ?{_RULE})*"
-_CITED = re.compile(rf"(?:\brules? |machine\.md, )({_LIST})")
+_CITED = re.compile(rf"(?:\b[Rr]ules? |machine\.md, )({_LIST})")
 _IN_MANUAL = re.compile(rf"\(({_LIST})\)")
 
 
