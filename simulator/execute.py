@@ -71,21 +71,45 @@ def _execute_float(program: Program, index: int, rows: np.ndarray) -> np.ndarray
 
 
 def _execute_codes(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
+    numbers = layer_numbers(program, index, rows)
+    return numbers.output_codes * numbers.output_step
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNumbers:
+    """Every integer that the hardware meets in one layer, for N rows of inputs (machine.md, section 9).
+
+    input_codes (N, n) and output_codes (N, m) are activation codes at ``input_step`` and ``output_step``. bias (m,) are
+    accumulator codes. requantisation and rank_requantisation are (multiplier, shift) pairs of (m,) and (K,) integers.
+    """
+
+    input_codes: np.ndarray
+    input_step: float
+    bias: np.ndarray
+    requantisation: tuple[np.ndarray, np.ndarray]
+    rank_requantisation: tuple[np.ndarray, np.ndarray]
+    output_codes: np.ndarray
+    output_step: float
+
+
+def layer_numbers(program: Program, index: int, rows: np.ndarray) -> LayerNumbers:
+    """What layer ``index`` computes in codes from (N, n) float inputs, and with which parameters."""
     layer, machine = program.layers[index], program.machine
     types = machine.datatypes
     payload = layer.payload
     step = payload.input_step or input_step(rows, types.activation_bits)
     codes = quantise(rows, step, types.activation_bits)
     weights = _lane_rows(layer, payload.codes.astype(np.float64), machine)
-    arithmetic = _Arithmetic(machine, weights, types.accumulator_bits, fixed_point(1.0 / payload.rank_divisor))
-    sums = _walk_rows(program, index, codes, arithmetic).astype(np.int64)
-    bias = np.rint(payload.bias / (payload.row_step * step))
-    sums = saturate(sums + saturate(bias, types.accumulator_bits).astype(np.int64), types.accumulator_bits)
+    rank_scale = fixed_point(1.0 / payload.rank_divisor)
+    sums = _walk_rows(program, index, codes, _Arithmetic(machine, weights, types.accumulator_bits, rank_scale))
+    bias = saturate(np.rint(payload.bias / (payload.row_step * step)), types.accumulator_bits).astype(np.int64)
+    sums = saturate(sums.astype(np.int64) + bias, types.accumulator_bits)
     largest = float(np.abs(sums * payload.row_step).max(initial=0.0)) * step
     # Requantisation is elementwise, so that applying it after the walk gives what each DRAIN would have written.
     out_step = payload.output_step or (largest / code_limit(types.activation_bits) or 1.0)
-    multiplier, shift = fixed_point(payload.row_step * step / out_step)
-    return requantise(sums, multiplier, shift, types.activation_bits) * out_step
+    scale = fixed_point(payload.row_step * step / out_step)
+    outputs = requantise(sums, *scale, types.activation_bits)
+    return LayerNumbers(codes, step, bias, scale, rank_scale, outputs, out_step)
 
 
 def input_step(rows: np.ndarray, bits: int) -> float:

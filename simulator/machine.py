@@ -170,6 +170,11 @@ class Machine(_Section):
         return self.rank_memory.size_bytes * 8 // (self.rank_memory.banks * self.datatypes.accumulator_bits)
 
     @property
+    def partial_sum_bits(self) -> int:
+        """Width of an exact sum of one code from each row of the array."""
+        return self.datatypes.weight_bits + self.datatypes.activation_bits + (self.rows - 1).bit_length()
+
+    @property
     def group_size(self) -> int:
         """Ranks of one rank-memory row that a plain array (no permutation network) can both write and read."""
         return min(self.rows, self.cols)
