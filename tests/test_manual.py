@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from simulator.reference import run_reference
@@ -61,6 +63,13 @@ def test_sums_below_the_tables_are_the_reports(name):
     assert (
         int(total) == report.latency_cycles == int(run_reference(resolve_timing(program, program.machine)).done.max())
     )
+
+
+def test_what_the_conflict_costs():
+    program = TIMELINES["A bank conflict and a starved channel"]
+    timing = resolve_timing(program, program.machine)
+    without = replace(timing, busy=np.where(timing.is_tile, program.instructions.tokens, timing.busy))
+    assert f"Without the conflict {run_reference(without).done.max()}" in TEXT
 
 
 def test_every_rule_has_one_number():
