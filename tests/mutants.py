@@ -11,6 +11,7 @@ from typing import Literal
 
 ENGINE, REFERENCE, TIMING = "simulator.engine", "simulator.reference", "simulator.timing"
 MACHINE, ISA, REPORT, COUNTS = "simulator.machine", "simulator.isa", "simulator.simulate", "simulator.accesses"
+ACCOUNTS = "simulator.cycle_accounts"
 
 Check = Literal["agreement", "by hand"]
 
@@ -61,70 +62,86 @@ def _shared(rule: str, error: str, module: str, old: str, new: str, check: Check
     return [Mutant(rule, error, module.split(".")[1], check, (Edit(module, old, new),))]
 
 
-_ARRAY_FREE, _QUEUE_FREE = "unit_free[u] = end[i]", "unit_free[chosen] = end[i]"
-_LEAD = "if d == After.ARRAY or d == After.WEIGHTS else 0"
+_FREED = "free[chosen] = channel_free"
+_LEAD = "(lead if d == After.ARRAY or d == After.WEIGHTS else 0)"
 _END = "events.end[i] = self.cycle + unit.busy_left"
 _GRANT = "channel_left = int(clock.timing.busy[i])"
+
+
+def _freed(cycles: int) -> tuple[Edit, ...]:
+    """All units of the engine are free so many cycles later."""
+    late = f" + {cycles}"
+    return (
+        _engine("array_free = shadow_free + busy[i]", "array_free = shadow_free + busy[i]" + late),
+        _engine("vector_free = busy[i] +", f"vector_free = {cycles} + busy[i] +"),
+        _engine("free[chosen] = channel_free", "free[chosen] = channel_free" + late),
+    )
+
 
 ORDER = [
     *_order(
         "Q1",
         "a unit is free a cycle early",
-        (_engine(_ARRAY_FREE, _ARRAY_FREE + " - 1"), _engine(_QUEUE_FREE, _QUEUE_FREE + " - 1")),
+        _freed(-1),
         (_reference(_END, _END + "; unit.busy_left -= 1"),),
     ),
     *_order(
         "Q1",
         "a unit is free a cycle late",
-        (_engine(_ARRAY_FREE, _ARRAY_FREE + " + 1"), _engine(_QUEUE_FREE, _QUEUE_FREE + " + 1")),
+        _freed(1),
         (_reference(_END, _END + "; unit.busy_left += 1"),),
     ),
     *_order(
         "Q2",
         "a dependent starts a cycle late",
-        (_engine("when = done[after[d, i]] +", "when = done[after[d, i]] + 1 +"),),
+        (_engine("when = done[producer] +", "when = done[producer] + 1 +"),),
         (_reference("self.cycle < done + ahead", "self.cycle <= done + ahead"),),
     ),
     *_order(
         "Q2",
         "a dependent starts a cycle early",
-        (_engine("when = done[after[d, i]] +", "when = done[after[d, i]] - 1 +"),),
+        (_engine("when = done[producer] +", "when = done[producer] - 1 +"),),
         (_reference("self.cycle < done + ahead", "self.cycle < done + ahead - 1"),),
     ),
     *_order(
         "Q3",
         "a preload begins a cycle before its weights are there",
-        (_engine("begin, cause = done[weights], STALL_WEIGHTS", "begin, cause = done[weights] - 1, STALL_WEIGHTS"),),
+        (_engine("return done[weights], STALL_WEIGHTS", "return done[weights] - 1, STALL_WEIGHTS"),),
         (_reference("clock.unmet(i, (After.WEIGHTS,))", "clock.unmet(i, (After.WEIGHTS,), lead=-1)"),),
     ),
     *_order(
         "D3",
         "among requests of one cycle the highest unit goes first",
-        (_engine("request < earliest", "request <= earliest"),),
+        (_engine("asked < earliest)", "asked <= earliest)"),),
         (_reference("min(waiting)", "min(waiting, key=lambda w: (w[0], -w[1]))", 2),),
     ),
     *_order(
         "D3",
         "inputs ask a cycle late",
-        (_engine("request = max(ready, unit_free[u])", "request = max(ready, unit_free[u]) + (u == 1)"),),
+        (
+            _engine(
+                "requests[u, 0] = max(requests[u, 1], free[u])",
+                "requests[u, 0] = max(requests[u, 1], free[u]) + (u == 1)",
+            ),
+        ),
         (_reference("unit.requested_at = clock.cycle", "unit.requested_at = clock.cycle + (number == 1)"),),
     ),
     *_order(
         "D3",
         "the lowest unit goes first, whoever asked first",
-        (_engine("request < earliest", "(request < earliest and channel_free < earliest)"),),
+        (_engine("asked < earliest)", "(asked < earliest and channel_free < earliest))"),),
         (_reference("(unit.requested_at, number)", "(0, number)"),),
     ),
     *_order(
         "D4",
         "the channel is free a cycle late",
-        (_engine("channel_free = end[i]", "channel_free = end[i] + 1"),),
+        (_engine(_FREED, _FREED + "; channel_free += 1"),),
         (_reference(_GRANT, _GRANT + " + 1"),),
     ),
     *_order(
         "D4",
         "the channel is free a cycle early",
-        (_engine("channel_free = end[i]", "channel_free = end[i] - 1"),),
+        (_engine(_FREED, _FREED + "; channel_free -= 1"),),
         (_reference(_GRANT, _GRANT + " - 1"),),
     ),
     *_order(
@@ -136,7 +153,7 @@ ORDER = [
     *_order(
         "A2",
         "the shadow registers are free a cycle late",
-        (_engine("shadow_free = start[i]", "shadow_free = start[i] + 1"),),
+        (_engine("tile += 1", "shadow_free += 1; tile += 1"),),
         (_reference("loader.shadow_full = False", "loader.shadow_full = False\n            return"),),
     ),
     *_order(
@@ -144,8 +161,8 @@ ORDER = [
         "a tile starts a cycle before its preload is finished",
         (
             _engine(
-                "if loader_free > ready:\n                            ready, cause = loader_free, why",
-                "if loader_free - 1 > ready:\n                            ready, cause = loader_free - 1, why",
+                "if loader_free > ready:\n                        ready, cause = loader_free, late",
+                "if loader_free - 1 > ready:\n                        ready, cause = loader_free - 1, late",
             ),
         ),
         (_reference("loader.loaded == i and loader.left == 0", "loader.loaded == i and loader.left <= 1"),),
@@ -153,13 +170,13 @@ ORDER = [
     *_order(
         "A4",
         "the lane table needs no lead",
-        (_engine(_LEAD, "if d == After.ARRAY else 0"),),
+        (_engine(_LEAD, "(lead if d == After.ARRAY else 0)"),),
         (_reference("if column in (After.ARRAY, After.WEIGHTS) else 0", "if column == After.ARRAY else 0"),),
     ),
     *_order(
         "A4",
         "sums need no lead",
-        (_engine(_LEAD, "if d == After.WEIGHTS else 0"),),
+        (_engine(_LEAD, "(lead if d == After.WEIGHTS else 0)"),),
         (_reference("if column in (After.ARRAY, After.WEIGHTS) else 0", "if column == After.WEIGHTS else 0"),),
     ),
 ]
@@ -172,33 +189,33 @@ DURATIONS = [
     *_shared("D2", "bursts are not filled up", TIMING, "moved = -(-transfer_bytes // burst) * burst", "moved = transfer_bytes"),
     *_shared("D2", "a burst too many when the last one is full", TIMING, "-(-transfer_bytes // burst) * burst", "(transfer_bytes // burst + 1) * burst"),
     *_shared("D2", "a byte more in a thousand cycles", MACHINE, "max(1, round(1000 * self.dram.gb_per_s / self.clock_ghz))", "1 + round(1000 * self.dram.gb_per_s / self.clock_ghz)"),
-    *_shared("D4", "a latency a cycle longer", TIMING, "tail[is_transfer] = machine.dram_latency_cycles", "tail[is_transfer] = machine.dram_latency_cycles + 1"),
+    *_shared("D4", "a latency a cycle longer", TIMING, "] = machine.dram_latency_cycles", "] = machine.dram_latency_cycles + 1"),
     *_shared("D4", "a latency rounded down", MACHINE, "math.ceil(round(", "math.floor(round("),
-    *_shared("A1", "a tile occupies the array a cycle longer", TIMING, "(ins.tokens * ins.row_cycles)[is_tile]", "(ins.tokens * ins.row_cycles)[is_tile] + 1"),
-    *_shared("A1", "a tile occupies the array a cycle less", TIMING, "(ins.tokens * ins.row_cycles)[is_tile]", "(ins.tokens * ins.row_cycles)[is_tile] - 1"),
+    *_shared("A1", "a tile occupies the array a cycle longer", TIMING, "* ins.row_cycles", "* ins.row_cycles + 1"),
+    *_shared("A1", "a tile occupies the array a cycle less", TIMING, "* ins.row_cycles", "* ins.row_cycles - 1"),
     *_shared("A2", "a preload takes a row more", TIMING, "preload_cycles=machine.rows", "preload_cycles=machine.rows + 1"),
     *_shared("A2", "a preload takes Q cycles", TIMING, "preload_cycles=machine.rows", "preload_cycles=machine.cols"),
     *_shared("A4", "a lead a cycle longer", TIMING, "network + machine.rank_memory.requantise_cycles", "network + machine.rank_memory.requantise_cycles + 1"),
-    *_shared("A4", "a lead without the requantisers' last cycle", TIMING, "network + machine.rank_memory.requantise_cycles", "np.maximum(0, network + machine.rank_memory.requantise_cycles - 1)"),
-    *_shared("A4", "REDUCE has the lead too", TIMING, "np.where(ins.op == Op.EXPAND, network", "np.where(ins.op != Op.DENSE, network"),
+    *_shared("A4", "a lead without the requantisers' last cycle", TIMING, "network + machine.rank_memory.requantise_cycles", "max(0, network + machine.rank_memory.requantise_cycles - 1)"),
+    *_shared("A4", "REDUCE has the lead too", TIMING, "lead[Op.EXPAND] =", "lead[[Op.REDUCE, Op.EXPAND]] ="),
     *_shared("A5", "sums leave a cycle later", TIMING, "machine.rows + machine.cols - 1", "machine.rows + machine.cols"),
     *_shared("A5", "sums leave a cycle sooner", TIMING, "machine.rows + machine.cols - 1", "machine.rows + machine.cols - 2"),
-    *_shared("A5", "a REDUCE tile's sums skip a stage of the network", TIMING, "tail[ins.op == Op.REDUCE] += network", "tail[ins.op == Op.REDUCE] += max(0, network - 1)"),
-    *_shared("A5", "an EXPAND tile's sums pass the network too", TIMING, "tail[ins.op == Op.REDUCE] += network", "tail[np.isin(ins.op, (Op.REDUCE, Op.EXPAND))] += network"),
-    *_shared("B2", "conflicts cost nothing", TIMING, "(ins.tokens * ins.row_cycles)[is_tile]", "ins.tokens[is_tile]"),
-    *_shared("V1", "a drain's last rows are cut off", TIMING, "-(-ins.tokens[is_drain] * machine.cols // machine.vector.lanes)", "np.maximum(1, ins.tokens[is_drain] * machine.cols // machine.vector.lanes)"),
-    *_shared("V1", "a drain is done a cycle later", TIMING, "tail[is_drain] = machine.vector.latency_cycles", "tail[is_drain] = machine.vector.latency_cycles + 1"),
+    *_shared("A5", "a REDUCE tile's sums skip a stage of the network", TIMING, "tail[Op.REDUCE] += network", "tail[Op.REDUCE] += max(0, network - 1)"),
+    *_shared("A5", "an EXPAND tile's sums pass the network too", TIMING, "tail[Op.REDUCE] += network", "tail[[Op.REDUCE, Op.EXPAND]] += network"),
+    *_shared("B2", "conflicts cost nothing", TIMING, "* ins.row_cycles", "* 1"),
+    *_shared("V1", "a drain's last rows are cut off", TIMING, "-(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)", "np.maximum(1, ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)"),
+    *_shared("V1", "a drain is done a cycle later", TIMING, "= machine.vector.latency_cycles", "= machine.vector.latency_cycles + 1"),
 ]  # fmt: skip
 
 COUNTERS = [
-    *_shared("C1", "a tail a cycle longer", REPORT, 'causes["tail"] = end - int(stop[-1])', 'causes["tail"] = end - int(stop[-1]) + 1', "agreement"),
-    *_shared("C1", "conflicts counted as computing", REPORT, 'causes["compute"] = int(ins.tokens[mine].sum())', 'causes["compute"] = int((stop - start).sum())', "agreement"),
+    *_shared("C1", "a tail a cycle longer", REPORT, 'causes["tail"] = end -', 'causes["tail"] = end + 1 -', "agreement"),
+    *_shared("C1", "conflicts counted as computing", ACCOUNTS, "compute[mine] += tokens[i]", "compute[mine] += end[i] - start[i]", "agreement"),
     *_shared("C1", "ties go to the dependence named last", ENGINE, "if when > ready:", "if when >= ready:", "agreement"),
-    *_shared("C1", "a wait for the channel counted from the request of the unit", REPORT, "np.maximum(ready, free)).sum()", "free).sum()", "agreement"),
-    *_shared("C2", "words not filled up", COUNTS, "return -(-np.asarray(bits) // word_bits)", "return np.asarray(bits) // word_bits", "agreement"),
-    *_shared("C2", "overwriting lanes read their sums", COUNTS, "rank_words * (lanes - firsts)", "rank_words * lanes", "agreement"),
-    *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "np.where((sums_out | is_drain) & adds, sum_words, 0)", "np.where(is_drain | sums_out & adds, sum_words, 0)", "agreement"),
-    *_shared("C2", "DRAM bytes without bursts", COUNTS, "-(-ins.dram_bytes // machine.dram.burst_bytes) * machine.dram.burst_bytes", "ins.dram_bytes", "agreement"),
+    *_shared("C1", "a wait for the channel counted from the request of the unit", ACCOUNTS, "start[i] - max(ready, free)", "start[i] - free", "agreement"),
+    *_shared("C2", "words not filled up", COUNTS, "return -(-bits // word_bits)", "return bits // word_bits", "agreement"),
+    *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
+    *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]\n            row[_VECTOR_OPS]", "costs.sum_words\n            row[_VECTOR_OPS]", "agreement"),
+    *_shared("C2", "DRAM bytes without bursts", COUNTS, "-(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
     *_shared("C3", "a roof a cycle too high", REPORT, "compute = -(-accesses", "compute = 1 - (-accesses"),
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -38,6 +39,15 @@ def test_the_documentation_lists_every_mutant():
     text = (ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| ([A-Z]\d) \| ([^|]+) \| (\w+) \| [^|]+ \|$", text, flags=re.MULTILINE)
     assert listed == [(m.rule, m.error, m.place) for m in MUTANTS]
+
+
+@pytest.mark.parametrize("module", sorted({edit.module for mutant in MUTANTS for edit in mutant.edits}))
+def test_every_edit_fits_the_source_and_leaves_python(module):
+    source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    for mutant in MUTANTS:
+        if any(edit.module == module for edit in mutant.edits):
+            changed = edited(module, source, mutant.edits)
+            assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source)), mutant
 
 
 def test_an_edit_that_does_not_fit_is_an_error():

@@ -122,21 +122,23 @@ def show_report(result: Report, outputs: dict[str, Path], as_json: bool) -> None
 
 def write_outputs(result: Report, outputs: dict[str, Path]) -> None:
     """Write the files asked for: report, trace, timeline, bars."""
-    from analysis.chrome_trace import save_chrome_trace
-    from analysis.files import replacing
-    from analysis.layer_bars import draw_layer_bars
-    from analysis.style import save_figure
-    from analysis.timeline import draw_timeline
-
     if "report" in outputs:
+        from analysis.files import replacing
+
         with replacing(outputs["report"]) as file:
             file.write(result.to_json().encode())
     if "trace" in outputs:
+        from analysis.chrome_trace import save_chrome_trace
+
         save_chrome_trace(result, outputs["trace"])
-    if "timeline" in outputs:
-        save_figure(draw_timeline(result), outputs["timeline"])
-    if "bars" in outputs:
-        save_figure(draw_layer_bars(result), outputs["bars"])
+    if "timeline" in outputs or "bars" in outputs:
+        from analysis.layer_bars import draw_layer_bars
+        from analysis.style import save_figure
+        from analysis.timeline import draw_timeline
+
+        for kind, draw in (("timeline", draw_timeline), ("bars", draw_layer_bars)):
+            if kind in outputs:
+                save_figure(draw(result), outputs[kind])
 
 
 def _check_sources(
