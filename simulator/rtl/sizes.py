@@ -30,18 +30,14 @@ class Sizes:
 
     def __post_init__(self) -> None:
         machine = self.machine
+        latency = machine.dram_latency_cycles
         limits = (
-            (
-                "array",
-                min(machine.rows, machine.cols),
-                "rows and columns are at least 2",
-                machine.rows >= 2 <= machine.cols,
-            ),
+            ("array", f"{machine.rows} x {machine.cols}", "sides are at least 2", min(machine.rows, machine.cols) >= 2),
             (
                 "dram.latency_ns",
-                f"{machine.dram_latency_cycles} cycles",
+                f"{latency} cycles",
                 f"the queue of transfers under way holds {MAX_LATENCY_CYCLES}",
-                machine.dram_latency_cycles <= MAX_LATENCY_CYCLES,
+                latency <= MAX_LATENCY_CYCLES,
             ),
         )
         for field, value, rule, met in limits:
