@@ -90,7 +90,7 @@ def is_any(op: np.ndarray, ops: tuple[Op, ...]) -> np.ndarray:
     return table[op]
 
 
-_WIDE = ("src", "dst", "dram_bytes")
+WIDE_OPERANDS = ("src", "dst", "dram_bytes")  # int64, the others are int32
 
 
 def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
@@ -141,7 +141,7 @@ class Instructions:
     def __post_init__(self) -> None:
         count = len(self.op)
         for field in fields(self):
-            column = narrowed(f"program: column '{field.name}'", getattr(self, field.name), field.name in _WIDE)
+            column = narrowed(f"program: column '{field.name}'", getattr(self, field.name), field.name in WIDE_OPERANDS)
             expected = (len(After), count) if field.name == "after" else (count,)
             if column.shape != expected:
                 raise InputError(
