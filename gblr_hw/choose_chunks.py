@@ -33,7 +33,7 @@ class Curve:
 def expand_curves(problem: FitProblem, fit: Fit) -> list[Curve]:
     """What each output chunk loses with its ranks, v fixed and u refitted: exact but for the order being greedy."""
     gram, cross = _expand_system(problem, fit)
-    inverse = solve_gram(gram, np.eye(len(gram)))
+    inverse = _inverse(gram)
     solution = inverse @ cross
     spans = (slice(r * problem.cols, (r + 1) * problem.cols) for r in range(problem.chunks_out))
     return [Curve(*elimination_curve(inverse, solution[:, span], problem.rows)) for span in spans]
@@ -42,7 +42,7 @@ def expand_curves(problem: FitProblem, fit: Fit) -> list[Curve]:
 def reduce_curves(problem: FitProblem, fit: Fit) -> list[Curve]:
     """The same for input chunks, u fixed. With moments, other chunks keep what they hold."""
     gram, cross = _reduce_system(problem, fit)
-    inverse = solve_gram(gram, np.eye(len(gram)))
+    inverse = _inverse(gram)
     curves = []
     for chunk in range(problem.chunks_in):
         span = slice(chunk * problem.rows, (chunk + 1) * problem.rows)
@@ -116,6 +116,11 @@ def _membership(curves: Sequence[Curve], tiles: Sequence[int], seats: int) -> Bo
     for index, (curve, count) in enumerate(zip(curves, tiles, strict=True)):
         member[curve.kept(seats, count), index] = True
     return member
+
+
+def _inverse(gram: FloatArray) -> FloatArray:
+    # Where nothing is left to fit, any order of the ranks will do.
+    return solve_gram(gram, np.eye(len(gram))) if np.trace(gram) > 0 else np.eye(len(gram))
 
 
 def _expand_system(problem: FitProblem, fit: Fit) -> tuple[FloatArray, FloatArray]:

@@ -53,7 +53,7 @@ def convert(
     tokens: int = 197,
     intervals_only: bool = False,
     with_dense_tiles: bool = True,
-    allocation: Allocation = "by-error",
+    allocation: Allocation = "even",
     judge: Judge | None = None,
     hidden: Mapping[str, str] | None = None,
     schedule: Schedule | None = None,
@@ -73,8 +73,8 @@ def convert(
         plain.
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
     with_dense_tiles: whether tiles may be kept dense beside the ranks.
-    allocation: "even" gives each layer the same fraction; "by-error" moves tiles between layers to lower the sum of
-        their relative squared errors. It makes both, and returns the one that `judge` finds better.
+    allocation: "even" gives each layer the same fraction. "by-error" also tries to move tiles between layers so that
+        the sum of their relative squared errors falls, and returns what `judge` finds better: never worse than even.
     judge: network -> loss, lower is better (say, the output's error on calibration inputs); if None, that sum itself.
     hidden: producer -> consumer of hidden channels that nothing else sees (`reorder.order_hidden`): they are reordered
         in both, so the two results belong together, in the new order.

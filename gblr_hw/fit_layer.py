@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from gblr_hw.projection import Importance, project
 from gblr_hw.refit import solve_gram
 
 FloatArray = npt.NDArray[np.float64]
+
+_NEAR = 1.25  # times the squared error of ranks alone
+_STANDS_OUT = 4.0  # times the median
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,36 @@ def fit_layer(
     if dense_tiles and budget >= dense_tile_count(outputs, inputs, problem.rows, problem.cols):
         return _dense_only(problem, all_tiles)
     if budget < 2:
-        return _block_sparse(problem, budget)
-    search = _shrink_runs if intervals_only else _choose
-    candidates = [_truncated(problem, budget), search(problem, budget, schedule, all_tiles & False)]
+        return block_sparse_layer(problem, budget)
+    search = _best_runs if intervals_only else _choose
+    candidates = [truncated_layer(problem, budget), search(problem, budget, schedule, all_tiles & False)]
     if dense_tiles:
-        sparse = _block_sparse(problem, budget)
+        sparse = block_sparse_layer(problem, budget)
         candidates.append(sparse)
-        # Mixing the two only helps where dense tiles are nearly as good as ranks: it takes as long as the search.
-        if problem.squared_error(sparse[1]) < 1.25 * problem.squared_error(candidates[1][1]):
-            candidates.append(search(problem, budget, schedule, sparse[0].tiles))
+        starts = _tile_starts(problem, budget, candidates[0][1], sparse if _near(problem, candidates) else None)
+        candidates += [search(problem, budget, schedule, tiles) for tiles in starts]
     return min(candidates, key=lambda candidate: problem.squared_error(candidate[1]))
+
+
+def _near(problem: FitProblem, candidates: list[tuple[Structure, Fit]]) -> bool:
+    """Is block sparse, the last candidate, nearly as good as the ranks, the second one?"""
+    ranks, sparse = (problem.squared_error(candidates[index][1]) for index in (1, -1))
+    return sparse < _NEAR * ranks
+
+
+def _tile_starts(
+    problem: FitProblem, budget: int, low_rank: Fit, near: tuple[Structure, Fit] | None
+) -> list[BoolArray]:
+    """Sets of dense tiles that a search with tiles beside ranks begins from. Each takes as long as the ranks alone.
+
+    They only help where dense tiles are nearly as good as ranks, or where some tiles stand out in what low rank leaves.
+    """
+    worth = problem.tile_worth(problem.matrix - low_rank.matrix())
+    out = worth > _STANDS_OUT * np.median(worth)
+    starts = [near[0].tiles] if near is not None else []
+    if 0 < out.sum() < budget:
+        starts.append(np.asarray(out))
+    return starts
 
 
 def _choose(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArray) -> tuple[Structure, Fit]:
@@ -88,8 +112,20 @@ def _choose(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArr
     return structure, fit
 
 
-def _shrink_runs(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArray) -> tuple[Structure, Fit]:
-    """Ranks whose chunk sets stay cyclic runs: projections that cut their ends, refits in between."""
+def _best_runs(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArray) -> tuple[Structure, Fit]:
+    """Ranks whose chunk sets stay cyclic runs, by the better of two importances: neither always wins."""
+    found = [_shrink_runs(problem, budget, schedule, tiles, worth) for worth in (run_importance, _settled_importance)]
+    return min(found, key=lambda candidate: problem.squared_error(candidate[1]))
+
+
+def _shrink_runs(
+    problem: FitProblem,
+    budget: int,
+    schedule: Schedule,
+    tiles: BoolArray,
+    importance: Callable[[FitProblem, Fit], Importance],
+) -> tuple[Structure, Fit]:
+    """Projections that cut the ends of runs, with refits in between."""
     fit = _start(problem, budget, schedule, tiles)
     full = _full(problem, len(fit.v))
     structure = Structure(tiles, full.reads, full.writes)
@@ -98,7 +134,7 @@ def _shrink_runs(problem: FitProblem, budget: int, schedule: Schedule, tiles: Bo
     for step in range(1, steps + 1):
         share = step / steps
         wanted = max(budget, round(start ** (1 - share) * budget**share))
-        worth = run_importance(problem, fit)
+        worth = importance(problem, fit)
         structure = project(structure, worth, wanted, problem.rows, problem.cols, intervals_only=True)
         reads = channel_mask(structure.reads, problem.rows, problem.matrix.shape[1])
         dense = None if fit.dense is None else fit.dense * _entries(problem, structure.tiles)
@@ -121,6 +157,17 @@ def run_importance(problem: FitProblem, fit: Fit) -> Importance:
     if fit.dense is not None:
         tiles = np.maximum(problem.tile_worth(fit.dense), 0)
     return Importance(tiles, reads * out_energy[:, None], writes * np.maximum(in_energy, 0)[:, None])
+
+
+def _settled_importance(problem: FitProblem, fit: Fit) -> Importance:
+    """The same once the other ranks have been refitted to the loss, as if they had all chunks (optimal brain surgeon)."""
+    worth = run_importance(problem, fit)
+    grams = (fit.u.T @ fit.u, problem.weigh(fit.v) @ fit.v.T)
+    # How much of a rank the others cannot take over: 1 where it is orthogonal to them, near 0 where it is one of them.
+    reads, writes = (
+        np.maximum(np.diag(solve_gram(gram, np.eye(len(gram)))) * np.diag(gram), 1.0)[:, None] for gram in grams
+    )
+    return Importance(worth.tiles, worth.reads / reads, worth.writes / writes)
 
 
 def _start(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArray) -> Fit:
@@ -147,7 +194,7 @@ def truncated_svd(problem: FitProblem, matrix: FloatArray, ranks: int) -> Fit:
     return Fit(left[:, :ranks] * scale, right[:ranks] * scale[:, None])
 
 
-def _truncated(problem: FitProblem, budget: int) -> tuple[Structure, Fit]:
+def truncated_layer(problem: FitProblem, budget: int) -> tuple[Structure, Fit]:
     """Low rank in whole tiles: as many ranks as fit."""
     ranks = 0
     while ranks < min(problem.matrix.shape) and _full_tiles(problem, ranks + 1) <= budget:
@@ -164,12 +211,17 @@ def _full_tiles(problem: FitProblem, ranks: int) -> int:
     return problem.chunks_in * -(-ranks // problem.cols) + problem.chunks_out * -(-ranks // problem.rows)
 
 
-def _block_sparse(problem: FitProblem, budget: int) -> tuple[Structure, Fit]:
-    """The dense tiles worth most, refitted where there are moments."""
-    worth = problem.tile_worth(problem.matrix)
-    tiles = np.zeros(worth.shape, bool)
-    tiles.ravel()[np.argsort(-worth, axis=None, kind="stable")[:budget]] = True
-    return _dense_only(problem, tiles)
+def block_sparse_layer(problem: FitProblem, budget: int) -> tuple[Structure, Fit]:
+    """The dense tiles worth most, refitted where there are moments: the better of two orders.
+
+    With moments tiles of a row share what they explain, and which ones to keep is no longer a matter of each alone.
+    """
+    found = []
+    for worth in (problem.tile_worth(problem.matrix), replace(problem, moments=None).tile_worth(problem.matrix)):
+        tiles = np.zeros(worth.shape, bool)
+        tiles.ravel()[np.argsort(-worth, axis=None, kind="stable")[:budget]] = True
+        found.append(_dense_only(problem, tiles))
+    return min(found, key=lambda candidate: problem.squared_error(candidate[1]))
 
 
 def _dense_only(problem: FitProblem, tiles: BoolArray) -> tuple[Structure, Fit]:

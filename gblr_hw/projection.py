@@ -180,7 +180,7 @@ def _side(touches: BoolArray, importance: FloatArray, seats: int, runs: bool) ->
         for rank in range(len(touches)):
             run_costs(now, worth, cost, rank)
     count = now.sum(axis=1).astype(np.int64)
-    loss, dearest = np.empty(len(now)), np.empty(len(now))
+    loss, dearest = np.empty(len(now)), np.full(len(now), np.inf)
     for chunk in range(len(now)):
         refresh(cost, count, loss, dearest, seats, chunk)
     return now, worth, cost, count, loss, dearest

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+_NEAR = 1.25
+
 
 @nb.njit(cache=True)
 def refresh(cost, count, loss, dearest, seats, chunk):
@@ -19,7 +21,15 @@ def refresh(cost, count, loss, dearest, seats, chunk):
         loss[chunk], dearest[chunk] = np.inf, np.inf
         return
     remainder = (count[chunk] - 1) % seats + 1
-    cheapest = np.partition(cost[chunk], remainder - 1)[:remainder]
+    costs = cost[chunk]
+    # The last time's dearest cost tells roughly where the remainder ends: most ranks need no sorting at all.
+    near = np.empty(len(costs))
+    found = 0
+    for value in costs:
+        near[found] = value
+        found += value <= _NEAR * dearest[chunk]
+    pool = near[:found] if found >= remainder else costs
+    cheapest = np.partition(pool, remainder - 1)[:remainder]
     loss[chunk], dearest[chunk] = cheapest.sum(), cheapest[remainder - 1]
 
 
@@ -113,7 +123,8 @@ def take(side, other, seats, other_seats, chunk, runs, state, tiles_left):
     """Empty one tile of a chunk of `side`. Returns the tiles saved; 0 when barred, as it would empty the layer."""
     touches, worth, cost, count, loss, dearest = side
     remainder = (count[chunk] - 1) % seats + 1
-    leaving = np.argsort(cost[chunk], kind="mergesort")[:remainder]
+    candidates = np.flatnonzero(cost[chunk] <= dearest[chunk])
+    leaving = candidates[np.argsort(cost[chunk][candidates], kind="mergesort")[:remainder]]
     if tiles_left == 0 and _would_empty(touches, leaving, chunk, state[0], runs):
         loss[chunk] = np.inf
         return 0

@@ -65,7 +65,10 @@ def convert_command(
             metavar="PRODUCER=CONSUMER",
         ),
     ] = None,
-    even: Annotated[bool, typer.Option("--even", help="The same fraction for each layer; half the time.")] = False,
+    by_error: Annotated[
+        bool,
+        typer.Option("--by-error", help="Move tiles between layers where that lowers their relative errors' sum."),
+    ] = False,
     intervals_only: Annotated[
         bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")
     ] = False,
@@ -103,7 +106,7 @@ def convert_command(
         converted = convert(
             dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
             energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only,
-            allocation="even" if even else "by-error", hidden=_pairs(hidden or [], list(dense)), progress=progress,
+            allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
             work=work,
         )  # fmt: skip
     save_checkpoint({name: converted.get(name, weights) for name, weights in layers.items()}, output)
