@@ -160,7 +160,7 @@ def run_importance(problem: FitProblem, fit: Fit) -> Importance:
 
 
 def _settled_importance(problem: FitProblem, fit: Fit) -> Importance:
-    """The same once the other ranks have been refitted to the loss, as if they had all chunks (optimal brain surgeon)."""
+    """The same once the other ranks are refitted to the loss, as if they had all chunks (optimal brain surgeon)."""
     worth = run_importance(problem, fit)
     grams = (fit.u.T @ fit.u, problem.weigh(fit.v) @ fit.v.T)
     # How much of a rank the others cannot take over: 1 where it is orthogonal to them, near 0 where it is one of them.
