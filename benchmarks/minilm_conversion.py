@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 converted without any training: embeddings and a 5-class task at some budgets of the dense tiles.
 
 Needs the packages of the extra "minilm". 150 BBC News texts (64 tokens) give the input moments and train the linear
-probe on each network's own embeddings; 1,000 others measure. Writes one JSON line per network to --out and goes on where
-it stopped.
+probe on each network's own embeddings; 1,000 others measure. Writes one JSON line per network to --out and goes on
+where it stopped.
 """
 
 from __future__ import annotations

@@ -60,7 +60,22 @@ def fit_layer(
         candidates.append(sparse)
         starts = _tile_starts(problem, budget, candidates[0][1], sparse if _near(problem, candidates) else None)
         candidates += [search(problem, budget, schedule, tiles) for tiles in starts]
-    return min(candidates, key=lambda candidate: problem.squared_error(candidate[1]))
+    structure, fit = min(candidates, key=lambda candidate: problem.squared_error(candidate[1]))
+    return _filled(problem, budget, structure, fit) if dense_tiles else (structure, fit)
+
+
+def _filled(problem: FitProblem, budget: int, structure: Structure, fit: Fit) -> tuple[Structure, Fit]:
+    """Spend tiles that are left over on the dense tiles that save most."""
+    left = problem.matrix - fit.matrix()
+    worth = np.where(structure.tiles, 0.0, problem.tile_worth(left))
+    slack = budget - structure.tile_count(problem.rows, problem.cols)
+    best = np.argsort(-worth, axis=None, kind="stable")[:slack]
+    added = np.zeros(worth.shape, bool)
+    added.ravel()[best] = worth.ravel()[best] > 0
+    if not added.any():
+        return structure, fit
+    dense = problem.best_tiles(left, added) + (0.0 if fit.dense is None else fit.dense)
+    return Structure(structure.tiles | added, structure.reads, structure.writes), Fit(fit.u, fit.v, dense)
 
 
 def _near(problem: FitProblem, candidates: list[tuple[Structure, Fit]]) -> bool:

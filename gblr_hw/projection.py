@@ -66,13 +66,14 @@ def project_jointly(
     The unit of dropping is what empties one tile: the remainder of a chunk's ranks, or a dense tile. A rank left
     without reads or without writes goes on both sides. At the end, what still fits is put back: seats in tiles that are
     paid for anyway, then whole tiles while the budget allows, so the result is within the budget and no single tile (a
-    chunk's seats for living ranks, or a dense tile) could be returned. No layer is emptied.
+    chunk's seats for living ranks, or a dense tile) could be returned. No layer is emptied. Greedy, so not always the
+    best: against exhaustive search on small cases it loses 0.3 % of all there is to lose on average, 9 % at worst
+    (tests/test_projection.py).
 
     Raises
     ------
     InputError: a budget below what is reachable without emptying a layer (the message names it), importances of the
-        wrong
-        shape, negative or not finite, or `intervals_only` with a structure that is not made of intervals.
+        wrong shape, negative or not finite, or `intervals_only` with a structure that is not made of intervals.
     """
     costs = {name: 1.0 if tile_costs is None else float(tile_costs[name]) for name in layers}
     states = {

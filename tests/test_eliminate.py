@@ -39,7 +39,7 @@ def test_losses_are_those_of_refitting_what_is_kept(ranks: int, width: int, seat
 
 
 def test_close_to_the_best_subset() -> None:
-    """Squared error above the best subset's, as a share of it: 0.6 % on average over these cases."""
+    """Squared error above the best subset's, as a share of it: 0.7 % on average over these cases, 12 % at worst."""
     gaps = []
     for seed in range(20):
         basis, wanted, inverse = _problem(np.random.default_rng(seed), 8, 2)
