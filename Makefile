@@ -29,6 +29,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $(STAMP)
 
+# Speed: ours on ViT-Base, lowering, growth, and what people use today side by side. About ten minutes on 2 idle cores.
+bench: $(STAMP) peers-env
+	mkdir -p docs/data
+	$(BIN)/python benchmarks/engine_speed.py --out docs/data/engine_speed.json
+	$(BIN)/python benchmarks/lowering_speed.py --out docs/data/lowering_speed.json
+	$(BIN)/python benchmarks/growth.py --out docs/data/growth.json
+	$(BIN)/python benchmarks/peers.py --out docs/data/peers.json
+
 # SCALE-Sim and ZigZag, for benchmarks/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed
 
