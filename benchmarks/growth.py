@@ -2,9 +2,9 @@
 
 python benchmarks/growth.py [--most 1e7] [--out growth.json]
 
-The layer of random_layer.py (768 x 768, 768 blocks on random cyclic intervals, about 31 lanes a tile), for 64 tokens on
+The layer of random_layer.py (768 x 768, 768 blocks on random cyclic intervals, about 29 lanes a tile), for 64 tokens on
 mid-32, as many times as it takes. Every copy has a tile table of its own; they share one set of weights, which are 5
-bytes each at any size (about 3.7 kB a tile). Each size has a process of its own, and its memory is that process's peak
+bytes each at any size (about 3.6 kB a tile). Each size has a process of its own, and its memory is that process's peak
 less what it had before (- where no more than that was ever needed). Times are CPU times of one thread in the program;
 what the system adds, mostly to hand out memory, is a column of its own.
 About 2 minutes and 10 GB at ten million tiles.
