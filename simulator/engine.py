@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
-from simulator.isa import After, Unit
+from simulator.isa import After, Op, Unit
 from simulator.timing import UNIT_COUNT, Timing
 
 # Why an instruction started no earlier; the array's causes are named in report.CAUSES.
@@ -75,15 +75,35 @@ def run_engine(timing: Timing) -> Events:
 
 
 def describe_deadlock(timing: Timing, done: np.ndarray) -> str:
-    """One line for each unit whose head can never start: which instruction waits for which."""
-    lines = []
+    """One clause for each unit whose head can never start: the instruction, what it waits for, and behind what that
+    stands. ``done``: -1 for instructions that have not started.
+    """
+    clauses = []
     for unit in Unit:
-        waiting = np.flatnonzero((timing.unit == unit) & (done < 0))
-        if len(waiting):
-            head = waiting[0]
-            blockers = [int(d) for d in timing.after[:, head] if d >= 0 and done[d] < 0]
-            lines.append(f"{unit.name}: instruction {head} waits for {blockers or 'nothing'}")
-    return "no unit can proceed; " + "; ".join(lines)
+        head = _first_waiting(timing, done, unit)
+        if head < 0:
+            continue
+        blockers = [int(d) for d in timing.after[:, head] if d >= 0 and done[d] < 0]
+        waits = " and ".join(_place_in_queue(timing, done, d) for d in blockers)
+        clauses.append(f"{unit.name}: {_name(timing, head)} waits for {waits or 'nothing'}")
+    return "no unit can proceed; " + "; ".join(clauses)
+
+
+def _first_waiting(timing: Timing, done: np.ndarray, unit: int) -> int:
+    waiting = np.flatnonzero((timing.unit == unit) & (done < 0))
+    return int(waiting[0]) if len(waiting) else -1
+
+
+def _name(timing: Timing, i: int) -> str:
+    return f"instruction {i} ({Op(int(timing.op[i])).name} of layer {timing.layer[i]})"
+
+
+def _place_in_queue(timing: Timing, done: np.ndarray, i: int) -> str:
+    """An instruction that has not started, its unit, and the head of the queue if that is another."""
+    unit = int(timing.unit[i])
+    head = _first_waiting(timing, done, unit)
+    behind = "" if head == i else f" behind instruction {head}"
+    return f"{_name(timing, i)} on {Unit(unit).name}{behind}"
 
 
 @nb.njit(cache=True, nogil=True)

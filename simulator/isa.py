@@ -172,3 +172,5 @@ def _check_columns(ins: Instructions) -> None:
         wrong = np.zeros(len(ins), dtype=bool)
         wrong[named] = ~np.isin(ins.op[wait[named]], producers)
         refuse(wrong, name, wait, f"it must name one of {', '.join(p.name for p in producers)}")
+    stores = ins.after[After.STORE]
+    refuse(is_tile & (stores >= 0), "after.store", stores, "a tile waits for no store: it writes nothing that one reads")

@@ -7,6 +7,7 @@ import numpy as np
 from simulator.accesses import count_events
 from simulator.energy import EnergyModel, energy_model
 from simulator.engine import STALL_NAMES, Events, run_engine
+from simulator.errors import InputError
 from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit
 from simulator.machine import Machine
 from simulator.program import Program
@@ -17,8 +18,8 @@ from simulator.timing import Timing, channel_cycles, resolve_timing
 def simulate(program: Program, machine: Machine) -> Report:
     """Cycles, bytes, accesses and energy of ``program`` on ``machine``.
 
-    Raises InputError if the program was laid out for another machine or a memory lies outside the energy table, and
-    DeadlockError if it cannot finish. Timing never depends on data, so no inputs are needed.
+    Raises InputError if the program was laid out for another machine, its layers overlap or a memory lies outside the
+    energy table, and DeadlockError if it cannot finish. Timing never depends on data, so no inputs are needed.
     """
     program.require_machine(machine)
     model = energy_model(machine)
@@ -130,6 +131,14 @@ def _causes_of_layer(
     causes = dict.fromkeys(CAUSES, 0)
     ins = program.instructions
     mine = np.flatnonzero((ins.layer == index) & timing.is_tile)
+    first = int(events.start[mine[0]]) if len(mine) else end
+    if first < begin:
+        raise InputError(
+            f"program: layer '{program.layers[index].name}'",
+            f"work in cycle {first}, while the layer before it runs until {begin}",
+            "layers run one after another (machine.md, rule E3)",
+            "Let its inputs wait for the last store of the layer before it.",
+        )
     if len(mine):
         start, stop = events.start[mine], events.end[mine]
         gap = start - np.concatenate([[begin], stop[:-1]])

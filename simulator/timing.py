@@ -19,8 +19,13 @@ UNIT_COUNT = len(Unit)
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of array and weights."""
+    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of array and weights.
 
+    ``op`` and ``layer`` have no part in the timing: they name an instruction that can never start.
+    """
+
+    op: np.ndarray
+    layer: np.ndarray
     unit: np.ndarray
     busy: np.ndarray
     tail: np.ndarray
@@ -49,6 +54,8 @@ def resolve_timing(program: Program, machine: Machine) -> Timing:
     tail[is_drain] = machine.vector.latency_cycles
     lead = np.where(ins.op == Op.EXPAND, network + machine.rank_memory.requantise_cycles, 0)
     return Timing(
+        op=ins.op,
+        layer=ins.layer,
         unit=unit_of_op(machine.dma.engines)[ins.op],
         busy=busy,
         tail=tail,

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+import simulator
+from simulator import Machine, Program, Report
+from tests.bounds import assert_bounds
+
+# Every simulation that a test runs is held against the physical bounds. This file is read before any test module, so
+# that they, and the packages they import, all see this ``simulate``.
+_module = sys.modules["simulator.simulate"]
+_simulate = _module.simulate
+
+
+@wraps(_simulate)
+def _simulate_within_bounds(program: Program, machine: Machine) -> Report:
+    report = _simulate(program, machine)
+    assert_bounds(report, program, machine)
+    return report
+
+
+_module.simulate = simulator.simulate = _simulate_within_bounds
 
 GOLDENS = Path(__file__).parent / "data" / "goldens"
 
@@ -18,6 +39,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-goldens", action="store_true", help="write the small text goldens under tests/data/goldens anew"
     )
+    parser.addoption(
+        "--corpus-scale",
+        type=int,
+        default=1,
+        help="size of the seeded corpora, in multiples of 2,000 programs (`make verify`: 10)",
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus_scale(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--corpus-scale"))
 
 
 @pytest.fixture

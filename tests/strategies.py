@@ -1,16 +1,12 @@
-"""Random small machines, layers and timings, from a numpy generator (seeded corpora) or from hypothesis (shrinking
-seeds).
-"""
+"""Random layers of every family and their programs, from a numpy generator (seeded corpora)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import strategies as st
 
 from gblr_hw.factors import Factors, evaluate
 from gblr_hw.families import block_sparse
@@ -28,46 +24,14 @@ from gblr_hw.lowering.plan import LayerPlan
 from gblr_hw.lowering.quantise_weights import quantise_weights
 from gblr_hw.weights import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.errors import InputError
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit, unit_of_op
 from simulator.machine import Machine
 from simulator.program import Program
-from simulator.timing import Timing
+from tests.random_programs import ENERGY_TABLE, generator, sampled, seeds, small_machine
 
-ENERGY_TABLE = Path(__file__).parent / "data" / "any-size.toml"
+# What tests of lowered programs take from here, whichever of the two files it stands in.
+__all__ = ["ENERGY_TABLE", "as_stored", "case", "generator", "placed", "sampled", "seeds", "small_machine"]
+
 FAMILIES = ("dense", "gblr", "gblr_gaussian", "lattice", "block_sparse", "conv")
-
-seeds = st.integers(0, 2**32 - 1)
-
-
-def generator(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def small_machine(rng: np.random.Generator, **changes: dict[str, object]) -> Machine:
-    """A machine of 2..16 x 2..16 cells with memories from tight to roomy; ``changes`` are whole or partial sections."""
-    rows, cols = (int(x) for x in rng.integers(2, 17, 2))
-    lanes = max(rows, cols)
-    sections: dict[str, dict[str, object]] = {
-        "array": {"rows": rows, "cols": cols, "clock_ghz": float(rng.choice([0.5, 1.0, 1.3])), "scatter": bool(rng.random() < 0.7)},
-        "datatypes": {"weight_bits": 8, "activation_bits": 8, "accumulator_bits": 32},
-        "scratchpad": {"kib": int(rng.integers(1, 6)), "banks": 1, "word_bits": 32},
-        "accumulator": {"kib": int(rng.integers(1, 3)), "banks": 2, "word_bits": 64},
-        "rank_memory": {
-            "kib": int(rng.integers(1, 9)), "banks": int(rng.choice([lanes, lanes + 1, 2 * lanes])), "word_bits": 32,
-            "network_cycles": int(rng.integers(0, 5)), "requantise_cycles": int(rng.integers(0, 4)),
-        },
-        "weight_buffer": {"kib": 1, "banks": 1, "word_bits": 64},
-        "dma": {"engines": int(rng.integers(1, 4))},
-        "dram": {
-            "gb_per_s": float(rng.choice([0.3, 2.0, 25.0, 4000.0])), "latency_ns": float(rng.choice([0.0, 3.5, 100.0])),
-            "burst_bytes": int(rng.choice([1, 24, 64])), "kind": "test",
-        },
-        "vector": {"lanes": int(rng.choice([1, 3, 16, 64])), "latency_cycles": int(rng.integers(0, 9)), "parameter_kib": 8},
-        "energy": {"table": str(ENERGY_TABLE)},
-    }  # fmt: skip
-    for key, change in changes.items():
-        sections[key] = {**sections[key], **change}
-    return Machine.model_validate({"schema": 1, "name": "random", **sections})
 
 
 def numbers(rng: np.random.Generator, *shape: int) -> torch.Tensor:
@@ -212,37 +176,3 @@ def matrix_and_bias(weights: LayerWeights) -> tuple[np.ndarray, np.ndarray]:
     factors: Factors = evaluate(weights)
     bias = np.zeros(factors.out_features) if factors.bias is None else factors.bias.astype(np.float64)
     return factors.matrix(), bias
-
-
-def random_timing(rng: np.random.Generator, longest: int = 40) -> Timing:
-    """Any mix of instructions on any number of DMA engines, each waiting for random earlier producers."""
-    count = int(rng.integers(1, longest))
-    engines = int(rng.integers(1, 4))
-    op = rng.integers(0, len(Op), count)
-    is_tile, is_transfer = np.isin(op, TILE_OPS), np.isin(op, TRANSFER_OPS)
-    most = int(rng.choice([1, 4, 30]))
-    after = np.full((5, count), -1, dtype=np.int64)
-    for column in range(5):
-        for i in range(1, count):
-            if rng.random() < 0.35:
-                after[column, i] = rng.integers(max(0, i - int(rng.choice([1, 3, 30]))), i)
-    after.setflags(write=False)  # as in a program
-    return Timing(
-        unit=unit_of_op(engines)[op],
-        busy=rng.integers(1, most + 1, count),
-        tail=rng.integers(0, most + 1, count),
-        lead=np.where(op == Op.EXPAND, int(rng.integers(0, 6)), 0),
-        is_tile=is_tile,
-        is_transfer=is_transfer,
-        after=after,
-        preload_cycles=int(rng.integers(1, 12)),
-    )
-
-
-def on_unit(timing: Timing, unit: Unit) -> np.ndarray:
-    return np.flatnonzero(timing.unit == unit)
-
-
-def sampled(function: Callable[[np.random.Generator], object]) -> st.SearchStrategy:
-    """A hypothesis strategy from a function of a numpy generator."""
-    return seeds.map(lambda seed: function(generator(seed)))

@@ -70,6 +70,15 @@ def test_dependences_name_earlier_producers_of_their_kind():
         waiting(After.VECTOR, drain, 0)
 
 
+def test_a_tile_waits_for_no_store():
+    """No cause of the array's time line would be to blame (rule C1), and nothing that a tile writes is stored."""
+    at, store = int(np.flatnonzero(np.isin(PROGRAM.instructions.op, TILE_OPS))[-1]), first(Op.STORE)
+    with pytest.raises(
+        InputError, match=rf"instruction {at}: field 'after.store': found {store}; a tile waits for no store"
+    ):
+        waiting(After.STORE, at, store)
+
+
 def test_columns_have_one_length_and_are_read_only():
     ins = PROGRAM.instructions
     with pytest.raises(InputError, match=r"program: column 'slot': found shape \(3,\); it must have shape"):
