@@ -4,11 +4,15 @@ section 8).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numba as nb
 import numpy as np
 
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Op
+from simulator.isa import Op
 from simulator.machine import Machine
 from simulator.program import Program
+from simulator.schedule import TileTable
 
 EVENTS = (
     "mac_active",
@@ -29,78 +33,152 @@ EVENTS = (
     "dram_read_bytes",
     "dram_write_bytes",
 )
+(
+    _MAC_ACTIVE,
+    _MAC_PADDING,
+    _REGISTER_BITS,
+    _WIRE_BITS,
+    _SCRATCHPAD_READ,
+    _SCRATCHPAD_WRITE,
+    _ACCUMULATOR_READ,
+    _ACCUMULATOR_WRITE,
+    _RANK_MEMORY_READ,
+    _RANK_MEMORY_WRITE,
+    _NETWORK_BITS,
+    _WEIGHT_BUFFER_READ,
+    _WEIGHT_BUFFER_WRITE,
+    _REQUANTISE_OPS,
+    _VECTOR_OPS,
+    _DRAM_READ_BYTES,
+    _DRAM_WRITE_BYTES,
+) = range(len(EVENTS))
+
+
+class _Costs(NamedTuple):
+    """What a machine moves: words of a token row, bits of a token row and of a preload over all cells, sizes."""
+
+    input_words: int
+    output_words: int
+    sum_words: int
+    row_bits: int
+    preload_bits: int
+    sum_bits: int
+    rank_word_bits: int
+    scatter_bits: int
+    gather_bits: int
+    cells: int
+    cols: int
+    burst_bytes: int
 
 
 def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
     """Events by kind and layer: name -> (layers,) int64. Memories count words, DRAM counts bytes in whole bursts."""
-    per_instruction = _events_per_instruction(program, machine)
-    layer = program.instructions.layer
-    counts = {}
-    for name in EVENTS:
-        total = np.zeros(len(program.layers), dtype=np.int64)
-        np.add.at(total, layer, per_instruction[name])
-        counts[name] = total
-    return counts
-
-
-def _tile_columns(program: Program) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every instruction: lanes, stored weights and overwriting lanes of the tile that it loads or runs, else 0."""
     ins = program.instructions
-    lanes, weights, firsts = (np.zeros(len(ins), dtype=np.int64) for _ in range(3))
-    for index, layer in enumerate(program.layers):
-        mine = (ins.layer == index) & np.isin(ins.op, (*TILE_OPS, Op.LOAD_WEIGHTS))
-        tile = ins.tile[mine]
-        lanes[mine] = layer.tiles.lane_count[tile]
-        weights[mine] = np.diff(layer.tiles.weight_ptr)[tile]
-        running = np.concatenate([[0], np.cumsum(layer.tiles.first)])
-        firsts[mine] = np.diff(running[layer.tiles.lane_ptr])[tile]
-    return lanes, weights, firsts
-
-
-def _events_per_instruction(program: Program, machine: Machine) -> dict[str, np.ndarray]:
-    ins = program.instructions
-    types = machine.datatypes
-    cells = machine.rows * machine.cols
-    lanes, weights, firsts = _tile_columns(program)
-    is_tile = np.isin(ins.op, TILE_OPS)
-    is_reduce, is_expand, is_dense = (ins.op == op for op in (Op.REDUCE, Op.EXPAND, Op.DENSE))
-    is_drain, is_store, is_input, is_weights = (
-        ins.op == op for op in (Op.DRAIN, Op.STORE, Op.LOAD_INPUT, Op.LOAD_WEIGHTS)
+    tiles = [layer.tiles for layer in program.layers]
+    first_tile = np.concatenate([[0], np.cumsum([len(table) for table in tiles])]).astype(np.int64)
+    counts = np.zeros((len(tiles), len(EVENTS)), dtype=np.int64)
+    weights = _joined([table.weight_count for table in tiles])
+    _count(
+        ins.op,
+        ins.layer,
+        ins.tile,
+        ins.tokens,
+        ins.accumulate,
+        ins.dram_bytes,
+        first_tile,
+        _joined([table.lane_count for table in tiles]),
+        weights,
+        _joined([_overwriting_lanes(table) for table in tiles]),
+        _words(weights * machine.datatypes.weight_bits, machine.weight_buffer.word_bits),
+        _costs(machine),
+        counts,
     )
-    tokens = np.where(is_tile | is_drain | is_store | is_input, ins.tokens, 0)
-    sums_out = is_dense | is_expand
+    return {name: counts[:, index].copy() for index, name in enumerate(EVENTS)}
 
-    def words(bits: np.ndarray | int, word_bits: int) -> np.ndarray:
-        return -(-np.asarray(bits) // word_bits)
 
-    input_words = tokens * words(machine.rows * types.activation_bits, machine.scratchpad.word_bits)
-    output_words = tokens * words(machine.cols * types.activation_bits, machine.scratchpad.word_bits)
-    sum_words = tokens * words(machine.cols * types.accumulator_bits, machine.accumulator.word_bits)
-    rank_words = words(tokens * types.accumulator_bits, machine.rank_memory.word_bits)
-    tile_words = words(weights * types.weight_bits, machine.weight_buffer.word_bits)
-    adds = ins.accumulate == 1
-    moved = np.where(
-        np.isin(ins.op, TRANSFER_OPS), -(-ins.dram_bytes // machine.dram.burst_bytes) * machine.dram.burst_bytes, 0
+def _joined(columns: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *columns])
+
+
+def _overwriting_lanes(tiles: TileTable) -> np.ndarray:
+    """Lanes of each tile that overwrite their rank's sum, (N,)."""
+    tile = np.searchsorted(tiles.lane_ptr, np.flatnonzero(tiles.first), side="right") - 1
+    return np.bincount(tile, minlength=len(tiles))
+
+
+def _words(bits: np.ndarray, word_bits: int) -> np.ndarray:
+    return -(-bits // word_bits)
+
+
+def _costs(machine: Machine) -> _Costs:
+    types, cells = machine.datatypes, machine.rows * machine.cols
+    return _Costs(
+        input_words=-(-machine.rows * types.activation_bits // machine.scratchpad.word_bits),
+        output_words=-(-machine.cols * types.activation_bits // machine.scratchpad.word_bits),
+        sum_words=-(-machine.cols * types.accumulator_bits // machine.accumulator.word_bits),
+        row_bits=cells * (types.activation_bits + types.accumulator_bits),
+        preload_bits=cells * types.weight_bits,
+        sum_bits=types.accumulator_bits,
+        rank_word_bits=machine.rank_memory.word_bits,
+        scatter_bits=types.accumulator_bits if machine.scatter else 0,
+        gather_bits=types.activation_bits if machine.scatter else 0,
+        cells=cells,
+        cols=machine.cols,
+        burst_bytes=machine.dram.burst_bytes,
     )
-    shifted = tokens * is_tile * cells * (types.activation_bits + types.accumulator_bits)
-    ranked = tokens * lanes * (is_reduce | is_expand)
-    return {
-        "mac_active": tokens * is_tile * weights,
-        "mac_padding": tokens * is_tile * (cells - weights),
-        "register_bits": shifted + is_tile * cells * types.weight_bits,
-        "wire_bits": shifted + is_tile * cells * types.weight_bits,
-        "scratchpad_read": np.where(is_dense | is_reduce, input_words, 0) + np.where(is_store, output_words, 0),
-        "scratchpad_write": np.where(is_input, input_words, 0) + np.where(is_drain, output_words, 0),
-        "accumulator_read": np.where((sums_out | is_drain) & adds, sum_words, 0),
-        "accumulator_write": np.where(sums_out, sum_words, 0),
-        "rank_memory_read": np.where(is_reduce, rank_words * (lanes - firsts), 0)
-        + np.where(is_expand, rank_words * lanes, 0),
-        "rank_memory_write": np.where(is_reduce, rank_words * lanes, 0),
-        "network_bits": ranked * np.where(is_reduce, types.accumulator_bits, types.activation_bits) * machine.scatter,
-        "weight_buffer_read": is_tile * tile_words,
-        "weight_buffer_write": is_weights * tile_words,
-        "requantise_ops": tokens * lanes * is_expand,
-        "vector_ops": tokens * is_drain * machine.cols,
-        "dram_read_bytes": np.where(is_store, 0, moved),
-        "dram_write_bytes": np.where(is_store, moved, 0),
-    }
+
+
+@nb.njit(cache=True, nogil=True)
+def _count(
+    op, layer, tile, tokens, accumulate, dram_bytes, first_tile, lanes, weights, overwriting, tile_words, costs, counts
+):
+    """Add every instruction's events to its layer's row of ``counts`` (layers, events)."""
+    for i in range(op.shape[0]):
+        kind, rows, row = op[i], tokens[i], counts[layer[i]]
+        if kind == Op.DENSE or kind == Op.REDUCE or kind == Op.EXPAND:
+            t = first_tile[layer[i]] + tile[i]
+            _count_pass(kind, rows, weights[t], costs, row)
+            row[_WEIGHT_BUFFER_READ] += tile_words[t]
+            if kind == Op.DENSE or kind == Op.EXPAND:
+                row[_ACCUMULATOR_WRITE] += rows * costs.sum_words
+                row[_ACCUMULATOR_READ] += rows * costs.sum_words * accumulate[i]
+            if kind != Op.DENSE:
+                _count_ranks(kind, rows, lanes[t], overwriting[t], costs, row)
+        elif kind == Op.DRAIN:
+            row[_SCRATCHPAD_WRITE] += rows * costs.output_words
+            row[_ACCUMULATOR_READ] += rows * costs.sum_words * accumulate[i]
+            row[_VECTOR_OPS] += rows * costs.cols
+        else:
+            moved = -(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes
+            row[_DRAM_WRITE_BYTES if kind == Op.STORE else _DRAM_READ_BYTES] += moved
+            if kind == Op.STORE:
+                row[_SCRATCHPAD_READ] += rows * costs.output_words
+            elif kind == Op.LOAD_INPUT:
+                row[_SCRATCHPAD_WRITE] += rows * costs.input_words
+            elif kind == Op.LOAD_WEIGHTS:
+                row[_WEIGHT_BUFFER_WRITE] += tile_words[first_tile[layer[i]] + tile[i]]
+
+
+@nb.njit(cache=True, nogil=True)
+def _count_pass(kind, rows, weights, costs, row):
+    """What every pass through the array does, whatever the tile's kind."""
+    row[_MAC_ACTIVE] += rows * weights
+    row[_MAC_PADDING] += rows * (costs.cells - weights)
+    row[_REGISTER_BITS] += rows * costs.row_bits + costs.preload_bits
+    row[_WIRE_BITS] += rows * costs.row_bits + costs.preload_bits
+    if kind != Op.EXPAND:
+        row[_SCRATCHPAD_READ] += rows * costs.input_words
+
+
+@nb.njit(cache=True, nogil=True)
+def _count_ranks(kind, rows, lanes, overwriting, costs, row):
+    """Rank memory, network and requantisers."""
+    words = -(-rows * costs.sum_bits // costs.rank_word_bits)
+    if kind == Op.REDUCE:
+        row[_RANK_MEMORY_READ] += words * (lanes - overwriting)
+        row[_RANK_MEMORY_WRITE] += words * lanes
+        row[_NETWORK_BITS] += rows * lanes * costs.scatter_bits
+    else:
+        row[_RANK_MEMORY_READ] += words * lanes
+        row[_NETWORK_BITS] += rows * lanes * costs.gather_bits
+        row[_REQUANTISE_OPS] += rows * lanes

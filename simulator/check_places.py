@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.errors import InputError
-from simulator.isa import TILE_OPS, Instructions, Op
+from simulator.isa import TILE_OPS, Instructions, Op, is_any
 from simulator.machine import Machine
 from simulator.schedule import LayerSchedule
 
@@ -17,8 +17,8 @@ def check_places(instructions: Instructions, layers: Sequence[LayerSchedule], ma
     for layer in layers:
         _check_layer(layer, machine)
     _check_memories(instructions, machine)
-    for index, layer in enumerate(layers):
-        _check_chunks(instructions, index, layer, machine)
+    if layers:
+        _check_chunks(instructions, layers, machine)
 
 
 def _check(where: str, mask: np.ndarray, values: np.ndarray, count: int | np.ndarray) -> None:
@@ -52,7 +52,7 @@ def _check_layer(layer: LayerSchedule, machine: Machine) -> None:
 
 def _check_memories(ins: Instructions, machine: Machine) -> None:
     def of(*ops: Op) -> np.ndarray:
-        return np.isin(ins.op, ops)
+        return is_any(ins.op, ops)
 
     scratchpad, rows = machine.scratchpad.size_bytes + 1, machine.accumulator_rows + 1
     inputs, outputs = ins.tokens * machine.rows, ins.tokens * machine.cols
@@ -66,9 +66,9 @@ def _check_memories(ins: Instructions, machine: Machine) -> None:
     _check(where + "'src'", of(Op.DRAIN), ins.src, rows - ins.tokens)
 
 
-def _check_chunks(ins: Instructions, index: int, layer: LayerSchedule, machine: Machine) -> None:
-    mine = ins.layer == index
+def _check_chunks(ins: Instructions, layers: Sequence[LayerSchedule], machine: Machine) -> None:
     where = "program: instruction {}: field 'chunk'"
-    _check(where, mine & (ins.op == Op.LOAD_INPUT), ins.chunk, -(-layer.in_features // machine.rows))
-    outputs = mine & np.isin(ins.op, (Op.DRAIN, Op.STORE))
-    _check(where, outputs, ins.chunk, -(-layer.out_features // machine.cols))
+    inputs = np.array([-(-layer.in_features // machine.rows) for layer in layers])
+    outputs = np.array([-(-layer.out_features // machine.cols) for layer in layers])
+    _check(where, ins.op == Op.LOAD_INPUT, ins.chunk, inputs[ins.layer])
+    _check(where, is_any(ins.op, (Op.DRAIN, Op.STORE)), ins.chunk, outputs[ins.layer])

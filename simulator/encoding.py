@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.errors import InputError
 from simulator.execute import LayerNumbers
-from simulator.isa import TRANSFER_OPS, After, Op, Unit, unit_of_op
+from simulator.isa import OPERANDS, TRANSFER_OPS, After, Op, Unit, unit_of_op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LANE_BYTES, PARAMETER_BYTES, RECORD_BYTES, LayerSchedule
@@ -96,22 +96,22 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
     outputs = np.array([layer.out_features for layer in program.layers], dtype=np.int64)[ins.layer]
     bursts = np.where(np.isin(ins.op, TRANSFER_OPS), -(-ins.dram_bytes // machine.dram.burst_bytes), 0)
     waits, on_reduce = completions_awaited(program)
+    used = {name: np.maximum(getattr(ins, name), 0).astype(np.int64) for name in OPERANDS}
     columns = {
         "control": ins.op
-        | ins.accumulate << ACCUMULATE_BIT
-        | (ins.layer % 2) << HALF_BIT
+        | used["accumulate"] << ACCUMULATE_BIT
+        | (used["layer"] % 2) << HALF_BIT
         | on_reduce << REDUCE_BIT
-        | np.maximum(ins.row_cycles, 0) << ROW_CYCLES_BIT,
-        "place": np.maximum(ins.slot, 0) | np.maximum(ins.chunk, 0) << CHUNK_BIT,
+        | used["row_cycles"] << ROW_CYCLES_BIT,
+        "place": used["slot"] | used["chunk"] << CHUNK_BIT,
         "block_tokens": stride,
         "dram_bursts": bursts,
         "dram_address": addresses,
         "outputs": outputs,
         **{f"wait_{column.name.lower()}": waits[column] for column in After},
     }
-    for name in ("tokens", "src", "dst", "dram_bytes"):
-        columns[name] = np.maximum(getattr(ins, name), 0)
-    _check_fields(ins.slot, ins.chunk, columns)
+    columns.update({name: used[name] for name in ("tokens", "src", "dst", "dram_bytes")})
+    _check_fields(used["slot"], used["chunk"], columns)
     table = np.zeros((len(ins), len(WORDS)), dtype=np.uint32)
     for number, name in enumerate(WORDS):
         if name in columns:
@@ -234,7 +234,8 @@ def tile_records(layer: LayerSchedule, machine: Machine) -> list[np.ndarray]:
         table = np.zeros(0, np.uint8)
         if kind != Op.DENSE:
             address = places[tiles.lane[lanes]] | tiles.first[lanes] << FIRST_BIT
-            entry = address | tiles.lo[lanes] << 16 | (tiles.hi[lanes] - 1) << 24
+            lows, lasts = (column[lanes].astype(np.int64) for column in (tiles.lo, tiles.hi - 1))
+            entry = address | lows << 16 | lasts << 24
             table = entry.astype("<u4").view(np.uint8)
         records.append(np.concatenate([head, table, packed_bits(stored, machine.datatypes.weight_bits)]))
         assert len(head) == RECORD_BYTES and len(table) == LANE_BYTES * count * (kind != Op.DENSE)

@@ -6,7 +6,9 @@ import hashlib
 import math
 import tomllib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -143,7 +145,7 @@ class EnergyTable:
         """Read a shipped table by name or a TOML file by path; InputError names file, field, value and rule."""
         folder = resources.files("simulator") / "energy_tables"
         shipped = folder / f"{source}.toml"
-        path = shipped if shipped.is_file() else Path(source)
+        path: Traversable = shipped if shipped.is_file() else Path(source)
         if not path.is_file():
             names = ", ".join(
                 sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
@@ -154,26 +156,7 @@ class EnergyTable:
                 f"a table is one of {names} or a TOML file",
                 "Mend 'energy.table'.",
             )
-        raw = path.read_bytes()
-        try:
-            data = _Table.model_validate(tomllib.loads(raw.decode("utf-8")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"energy table '{source}'",
-                f"text that is not TOML ({error})",
-                "a table must parse as TOML",
-                "Mend the line.",
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise InputError(
-                f"energy table '{source}': field '{field}'",
-                repr(first["input"])[:80],
-                first["msg"],
-                "Compare with the table cmos-45.",
-            ) from error
-        return EnergyTable(data, hashlib.sha256(raw).hexdigest(), str(source))
+        return _read_shipped(str(source)) if path is shipped else _read(path, str(source))
 
     def dram(self, kind: str) -> DramEntry:
         """The entry of a DRAM kind; an unknown kind is an error, never free."""
@@ -205,6 +188,35 @@ class EnergyTable:
         return SramEnergy(
             *(_log_bilinear(grid, table, size_kib, word_bits) for table in (grid.read_pj, grid.write_pj, grid.leak_uw))
         )
+
+
+@lru_cache
+def _read_shipped(name: str) -> EnergyTable:
+    """A table of the package: it does not change under a running program, so it is read once."""
+    return _read(resources.files("simulator") / "energy_tables" / f"{name}.toml", name)
+
+
+def _read(path: Traversable, source: str) -> EnergyTable:
+    raw = path.read_bytes()
+    try:
+        data = _Table.model_validate(tomllib.loads(raw.decode("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"energy table '{source}'",
+            f"text that is not TOML ({error})",
+            "a table must parse as TOML",
+            "Mend the line.",
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"energy table '{source}': field '{field}'",
+            repr(first["input"])[:80],
+            first["msg"],
+            "Compare with the table cmos-45.",
+        ) from error
+    return EnergyTable(data, hashlib.sha256(raw).hexdigest(), source)
 
 
 def _bracket(axis: tuple[float, ...], value: float) -> tuple[int, float]:

@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from simulator.columns import kernel_input
 from simulator.errors import InputError
 
 
@@ -45,6 +46,8 @@ class After(IntEnum):
     STORE = 4
 
 
+_NARROW = np.iinfo(np.int32)
+
 TILE_OPS = (Op.DENSE, Op.REDUCE, Op.EXPAND)
 TRANSFER_OPS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
 
@@ -80,6 +83,33 @@ def unit_of_op(dma_engines: int) -> np.ndarray:
     return np.array([table[op] for op in Op], dtype=np.int64)
 
 
+def is_any(op: np.ndarray, ops: tuple[Op, ...]) -> np.ndarray:
+    """Which of a column of known operations are one of ``ops``: a table look-up, several times faster than a search."""
+    table = np.zeros(len(Op), dtype=bool)
+    table[list(ops)] = True
+    return table[op]
+
+
+_WIDE = ("src", "dst", "dram_bytes")
+
+
+def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
+    """A read-only, contiguous int32 column (int64 if ``wide``), sharing memory if it is one; InputError if it does not
+    fit.
+    """
+    column = np.asarray(values)
+    if not wide and column.dtype != np.int32:
+        outside = (column < _NARROW.min) | (column > _NARROW.max)
+        if outside.any():
+            raise InputError(
+                where,
+                str(int(column[outside][0])),
+                f"it lies between {_NARROW.min} and {_NARROW.max}",
+                "The file is damaged or not ours: lower the checkpoint again.",
+            )
+    return kernel_input(column, np.int64 if wide else np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Instructions:
     """The flattened program: integer columns of one length N, in program order. Unused operands are -1.
@@ -89,7 +119,9 @@ class Instructions:
     scratchpad byte address, or accumulator row, as the operation reads and writes (rule I2). slot: weight-buffer slot.
     accumulate: 0 overwrites the accumulator, 1 adds to it; a DRAIN with 0 has no sums to read and writes the bias
     alone. dram_bytes: what a transfer moves. row_cycles: cycles per token row (rule B2). after: (5, N) instruction
-    indices that must be done first, -1 for none, one row for each ``After``.
+    indices that must be done first, -1 for none, one row for each ``After``. Columns are int32 and read-only, but for
+    ``src``, ``dst`` and ``dram_bytes``, which are int64: a program has tens of millions of rows, and addresses of large
+    memories need more than 32 bits.
     """
 
     op: np.ndarray
@@ -109,7 +141,7 @@ class Instructions:
     def __post_init__(self) -> None:
         count = len(self.op)
         for field in fields(self):
-            column = np.ascontiguousarray(getattr(self, field.name), dtype=np.int64)
+            column = narrowed(f"program: column '{field.name}'", getattr(self, field.name), field.name in _WIDE)
             expected = (len(After), count) if field.name == "after" else (count,)
             if column.shape != expected:
                 raise InputError(
@@ -118,7 +150,6 @@ class Instructions:
                     f"it must have shape {expected}",
                     "Lower the checkpoint again.",
                 )
-            column.setflags(write=False)
             object.__setattr__(self, field.name, column)
         _check_columns(self)
 
@@ -151,12 +182,12 @@ def _check_columns(ins: Instructions) -> None:
         ins.op,
         f"operations are 0 to {len(Op) - 1} ({', '.join(o.name for o in Op)})",
     )
-    is_tile = np.isin(ins.op, TILE_OPS)
-    is_transfer = np.isin(ins.op, TRANSFER_OPS)
+    is_tile = is_any(ins.op, TILE_OPS)
+    is_transfer = is_any(ins.op, TRANSFER_OPS)
     refuse(ins.layer < 0, "layer", ins.layer, "a layer index is not negative")
     refuse((is_tile | (ins.op == Op.LOAD_WEIGHTS)) & (ins.tile < 0), "tile", ins.tile, "a tile index is not negative")
     refuse(is_transfer & (ins.dram_bytes <= 0), "dram_bytes", ins.dram_bytes, "a transfer moves at least one byte")
-    works = is_tile | np.isin(ins.op, (Op.DRAIN, Op.STORE, Op.LOAD_INPUT))
+    works = is_tile | is_any(ins.op, (Op.DRAIN, Op.STORE, Op.LOAD_INPUT))
     refuse(works & (ins.tokens <= 0), "tokens", ins.tokens, "a token block holds at least one token")
     refuse(works & (ins.token0 < 0), "token0", ins.token0, "a token index is not negative")
     refuse(is_tile & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a token row takes at least one cycle")
@@ -170,7 +201,9 @@ def _check_columns(ins: Instructions) -> None:
         )
         named = wait >= 0
         wrong = np.zeros(len(ins), dtype=bool)
-        wrong[named] = ~np.isin(ins.op[wait[named]], producers)
+        wrong[named] = ~is_any(ins.op[wait[named]], producers)
         refuse(wrong, name, wait, f"it must name one of {', '.join(p.name for p in producers)}")
     stores = ins.after[After.STORE]
-    refuse(is_tile & (stores >= 0), "after.store", stores, "a tile waits for no store: it writes nothing that one reads")
+    refuse(
+        is_tile & (stores >= 0), "after.store", stores, "a tile waits for no store: it writes nothing that one reads"
+    )

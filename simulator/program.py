@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.check_places import check_places
 from simulator.errors import InputError
-from simulator.isa import TILE_OPS, Instructions, Op
+from simulator.isa import TILE_OPS, Instructions, Op, is_any
 from simulator.machine import Machine
 from simulator.schedule import LayerSchedule
 
@@ -38,30 +38,45 @@ class Program:
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             _refuse("program: layer names", names, "every layer has a name of its own")
-        for index, layer in enumerate(self.layers):
-            self._check_layer(index, layer)
+        if self.layers:
+            self._check_instructions()
         check_places(ins, self.layers, self.machine)
 
-    def _check_layer(self, index: int, layer: LayerSchedule) -> None:
-        ins = self.instructions
-        mine = ins.layer == index
-        uses_tile = mine & (np.isin(ins.op, TILE_OPS) | (ins.op == Op.LOAD_WEIGHTS))
-        tile = ins.tile[uses_tile]
-        where = f"program: layer '{layer.name}'"
-        if len(tile) and tile.max() >= len(layer.tiles):
-            _refuse(where, f"tile {int(tile.max())}", f"its tile table has {len(layer.tiles)} rows")
-        is_tile = mine & np.isin(ins.op, TILE_OPS)
-        if (layer.tiles.kind[ins.tile[is_tile]] != ins.op[is_tile]).any():
-            _refuse(
-                where,
-                "a tile instruction of another kind than its tile",
-                "DENSE, REDUCE and EXPAND run tiles of their own kind",
-            )
-        if (layer.tiles.row_cycles[ins.tile[is_tile]] != ins.row_cycles[is_tile]).any():
-            _refuse(where, "row_cycles unlike the tile table's", "an instruction takes its tile's cycles a row")
-        ends = (ins.token0 + ins.tokens)[mine]
-        if len(ends) and ends.max() > self.tokens:
-            _refuse(where, f"token {int(ends.max()) - 1}", f"the program has {self.tokens} tokens")
+    def _check_instructions(self) -> None:
+        """Instructions against the tile tables of their layers and against the program's tokens."""
+        ins, tables = self.instructions, [layer.tiles for layer in self.layers]
+        sizes = np.array([len(table) for table in tables])
+        self._refuse_first(
+            is_any(ins.op, (*TILE_OPS, Op.LOAD_WEIGHTS)) & (ins.tile >= sizes[ins.layer]),
+            lambda at: f"tile {ins.tile[at]}",
+            lambda at: f"its tile table has {sizes[ins.layer[at]]} rows",
+        )
+        runs = np.flatnonzero(is_any(ins.op, TILE_OPS))
+        tile = (np.cumsum(sizes) - sizes)[ins.layer[runs]] + ins.tile[runs]
+        unlike = np.zeros(len(ins), dtype=bool)
+        unlike[runs] = np.concatenate([table.kind for table in tables])[tile] != ins.op[runs]
+        self._refuse_first(
+            unlike,
+            lambda _: "a tile instruction of another kind than its tile",
+            lambda _: "DENSE, REDUCE and EXPAND run tiles of their own kind",
+        )
+        unlike[runs] = np.concatenate([table.row_cycles for table in tables])[tile] != ins.row_cycles[runs]
+        self._refuse_first(
+            unlike,
+            lambda _: "row_cycles unlike the tile table's",
+            lambda _: "an instruction takes its tile's cycles a row",
+        )
+        ends = ins.token0 + ins.tokens
+        self._refuse_first(
+            ends > self.tokens,
+            lambda at: f"token {ends[at] - 1}",
+            lambda _: f"the program has {self.tokens} tokens",
+        )
+
+    def _refuse_first(self, bad: np.ndarray, value: Callable[[int], str], rule: Callable[[int], str]) -> None:
+        if bad.any():
+            at = int(np.argmax(bad))
+            _refuse(f"program: layer '{self.layers[self.instructions.layer[at]].name}'", value(at), rule(at))
 
     def layer_index(self, name: str) -> int:
         """Index of a layer by name; InputError lists the names there are."""

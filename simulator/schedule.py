@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
 from simulator.errors import InputError
-from simulator.isa import Op
+from simulator.isa import Op, narrowed
 
 RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
 LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
@@ -27,7 +28,8 @@ class TileTable:
     for REDUCE. A lane of a DENSE tile is an input channel of its chunk; of a REDUCE tile, the rank it writes; of an
     EXPAND tile, the rank it reads. ``lo``/``hi`` bound the lane's run of stored weights on the tile's other side
     (outputs, inputs, outputs). ``first`` marks a REDUCE lane that overwrites its rank's sum instead of adding to it.
-    ``row_cycles`` (N,): the largest number of a tile's ranks in one bank (rule B2), 1 for DENSE.
+    ``row_cycles`` (N,): the largest number of a tile's ranks in one bank (rule B2), 1 for DENSE. Columns are int32 and
+    read-only, ``lane_ptr`` is int64.
     """
 
     kind: np.ndarray
@@ -42,8 +44,8 @@ class TileTable:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            column = np.ascontiguousarray(getattr(self, field.name), dtype=np.int64)
-            column.setflags(write=False)
+            wide = field.name == "lane_ptr"
+            column = narrowed(f"tile table: '{field.name}'", getattr(self, field.name), wide)
             object.__setattr__(self, field.name, column)
         count = len(self.kind)
         if any(len(c) != count for c in (self.source, self.target, self.row_cycles)) or len(self.lane_ptr) != count + 1:
@@ -71,30 +73,35 @@ class TileTable:
     def __len__(self) -> int:
         return len(self.kind)
 
-    @property
+    @cached_property
     def lane_count(self) -> np.ndarray:
         """Lanes of each tile."""
-        return np.diff(self.lane_ptr)
+        return _read_only(np.diff(self.lane_ptr))
 
-    @property
+    @cached_property
     def weight_ptr(self) -> np.ndarray:
         """(N+1,) offsets of each tile's weights in the payload."""
-        return _lane_weight_ptr(self)[self.lane_ptr]
+        return _read_only(self.lane_weight_ptr[self.lane_ptr])
+
+    @cached_property
+    def weight_count(self) -> np.ndarray:
+        """Stored weights of each tile."""
+        return _read_only(np.diff(self.weight_ptr))
 
     @property
     def lane_weight_ptr(self) -> np.ndarray:
         """(lanes+1,) offsets of each lane's weights in the payload."""
-        return _lane_weight_ptr(self)
+        return np.concatenate([[0], np.cumsum(self.hi - self.lo)])
 
     def record_bytes(self, weight_bits: int) -> np.ndarray:
         """Bytes of each tile in DRAM: descriptor, lane table (rank tiles only), packed weights (rule E4)."""
-        weights = np.diff(self.weight_ptr)
         lane_table = np.where(self.kind == Op.DENSE, 0, LANE_BYTES * self.lane_count)
-        return RECORD_BYTES + lane_table - (-weights * weight_bits // 8)
+        return RECORD_BYTES + lane_table - (-self.weight_count * weight_bits // 8)
 
 
-def _lane_weight_ptr(tiles: TileTable) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(tiles.hi - tiles.lo)])
+def _read_only(column: np.ndarray) -> np.ndarray:
+    column.setflags(write=False)
+    return column
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.accesses import count_events
+from simulator.accesses import EVENTS, count_events
+from simulator.cycle_accounts import CycleAccounts, account_cycles
 from simulator.energy import EnergyModel, energy_model
-from simulator.engine import STALL_NAMES, Events, run_engine
+from simulator.engine import STALL_NAMES, STALL_NONE, Events, run_engine
 from simulator.errors import InputError
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit
+from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit, is_any
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.report import CAUSES, LayerReport, Report, Trace, UnitReport
@@ -26,8 +27,9 @@ def simulate(program: Program, machine: Machine) -> Report:
     timing = resolve_timing(program, machine)
     events = run_engine(timing)
     counts = count_events(program, machine)
-    total = int(events.done.max()) if len(events.done) else 0
-    layers = _layer_reports(program, machine, timing, events, counts, model)
+    spent = account_cycles(program, timing, events)
+    total = int(events.done.max(initial=0))
+    layers = _layer_reports(program, machine, spent, counts, model)
     accesses = {name: int(values.sum()) for name, values in counts.items()}
     parts = model.by_component(accesses, total)
     multiplications = sum(layer.multiplications for layer in program.layers)
@@ -58,7 +60,7 @@ def simulate(program: Program, machine: Machine) -> Report:
         roofline_fraction=roof / max(1, total),
         bound=bound,
         layers=layers,
-        units=_unit_reports(timing, events, total),
+        units=_unit_reports(spent, total),
         trace=_trace(program, timing, events),
     )
 
@@ -67,37 +69,27 @@ def _roofline(program: Program, machine: Machine, accesses: dict[str, int]) -> t
     """The lower bound of latency: stored weights x tokens over the cells, or bytes over the channel's bandwidth."""
     compute = -(-accesses["mac_active"] // (machine.rows * machine.cols))
     ins = program.instructions
-    moved = ins.dram_bytes[np.isin(ins.op, TRANSFER_OPS)]
+    moved = ins.dram_bytes[is_any(ins.op, TRANSFER_OPS)]
     memory = int(channel_cycles(machine, np.array([moved.sum()]))[0]) if len(moved) else 0
     return (compute, "compute") if compute >= memory else (memory, "memory")
-
-
-def _layer_ends(program: Program, events: Events) -> np.ndarray:
-    """First cycle after each layer's last store, in layer order."""
-    ends = np.zeros(len(program.layers), dtype=np.int64)
-    np.maximum.at(ends, program.instructions.layer, events.done)
-    return ends
 
 
 def _layer_reports(
     program: Program,
     machine: Machine,
-    timing: Timing,
-    events: Events,
+    accounts: CycleAccounts,
     counts: dict[str, np.ndarray],
     model: EnergyModel,
 ) -> tuple[LayerReport, ...]:
-    ends = _layer_ends(program, events)
+    ends = [0, *accounts.layer_end.tolist()]
+    by_layer = np.array([counts[name] for name in EVENTS]).T.tolist()
+    cells = machine.rows * machine.cols
     reports = []
-    begin = 0
     for index, layer in enumerate(program.layers):
-        end = int(ends[index])
-        causes = _causes_of_layer(program, timing, events, index, begin, end)
-        cycles = end - begin
-        mine = {name: int(values[index]) for name, values in counts.items()}
+        cycles = ends[index + 1] - ends[index]
+        mine = dict(zip(EVENTS, by_layer[index], strict=True))
         parts = model.by_component(mine, cycles)
-        kinds = [int((layer.tiles.kind == op).sum()) for op in TILE_OPS]
-        cells = machine.rows * machine.cols
+        kinds = [int(np.count_nonzero(layer.tiles.kind == op)) for op in TILE_OPS]
         reports.append(
             LayerReport(
                 name=layer.name,
@@ -107,7 +99,7 @@ def _layer_reports(
                 ranks=layer.ranks,
                 tokens=program.tokens,
                 latency_cycles=cycles,
-                cycles_by_cause=causes,
+                cycles_by_cause=_causes_of_layer(accounts, layer.name, index, ends[index], ends[index + 1]),
                 tiles=len(layer.tiles),
                 tiles_dense=kinds[0],
                 tiles_reduce=kinds[1],
@@ -120,74 +112,46 @@ def _layer_reports(
                 utilisation=layer.multiplications * program.tokens / max(1, cycles * cells),
             )
         )
-        begin = end
     return tuple(reports)
 
 
-def _causes_of_layer(
-    program: Program, timing: Timing, events: Events, index: int, begin: int, end: int
-) -> dict[str, int]:
+def _causes_of_layer(accounts: CycleAccounts, name: str, index: int, begin: int, end: int) -> dict[str, int]:
     """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin (rule C1)."""
-    causes = dict.fromkeys(CAUSES, 0)
-    ins = program.instructions
-    mine = np.flatnonzero((ins.layer == index) & timing.is_tile)
-    first = int(events.start[mine[0]]) if len(mine) else end
+    started = int(accounts.tiles_begin[index])
+    first = started if started >= 0 else end
     if first < begin:
         raise InputError(
-            f"program: layer '{program.layers[index].name}'",
+            f"program: layer '{name}'",
             f"work in cycle {first}, while the layer before it runs until {begin}",
             "layers run one after another (machine.md, rule E3)",
             "Let its inputs wait for the last store of the layer before it.",
         )
-    if len(mine):
-        start, stop = events.start[mine], events.end[mine]
-        gap = start - np.concatenate([[begin], stop[:-1]])
-        for code, name in enumerate(STALL_NAMES):
-            cycles = int(gap[events.stall[mine] == code].sum())
-            if cycles:
-                causes[name] += cycles
-        causes["compute"] = int(ins.tokens[mine].sum())
-        causes["bank_conflict"] = int((ins.tokens[mine] * (ins.row_cycles[mine] - 1)).sum())
-        causes["tail"] = end - int(stop[-1])
-    else:
-        causes["tail"] = end - begin
+    causes = dict.fromkeys(CAUSES, 0)
+    for cause, cycles in zip(STALL_NAMES, accounts.gap[index].tolist(), strict=True):
+        if cycles:
+            causes[cause] += cycles
+    causes["compute"] = int(accounts.compute[index])
+    causes["bank_conflict"] = int(accounts.conflict[index])
+    last = int(accounts.tiles_end[index])
+    causes["tail"] = end - (last if last >= 0 else begin)
     return causes
 
 
-def _unit_reports(timing: Timing, events: Events, total: int) -> tuple[UnitReport, ...]:
+def _unit_reports(accounts: CycleAccounts, total: int) -> tuple[UnitReport, ...]:
     reports = []
     for unit in Unit:
-        mine = np.flatnonzero(timing.unit == unit)
-        start, end = events.start[mine], events.end[mine]
-        free = np.concatenate([[0], end[:-1]]) if len(mine) else start
-        stalls = _array_stalls(events, mine, free) if unit == Unit.ARRAY else _other_stalls(timing, events, mine, free)
+        stalls = dict(zip(STALL_NAMES, accounts.unit_stall[unit].tolist(), strict=True))
+        del stalls[STALL_NAMES[STALL_NONE]]
         reports.append(
             UnitReport(
                 name=unit.name.lower(),
-                instructions=len(mine),
-                busy_cycles=int((end - start).sum()),
+                instructions=int(accounts.unit_count[unit]),
+                busy_cycles=int(accounts.unit_busy[unit]),
                 stall_cycles={name: cycles for name, cycles in stalls.items() if cycles},
-                idle_after_last_cycles=total - (int(end[-1]) if len(mine) else 0),
+                idle_after_last_cycles=total - int(accounts.unit_end[unit]),
             )
         )
     return tuple(reports)
-
-
-def _array_stalls(events: Events, mine: np.ndarray, free: np.ndarray) -> dict[str, int]:
-    """Every gap belongs to what was last to arrive (rule C1)."""
-    gap = events.start[mine] - free
-    return {name: int(gap[events.stall[mine] == code].sum()) for code, name in enumerate(STALL_NAMES) if code}
-
-
-def _other_stalls(timing: Timing, events: Events, mine: np.ndarray, free: np.ndarray) -> dict[str, int]:
-    """Until its dependences are done a unit waits for the last of them, from then on for the channel (rule D3)."""
-    after = timing.after[:, mine]
-    done = np.where(after >= 0, events.done[np.maximum(after, 0)], 0)
-    ready, cause = done.max(axis=0), done.argmax(axis=0) + 1
-    waiting = np.maximum(ready - free, 0)
-    stalls = {name: int(waiting[cause == code].sum()) for code, name in enumerate(STALL_NAMES) if code}
-    stalls["dram_channel"] += int((events.start[mine] - np.maximum(ready, free)).sum())
-    return stalls
 
 
 def _trace(program: Program, timing: Timing, events: Events) -> Trace:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit, unit_of_op
+from simulator.isa import TILE_OPS, TRANSFER_OPS, Instructions, Op, Unit, is_any, unit_of_op
 from simulator.machine import Machine
 from simulator.program import Program
 
@@ -38,33 +38,41 @@ class Timing:
 
 def resolve_timing(program: Program, machine: Machine) -> Timing:
     """Durations of every instruction of ``program`` on ``machine``."""
-    ins = program.instructions
-    is_tile = np.isin(ins.op, TILE_OPS)
-    is_transfer = np.isin(ins.op, TRANSFER_OPS)
-    is_drain = ins.op == Op.DRAIN
-    busy = np.zeros(len(ins), dtype=np.int64)
+    return time_instructions(program.instructions, machine)
+
+
+def time_instructions(ins: Instructions, machine: Machine) -> Timing:
+    """Durations of instructions on ``machine``, without a program around them."""
+    is_tile, is_transfer = is_any(ins.op, TILE_OPS), is_any(ins.op, TRANSFER_OPS)
+    at = np.flatnonzero(ins.op == Op.DRAIN)
+    busy = ins.tokens.astype(np.int64) * ins.row_cycles
     busy[is_transfer] = channel_cycles(machine, ins.dram_bytes[is_transfer])
-    busy[is_tile] = (ins.tokens * ins.row_cycles)[is_tile]
-    busy[is_drain] = -(-ins.tokens[is_drain] * machine.cols // machine.vector.lanes)
-    network = machine.rank_memory.network_cycles
-    tail = np.zeros(len(ins), dtype=np.int64)
-    tail[is_transfer] = machine.dram_latency_cycles
-    tail[is_tile] = machine.rows + machine.cols - 1
-    tail[ins.op == Op.REDUCE] += network
-    tail[is_drain] = machine.vector.latency_cycles
-    lead = np.where(ins.op == Op.EXPAND, network + machine.rank_memory.requantise_cycles, 0)
+    busy[at] = -(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)
+    tail, lead = _tail_and_lead(machine)
     return Timing(
         op=ins.op,
         layer=ins.layer,
-        unit=unit_of_op(machine.dma.engines)[ins.op],
+        unit=unit_of_op(machine.dma.engines).astype(np.int8)[ins.op],
         busy=busy,
-        tail=tail,
-        lead=lead,
+        tail=tail[ins.op],
+        lead=lead[ins.op],
         is_tile=is_tile,
         is_transfer=is_transfer,
         after=ins.after,
         preload_cycles=machine.rows,
     )
+
+
+def _tail_and_lead(machine: Machine) -> tuple[np.ndarray, np.ndarray]:
+    """Cycles from the end of busy to done, and the lead of rule A4, by operation."""
+    tail, lead = np.zeros((2, len(Op)), dtype=np.int32)
+    network = machine.rank_memory.network_cycles
+    tail[list(TRANSFER_OPS)] = machine.dram_latency_cycles
+    tail[list(TILE_OPS)] = machine.rows + machine.cols - 1
+    tail[Op.REDUCE] += network
+    tail[Op.DRAIN] = machine.vector.latency_cycles
+    lead[Op.EXPAND] = network + machine.rank_memory.requantise_cycles
+    return tail, lead
 
 
 def channel_cycles(machine: Machine, transfer_bytes: np.ndarray) -> np.ndarray:

@@ -48,6 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
+def rtl_folder(request: pytest.FixtureRequest) -> Path:
+    """Where compiled RTL is kept from run to run, named by a hash of its sources."""
+    return Path(request.config.cache.mkdir("rtl"))
+
+
+@pytest.fixture(scope="session")
 def corpus_scale(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--corpus-scale"))
 

@@ -21,6 +21,7 @@ from simulator.engine import (
 )
 from simulator.isa import After, Op, Unit, unit_of_op
 from simulator.reference import run_reference
+from simulator.simulate import simulate
 from simulator.timing import Timing, resolve_timing
 from tests.random_programs import generator, random_timing, sampled
 from tests.strategies import case
@@ -262,13 +263,24 @@ def test_no_instructions():
 
 
 def test_kernels_are_compiled_once():
-    from simulator import engine
+    from simulator import accesses, cycle_accounts, engine
 
     for seed in range(5):
         run_engine(random_timing(generator(seed)))
-    machine, _, lowered = case(3)
-    run_engine(resolve_timing(lowered, machine))
-    assert len(engine._advance.signatures) == 1
+        machine, _, lowered = case(seed)
+        simulate(lowered, machine)
+    kernels = (engine._advance, accesses._count, cycle_accounts._account_layers, cycle_accounts._account_units)
+    assert [len(kernel.signatures) for kernel in kernels] == [1, 1, 1, 1]
+
+
+def test_a_columns_type_makes_no_difference():
+    """Columns that a caller made in other types are converted, not recompiled for."""
+    timing = random_timing(generator(1))
+    for dtype in (np.int16, np.int32, np.int64):
+        other = replace(
+            timing, **{name: getattr(timing, name).astype(dtype) for name in ("unit", "busy", "tail", "after")}
+        )
+        np.testing.assert_array_equal(run_engine(other).done, run_engine(timing).done)
 
 
 def test_units_take_their_queue_in_order():

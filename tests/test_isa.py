@@ -89,6 +89,22 @@ def test_columns_have_one_length_and_are_read_only():
         assert not getattr(ins, field.name).flags.writeable
 
 
+def test_columns_are_as_narrow_as_they_may_be():
+    ins = PROGRAM.instructions
+    wide = {field.name for field in fields(Instructions) if getattr(ins, field.name).dtype == np.int64}
+    assert wide == {"src", "dst", "dram_bytes"}
+    huge = ins.dram_bytes.copy()
+    huge[first(Op.STORE)] = 2**40
+    assert replace(ins, dram_bytes=huge).dram_bytes.max() == 2**40
+    slots = ins.slot.astype(np.int64)
+    for value in (2**31, -(2**31) - 1):
+        slots[3] = value
+        with pytest.raises(
+            InputError, match=rf"column 'slot': found {value}; it lies between -2147483648 and 2147483647"
+        ):
+            replace(ins, slot=slots)
+
+
 def test_tables_cover_the_instruction_set():
     assert set(TILE_OPS) | set(TRANSFER_OPS) | {Op.DRAIN} == set(Op)
     assert sorted(op for ops in PRODUCERS.values() for op in ops) == sorted(Op)

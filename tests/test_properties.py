@@ -18,7 +18,7 @@ from gblr_hw.lowering.pipeline import lower
 from simulator.accesses import count_events
 from simulator.engine import Events, run_engine
 from simulator.errors import InputError
-from simulator.isa import PRODUCERS, TILE_OPS, TRANSFER_OPS, Instructions, Op
+from simulator.isa import PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.reference import run_reference

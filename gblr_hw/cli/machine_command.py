@@ -11,7 +11,9 @@ from gblr_hw.cli.tables import print_machine_table
 from simulator.machine import Machine, preset_names
 
 machine_app = typer.Typer(
-    help="List the machines that come with the toolkit, or show one as a file to start from.", no_args_is_help=True
+    help="List the machines that come with the toolkit, or show one as a file to start from.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 

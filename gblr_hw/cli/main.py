@@ -7,36 +7,66 @@ finish (deadlock), 130 interrupted.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from gblr_hw.cli.convert_command import convert_command
-from gblr_hw.cli.demo_command import demo_command
-from gblr_hw.cli.front_command import front_command
-from gblr_hw.cli.lower_command import lower_command
-from gblr_hw.cli.machine_command import machine_app
-from gblr_hw.cli.show_command import show_command
-from gblr_hw.cli.simulate_command import simulate_command
-from gblr_hw.cli.train_command import train_command
 from simulator.engine import DeadlockError
 from simulator.errors import InputError
 
+_COMMANDS = {
+    "demo": "demo_command:demo_command",
+    "train": "train_command:train_command",
+    "convert": "convert_command:convert_command",
+    "lower": "lower_command:lower_command",
+    "show": "show_command:show_command",
+    "simulate": "simulate_command:simulate_command",
+    "front": "front_command:front_command",
+    "machine": "machine_command:machine_app",
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Imports a command's module when it is called for, so that none waits for what another one needs.
+
+    Types are those of the click that typer brings along, which has moved between its releases.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        # A misspelt name is compared with all of them.
+        for name in [cmd_name] if cmd_name in _COMMANDS else _COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _load(name)
+        return self.commands.get(cmd_name)
+
+
+def _load(name: str) -> Any:
+    module, attribute = _COMMANDS[name].split(":")
+    loaded = getattr(import_module(f"gblr_hw.cli.{module}"), attribute)
+    if not isinstance(loaded, typer.Typer):
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name)(loaded)
+        loaded = app
+    command = typer.main.get_command(loaded)
+    command.name = name
+    return command
+
+
 app = typer.Typer(
-    name="gblr-hw",
-    help="What is a learned block low-rank structure worth on hardware? Train or convert a network, lower it to a "
-    "block-schedule program, simulate it cycle by cycle, and draw the latency-accuracy front.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    name="gblr-hw", cls=_LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-app.command("demo")(demo_command)
-app.command("train")(train_command)
-app.command("convert")(convert_command)
-app.command("lower")(lower_command)
-app.command("show")(show_command)
-app.command("simulate")(simulate_command)
-app.command("front")(front_command)
-app.add_typer(machine_app, name="machine")
+
+
+@app.callback()
+def _about() -> None:
+    """What is a learned block low-rank structure worth on hardware? Train or convert a network, lower it to a
+    block-schedule program, simulate it cycle by cycle, and draw the latency-accuracy front.
+    """
 
 
 def main() -> None:

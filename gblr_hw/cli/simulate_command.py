@@ -1,4 +1,4 @@
-"""``gblr-hw simulate``: cycles, bytes and joules of a program."""
+"""``gblr-hw simulate``: cycles, bytes and joules of a program or of dense GEMMs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,55 @@ from typing import Annotated
 import typer
 
 from gblr_hw.cli.options import JsonOption, check_output, console
+from gblr_hw.cli.simulate_gemm import (
+    choose_machine,
+    choose_systolic_array,
+    print_counted,
+    print_runs,
+    read_gemms,
+    run_gemm,
+)
 from gblr_hw.cli.tables import print_report
+from simulator.errors import InputError
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.report import Report
 from simulator.simulate import simulate
+from simulator.systolic_gemm import Gemm
 
 
 def simulate_command(
-    program: Annotated[Path, typer.Argument(help="A program that `gblr-hw lower` wrote.")],
+    program: Annotated[Path | None, typer.Argument(help="A program that `gblr-hw lower` wrote.")] = None,
     machine: Annotated[
         str | None,
         typer.Option(
             "--machine",
             "-m",
-            help="Preset or TOML file [default: the machine it was lowered for].",
+            help="Preset or TOML file; without it the machine a program was lowered for, and mid-32 for GEMMs.",
             metavar="NAME|FILE",
+        ),
+    ] = None,
+    gemm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gemm",
+            help="Instead of a program: a dense layer of M tokens, K inputs, N outputs; repeatable.",
+            metavar="MxKxN",
+        ),
+    ] = None,
+    topology: Annotated[
+        Path | None,
+        typer.Option("--topology", help="Instead of a program: layers of a SCALE-Sim topology (GEMM or convolution)."),
+    ] = None,
+    array: Annotated[
+        str | None, typer.Option("--array", help="For GEMMs: another array for the machine.", metavar="ROWSxCOLS")
+    ] = None,
+    option_set: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="For GEMMs: compute cycles as SCALE-Sim 3.0 counts them: scalesim-ws, scalesim-os or scalesim-is.",
+            metavar="NAME",
         ),
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write all figures as JSON.")] = None,
@@ -38,14 +71,46 @@ def simulate_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate a program: cycles per layer and unit with their causes, bytes, energy by component, roofline."""
+    """Simulate a program: cycles per layer and unit with their causes, bytes, energy by component, roofline.
+
+    With --gemm or --topology: dense layers, on our machine or (--as) in the closed forms of SCALE-Sim 3.0.
+    """
     outputs = {
         kind: check_output(path)
         for kind, path in (("report", report), ("trace", trace), ("timeline", timeline), ("bars", bars))
         if path
     }
-    loaded = Program.load(program)
-    result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
+    _check_sources(program, gemm, topology, {"--array": array, "--as": option_set})
+    if program is not None:
+        loaded = Program.load(program)
+        result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
+        show_report(result, outputs, as_json)
+        return
+    _simulate_gemms(read_gemms(gemm or (), topology), machine, array, option_set, outputs, as_json)
+
+
+def _simulate_gemms(
+    gemms: tuple[Gemm, ...],
+    machine: str | None,
+    array: str | None,
+    option_set: str | None,
+    outputs: dict[str, Path],
+    as_json: bool,
+) -> None:
+    if option_set is not None:
+        _refuse_outputs(f"--as {option_set}", outputs, "closed forms have no time line")
+        print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
+        return
+    chosen = choose_machine(machine, array)
+    if len(gemms) == 1:
+        show_report(run_gemm(gemms[0], chosen), outputs, as_json)
+        return
+    _refuse_outputs(f"{len(gemms)} GEMMs", outputs, "they show a single simulation")
+    print_runs(gemms, chosen, as_json)
+
+
+def show_report(result: Report, outputs: dict[str, Path], as_json: bool) -> None:
+    """Write the files asked for and print the report."""
     write_outputs(result, outputs)
     if as_json:
         print(result.to_json(), end="")
@@ -57,18 +122,53 @@ def simulate_command(
 
 def write_outputs(result: Report, outputs: dict[str, Path]) -> None:
     """Write the files asked for: report, trace, timeline, bars."""
-    from analysis.chrome_trace import save_chrome_trace
-    from analysis.files import replacing
-    from analysis.layer_bars import draw_layer_bars
-    from analysis.style import save_figure
-    from analysis.timeline import draw_timeline
-
     if "report" in outputs:
+        from analysis.files import replacing
+
         with replacing(outputs["report"]) as file:
             file.write(result.to_json().encode())
     if "trace" in outputs:
+        from analysis.chrome_trace import save_chrome_trace
+
         save_chrome_trace(result, outputs["trace"])
-    if "timeline" in outputs:
-        save_figure(draw_timeline(result), outputs["timeline"])
-    if "bars" in outputs:
-        save_figure(draw_layer_bars(result), outputs["bars"])
+    if "timeline" in outputs or "bars" in outputs:
+        from analysis.layer_bars import draw_layer_bars
+        from analysis.style import save_figure
+        from analysis.timeline import draw_timeline
+
+        for kind, draw in (("timeline", draw_timeline), ("bars", draw_layer_bars)):
+            if kind in outputs:
+                save_figure(draw(result), outputs[kind])
+
+
+def _check_sources(
+    program: Path | None, gemm: list[str] | None, topology: Path | None, gemm_options: dict[str, str | None]
+) -> None:
+    """Exactly one thing to simulate, and the options that belong to it."""
+    sources = {"a program": program, "--gemm": gemm, "--topology": topology}
+    given = [name for name, value in sources.items() if value]
+    if len(given) != 1:
+        raise InputError(
+            "simulate",
+            " and ".join(given) or "nothing to simulate",
+            "it takes one of a program, --gemm and --topology",
+            "Give a program that `gblr-hw lower` wrote, or a GEMM such as --gemm 197x768x768.",
+        )
+    for name, value in gemm_options.items():
+        if program is not None and value is not None:
+            raise InputError(
+                f"{name} {value}",
+                f"the program '{program}'",
+                f"{name} is for --gemm and --topology: a program was laid out for its machine",
+                "Lower the checkpoint for another machine instead.",
+            )
+
+
+def _refuse_outputs(where: str, outputs: dict[str, Path], rule: str) -> None:
+    if outputs:
+        raise InputError(
+            where,
+            " and ".join(f"--{kind}" for kind in outputs),
+            f"files are written of one GEMM on our machine: {rule}",
+            "Leave them out, or use --json.",
+        )

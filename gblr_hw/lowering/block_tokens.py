@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from gblr_hw.lowering.plan import LayerPlan
+from gblr_hw.lowering.plan import LayerPlan, filled
 from simulator.errors import InputError
 from simulator.machine import Machine
 from simulator.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
@@ -39,7 +37,7 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
             f"Enlarge [{memory}] in the machine file, or use a larger machine.",
         )
     blocks = -(-plan.tokens // most)
-    return replace(plan, block_tokens=-(-plan.tokens // blocks))
+    return filled(plan, block_tokens=-(-plan.tokens // blocks))
 
 
 def slots_needed(plan: LayerPlan) -> int:

@@ -4,10 +4,12 @@ memory.
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
 from gblr_hw.lowering.choose_form import form_multiplications
 from gblr_hw.lowering.plan import LayerPlan
+from simulator.columns import kernel_input
 from simulator.isa import Op
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
@@ -44,68 +46,79 @@ def build_schedule(plan: LayerPlan, multiplications: int) -> LayerSchedule:
 
 def tile_table(plan: LayerPlan) -> TileTable:
     """Columns of every tile and lane, in execution order."""
-    factors, machine = plan.factors, plan.machine
-    kind = np.array([int(op) for op, _, _, _ in plan.order], dtype=np.int64)
-    source = np.array([s for _, s, _, _ in plan.order], dtype=np.int64)
-    target = np.array([t for _, _, t, _ in plan.order], dtype=np.int64)
+    factors, machine, order = plan.factors, plan.machine, plan.order
+    assert order is not None, "order_tiles comes first"
+    kind, source, target = order.kind, order.source, order.target
     inputs = np.minimum(machine.rows, factors.in_features - source * machine.rows)
     outputs = np.minimum(machine.cols, factors.out_features - target * machine.cols)
-    counts = np.array([len(ranks) for _, _, _, ranks in plan.order], dtype=np.int64)
-    counts = np.where(kind == Op.DENSE, inputs, counts).astype(np.int64)
-    ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    lane_kind = np.repeat(kind, counts)
-    lane = np.arange(ptr[-1]) - np.repeat(ptr[:-1], counts)
-    named = [rank for _, _, _, ranks in plan.order for rank in ranks]
-    lane[lane_kind != Op.DENSE] = np.array(named, dtype=np.int64)
-    lo, hi = np.zeros(len(lane), dtype=np.int64), np.repeat(outputs, counts).astype(np.int64)
-    for op, support, side, chunk in (
-        (Op.REDUCE, factors.reads, machine.rows, source),
-        (Op.EXPAND, factors.writes, machine.cols, target),
+    counts = np.where(kind == Op.DENSE, inputs, np.diff(order.ptr))
+    ptr = np.concatenate([[0], np.cumsum(counts)])
+    is_dense, is_reduce, is_expand = (np.repeat(kind == op, counts) for op in (Op.DENSE, Op.REDUCE, Op.EXPAND))
+    lane = np.arange(ptr[-1], dtype=np.int32) - np.repeat(ptr[:-1].astype(np.int32), counts)
+    lane[~is_dense] = order.rank
+    lo, hi = np.zeros(len(lane), dtype=np.int32), np.repeat(outputs.astype(np.int32), counts)
+    for mine, support, side, chunk in (
+        (is_reduce, factors.reads, machine.rows, source),
+        (is_expand, factors.writes, machine.cols, target),
     ):
-        mine = lane_kind == op
-        first, last = _runs(support, side)
-        where = lane[mine], np.repeat(chunk, counts)[mine]
-        lo[mine], hi[mine] = first[where], last[where]
+        if mine.any():
+            first, last = _runs(kernel_input(support, np.bool_), side)
+            where = lane[mine], np.repeat(chunk, counts)[mine]
+            lo[mine], hi[mine] = first[where], last[where]
+    ranks, banks = kernel_input(order.rank, np.int64), kernel_input(plan.rank_bank, np.int64)
+    row_cycles = _row_cycles(kernel_input(order.ptr, np.int64), ranks, banks, machine.rank_memory.banks)
     return TileTable(
         kind=kind,
         source=source,
         target=target,
-        row_cycles=_row_cycles(plan, kind, lane, counts),
+        row_cycles=row_cycles,
         lane_ptr=ptr,
         lane=lane,
-        first=_first_writes(lane, lane_kind == Op.REDUCE),
+        first=_first_writes(lane, is_reduce, factors.ranks),
         lo=lo,
         hi=hi,
     )
 
 
-def _runs(support: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last supported channel of every rank in every chunk, (K, chunks) each."""
+@nb.njit(cache=True, nogil=True)
+def _runs(support, side):
+    """First and one past the last supported channel of every rank in every chunk, (K, chunks) each; 0, 0 for none."""
     ranks, channels = support.shape
     chunks = -(-channels // side)
-    padded = np.zeros((ranks, chunks * side), dtype=bool)
-    padded[:, :channels] = support
-    cells = padded.reshape(ranks, chunks, side)
-    touched = cells.any(axis=2)
-    return np.where(touched, cells.argmax(axis=2), 0), np.where(touched, side - cells[:, :, ::-1].argmax(axis=2), 0)
+    first = np.zeros((ranks, chunks), dtype=np.int32)
+    last = np.zeros((ranks, chunks), dtype=np.int32)
+    for k in range(ranks):
+        for c in range(chunks):
+            begin, end = c * side, min(channels, (c + 1) * side)
+            low = begin
+            while low < end and not support[k, low]:
+                low += 1
+            if low < end:
+                while not support[k, end - 1]:
+                    end -= 1
+                first[k, c], last[k, c] = low - begin, end - begin
+    return first, last
 
 
-def _first_writes(lane: np.ndarray, is_reduce: np.ndarray) -> np.ndarray:
+def _first_writes(lane: np.ndarray, is_reduce: np.ndarray, ranks: int) -> np.ndarray:
     """1 for the first REDUCE lane of each rank: it overwrites what the last layer left in rank memory."""
-    first = np.zeros(len(lane), dtype=np.int64)
-    at = np.flatnonzero(is_reduce)
-    _, earliest = np.unique(lane[at], return_index=True)
-    first[at[earliest]] = 1
+    first = np.zeros(len(lane), dtype=np.int32)
+    at = np.flatnonzero(is_reduce)[::-1]
+    earliest = np.full(ranks, -1, dtype=np.int64)
+    earliest[lane[at]] = at  # numpy keeps the last of repeated assignments
+    first[earliest[earliest >= 0]] = 1
     return first
 
 
-def _row_cycles(plan: LayerPlan, kind: np.ndarray, lane: np.ndarray, counts: np.ndarray) -> np.ndarray:
+@nb.njit(cache=True, nogil=True)
+def _row_cycles(ptr, rank, rank_bank, banks):
     """Cycles per token row: the most ranks of a tile that lie in one bank (rule B2); 1 for tiles without ranks."""
-    tile = np.repeat(np.arange(len(kind)), counts)
-    ranked = np.repeat(kind, counts) != Op.DENSE
-    cycles = np.ones(len(kind), dtype=np.int64)
-    if ranked.any():
-        banks = plan.machine.rank_memory.banks
-        key, repeats = np.unique(tile[ranked] * banks + plan.rank_bank[lane[ranked]], return_counts=True)
-        np.maximum.at(cycles, key // banks, repeats)
+    cycles = np.ones(ptr.shape[0] - 1, dtype=np.int32)
+    held = np.zeros(banks, dtype=np.int32)
+    for tile in range(cycles.shape[0]):
+        for i in range(ptr[tile], ptr[tile + 1]):
+            held[rank_bank[rank[i]]] += 1
+            cycles[tile] = max(cycles[tile], held[rank_bank[rank[i]]])
+        for i in range(ptr[tile], ptr[tile + 1]):
+            held[rank_bank[rank[i]]] = 0
     return cycles

@@ -1,12 +1,13 @@
 """Pass 3: candidate forms of a layer. Ranks stay ranks, or some or all of them are multiplied out into dense tiles.
 
-Which candidate is best is decided where it can be known: every one goes through the remaining passes and is timed on
-the engine (pipeline.py). The layer's own dense form is always among them, so no lowered layer is slower than that.
+Which candidate is best is decided where it can be known: each goes through the remaining passes and is timed on the
+engine (pipeline.py). Timing never depends on numbers, so only the best one's are computed. The layer's own dense form
+is always among the candidates, so no lowered layer is slower than that.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,91 +19,120 @@ from gblr_hw.lowering.plan import LayerPlan
 _PREFIXES = 48  # steps of the walk from "all ranks" to "all dense"
 
 
-def candidate_forms(plan: LayerPlan) -> tuple[LayerPlan, ...]:
-    """Plans with the same matrix, distinct in what is a rank and what is a dense tile; the last one keeps every tile
-    dense.
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What is a rank and what is a dense tile: ranks that stay ``alive`` (K,), dense ``tiles`` (R, C), both bool. The
+    other ranks are multiplied out into the tiles.
     """
-    factors, structure = plan.factors, plan.structure
-    full = _materialise(plan, np.zeros(factors.ranks, bool), np.ones_like(structure.tiles))
-    candidates = [_labelled(plan)]
-    if factors.ranks == 0:
-        return (*candidates, full) if not structure.tiles.all() else (full,)
-    walk = _walk(structure, plan.machine.rows, plan.machine.cols)
-    for alive, tiles in _best_of(walk, structure, plan.machine.rows, plan.machine.cols):
-        if not alive.all():
-            candidates.append(_materialise(plan, alive, tiles))
-    return (*candidates, full)
+
+    alive: np.ndarray
+    tiles: np.ndarray
+
+    @property
+    def label(self) -> str:
+        if not self.alive.any():
+            return "dense"
+        return "mixed" if self.tiles.any() else "ranks"
 
 
-def _labelled(plan: LayerPlan) -> LayerPlan:
+def candidate_forms(plan: LayerPlan) -> tuple[Form, ...]:
+    """Forms of the same matrix; the last one keeps every tile dense."""
+    structure = plan.structure
+    full = Form(np.zeros(plan.factors.ranks, bool), np.ones_like(structure.tiles))
+    stored = Form(np.ones(plan.factors.ranks, bool), structure.tiles)
     if plan.factors.ranks == 0:
-        return replace(plan, form="dense")
-    return replace(plan, form="mixed" if plan.structure.tiles.any() else "ranks")
+        return (stored, full) if not structure.tiles.all() else (full,)
+    walk = _walk(structure, plan.machine.rows, plan.machine.cols)
+    best = [form for form in _best_of(walk, structure, plan.machine.rows, plan.machine.cols) if not form.alive.all()]
+    return (stored, *best, full)
 
 
-def _materialise(plan: LayerPlan, alive: np.ndarray, tiles: np.ndarray) -> LayerPlan:
-    """Multiply the ranks that are not ``alive`` out into the dense ``tiles`` (R, C)."""
-    factors, machine = plan.factors, plan.machine
-    gone = ~alive
+def outline(plan: LayerPlan, form: Form) -> LayerPlan:
+    """The plan in this form, with everything but its numbers: u, v and dense are placeholders of zeros."""
+    factors, structure = plan.factors, plan.structure
+    if form.alive.all() and np.array_equal(form.tiles, structure.tiles):
+        result = replace(plan, form=form.label)
+        result.__dict__["structure"] = structure
+        return result
+    ranks = int(form.alive.sum())
+    zero = np.zeros((), np.float32)
+    result = replace(
+        plan,
+        form=form.label,
+        factors=replace(
+            factors,
+            u=np.broadcast_to(zero, (factors.out_features, ranks)),
+            v=np.broadcast_to(zero, (ranks, factors.in_features)),
+            reads=factors.reads[form.alive],
+            writes=factors.writes[form.alive],
+            dense=np.broadcast_to(zero, (factors.out_features, factors.in_features)),
+            dense_support=_entries(plan, form.tiles),
+            block_sizes=(),
+        ),
+    )
+    result.__dict__["structure"] = Structure(form.tiles, structure.reads[form.alive], structure.writes[form.alive])
+    return result
+
+
+def numbers(plan: LayerPlan, form: Form) -> Factors:
+    """The factors of the plan in this form: ranks that are not alive multiplied out, in float64."""
+    factors = plan.factors
+    if form.alive.all() and np.array_equal(form.tiles, plan.structure.tiles):
+        return factors
+    gone = ~form.alive
     dense = factors.u[:, gone].astype(np.float64) @ factors.v[gone].astype(np.float64)
     if factors.dense is not None:
         dense += factors.dense
-    support = tiles.repeat(machine.cols, axis=0)[: factors.out_features].repeat(machine.rows, axis=1)[
-        :, : factors.in_features
-    ]
-    return _labelled(replace(plan, factors=keep_ranks(factors, alive, dense.astype(np.float32), support)))
+    return keep_ranks(factors, form.alive, dense.astype(np.float32), _entries(plan, form.tiles))
 
 
-def _walk(structure: Structure, rows: int, cols: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """States (alive ranks, dense tiles) from all ranks to none: footprints with the most ranks per tile become dense
-    first.
-    """
+def _entries(plan: LayerPlan, tiles: np.ndarray) -> np.ndarray:
+    """(m, n) bool: the entries of the dense tiles."""
+    factors, machine = plan.factors, plan.machine
+    rows = tiles.repeat(machine.rows, axis=1)[:, : factors.in_features]
+    return rows.repeat(machine.cols, axis=0)[: factors.out_features]
+
+
+def _walk(structure: Structure, rows: int, cols: int) -> list[Form]:
+    """Forms from all ranks to none: footprints with the most ranks per tile become dense first."""
     reads, writes = structure.reads, structure.writes
-    keys = np.concatenate([reads, writes], axis=1)
+    keys = np.packbits(np.concatenate([reads, writes], axis=1), axis=1)
     _, group, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     read_chunks, write_chunks = reads.sum(axis=1), writes.sum(axis=1)
     saved = count[group] * (read_chunks / cols + write_chunks / rows)
     ratio = saved / np.maximum(read_chunks * write_chunks, 1)
     order = np.lexsort((group, -ratio))
-    tiles, states = structure.tiles.copy(), []
     cuts = np.unique(np.linspace(0, len(order), min(_PREFIXES, len(order)) + 1).astype(int))
     # A cut inside a group of equal footprints would leave some of it behind for nothing.
-    ends = np.array(
-        [
-            len(order) if c == len(order) else int(np.searchsorted(-ratio[order], -ratio[order[c]], "right"))
-            for c in cuts
-        ]
-    )
-    done = 0
-    for end in np.unique(ends):
-        for rank in order[done:end]:
-            tiles |= np.outer(writes[rank], reads[rank])
-        done = int(end)
-        inside = np.einsum(
-            "kr,rc,kc->k", writes.astype(np.int64), tiles.astype(np.int64), reads.astype(np.int64), optimize=True
-        )
-        states.append((inside < read_chunks * write_chunks, tiles.copy()))
-    return states
-
-
-def _best_of(
-    walk: list[tuple[np.ndarray, np.ndarray]], structure: Structure, rows: int, cols: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The state with the fewest tiles, and the last one (every rank multiplied out, over the touched tiles only)."""
-    counts = [
-        tile_count(structure.reads[alive], structure.writes[alive], rows, cols) + int(tiles.sum())
-        for alive, tiles in walk
+    falling = -ratio[order]
+    ends = [
+        len(order) if cut == len(order) else int(np.searchsorted(falling, falling[cut], "right"))
+        for cut in cuts.tolist()
     ]
-    best = walk[int(np.argmin(counts))]
+    # Counts below 2^24 are exact in float32, and its products are fast.
+    read_count, write_count = reads.astype(np.float32), writes.astype(np.float32)
+    area = read_chunks * write_chunks
+    tiles, forms, done = structure.tiles, [], 0
+    for end in sorted(set(ends)):
+        new = order[done:end]
+        tiles = tiles | (write_count[new].T @ read_count[new] > 0)
+        done = end
+        inside = ((write_count @ tiles.astype(np.float32)) * read_count).sum(axis=1)
+        forms.append(Form(inside < area, tiles))
+    return forms
+
+
+def _best_of(walk: list[Form], structure: Structure, rows: int, cols: int) -> list[Form]:
+    """The form with the fewest tiles, and the last one (every rank multiplied out, over the touched tiles only)."""
+    alive = np.array([form.alive for form in walk]).astype(np.float32)
+    reads = (alive @ structure.reads.astype(np.float32)).astype(np.int64)
+    writes = (alive @ structure.writes.astype(np.float32)).astype(np.int64)
+    dense = np.array([np.count_nonzero(form.tiles) for form in walk])
+    best = walk[int(np.argmin((-(-reads // cols)).sum(axis=1) + (-(-writes // rows)).sum(axis=1) + dense))]
     return [best] if best is walk[-1] else [best, walk[-1]]
-
-
-def tile_count(reads: np.ndarray, writes: np.ndarray, rows: int, cols: int) -> int:
-    """REDUCE and EXPAND tiles of ranks packed by chunk: sum of ceil(n_c / Q) and ceil(n_r / P)."""
-    return int((-(-reads.sum(axis=0) // cols)).sum() + (-(-writes.sum(axis=0) // rows)).sum())
 
 
 def form_multiplications(factors: Factors) -> int:
     """Multiplications per token of a form as it is run: both sides of every rank, every entry of dense tiles."""
-    dense = 0 if factors.dense_support is None else int(factors.dense_support.sum())
-    return int(factors.reads.sum() + factors.writes.sum()) + dense
+    dense = 0 if factors.dense_support is None else int(np.count_nonzero(factors.dense_support))
+    return int(np.count_nonzero(factors.reads) + np.count_nonzero(factors.writes)) + dense

@@ -9,12 +9,10 @@ moves.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numba as nb
 import numpy as np
 
-from gblr_hw.lowering.plan import LayerPlan
+from gblr_hw.lowering.plan import LayerPlan, filled
 
 _SWEEPS = 12
 
@@ -29,7 +27,7 @@ def colour_banks(plan: LayerPlan) -> LayerPlan:
     set_ptr, set_index = _ragged(sets)
     order = np.lexsort((np.arange(len(sets)), -np.diff(set_ptr)))
     bank = _balance(set_ptr, set_index, limit, order, machine.rank_memory.banks, capacity, _SWEEPS)
-    return replace(plan, rank_bank=bank, rank_slot=_slots(bank))
+    return filled(plan, rank_bank=bank, rank_slot=_slots(bank))
 
 
 def _ragged(sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +45,7 @@ def _slots(bank: np.ndarray) -> np.ndarray:
     return slot
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _balance(set_ptr, set_index, limit, order, banks, capacity, sweeps):
     """Assign a bank to every rank, then move ranks while that lowers the sets' excess over their limits."""
     ranks = set_ptr.shape[0] - 1
@@ -83,7 +81,7 @@ def _balance(set_ptr, set_index, limit, order, banks, capacity, sweeps):
     return bank
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _best_bank(mine, limit, count, used, capacity):
     """The bank with room where a rank exceeds the fewest of its sets' limits; ties go to the emptier in those sets,
     then overall.

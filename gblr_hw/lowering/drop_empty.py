@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from gblr_hw.factors import Factors
+from gblr_hw.lattice import touched
 from gblr_hw.lowering.plan import LayerPlan
 
 
@@ -24,6 +25,8 @@ def drop_empty(plan: LayerPlan) -> LayerPlan:
 
 def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, support: np.ndarray | None) -> Factors:
     """The same layer with the ranks marked in ``alive`` (K,) and another dense part; blocks are forgotten."""
+    if alive.all():
+        return replace(factors, dense=dense, dense_support=support, block_sizes=())
     return replace(
         factors,
         u=np.ascontiguousarray(factors.u[:, alive]),
@@ -39,7 +42,5 @@ def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, su
 def _tiles_with_weights(dense: np.ndarray, rows: int, cols: int) -> np.ndarray:
     """(m, n) bool: entries of those chunk pairs that hold a non-zero weight."""
     m, n = dense.shape
-    held = np.zeros((-(-m // cols), -(-n // rows)), dtype=bool)
-    out, inp = np.nonzero(dense)
-    held[out // cols, inp // rows] = True
-    return held.repeat(cols, axis=0)[:m].repeat(rows, axis=1)[:, :n]
+    held = touched(touched(dense != 0, rows).T, cols).T
+    return held.repeat(rows, axis=1)[:, :n].repeat(cols, axis=0)[:m]

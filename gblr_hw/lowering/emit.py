@@ -32,6 +32,12 @@ _KEYS = ("step", "rank", "sequence")
 
 def emit(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int, provenance: Mapping[str, str]) -> Program:
     """The program that runs ``schedules`` one after another on ``machine``."""
+    instructions = emit_instructions(schedules, machine, tokens)
+    return Program(machine, tokens, tuple(schedules), instructions, dict(provenance))
+
+
+def emit_instructions(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int) -> Instructions:
+    """The instructions of that program."""
     state = NetworkState()
     groups: list[dict[str, np.ndarray]] = []
     for index, layer in enumerate(schedules):
@@ -42,13 +48,7 @@ def emit(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int, prov
     position[columns["id"][order]] = np.arange(len(order))
     after = np.stack([columns[name][order] for name in _AFTER])
     after = np.where(after >= 0, position[np.maximum(after, 0)], -1)
-    return Program(
-        machine=machine,
-        tokens=tokens,
-        layers=tuple(schedules),
-        instructions=Instructions(after=after, **{name: columns[name][order] for name in _OPERANDS}),
-        provenance=dict(provenance),
-    )
+    return Instructions(after=after, **{name: columns[name][order] for name in _OPERANDS})
 
 
 def _new_ids(state: NetworkState, count: int) -> np.ndarray:

@@ -7,46 +7,54 @@ EXPAND tiles by the time at which their ranks are complete; the output chunk tha
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from gblr_hw.lowering.plan import LayerPlan, RankTile
+from gblr_hw.lowering.plan import LayerPlan, RankTiles, TileOrder, filled
 from simulator.isa import Op
 
 
 def order_tiles(plan: LayerPlan) -> LayerPlan:
-    """Fill in order: (op, input chunk or -1, output chunk or -1, ranks) in execution order."""
-    reduces = [tile for tile in plan.rank_tiles if tile.op == Op.REDUCE]
-    expands: dict[int, list[RankTile]] = {}
-    for tile in plan.rank_tiles:
-        if tile.op == Op.EXPAND:
-            expands.setdefault(tile.chunk, []).append(tile)
-    complete = np.full(plan.factors.ranks, -1, dtype=np.int64)
-    for position, tile in enumerate(reduces):
-        complete[list(tile.ranks)] = position
-    ready = {id(tile): int(complete[list(tile.ranks)].max()) for tiles in expands.values() for tile in tiles}
-    dense = plan.structure.tiles
-    order = [(Op.REDUCE, tile.chunk, -1, tile.ranks) for tile in reduces]
-    chunks = [r for r in range(plan.output_chunks) if dense[r].any() or r in expands]
-    for r in _soonest_first(chunks, expands, dense, ready):
-        order += [(Op.DENSE, int(c), r, ()) for c in np.flatnonzero(dense[r])]
-        order += [(Op.EXPAND, -1, r, tile.ranks) for tile in sorted(expands.get(r, []), key=lambda t: ready[id(t)])]
-    return replace(plan, order=tuple(order))
+    """Fill in order."""
+    tiles, dense = plan.rank_tiles, plan.structure.tiles
+    is_expand = tiles.op == Op.EXPAND
+    ready = _ready(tiles, plan.factors.ranks)
+    turn = _turns(tiles.chunk[is_expand], ready[is_expand], dense)
+    dense_target, dense_source = np.nonzero(dense)
+    kind = np.concatenate([tiles.op, np.full(len(dense_target), Op.DENSE)])
+    source = np.concatenate([np.where(is_expand, -1, tiles.chunk), dense_source])
+    target = np.concatenate([np.where(is_expand, tiles.chunk, -1), dense_target])
+    # REDUCE tiles are in the order of their chunks; an output chunk's dense tiles come first, in order of theirs.
+    when = np.concatenate([np.where(is_expand, ready, 0), dense_source])
+    turns = np.where(kind == Op.REDUCE, -1, turn[np.maximum(target, 0)] if len(turn) else 0)
+    order = np.lexsort((when, kind == Op.EXPAND, turns))
+    counts = np.concatenate([np.diff(tiles.ptr), np.zeros(len(dense_target), np.int64)])
+    begins = np.concatenate([tiles.ptr[:-1], np.zeros(len(dense_target), np.int64)])
+    ptr = np.concatenate([[0], np.cumsum(counts[order])])
+    at = np.arange(ptr[-1]) + np.repeat(begins[order] - ptr[:-1], counts[order])
+    return filled(plan, order=TileOrder(kind[order], source[order], target[order], ptr, tiles.rank[at]))
 
 
-def _soonest_first(
-    chunks: list[int], expands: dict[int, list[RankTile]], dense: np.ndarray, ready: dict[int, int]
-) -> list[int]:
-    """Chunks in order, but for the one put first: the chunk with most dense tiles before its first wait, then the
-    earliest ranks.
+def _ready(tiles: RankTiles, ranks: int) -> np.ndarray:
+    """For each tile, the number of the last REDUCE tile that adds to any of its ranks. (N,)"""
+    tile = np.repeat(np.arange(len(tiles.op)), np.diff(tiles.ptr))
+    complete = np.full(ranks, -1, dtype=np.int64)
+    reduced = tiles.op[tile] == Op.REDUCE
+    complete[tiles.rank[reduced]] = tile[reduced]  # numpy keeps the last of repeated assignments
+    return np.maximum.reduceat(complete[tiles.rank], tiles.ptr[:-1]) if len(tile) else np.zeros(0, np.int64)
+
+
+def _turns(expand_chunk: np.ndarray, ready: np.ndarray, dense: np.ndarray) -> np.ndarray:
+    """The turn of each output chunk: they run in order, but for the one put first. That is the chunk with most dense
+    tiles before its first wait, then the earliest ranks. (R,)
     """
-    if not chunks:
-        return []
-
-    def wait(r: int) -> tuple[int, int, int]:
-        first = min((ready[id(tile)] for tile in expands.get(r, [])), default=-1)
-        return (-int(dense[r].sum()), first, r)
-
-    first = min(chunks, key=wait)
-    return [first, *(r for r in chunks if r != first)]
+    chunks = len(dense)
+    never = np.iinfo(np.int64).max
+    first = np.full(chunks, never)
+    np.minimum.at(first, expand_chunk, ready)
+    dense_tiles = dense.sum(axis=1)
+    used = (dense_tiles > 0) | (first < never)
+    turn = np.arange(1, chunks + 1)
+    if used.any():
+        waits = np.where(first < never, first, -1)
+        turn[np.lexsort((turn, waits, -dense_tiles, ~used))[0]] = 0
+    return turn

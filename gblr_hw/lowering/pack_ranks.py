@@ -4,11 +4,9 @@ tile.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from gblr_hw.lowering.plan import LayerPlan, RankTile
+from gblr_hw.lowering.plan import LayerPlan, RankTiles, filled
 from simulator.isa import Op
 
 
@@ -17,16 +15,21 @@ def pack_ranks(plan: LayerPlan) -> LayerPlan:
     chunk.
     """
     structure, machine = plan.structure, plan.machine
-    tiles = []
-    for op, members, lanes in ((Op.REDUCE, structure.reads, machine.cols), (Op.EXPAND, structure.writes, machine.rows)):
-        for chunk in range(members.shape[1]):
-            ranks = np.flatnonzero(members[:, chunk])
-            tiles += [RankTile(op, chunk, dealt) for dealt in _deal(ranks, plan.rank_bank, lanes)]
-    return replace(plan, rank_tiles=tuple(tiles))
+    reduce = _deal(Op.REDUCE, structure.reads, plan.rank_bank, machine.cols)
+    expand = _deal(Op.EXPAND, structure.writes, plan.rank_bank, machine.rows)
+    return filled(plan, rank_tiles=RankTiles.joined([reduce, expand]))
 
 
-def _deal(ranks: np.ndarray, bank: np.ndarray, lanes: int) -> list[tuple[int, ...]]:
-    """Deal ranks, sorted by bank, to ceil(n / lanes) tiles in turn: the ranks of a bank land in different tiles."""
-    count = -(-len(ranks) // lanes)
-    by_bank = ranks[np.argsort(bank[ranks], kind="stable")]
-    return [tuple(sorted(by_bank[tile::count].tolist())) for tile in range(count)]
+def _deal(op: Op, members: np.ndarray, bank: np.ndarray, lanes: int) -> RankTiles:
+    """Deal each chunk's ranks, sorted by bank, to ceil(n / lanes) tiles in turn: the ranks of a bank land in different
+    tiles. members: (K, chunks) bool.
+    """
+    chunk, rank = np.nonzero(members.T)
+    by_bank = np.lexsort((rank, bank[rank], chunk))
+    chunk, rank = chunk[by_bank], rank[by_bank]
+    size = members.sum(axis=0)
+    tiles = -(-size // lanes)
+    position = np.arange(len(rank)) - (np.cumsum(size) - size)[chunk]
+    tile = (np.cumsum(tiles) - tiles)[chunk] + position % np.maximum(tiles, 1)[chunk]
+    by_tile = np.lexsort((rank, tile))
+    return RankTiles.grouped(op, chunk[by_tile], tile[by_tile], rank[by_tile])

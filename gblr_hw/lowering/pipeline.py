@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,26 +11,19 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from gblr_hw.collect import weights_of
-from gblr_hw.lowering.block_tokens import block_tokens
-from gblr_hw.lowering.build_schedule import build_schedule
-from gblr_hw.lowering.choose_form import candidate_forms
-from gblr_hw.lowering.colour_banks import colour_banks
+from gblr_hw.lowering.choose_best import choose_best
+from gblr_hw.lowering.choose_form import numbers
 from gblr_hw.lowering.drop_empty import drop_empty
 from gblr_hw.lowering.emit import emit
 from gblr_hw.lowering.evaluate_masks import evaluate_masks
-from gblr_hw.lowering.group_ranks import group_ranks
-from gblr_hw.lowering.order_tiles import order_tiles
-from gblr_hw.lowering.pack_ranks import pack_ranks
-from gblr_hw.lowering.plan import LayerPlan, describe
+from gblr_hw.lowering.plan import LayerPlan, describe, filled, no_tiles
 from gblr_hw.lowering.quantise_weights import quantise_weights
 from gblr_hw.weights import LayerWeights
-from simulator.engine import run_engine
 from simulator.errors import InputError
 from simulator.listing import print_program, print_schedule
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
-from simulator.timing import resolve_timing
 
 PASSES = (
     "evaluate_masks",
@@ -48,14 +41,6 @@ MAX_TOKENS = 1 << 20
 
 Dump = Callable[[str, str], None]  # (pass name, text)
 _LazyDump = Callable[[str, Callable[[], str]], None]  # the text is made only if somebody reads it
-
-
-@dataclass(frozen=True, eq=False)
-class _Form:
-    plan: LayerPlan
-    schedule: LayerSchedule
-    latency_cycles: int
-    dram_bytes: int
 
 
 def lower(
@@ -112,7 +97,7 @@ def lower(
             if calibration is None or name not in calibration
             else _calibration_rows(name, calibration[name], weights.in_features)
         )
-        schedules.append(lower_layer(name, weights, machine, tokens, rows, dump_lazily))
+        schedules.append(lower_layer(name, weights, machine, tokens, rows, dump_lazily, dump is not None))
     provenance = {
         "forms": ",".join(s.form for s in schedules),
         "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),
@@ -124,7 +109,13 @@ def lower(
 
 
 def lower_layer(
-    name: str, weights: LayerWeights, machine: Machine, tokens: int, calibration: np.ndarray | None, dump: _LazyDump
+    name: str,
+    weights: LayerWeights,
+    machine: Machine,
+    tokens: int,
+    calibration: np.ndarray | None,
+    dump: _LazyDump,
+    explain: bool,
 ) -> LayerSchedule:
     """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense."""
     plan = evaluate_masks(name, weights, machine, tokens)
@@ -132,53 +123,29 @@ def lower_layer(
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan)
     dump("drop_empty", partial(describe, plan))
-    forms, refusals = [], []
-    for candidate in candidate_forms(plan):
-        try:
-            forms.append(_timed(candidate, paper_count))
-        except InputError as error:
-            refusals.append(error)
-    if not forms:
-        raise refusals[-1]
-    best = min(forms, key=lambda form: (form.latency_cycles, form.dram_bytes))
-    summaries = "".join(_summary(form, form is best) for form in forms)
-    dump("choose_form", lambda: summaries + describe(_without_places(best.plan)))
+    choice = choose_best(plan, paper_count, explain)
+    best = choice.best
+    chosen = filled(best.plan, factors=numbers(plan, best.form))
+    dump("choose_form", lambda: choice.summary + describe(_without_places(chosen)))
     for stage in PASSES[3:7]:
-        dump(stage, partial(describe, best.plan if stage == "order_tiles" else _until(best.plan, stage)))
+        dump(stage, partial(describe, chosen if stage == "order_tiles" else _until(chosen, stage)))
     dump("build_schedule", partial(print_schedule, best.schedule))
-    schedule = quantise_weights(best.schedule, best.plan.factors, machine, calibration)
+    schedule = quantise_weights(best.schedule, chosen.factors, machine, calibration)
     dump("quantise_weights", partial(_numbers, schedule))
     return schedule
-
-
-def _timed(plan: LayerPlan, paper_count: int) -> _Form:
-    """Take a candidate through the remaining passes and time it alone on the engine."""
-    plan = block_tokens(plan)
-    plan = pack_ranks(colour_banks(plan)) if plan.machine.scatter else group_ranks(plan)
-    plan = order_tiles(plan)
-    schedule = build_schedule(plan, paper_count)
-    program = emit([schedule], plan.machine, plan.tokens, {})
-    events = run_engine(resolve_timing(program, plan.machine))
-    return _Form(plan, schedule, int(events.done.max()), int(np.maximum(program.instructions.dram_bytes, 0).sum()))
 
 
 def _until(plan: LayerPlan, stage: str) -> LayerPlan:
     """The plan as it stood after ``stage``: later passes' fields taken out again."""
     empty = np.zeros(0, np.int64)
-    plan = replace(plan, order=())
+    plan = replace(plan, order=None)
     if stage in ("block_tokens", "colour_banks"):
-        plan = replace(plan, rank_tiles=())
+        plan = replace(plan, rank_tiles=no_tiles())
     return replace(plan, rank_bank=empty, rank_slot=empty) if stage == "block_tokens" else plan
 
 
 def _without_places(plan: LayerPlan) -> LayerPlan:
     return replace(_until(plan, "block_tokens"), block_tokens=0)
-
-
-def _summary(form: _Form, chosen: bool) -> str:
-    mark = "*" if chosen else " "
-    tiles = len(form.schedule.tiles)
-    return f"{mark} {form.plan.form}: {tiles} tiles, {form.latency_cycles} cycles, {form.dram_bytes} bytes\n"
 
 
 def _numbers(schedule: LayerSchedule) -> str:

@@ -60,10 +60,25 @@ class Accelerator(Elaboratable):
             reads=[2 * sizes.cols],
             writes=[beat // 4],
         )
-        self.dram_read_address, self.dram_read_data = Signal(32), Signal(8 * beat)
-        self.dram_write_address, self.dram_write_data = Signal(32), Signal(8 * beat)
+        self.dram_read_address = Signal(32)
+        self.dram_read_data = Signal(8 * beat)
+        self.dram_write_address = Signal(32)
+        self.dram_write_data = Signal(8 * beat)
         self.dram_write_enable = Signal(beat)
         self.starts = {name: Signal(name=f"start_{name}") for name in (*QUEUES, "array", "preload", "vector")}
+
+    def ports(self) -> list[Signal]:
+        """Every port but the channel's handshake."""
+        return [
+            *(signal for queue in self.queues for signal in (queue.pc, queue.length, queue.word)),
+            self.dram_read_address,
+            self.dram_read_data,
+            self.dram_write_address,
+            self.dram_write_data,
+            self.dram_write_enable,
+            *self.completed.values(),
+            *self.starts.values(),
+        ]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

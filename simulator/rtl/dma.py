@@ -16,8 +16,8 @@ QUEUES = ("weight_dma", "input_dma", "output_dma")
 
 
 class Dma(Elaboratable):
-    """``start``, ``bursts``: to the channel, which says when it is ``free``, and later, ``respond`` by ``respond``, that
-    data of the oldest transfer under way can move. A beat of ``beat_bytes`` moves in each such cycle while there are any.
+    """``start``, ``bursts``: to the channel, which says when it is ``free``, and later, with ``respond``, that data of
+    the oldest transfer under way can move: a beat of ``beat_bytes`` a cycle while there are any.
 
     present: the transfer whose data move, ``moves`` whether they do in this cycle, ``offset`` from which byte on.
     begins: which queue's transfer takes the channel. completes: the cycle that moves a transfer's last data.
@@ -26,12 +26,21 @@ class Dma(Elaboratable):
     def __init__(self, sizes: Sizes, completed: Mapping[str, Signal]) -> None:
         self.sizes, self.completed = sizes, completed
         self.queues = [InstructionQueue(name) for name in QUEUES]
-        self.free, self.start, self.bursts = Signal(), Signal(), Signal(32)
-        self.respond, self.respond_last = Signal(), Signal()
+        self.free = Signal()
+        self.start = Signal()
+        self.bursts = Signal(32)
+        self.respond = Signal()
+        self.respond_last = Signal()
         self.begins = Signal(len(QUEUES))
         self.present = InstructionWord(Signal(WORD_BITS, name="transfer"))
-        self.moves, self.offset, self.beat = Signal(), Signal(32), Signal(32)
+        self.moves = Signal()
+        self.offset = Signal(32)
+        self.beat = Signal(32)
         self.completes = Signal()
+
+    def channel_ports(self) -> list[Signal]:
+        """The handshake with the memory channel."""
+        return [self.start, self.bursts, self.free, self.respond, self.respond_last]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -41,7 +50,8 @@ class Dma(Elaboratable):
 
     def _arbitrate(self, m: Module) -> Signal:
         """First come first served; among requests of one cycle the lower queue (rule D3). Returns the granted word."""
-        cycle, owner = Signal(32), Signal(len(QUEUES))
+        cycle = Signal(32)
+        owner = Signal(len(QUEUES))
         m.d.sync += cycle.eq(cycle + 1)
         waiting, since = [], []
         for number, queue in enumerate(self.queues):
@@ -76,8 +86,10 @@ class Dma(Elaboratable):
         under_way = Memory(shape=WORD_BITS, depth=RING_CYCLES, init=[])
         m.submodules.under_way = under_way
         write, read = under_way.write_port(), under_way.read_port(domain="comb")
-        begun, ended = Signal(range(RING_CYCLES)), Signal(range(RING_CYCLES))
-        beat, offset = Signal(32), Signal(32)
+        begun = Signal(range(RING_CYCLES))
+        ended = Signal(range(RING_CYCLES))
+        beat = Signal(32)
+        offset = Signal(32)
         m.d.comb += [
             write.addr.eq(begun),
             write.data.eq(granted),

@@ -20,14 +20,21 @@ class DramModel(Elaboratable):
 
     def __init__(self, burst_bytes: int) -> None:
         self.burst_bytes = burst_bytes
-        self.bytes_per_kilocycle, self.latency_cycles = Signal(32), Signal(range(RING_CYCLES))
-        self.start, self.bursts = Signal(), Signal(32)
-        self.free, self.respond, self.respond_last = Signal(), Signal(), Signal()
+        self.bytes_per_kilocycle = Signal(32)
+        self.latency_cycles = Signal(range(RING_CYCLES))
+        self.start = Signal()
+        self.bursts = Signal(32)
+        self.free = Signal()
+        self.respond = Signal()
+        self.respond_last = Signal()
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        busy, left, left_now = Signal(), Signal(64), Signal(64)  # in thousandths of a byte
-        active, last = Signal(), Signal()
+        busy = Signal()
+        left = Signal(64)
+        left_now = Signal(64)
+        active = Signal()
+        last = Signal()
         m.d.comb += [
             self.free.eq(~busy),
             active.eq(self.start | busy),
@@ -37,13 +44,14 @@ class DramModel(Elaboratable):
         m.d.sync += [busy.eq(active & ~last), left.eq(left_now - self.bytes_per_kilocycle)]
         ring = Memory(shape=2, depth=RING_CYCLES, init=[])
         m.submodules.ring = ring
-        write, read, cycle = ring.write_port(), ring.read_port(domain="comb"), Signal(range(RING_CYCLES))
+        write, read, cycle = ring.write_port(), ring.read_port(domain="comb"), Signal(32)
         m.d.sync += cycle.eq(cycle + 1)
+        delayed = Mux(cycle >= self.latency_cycles, read.data, 0)
         m.d.comb += [
             write.addr.eq(cycle),
             write.data.eq(Cat(active, last)),
             write.en.eq(1),
             read.addr.eq(cycle - self.latency_cycles),
-            Cat(self.respond, self.respond_last).eq(Mux(self.latency_cycles == 0, Cat(active, last), read.data)),
+            Cat(self.respond, self.respond_last).eq(Mux(self.latency_cycles == 0, Cat(active, last), delayed)),
         ]
         return m

@@ -12,7 +12,7 @@ OUTPUTS = ("code_right", "swap_right", "sum_below")
 class CellPorts:
     """sum_below = sum_above + code x weight, and code to the right, a cycle later.
 
-    ``swap`` comes with the first code of a tile: the shadow weight serves that code already and stays active.
+    ``swap`` comes with a tile's first cycle: the shadow weight serves that cycle already and stays active.
     ``load`` writes ``weight`` into the shadow register.
     """
 

@@ -30,17 +30,25 @@ class RankMemory(Elaboratable):
     def __init__(self, sizes: Sizes, store: TileStore) -> None:
         self.sizes, self.store = sizes, store
         slot_bits = index_bits(sizes.slots)
-        self.row_valid, self.row_last = Signal(), Signal()
-        self.row_token, self.row_slot = Signal(32), Signal(slot_bits)
+        self.row_valid = Signal()
+        self.row_last = Signal()
+        self.row_token = Signal(32)
+        self.row_slot = Signal(slot_bits)
         self.sums = [Signal(Shape(sizes.partial_bits, signed=True), name=f"leaving_{q}") for q in range(sizes.cols)]
         self.finished = Signal()
-        self.gather_request, self.gather_half = Signal(), Signal()
-        self.gather_slot, self.gather_tokens = Signal(slot_bits), Signal(32)
+        self.gather_request = Signal()
+        self.gather_half = Signal()
+        self.gather_slot = Signal(slot_bits)
+        self.gather_tokens = Signal(32)
         self.gather_finished = Signal()
-        self.offered, self.take, self.complete = Signal(), Signal(), Signal()
+        self.offered = Signal()
+        self.take = Signal()
+        self.complete = Signal()
         self.row_codes = [Signal(Shape(sizes.code_bits, signed=True), name=f"gathered_{p}") for p in range(sizes.rows)]
-        self.fill_valid, self.fill_half = Signal(), Signal()
-        self.fill_place, self.fill_end = Signal(Shape(33, signed=True)), Signal(32)
+        self.fill_valid = Signal()
+        self.fill_half = Signal()
+        self.fill_place = Signal(Shape(33, signed=True))
+        self.fill_end = Signal(32)
         self.fill_data = Signal(sizes.beat_bytes * 8)
 
     def elaborate(self, platform: object) -> Module:
@@ -58,12 +66,16 @@ class RankMemory(Elaboratable):
 
     def _scatter(self, m: Module, banks: list[Memory]) -> None:
         sizes, view = self.sizes, self.store.scatter
-        slot, token, last = Signal.like(self.row_slot), Signal.like(self.row_token), Signal()
+        slot = Signal.like(self.row_slot)
+        token = Signal.like(self.row_token)
+        last = Signal()
         waiting = Signal(sizes.cols)  # lanes of the present row that no bank has served yet
         held = [Signal.like(value, name=f"held_{q}") for q, value in enumerate(self.sums)]
         lanes = view.lanes[: sizes.cols]
-        pending, granted = Signal(sizes.cols), Signal(sizes.cols)
-        token_now, last_now = Signal.like(token), Signal()
+        pending = Signal(sizes.cols)
+        granted = Signal(sizes.cols)
+        token_now = Signal.like(token)
+        last_now = Signal()
         m.d.comb += [
             view.slot.eq(Mux(self.row_valid, self.row_slot, slot)),
             token_now.eq(Mux(self.row_valid, self.row_token, token)),
@@ -82,8 +94,8 @@ class RankMemory(Elaboratable):
         m.d.comb += ending.eq(pending.any() & (pending == granted) & last_now)
         m.d.comb += self.finished.eq(delayed(m, ending, sizes.network_cycles, "ending"))
         arriving = self._to_banks(m, lanes, granted, values)
-        for bank, (valid, data) in zip(banks, arriving, strict=True):
-            self._add(m, bank, valid, data)
+        for b, (bank, (valid, data)) in enumerate(zip(banks, arriving, strict=True)):
+            self._add(m, bank, valid, data, f"rank_total_{b}")
 
     def _grant(self, m: Module, lanes: list[LaneEntry], pending: Signal, granted: Signal) -> None:
         """Of the pending lanes that name one bank, the first is served (rule B2); plain machines have no conflicts."""
@@ -110,7 +122,7 @@ class RankMemory(Elaboratable):
             m.d.comb += [network.valid[q].eq(granted[q]), network.bank[q].eq(lane.bank), network.data[q].eq(value)]
         return [(network.out_valid[b], network.out_data[b]) for b in range(sizes.banks)]
 
-    def _add(self, m: Module, bank: Memory, valid: Value, data: Value) -> None:
+    def _add(self, m: Module, bank: Memory, valid: Value, data: Value, name: str) -> None:
         """Read, add (or overwrite), saturate and write in one cycle (rules B1, N2)."""
         sizes = self.sizes
         bits, row_bits = sizes.partial_bits, index_bits(sizes.rank_rows)
@@ -120,7 +132,7 @@ class RankMemory(Elaboratable):
         m.d.comb += [
             read.addr.eq(row),
             write.addr.eq(row),
-            write.data.eq(saturated(m, old + partial, sizes.sum_bits, f"total_{id(bank)}")),
+            write.data.eq(saturated(m, old + partial, sizes.sum_bits, name)),
             write.en.eq(valid),
         ]
 
@@ -129,8 +141,13 @@ class RankMemory(Elaboratable):
     def _gather(self, m: Module, banks: list[Memory]) -> None:
         sizes, view = self.sizes, self.store.gather
         lanes = view.lanes[: sizes.rows]
-        token, within, waiting = Signal(32), Signal(), Signal(sizes.rows)
-        pending, granted, accept, ending = Signal(sizes.rows), Signal(sizes.rows), Signal(), Signal()
+        token = Signal(32)
+        within = Signal()
+        waiting = Signal(sizes.rows)
+        pending = Signal(sizes.rows)
+        granted = Signal(sizes.rows)
+        accept = Signal()
+        ending = Signal()
         m.d.comb += [
             view.slot.eq(self.gather_slot),
             pending.eq(Mux(within, waiting, Cat(*(lane.valid for lane in lanes)))),
@@ -214,8 +231,8 @@ class RankMemory(Elaboratable):
             if b < len(lanes):
                 m.d.comb += [slot.eq(lanes[b].slot), row.eq(lanes[b].row)]
             return slot, row
-        slots: Value = 0 * slot
-        rows: Value = 0 * row
+        slots: Value = Const(0, len(slot))
+        rows: Value = Const(0, len(row))
         for j, lane in enumerate(lanes):
             named = granted[j] & (lane.bank == b)
             slots, rows = slots | Mux(named, lane.slot, 0), rows | Mux(named, lane.row, 0)

@@ -20,15 +20,17 @@ def delayed(m: Module, value: Signal, cycles: int, name: str) -> Signal:
 class SystolicArray(Elaboratable):
     """A row of P codes enters all lanes at once and is skewed inside; its Q sums leave together P + Q - 1 cycles later.
 
-    row_valid, row_first (first row of a tile: the shadow weights become active with it), row_codes: the entering row.
-    load_valid, load_row, load_weights: a row of shadow weights. sums_valid, sums: the leaving row, exact sums.
+    row_valid, row_codes: the entering row. swap: a tile starts, and its shadow weights become active as a wavefront
+    ahead of its first row of codes. load_valid, load_row, load_weights: a row of shadow
+    weights. sums_valid, sums: the leaving row, exact sums.
     ``cell_instances``: cells are instances of one Verilog module, exported beside this one; without, each is elaborated
     in place, which Amaranth's own simulator needs.
     """
 
     def __init__(self, sizes: Sizes, *, cell_instances: bool) -> None:
         self.sizes, self.cell_instances = sizes, cell_instances
-        self.row_valid, self.row_first = Signal(), Signal()
+        self.row_valid = Signal()
+        self.swap = Signal()
         self.row_codes = [Signal(Shape(sizes.code_bits, signed=True), name=f"row_code_{p}") for p in range(sizes.rows)]
         self.load_valid = Signal()
         self.load_row = Signal(index_bits(sizes.rows))
@@ -42,8 +44,7 @@ class SystolicArray(Elaboratable):
         m = Module()
         sizes = self.sizes
         columns = self._load_columns(m)
-        swap = Signal(name="swap_0")
-        m.d.comb += swap.eq(self.row_valid & self.row_first)
+        swap = self.swap
         above: list[Signal | None] = [None] * sizes.cols
         for p in range(sizes.rows):
             code = delayed(m, self.row_codes[p], p, f"skew_{p}")

@@ -33,15 +33,4 @@ class Testbench(Elaboratable):
 
     def ports(self) -> list[Signal]:
         """Every port of the test bench."""
-        top = self.accelerator
-        queues = [signal for queue in top.queues for signal in (queue.pc, queue.length, queue.word)]
-        data = [top.dram_read_address, top.dram_read_data, top.dram_write_address, top.dram_write_data]
-        return [
-            *queues,
-            *data,
-            top.dram_write_enable,
-            self.dram.bytes_per_kilocycle,
-            self.dram.latency_cycles,
-            *top.completed.values(),
-            *top.starts.values(),
-        ]
+        return [*self.accelerator.ports(), self.dram.bytes_per_kilocycle, self.dram.latency_cycles]

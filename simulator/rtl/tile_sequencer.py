@@ -18,9 +18,9 @@ from simulator.rtl.weight_loader import WeightLoader
 class TileSequencer(Elaboratable):
     """Drives loader, array and rank memory from the tiles' queue, and accumulators with what leaves the array.
 
-    input_address, input_row: a row of P codes in the scratchpad. sum_valid, sum_address, sum_accumulate: a row of Q sums
-    of a DENSE or EXPAND tile leaves for that element of the accumulators. begins, preload_begins: a tile starts to stream
-    or to be loaded. sum_completes: the cycle that writes a DENSE or EXPAND tile's last row.
+    input_address, input_row: a row of P codes in the scratchpad. sum_valid, sum_address, sum_accumulate: a row of Q
+    sums of a DENSE or EXPAND tile leaves for that element of the accumulators. begins, preload_begins: a tile starts to
+    stream or to be loaded. sum_completes: the cycle that writes a DENSE or EXPAND tile's last row.
     """
 
     def __init__(
@@ -34,9 +34,13 @@ class TileSequencer(Elaboratable):
         self.sizes, self.completed = sizes, completed
         self.loader, self.array, self.ranks = loader, array, ranks
         self.queue, self.ahead, self.gathers = (InstructionQueue(name) for name in ("array", "loader", "gather"))
-        self.begins, self.preload_begins = Signal(), Signal()
-        self.input_address, self.input_row = Signal(32), Signal(sizes.rows * 8)
-        self.sum_valid, self.sum_address, self.sum_accumulate = Signal(), Signal(32), Signal()
+        self.begins = Signal()
+        self.preload_begins = Signal()
+        self.input_address = Signal(32)
+        self.input_row = Signal(sizes.rows * 8)
+        self.sum_valid = Signal()
+        self.sum_address = Signal(32)
+        self.sum_accumulate = Signal()
         self.sum_completes = Signal()
 
     def elaborate(self, platform: object) -> Module:
@@ -72,7 +76,8 @@ class TileSequencer(Elaboratable):
     def _stream(self, m: Module) -> None:
         """Rules A1 and A3."""
         queue, array, ranks = self.queue, self.array, self.ranks
-        held, busy = Signal(WORD_BITS), Signal()
+        held = Signal(WORD_BITS)
+        busy = Signal()
         now = InstructionWord(Mux(self.begins, queue.word, held))
         preloaded = (self.ahead.pc == queue.pc + 1) & ~self.loader.busy
         is_expand = queue.head.is_op(Op.EXPAND)
@@ -83,9 +88,15 @@ class TileSequencer(Elaboratable):
             & (~is_expand | ranks.offered)
         )
         queue.advance(m, self.begins)
-        token, part, address = Signal(32), Signal(16), Signal(32)
-        token_now, part_now, active = Signal(32), Signal(16), Signal()
-        row_ends, tile_ends, expanding = Signal(), Signal(), Signal()
+        token = Signal(32)
+        part = Signal(16)
+        address = Signal(32)
+        token_now = Signal(32)
+        part_now = Signal(16)
+        active = Signal()
+        row_ends = Signal()
+        tile_ends = Signal()
+        expanding = Signal()
         m.d.comb += [
             active.eq(self.begins | busy),
             token_now.eq(Mux(self.begins, 0, token)),
@@ -96,7 +107,7 @@ class TileSequencer(Elaboratable):
             expanding.eq(now.is_op(Op.EXPAND)),
             ranks.take.eq(active & expanding),
             array.row_valid.eq(active & Mux(expanding, row_ends, part_now == 0)),
-            array.row_first.eq(token_now == 0),
+            array.swap.eq(self.begins),
         ]
         for p, code in enumerate(array.row_codes):
             stored = self.input_row.word_select(p, 8)
@@ -110,13 +121,16 @@ class TileSequencer(Elaboratable):
         ]
 
     def _collect(self, m: Module) -> None:
-        """Rule A5: rows leave in the order in which tiles started; sums are added up where the oldest tile wants them."""
+        """Rule A5: rows leave in the order in which tiles started; the oldest tile says where their sums belong."""
         sizes, array, ranks = self.sizes, self.array, self.ranks
         depth = sizes.tiles_in_flight
         memory = Memory(shape=WORD_BITS, depth=depth, init=[])
         m.submodules.in_flight = memory
         write, read = memory.write_port(), memory.read_port(domain="comb")
-        first, free, token, last = Signal(range(depth)), Signal(range(depth)), Signal(32), Signal()
+        first = Signal(range(depth))
+        free = Signal(range(depth))
+        token = Signal(32)
+        last = Signal()
         oldest = InstructionWord(read.data)
         is_reduce = oldest.is_op(Op.REDUCE)
         m.d.comb += [

@@ -78,7 +78,9 @@ class TileStore(Elaboratable):
 
     def _descriptor(self, m: Module) -> tuple[Signal, Signal]:
         """Kind and lanes of the record that is arriving; they come with its first beat."""
-        kind, count, held = Signal(4), Signal(16), Signal(28)
+        kind = Signal(4)
+        count = Signal(16)
+        held = Signal(28)
         arriving = Cat(self.fill_data[:4], self.fill_data[8:16], self.fill_data[16:32])
         record = Mux(self.fill_beat == 0, arriving, held)
         m.d.comb += [kind.eq(record[:4]), count.eq(record[12:])]
@@ -166,7 +168,8 @@ class TileStore(Elaboratable):
         sizes = self.sizes
         m.submodules.weights = self.weights
         port = self.weights.write_ports[0]
-        head, offset = Signal(16), Signal(32)
+        head = Signal(16)
+        offset = Signal(32)
         m.d.comb += [
             head.eq(RECORD_BYTES + Mux(kind == Op.DENSE, 0, LANE_BYTES * count)),
             offset.eq(self.fill_beat * sizes.beat_bytes),

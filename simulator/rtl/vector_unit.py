@@ -20,21 +20,37 @@ class VectorUnit(Elaboratable):
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
         lanes = sizes.machine.vector.lanes
-        self.begin, self.busy, self.finished = Signal(), Signal(), Signal()
-        self.tokens, self.source, self.target = Signal(32), Signal(32), Signal(32)
-        self.accumulate, self.parameter_address = Signal(), Signal(32)
-        self.sum_address, self.sums = Signal(32), Signal(lanes * sizes.sum_bits)
+        self.begin = Signal()
+        self.busy = Signal()
+        self.finished = Signal()
+        self.tokens = Signal(32)
+        self.source = Signal(32)
+        self.target = Signal(32)
+        self.accumulate = Signal()
+        self.parameter_address = Signal(32)
+        self.sum_address = Signal(32)
+        self.sums = Signal(lanes * sizes.sum_bits)
         self.parameters = Signal(sizes.cols * 64)
         self.fetch_address = Signal(32)
-        self.write_address, self.write_data, self.write_enable = Signal(32), Signal(lanes * 8), Signal(lanes)
+        self.write_address = Signal(32)
+        self.write_data = Signal(lanes * 8)
+        self.write_enable = Signal(lanes)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         sizes, lanes = self.sizes, self.sizes.machine.vector.lanes
-        left, source, target, column = Signal(32), Signal(32), Signal(32), Signal(range(sizes.cols))
-        left_now, target_now, column_now = Signal(32), Signal(32), Signal.like(column)
-        accumulate, address = Signal(), Signal(32)
-        adds, active, ending = Signal(), Signal(), Signal()
+        left = Signal(32)
+        source = Signal(32)
+        target = Signal(32)
+        column = Signal(range(sizes.cols))
+        left_now = Signal(32)
+        target_now = Signal(32)
+        column_now = Signal.like(column)
+        accumulate = Signal()
+        address = Signal(32)
+        adds = Signal()
+        active = Signal()
+        ending = Signal()
         m.d.comb += [
             active.eq(self.begin | self.busy),
             left_now.eq(Mux(self.begin, self.tokens * sizes.cols, left)),

@@ -17,9 +17,12 @@ class WeightLoader(Elaboratable):
 
     def __init__(self, sizes: Sizes, store: TileStore) -> None:
         self.sizes, self.store = sizes, store
-        self.begin, self.slot = Signal(), Signal(index_bits(sizes.slots))
-        self.busy, self.finishing = Signal(), Signal()
-        self.load_valid, self.load_row = Signal(), Signal(index_bits(sizes.rows))
+        self.begin = Signal()
+        self.slot = Signal(index_bits(sizes.slots))
+        self.busy = Signal()
+        self.finishing = Signal()
+        self.load_valid = Signal()
+        self.load_row = Signal(index_bits(sizes.rows))
         self.load_weights = [
             Signal(Shape(sizes.weight_bits, signed=True), name=f"unpacked_{q}") for q in range(sizes.cols)
         ]
@@ -27,8 +30,10 @@ class WeightLoader(Elaboratable):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         sizes, view = self.sizes, self.store.loader
-        slot, row = Signal.like(self.slot), Signal.like(self.load_row)
-        pointer, here = Signal(32), Signal(32)  # bit address of the row's first weight
+        slot = Signal.like(self.slot)
+        row = Signal.like(self.load_row)
+        pointer = Signal(32)
+        here = Signal(32)
         m.d.comb += [
             view.slot.eq(Mux(self.begin, self.slot, slot)),
             self.load_row.eq(Mux(self.begin, 0, row)),
@@ -68,7 +73,9 @@ class WeightLoader(Elaboratable):
 
     def _run_of_row(self, m: Module, view: TableView) -> tuple[Signal, Signal, Signal]:
         """First and last column of a DENSE or EXPAND row, and whether the row has any."""
-        low, last, used = Signal(8), Signal(8), Signal()
+        low = Signal(8)
+        last = Signal(8)
+        used = Signal()
         with m.If(view.is_dense):
             m.d.comb += [low.eq(0), last.eq(view.width - 1), used.eq(self.load_row < view.count)]
         with m.Else(), m.Switch(self.load_row):

@@ -1,0 +1,102 @@
+"""The choice among a layer's forms: each goes through the passes up to its schedule and is timed alone on the engine.
+
+Forms that cannot win are passed over. The array alone takes max(T, P) cycles a tile and token block (machine.md, A2 and
+A3), and a lower bound of the tiles is known before ranks are placed, so a form is not placed, let alone timed, when
+that is more than the best latency so far. A layer with one form is not timed at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gblr_hw.lowering.block_tokens import block_tokens
+from gblr_hw.lowering.build_schedule import build_schedule
+from gblr_hw.lowering.choose_form import Form, candidate_forms, outline
+from gblr_hw.lowering.colour_banks import colour_banks
+from gblr_hw.lowering.emit import emit_instructions
+from gblr_hw.lowering.group_ranks import group_ranks
+from gblr_hw.lowering.order_tiles import order_tiles
+from gblr_hw.lowering.pack_ranks import pack_ranks
+from gblr_hw.lowering.plan import LayerPlan
+from simulator.engine import run_engine
+from simulator.errors import InputError
+from simulator.schedule import LayerSchedule
+from simulator.timing import time_instructions
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedForm:
+    """A form with its schedule; ``plan`` has everything but numbers."""
+
+    form: Form
+    plan: LayerPlan
+    schedule: LayerSchedule
+
+    @cached_property
+    def cost(self) -> tuple[int, int]:
+        """Latency in cycles and DRAM bytes of the layer alone. Raises InputError if the machine cannot hold it."""
+        instructions = emit_instructions([self.schedule], self.plan.machine, self.plan.tokens)
+        events = run_engine(time_instructions(instructions, self.plan.machine))
+        return int(events.done.max()), int(np.maximum(instructions.dram_bytes, 0).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The best form of a layer, and one line of text for each that was looked at."""
+
+    best: PlacedForm
+    summary: str
+
+
+def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
+    """The form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense.
+
+    ``explain``: whether the summary is wanted, which times a form without rivals too. Raises InputError if the machine
+    can hold none of them.
+    """
+    outlines: list[tuple[int, int, Form, LayerPlan]] = []
+    lines: dict[int, str] = {}
+    refusals = []
+    forms = candidate_forms(plan)
+    for index, form in enumerate(forms):
+        try:
+            outlined = block_tokens(outline(plan, form))
+        except InputError as error:
+            refusals.append((index, error))
+        else:
+            outlines.append((_least_cycles(outlined), index, form, outlined))
+    ranked: list[tuple[tuple[int, int], int, PlacedForm]] = []
+    for bound, index, form, outlined in sorted(outlines, key=lambda entry: entry[:2]):
+        if ranked and bound > ranked[0][0][0]:
+            lines[index] = f"  {form.label}: at least {bound} cycles\n"
+            continue
+        try:
+            placed = _place(form, outlined, paper_count)
+            cost = placed.cost if explain or len(forms) > 1 else (0, 0)
+        except InputError as error:
+            refusals.append((index, error))
+            continue
+        ranked = sorted([*ranked, (cost, index, placed)], key=lambda entry: entry[:2])
+        lines[index] = f"  {form.label}: {len(placed.schedule.tiles)} tiles, {cost[0]} cycles, {cost[1]} bytes\n"
+    if not ranked:
+        raise max(refusals, key=lambda refusal: refusal[0])[1]
+    _, chosen, best = ranked[0]
+    lines[chosen] = "*" + lines[chosen][1:]
+    return Choice(best, "".join(lines[index] for index in sorted(lines)))
+
+
+def _least_cycles(plan: LayerPlan) -> int:
+    """A lower bound of the latency: tiles as if ranks were packed by chunk, each max(T, P) cycles a token block."""
+    machine = plan.machine
+    tiles = plan.structure.tile_count(machine.rows, machine.cols)
+    blocks, rest = divmod(plan.tokens, plan.block_tokens)
+    return tiles * (blocks * max(plan.block_tokens, machine.rows) + (max(rest, machine.rows) if rest else 0))
+
+
+def _place(form: Form, plan: LayerPlan, paper_count: int) -> PlacedForm:
+    plan = pack_ranks(colour_banks(plan)) if plan.machine.scatter else group_ranks(plan)
+    plan = order_tiles(plan)
+    return PlacedForm(form, plan, build_schedule(plan, paper_count))

@@ -1,0 +1,121 @@
+"""Where the cycles went: the array's time line by layer and cause, every unit's by stall (machine.md, rule C1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from simulator.engine import STALL_CHANNEL, STALL_NAMES, Events
+from simulator.isa import Unit
+from simulator.program import Program
+from simulator.timing import UNIT_COUNT, Timing
+
+_ARRAY = int(Unit.ARRAY)
+
+
+@dataclass(frozen=True, eq=False)
+class CycleAccounts:
+    """Sums over a program's instructions, int64.
+
+    By layer: layer_end (L,), first cycle after its last store; gap (L, stalls), cycles before its tiles by STALL_* of
+    the tile; compute (L,) and conflict (L,), cycles of its tiles; tiles_begin (L,) and tiles_end (L,), when the first
+    starts and the last has left the array, -1 without tiles.
+
+    By unit: unit_end (U,), unit_busy (U,), unit_count (U,), unit_stall (U, stalls).
+    """
+
+    layer_end: np.ndarray
+    gap: np.ndarray
+    compute: np.ndarray
+    conflict: np.ndarray
+    tiles_begin: np.ndarray
+    tiles_end: np.ndarray
+    unit_end: np.ndarray
+    unit_busy: np.ndarray
+    unit_count: np.ndarray
+    unit_stall: np.ndarray
+
+
+def account_cycles(program: Program, timing: Timing, events: Events) -> CycleAccounts:
+    """One pass over the instructions in program order. A layer's window begins where the one before it ends."""
+    ins, layers, stalls = program.instructions, len(program.layers), len(STALL_NAMES)
+    by_layer = [np.zeros(shape, dtype=np.int64) for shape in (layers, (layers, stalls), layers, layers, layers, layers)]
+    by_unit = [np.zeros(shape, dtype=np.int64) for shape in (UNIT_COUNT, UNIT_COUNT, UNIT_COUNT, (UNIT_COUNT, stalls))]
+    accounts = CycleAccounts(*by_layer, *by_unit)
+    accounts.tiles_begin[:] = accounts.tiles_end[:] = -1
+    _end_of_layers(ins.layer, events.done, accounts.layer_end)
+    _account_layers(
+        ins.layer,
+        ins.tokens,
+        ins.row_cycles,
+        timing.unit,
+        events.start,
+        events.end,
+        events.stall,
+        accounts.layer_end,
+        accounts.gap,
+        accounts.compute,
+        accounts.conflict,
+        accounts.tiles_begin,
+        accounts.tiles_end,
+    )
+    _account_units(
+        timing.unit,
+        timing.after,
+        events.start,
+        events.end,
+        events.done,
+        events.stall,
+        accounts.unit_end,
+        accounts.unit_busy,
+        accounts.unit_count,
+        accounts.unit_stall,
+    )
+    return accounts
+
+
+@nb.njit(cache=True, nogil=True)
+def _end_of_layers(layer, done, layer_end):
+    for i in range(layer.shape[0]):
+        layer_end[layer[i]] = max(layer_end[layer[i]], done[i])
+
+
+@nb.njit(cache=True, nogil=True)
+def _account_layers(
+    layer, tokens, row_cycles, unit, start, end, stall, layer_end, gap, compute, conflict, tiles_begin, tiles_end
+):
+    for i in range(layer.shape[0]):
+        if unit[i] != _ARRAY:
+            continue
+        mine = layer[i]
+        before = tiles_end[mine]
+        if before < 0:
+            before = layer_end[mine - 1] if mine > 0 else 0
+            tiles_begin[mine] = start[i]
+        gap[mine, stall[i]] += start[i] - before
+        compute[mine] += tokens[i]
+        conflict[mine] += tokens[i] * (row_cycles[i] - 1)
+        tiles_end[mine] = end[i]
+
+
+@nb.njit(cache=True, nogil=True)
+def _account_units(unit, after, start, end, done, stall, unit_end, unit_busy, unit_count, unit_stall):
+    for i in range(unit.shape[0]):
+        mine = unit[i]
+        free = unit_end[mine]
+        if mine == _ARRAY:
+            unit_stall[mine, stall[i]] += start[i] - free
+        else:
+            # A transfer's wait is split between its dependences and the channel.
+            ready, column = np.int64(0), 0
+            for d in range(after.shape[0]):
+                if after[d, i] >= 0 and done[after[d, i]] > ready:
+                    ready, column = done[after[d, i]], d
+            if ready > free:
+                unit_stall[mine, column + 1] += ready - free
+            unit_stall[mine, STALL_CHANNEL] += start[i] - max(ready, free)
+        unit_busy[mine] += end[i] - start[i]
+        unit_count[mine] += 1
+        unit_end[mine] = end[i]
