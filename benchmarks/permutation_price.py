@@ -1,7 +1,8 @@
 """What other permutation networks would ask of the machine: fewer banks, or settings in the tiles' records.
 
-For the layer of random intervals of ``benchmarks/random_layer.py``: cycles and bank conflicts with 1, 2 and 4 banks a lane,
-and what the settings of a Benes network would add to the DRAM traffic.
+Cycles and bank conflicts with 1, 2 and 4 banks a lane, and what the settings of a Benes network would add to the DRAM
+traffic, for two layers of 768 x 768: the random intervals of ``benchmarks/random_layer.py``, and a random lattice whose
+chunks are read and written by whole tiles of ranks.
 
 python -m benchmarks.permutation_price
 """
@@ -9,11 +10,15 @@ python -m benchmarks.permutation_price
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from analysis.table import Column, count, format_table, percent
-from benchmarks.random_layer import TOKENS, random_blocks
+from benchmarks.random_layer import SIDE, TOKENS, random_blocks
 from benchmarks.switch_networks import benes_switches
 from gblr_hw import lower
+from gblr_hw.lattice import Structure
+from gblr_hw.lattice_linear import LatticeLinear
+from gblr_hw.weights import LatticeWeights
 from simulator import Machine, simulate
 from simulator.isa import Op
 
@@ -26,16 +31,37 @@ def machine_of(side: int, banks: int) -> Machine:
     return Machine.load("mid-32").with_(name=f"{side}-{banks}", array=array, rank_memory={"banks": banks})
 
 
-def measure(side: int, banks: int) -> dict[str, object]:
+def whole_tiles(touched: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """(ranks, chunks) bool: random ranks taken away from every chunk until a multiple of ``side`` is left."""
+    for chunk in touched.T:
+        ranks = np.flatnonzero(chunk)
+        chunk[rng.choice(ranks, len(ranks) % side, replace=False)] = False
+    return touched
+
+
+def random_lattice(side: int) -> LatticeWeights:
+    """Ranks that each read and write 0.3 of the chunks, any of them: about the tiles of the random intervals."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    chunks = -(-SIDE // side)
+    reads, writes = (whole_tiles(rng.random((SIDE, chunks)) < 0.3, side, rng) for _ in range(2))
+    alive = (reads.any(axis=1) & writes.any(axis=1))[:, None]
+    structure = Structure(np.zeros((chunks, chunks), dtype=bool), reads & alive, writes & alive)
+    return LatticeLinear(SIDE, SIDE, structure, side, side).weights()
+
+
+def measure(layer: str, side: int, banks: int) -> dict[str, object]:
     """Cycles, and bytes of settings over bytes of all transfers."""
     machine = machine_of(side, banks)
-    program = lower({"layer": random_blocks()}, machine, tokens=TOKENS)
+    weights = random_blocks() if layer == "intervals" else random_lattice(side)
+    program = lower({"layer": weights}, machine, tokens=TOKENS)
     report = simulate(program, machine)
     instructions, tiles = program.instructions, program.layers[0].tiles
     loaded = instructions.tile[instructions.op == Op.LOAD_WEIGHTS]
     ranked = loaded[np.isin(tiles.kind[loaded], (Op.REDUCE, Op.EXPAND))]
     settings = int(tiles.row_cycles[ranked].sum()) * -(-benes_switches(banks) // 8)
     return {
+        "layer": layer,
         "side": side,
         "banks": banks,
         "tiles": report.tiles,
@@ -48,6 +74,7 @@ def measure(side: int, banks: int) -> dict[str, object]:
 
 def main() -> None:
     columns = (
+        Column("layer", "layer", align="left"),
         Column("P = Q", "side"),
         Column("banks", "banks"),
         Column("tiles", "tiles", count),
@@ -56,7 +83,8 @@ def main() -> None:
         Column("Benes setting (bytes a tile)", "setting"),
         Column("more DRAM traffic", "traffic", percent),
     )
-    rows = [measure(side, ratio * side) for side in SIDES for ratio in (1, 2, 4)]
+    kinds = ("intervals", "lattice")
+    rows = [measure(kind, side, ratio * side) for kind in kinds for side in SIDES for ratio in (1, 2, 4)]
     print(format_table(columns, rows, markdown=True), end="")
 
 

@@ -2,9 +2,9 @@
 measured beside them by ``benchmarks/synthesis.py``. Banks are a power of two, lanes not more than banks.
 
 ``OmegaScatter`` and ``OmegaGather`` find their way by the bank numbers. They pass every cycle in which no two lanes are
-further apart than the banks that they name: paths share a wire behind column k only where lanes agree in their low n - k
-bits (so differ by 2^(n-k) or more) and banks in their high k bits (so differ by less). Lanes in use that stand side by
-side in the order of their banks keep that rule, and a compiler is free to order a tile's lanes so.
+further apart than the banks that they name: paths share a wire behind column k only where lanes agree in their low
+n - k bits (so differ by 2^(n-k) or more) and banks in their high k bits (so differ by less). Lanes in use that stand
+side by side in the order of their banks keep that rule, and a compiler is free to order a tile's lanes so.
 
 ``BenesScatter`` and ``BenesGather`` pass every permutation, but are told how: a setting a switch.
 """

@@ -84,40 +84,43 @@ def wants_luts(name: str) -> bool:
 
 
 def is_timed(name: str, side: int) -> bool:
-    """Whether nextpnr is asked: cell, requantiser, networks; the whole array and the control around networks at 8."""
+    """Whether nextpnr is asked: cell, requantiser, crossbars; the whole array and the control around networks at 8."""
     if name == "array, flat" or name == f"control, {min(PRESETS)} banks":
         return True
-    return name in ("cell", "requantiser") or ("crossbar" in name and wants_luts(name))
+    if "crossbar" in name and wants_luts(name):
+        return side < max(PRESETS) or name.startswith("gather")
+    return name in ("cell", "requantiser")
 
 
-def measure(
-    name: str, make: Callable[[], Part], side: int, liberty: Path, folder: Path, limit_s: float
-) -> dict[str, Any]:
-    """Cells, area, LUTs and clock of one part; what did not work says why in its place."""
+def measure(name: str, make: Callable[[], Part], liberty: Path, folder: Path, limit_s: float) -> dict[str, Any]:
+    """Cells, area and LUTs of one part; what did not work says why in its place."""
     begin = time.perf_counter()
-    row: dict[str, Any] = {"part": name}
-
-    def attempt(key: str, run: Callable[[], dict[str, Any]]) -> None:
-        try:
-            row.update(run())
-        except (TooLongError, ToolError) as error:
-            row[key] = f"not done: {error}"
-
     with parts.requantisers_left_out(registers=False) if "control" in name else nullcontext():
         design = export(make(), folder)
-    attempt("area_um2", lambda: area_of(design, liberty, limit_s))
+    row: dict[str, Any] = {"part": name}
+    row |= attempt("area_um2", lambda: area_of(design, liberty, limit_s))
     if wants_luts(name):
-        attempt(
-            "luts",
-            lambda: dict(zip(("luts", "ecp5_flip_flops"), lookup_tables(design, limit_s)[design.top], strict=True)),
-        )
-    if is_timed(name, side):
-        with parts.requantisers_left_out(registers=True) if "control" in name else nullcontext():
-            attempt("mhz", lambda: {"mhz": clock_mhz(make(), folder, limit_s)})
-    if isinstance(row.get("luts"), int):
-        row["fits"] = row["luts"] <= DEVICE_LUTS
+        row |= attempt("luts", lambda: luts_of(design, limit_s))
     row["wall_s"] = round(time.perf_counter() - begin, 1)
     return row
+
+
+def measure_clock(name: str, make: Callable[[], Part], folder: Path, limit_s: float) -> dict[str, Any]:
+    with parts.requantisers_left_out(registers=True) if "control" in name else nullcontext():
+        return attempt("mhz", lambda: {"mhz": clock_mhz(make(), folder, limit_s)})
+
+
+def attempt(key: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``run`` gives, or why it gave nothing under ``key``."""
+    try:
+        return run()
+    except (TooLongError, ToolError) as error:
+        return {key: f"not done: {error}"}
+
+
+def luts_of(design: Design, limit_s: float) -> dict[str, Any]:
+    luts, flip_flops = lookup_tables(design, limit_s)[design.top]
+    return {"luts": luts, "ecp5_flip_flops": flip_flops, "fits": luts <= DEVICE_LUTS}
 
 
 def area_of(design: Design, liberty: Path, limit_s: float) -> dict[str, Any]:
@@ -221,15 +224,31 @@ def main() -> None:
         if not arguments.liberty.is_file():
             parser.error(f"--liberty {arguments.liberty}: no such file; apt-get install qflow-tech-osu018 brings it")
         warnings.filterwarnings("ignore", category=UnusedElaboratable)
-        for side in arguments.sides:
-            rows = []
-            for name, make in parts_of(side).items():
-                folder = (arguments.build / str(side) / re.sub(r"\W+", "-", name)).resolve()
-                rows.append(measure(name, make, side, arguments.liberty.resolve(), folder, arguments.limit_s))
-                print(side, rows[-1], file=sys.stderr, flush=True)
-            results["sides"][str(side)] = rows
-            write(results)
+        measure_all(results, arguments)
     print_tables(results)
+
+
+def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Areas of all sizes first, then clocks, which take longest; the file is written after every size."""
+    liberty, limit_s = arguments.liberty.resolve(), arguments.limit_s
+
+    def folder(side: int, name: str) -> Path:
+        return (arguments.build / str(side) / re.sub(r"\W+", "-", name)).resolve()
+
+    for side in arguments.sides:
+        rows = []
+        for name, make in parts_of(side).items():
+            rows.append(measure(name, make, liberty, folder(side, name), limit_s))
+            print(side, rows[-1], file=sys.stderr, flush=True)
+        results["sides"][str(side)] = rows
+        write(results)
+    for side in arguments.sides:
+        makers = parts_of(side)
+        for row in results["sides"][str(side)]:
+            if is_timed(row["part"], side):
+                row |= measure_clock(row["part"], makers[row["part"]], folder(side, row["part"]), limit_s)
+                print(side, row, file=sys.stderr, flush=True)
+        write(results)
 
 
 def write(results: dict[str, Any]) -> None:

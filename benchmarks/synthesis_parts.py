@@ -10,7 +10,6 @@ from unittest.mock import patch
 from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, Shape, Signal, Value
 from amaranth.lib.wiring import Component
-from simulator.rtl.verilog import cell_verilog
 
 from benchmarks.switch_networks import BenesGather, BenesScatter, OmegaGather, OmegaScatter
 from benchmarks.synthesis_tools import MemoryMacros, Part
@@ -23,6 +22,7 @@ from simulator.rtl.requantiser import requantised
 from simulator.rtl.sizes import Sizes, index_bits
 from simulator.rtl.systolic_array import SystolicArray
 from simulator.rtl.tile_store import TileStore
+from simulator.rtl.verilog import cell_verilog
 
 SCALE_BITS = 32  # a rank's multiplier and shift
 SCATTER = {"crossbar": ScatterNetwork, "omega": OmegaScatter, "benes": BenesScatter}
