@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint bench peers-env clean
+.PHONY: demo test verify lint bench synth peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -23,6 +23,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Areas need Debian's qflow-tech-osu018 (a Liberty file); LIBERTY=... names another place.
+LIBERTY ?= /usr/share/qflow/tech/osu018/osu018_stdcells.lib
+synth: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[synth]"
+	$(BIN)/python -m benchmarks.synthesis --liberty $(LIBERTY)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
