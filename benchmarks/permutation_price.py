@@ -1,8 +1,8 @@
 """What other permutation networks would ask of the machine: fewer banks, or settings in the tiles' records.
 
-Cycles and bank conflicts with 1, 2 and 4 banks a lane, and what the settings of a Benes network would add to the DRAM
-traffic, for two layers of 768 x 768: the random intervals of ``benchmarks/random_layer.py``, and a random lattice whose
-chunks are read and written by whole tiles of ranks.
+Cycles and bank conflicts with 1, 9/8, 5/4 and 2 banks a lane, and what the settings of a Benes network would add to the
+DRAM traffic, for two layers of 768 x 768: the random intervals of ``benchmarks/random_layer.py``, and a random lattice
+whose chunks are read and written by whole tiles of ranks.
 
 python -m benchmarks.permutation_price
 """
@@ -23,6 +23,7 @@ from simulator import Machine, simulate
 from simulator.isa import Op
 
 SIDES = (8, 16, 32)
+RATIOS = (8, 9, 10, 16)  # banks to 8 lanes
 
 
 def machine_of(side: int, banks: int) -> Machine:
@@ -59,7 +60,7 @@ def measure(layer: str, side: int, banks: int) -> dict[str, object]:
     instructions, tiles = program.instructions, program.layers[0].tiles
     loaded = instructions.tile[instructions.op == Op.LOAD_WEIGHTS]
     ranked = loaded[np.isin(tiles.kind[loaded], (Op.REDUCE, Op.EXPAND))]
-    settings = int(tiles.row_cycles[ranked].sum()) * -(-benes_switches(banks) // 8)
+    setting_bytes = -(-benes_switches(1 << (banks - 1).bit_length()) // 8)
     return {
         "layer": layer,
         "side": side,
@@ -67,8 +68,8 @@ def measure(layer: str, side: int, banks: int) -> dict[str, object]:
         "tiles": report.tiles,
         "cycles": report.latency_cycles,
         "conflicts": report.layers[0].cycles_by_cause["bank_conflict"] / report.latency_cycles,
-        "setting": -(-benes_switches(banks) // 8),
-        "traffic": settings / report.dram_bytes,
+        "setting": setting_bytes,
+        "traffic": int(tiles.row_cycles[ranked].sum()) * setting_bytes / report.dram_bytes,
     }
 
 
@@ -84,7 +85,7 @@ def main() -> None:
         Column("more DRAM traffic", "traffic", percent),
     )
     kinds = ("intervals", "lattice")
-    rows = [measure(kind, side, ratio * side) for kind in kinds for side in SIDES for ratio in (1, 2, 4)]
+    rows = [measure(kind, side, side * ratio // 8) for kind in kinds for side in SIDES for ratio in RATIOS]
     print(format_table(columns, rows, markdown=True), end="")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -24,9 +24,19 @@ from simulator.rtl.systolic_array import SystolicArray
 from simulator.rtl.tile_store import TileStore
 from simulator.rtl.verilog import cell_verilog
 
+PRESETS = {8: "edge-16", 16: "edge-16", 32: "mid-32"}
+SHORT_CYCLES = 2  # register stages that the networks need to be faster than the array
 SCALE_BITS = 32  # a rank's multiplier and shift
 SCATTER = {"crossbar": ScatterNetwork, "omega": OmegaScatter, "benes": BenesScatter}
 GATHER = {"crossbar": GatherNetwork, "omega": OmegaGather, "benes": BenesGather}
+
+
+def machine_of(side: int, *, banks: int, scatter: bool = True) -> Machine:
+    """The preset of this size, square; 8 x 8 is edge-16 made smaller. A plain machine has no network to wait for."""
+    preset = Machine.load(PRESETS[side])
+    ranks = {"banks": banks, "network_cycles": preset.rank_memory.network_cycles if scatter else 0}
+    array = {"rows": side, "cols": side, "scatter": scatter}
+    return preset.with_(name=f"{side}x{side}", array=array, rank_memory=ranks)
 
 
 def part_of(design: Elaboratable, more: Sequence[Signal] = (), beside: str = "") -> Part:
@@ -131,9 +141,38 @@ def scatter_bits(machine: Machine) -> int:
 
 
 def scatter(machine: Machine, kind: str, cycles: int) -> Component:
-    """A scatter network of this kind. A Benes network's banks learn row and first otherwise: it carries the sum."""
-    return SCATTER[kind](machine.cols, Sizes(machine).places, scatter_bits(machine), cycles)
+    """A scatter network of this kind between the machine's lanes and banks."""
+    return SCATTER[kind](machine.cols, machine.rank_memory.banks, scatter_bits(machine), cycles)
 
 
 def gather(machine: Machine, kind: str, width: int, cycles: int) -> Component:
-    return GATHER[kind](Sizes(machine).places, machine.rows, width, cycles)
+    return GATHER[kind](machine.rank_memory.banks, machine.rows, width, cycles)
+
+
+def parts_of(side: int) -> dict[str, Callable[[], Part]]:
+    """Name -> maker of everything that is measured at this size."""
+    built, some, few = (machine_of(side, banks=side * banks // 4) for banks in (8, 5, 4))
+    plain = machine_of(side, banks=2 * side, scatter=False)
+    cycles, bits = built.rank_memory.network_cycles, built.datatypes.activation_bits
+    wide = built.datatypes.accumulator_bits + SCALE_BITS
+    found: dict[str, Callable[[], Part]] = {
+        "cell": lambda: cell(built),
+        "array": lambda: array(built),
+        "requantiser": lambda: requantiser(built),
+        "control, plain": lambda: rank_control(plain),
+        f"control, {side} banks": lambda: rank_control(few),
+        f"control, {side * 5 // 4} banks": lambda: rank_control(some),
+        f"control, {2 * side} banks": lambda: rank_control(built),
+    }
+    if side == min(PRESETS):
+        found["array, flat"] = lambda: array(built, flat=True)
+    for machine in (built, some, few):
+        banks = machine.rank_memory.banks
+        for kind in SCATTER if machine is built else ("crossbar",):
+            for stages in (cycles, SHORT_CYCLES):
+                name = f"{kind}, {banks} banks, {stages} cycles"
+                found[f"scatter {name}"] = lambda m=machine, k=kind, c=stages: Part.of(scatter(m, k, c))
+                found[f"gather {name}"] = lambda m=machine, k=kind, c=stages: Part.of(gather(m, k, bits, c))
+            name = f"gather of sums {kind}, {banks} banks, {SHORT_CYCLES} cycles"
+            found[name] = lambda m=machine, k=kind: Part.of(gather(m, k, wide, SHORT_CYCLES))
+    return found
