@@ -5,13 +5,19 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test lint synth peers-env clean
+.PHONY: demo test verify lint bench synth peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The nightly size: 20,000 programs against the reference, 5,120 against the RTL, and every mutant of every rule.
+verify: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --corpus-scale 10 tests/test_agreement.py tests/test_engines.py \
+		tests/test_deadlock.py tests/test_properties.py tests/test_manual.py tests/test_mutations.py \
+		tests/test_rtl_programs.py tests/test_rtl_timing.py tests/test_rtl_mutations.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -28,6 +34,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $(STAMP)
+
+# Speed: ours on ViT-Base, lowering, growth, and what people use today side by side. About ten minutes on 2 idle cores.
+bench: $(STAMP) peers-env
+	mkdir -p docs/data
+	$(BIN)/python benchmarks/engine_speed.py --out docs/data/engine_speed.json
+	$(BIN)/python benchmarks/lowering_speed.py --out docs/data/lowering_speed.json
+	$(BIN)/python benchmarks/growth.py --out docs/data/growth.json
+	$(BIN)/python benchmarks/peers.py --out docs/data/peers.json
 
 # SCALE-Sim and ZigZag, for benchmarks/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed

@@ -33,7 +33,7 @@ from gblr_hw.weights import DenseWeights
 from simulator import Machine, Program, simulate
 from simulator.systolic_gemm import Gemm, SystolicArray, gemm_cycles
 
-DEFAULT_GEMMS = ("64x64x64", "256x256x256", "197x768x768")
+DEFAULT_GEMMS = ("64x64x64", "256x256x256", "197x768x768", "197x768x3072")
 SIDE = 32
 SCALESIM_SRAM_KIB = 64  # as in the configs/scale.cfg that SCALE-Sim is run with by default
 WARM_RUNS, CLOSED_FORM_RUNS = 9, 1000

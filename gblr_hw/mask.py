@@ -59,11 +59,16 @@ def evaluation_mask(widths: Tensor, locations: Tensor, channels: int, *, sigma: 
 
     Shapes as `gaudi_mask`; returns float32 (K, n). Widths are rounded to 1/n, widths of at most 1/n are then zero (so
     up to 1.5/n as stored), locations are rounded, and entries below 1e-3 in magnitude are zero. Not differentiable.
-    Computed in the type of widths and locations: float32 ones give what the published layers give, whose ones are off
-    by up to 1e-6 (n = 64) or 5e-5 (n = 3072); float64 ones without the Gaussian give exact zeros and ones.
+    Without the Gaussian that is an interval of exact zeros and ones, and made as one; the published layers go through
+    the frequency domain in float32, so that their ones are off by up to 1e-6 (n = 64) or 5e-5 (n = 3072).
     """
     counts = torch.round(_at_least_float32(widths) * channels)
     counts = torch.where(counts <= 1, torch.zeros_like(counts), counts)
     starts = torch.round(_at_least_float32(locations) * channels) % channels
+    if sigma is None:
+        offset = torch.arange(channels, device=counts.device, dtype=torch.int32) - starts.int()[:, None]
+        offset = torch.where(offset < 0, offset + channels, offset)
+        laps = counts.int()[:, None] - offset + (channels - 1)  # wider than the cycle, an interval overlaps itself
+        return torch.div(laps, channels, rounding_mode="floor").float()
     mask = gaudi_mask(counts / channels, starts / channels, channels, sigma=sigma)
     return torch.where(mask.abs() < MASK_THRESHOLD, torch.zeros_like(mask), mask).detach().float()

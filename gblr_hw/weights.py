@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gblr_hw.lattice import Structure
 from simulator.errors import InputError
 
 Arrangement = Literal["positions", "unfolded"]
@@ -270,6 +271,14 @@ class LatticeWeights:
                 "it must be zero outside the chunks that the layer declares",
                 "Zero it there, or add the chunk to the set.",
             )
+
+    def matrix(self) -> Tensor:
+        """The matrix (m, n) that the layer multiplies by, in float64."""
+        return self.u.double() @ self.v.double() + self.dense.double()
+
+    def structure(self) -> Structure:
+        """The point of the tile lattice that the layer is."""
+        return Structure(*(getattr(self, name).cpu().numpy() for name in ("tiles", "reads", "writes")))
 
     def read_support(self) -> Tensor:
         """Inputs each rank may read, (K, n) bool."""

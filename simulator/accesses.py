@@ -120,7 +120,7 @@ def _costs(machine: Machine) -> _Costs:
         preload_bits=cells * types.weight_bits,
         sum_bits=types.accumulator_bits,
         rank_word_bits=machine.rank_memory.word_bits,
-        scatter_bits=types.accumulator_bits if machine.scatter else 0,
+        scatter_bits=machine.partial_sum_bits if machine.scatter else 0,
         gather_bits=types.activation_bits if machine.scatter else 0,
         cells=cells,
         cols=machine.cols,

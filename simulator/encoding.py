@@ -184,7 +184,7 @@ def _place_layer(
     addresses[mine & (ins.op == Op.LOAD_PARAMETERS)] = parameters
     for op, base, width in ((Op.LOAD_INPUT, inputs, machine.rows), (Op.STORE, outputs, machine.cols)):
         moves = mine & (ins.op == op)
-        addresses[moves] = base + (ins.chunk[moves] * tokens + ins.token0[moves]) * width
+        addresses[moves] = base + (ins.chunk[moves].astype(np.int64) * tokens + ins.token0[moves]) * width
     return outputs, (out_chunks, tokens, machine.cols)
 
 

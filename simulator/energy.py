@@ -11,6 +11,7 @@ from simulator.energy_table import EnergyTable
 from simulator.machine import Machine, Memory
 
 _MEMORIES = ("scratchpad", "accumulator", "rank_memory", "weight_buffer")
+_MOST_MODELS = 64  # kept, so that a loop of simulations does not interpolate the table anew in each
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,28 @@ class EnergyModel:
         error.
         """
         sums: dict[str, tuple[float, float, float]] = {}
-
-        def add(cost: EventCost, times: int) -> None:
+        spent = [(cost, times) for event, times in counts.items() for cost in self.events[event]]
+        for cost, times in (*spent, (self.leakage, cycles)):
             value, low, high = sums.get(cost.component, (0.0, 0.0, 0.0))
             sums[cost.component] = (value + times * cost.pj, low + times * cost.low, high + times * cost.high)
-
-        for event, times in counts.items():
-            for cost in self.events[event]:
-                add(cost, times)
-        add(self.leakage, cycles)
         return sums
+
+
+_MODELS: dict[tuple[Machine, str], EnergyModel] = {}
 
 
 def energy_model(machine: Machine) -> EnergyModel:
     """Resolve a machine's events against its energy table. InputError when a memory lies outside the table's grid."""
     table = EnergyTable.load(machine.energy.table)
+    key = (machine, table.sha256)
+    if key not in _MODELS:
+        while len(_MODELS) >= _MOST_MODELS:
+            del _MODELS[next(iter(_MODELS))]
+        _MODELS[key] = _resolved(machine, table)
+    return _MODELS[key]
+
+
+def _resolved(machine: Machine, table: EnergyTable) -> EnergyModel:
     op, geometry = table.data.op, table.data.geometry
     pitch, activity = geometry.cell_pitch_mm, geometry.wire_activity
 

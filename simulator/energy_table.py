@@ -143,20 +143,16 @@ class EnergyTable:
     @staticmethod
     def load(source: str | Path) -> EnergyTable:
         """Read a shipped table by name or a TOML file by path; InputError names file, field, value and rule."""
-        folder = resources.files("simulator") / "energy_tables"
-        shipped = folder / f"{source}.toml"
-        path: Traversable = shipped if shipped.is_file() else Path(source)
-        if not path.is_file():
-            names = ", ".join(
-                sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-            )
+        if str(source) in _shipped_names():
+            return _read_shipped(str(source))
+        if not Path(source).is_file():
             raise InputError(
                 f"energy table '{source}'",
                 "no such table or file",
-                f"a table is one of {names} or a TOML file",
+                f"a table is one of {', '.join(_shipped_names())} or a TOML file",
                 "Mend 'energy.table'.",
             )
-        return _read_shipped(str(source)) if path is shipped else _read(path, str(source))
+        return _read(Path(source), str(source))
 
     def dram(self, kind: str) -> DramEntry:
         """The entry of a DRAM kind; an unknown kind is an error, never free."""
@@ -188,6 +184,12 @@ class EnergyTable:
         return SramEnergy(
             *(_log_bilinear(grid, table, size_kib, word_bits) for table in (grid.read_pj, grid.write_pj, grid.leak_uw))
         )
+
+
+@lru_cache
+def _shipped_names() -> tuple[str, ...]:
+    folder = resources.files("simulator") / "energy_tables"
+    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
 
 
 @lru_cache

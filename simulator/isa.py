@@ -90,7 +90,7 @@ def is_any(op: np.ndarray, ops: tuple[Op, ...]) -> np.ndarray:
     return table[op]
 
 
-_WIDE = ("src", "dst", "dram_bytes")
+WIDE_OPERANDS = ("src", "dst", "dram_bytes")  # int64, the others are int32
 
 
 def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
@@ -141,7 +141,7 @@ class Instructions:
     def __post_init__(self) -> None:
         count = len(self.op)
         for field in fields(self):
-            column = narrowed(f"program: column '{field.name}'", getattr(self, field.name), field.name in _WIDE)
+            column = narrowed(f"program: column '{field.name}'", getattr(self, field.name), field.name in WIDE_OPERANDS)
             expected = (len(After), count) if field.name == "after" else (count,)
             if column.shape != expected:
                 raise InputError(
@@ -204,6 +204,4 @@ def _check_columns(ins: Instructions) -> None:
         wrong[named] = ~is_any(ins.op[wait[named]], producers)
         refuse(wrong, name, wait, f"it must name one of {', '.join(p.name for p in producers)}")
     stores = ins.after[After.STORE]
-    refuse(
-        is_tile & (stores >= 0), "after.store", stores, "a tile waits for no store: it writes nothing that one reads"
-    )
+    refuse(is_tile & (stores >= 0), "after.store", stores, "a tile waits for no store (rule Q2)")

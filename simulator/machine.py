@@ -9,6 +9,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -199,7 +200,7 @@ class Machine(_Section):
         """DRAM bandwidth as an integer, so that no engine rounds differently (machine.md, D2)."""
         return max(1, round(1000 * self.dram.gb_per_s / self.clock_ghz))
 
-    @property
+    @cached_property
     def layout_key(self) -> str:
         """Hash of what a program is laid out for: sizes, banks, datatypes, scatter. Clocks and bandwidths are not in
         it.

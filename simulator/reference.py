@@ -65,6 +65,7 @@ class _Clock:
         return STALL_NONE
 
     def start(self, unit: _UnitState, i: int) -> None:
+        """Take the head off its queue: the unit is busy from this cycle on (rules Q1, Q4)."""
         timing, events = self.timing, self.events
         unit.queue.pop(0)
         unit.busy_left = int(timing.busy[i])
@@ -111,6 +112,9 @@ class _Loader:
 
 
 def _step_transfers(clock: _Clock, units: list[_UnitState], channel_left: int) -> int:
+    """Heads whose dependences are done ask for the channel; if it is free, it takes the earliest request (rules D3,
+    D4).
+    """
     waiting = []
     for number, unit in enumerate(units):
         if not unit.queue or unit.busy_left:
@@ -135,6 +139,7 @@ def _step_transfers(clock: _Clock, units: list[_UnitState], channel_left: int) -
 
 
 def _step_array(clock: _Clock, unit: _UnitState, loader: _Loader) -> None:
+    """Start the next tile's stream if it can, then the next preload (rules A2, A3, A4, Q3)."""
     if unit.queue and not unit.busy_left:
         i = unit.queue[0]
         lead = int(clock.timing.lead[i])
@@ -160,6 +165,7 @@ def _step_array(clock: _Clock, unit: _UnitState, loader: _Loader) -> None:
 
 
 def _step_vector(clock: _Clock, unit: _UnitState) -> None:
+    """Start the next drain if its sums and its buffer are there (rule V1)."""
     if not unit.queue or unit.busy_left:
         return
     cause = clock.unmet(unit.queue[0])

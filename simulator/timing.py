@@ -42,7 +42,9 @@ def resolve_timing(program: Program, machine: Machine) -> Timing:
 
 
 def time_instructions(ins: Instructions, machine: Machine) -> Timing:
-    """Durations of instructions on ``machine``, without a program around them."""
+    """Durations of instructions on ``machine``, without a program around them (rules D1, D2, D4, A1, A2, A4, A5, B2,
+    V1).
+    """
     is_tile, is_transfer = is_any(ins.op, TILE_OPS), is_any(ins.op, TRANSFER_OPS)
     at = np.flatnonzero(ins.op == Op.DRAIN)
     busy = ins.tokens.astype(np.int64) * ins.row_cycles

@@ -43,6 +43,11 @@ def assert_bounds(report: Report, program: Program, machine: Machine) -> None:
         mine = np.flatnonzero(one_at_a_time)
         mine = mine[np.argsort(trace.start[mine], kind="stable")]
         assert (trace.start[mine][1:] >= trace.end[mine][:-1]).all()
+    # rule Q4
+    for in_order in (is_transfer, ins.op == Op.REDUCE, is_tile & (ins.op != Op.REDUCE), ins.op == Op.DRAIN):
+        mine = np.flatnonzero(in_order)
+        mine = mine[np.argsort(trace.start[mine], kind="stable")]
+        assert (np.diff(trace.done[mine]) >= 0).all()
 
 
 def critical_path(program: Program, machine: Machine) -> int:

@@ -48,9 +48,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def rtl_folder(request: pytest.FixtureRequest) -> Path:
-    """Where compiled RTL is kept from run to run, named by a hash of its sources."""
-    return Path(request.config.cache.mkdir("rtl"))
+def rtl_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled RTL is kept from run to run (without a cache, for this run), named by a hash of its sources."""
+    cache = getattr(request.config, "cache", None)
+    return Path(cache.mkdir("rtl")) if cache is not None else tmp_path_factory.mktemp("rtl")
 
 
 @pytest.fixture(scope="session")

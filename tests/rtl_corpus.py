@@ -1,4 +1,4 @@
-"""Machines whose RTL is compiled, and seeded programs for them, run on the fast engine and on the RTL."""
+"""Machines whose RTL is compiled, and seeded programs for them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from gblr_hw.lowering.pipeline import lower
-from simulator.encoding import EncodedProgram, encode
-from simulator.engine import Events, run_engine
 from simulator.errors import InputError
-from simulator.execute import LayerNumbers, layer_numbers
+from simulator.execute import LayerNumbers
 from simulator.isa import PRODUCERS, TILE_OPS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.program import Program
-from simulator.rtl.cosimulation import CompiledRtl, RtlEvents, compile_rtl
-from simulator.timing import resolve_timing
+from simulator.rtl.agreement import Agreement, compare, numbers_for
+from simulator.rtl.cosimulation import CompiledRtl, compile_rtl
 from tests.strategies import ENERGY_TABLE, as_stored, generator, layer_weights
 
 # rows, cols, scatter, rank banks, network and requantise cycles, vector lanes and latency, bytes a cycle, bits of
@@ -77,9 +75,9 @@ class Case:
     program: Program
     numbers: tuple[LayerNumbers, ...]
 
-    @property
-    def encoded(self) -> EncodedProgram:
-        return encode(self.program, self.numbers)
+    def compare(self, rtl: CompiledRtl, memory_seed: int = 1) -> Agreement:
+        """RTL against engine and ``execute``."""
+        return compare(rtl, self.program, self.machine, self.numbers, memory_seed)
 
 
 def rtl_case(name: str, seed: int) -> Case:
@@ -103,12 +101,7 @@ def rtl_case(name: str, seed: int) -> Case:
             if "one token needs" not in str(error) and "biases and multipliers" not in str(error):
                 raise
         else:
-            return _with_numbers(machine, program, rng)
-
-
-def _with_numbers(machine: Machine, program: Program, rng: np.random.Generator) -> Case:
-    inputs = [rng.normal(size=(program.tokens, layer.in_features)) for layer in program.layers]
-    return Case(machine, program, tuple(layer_numbers(program, i, rows) for i, rows in enumerate(inputs)))
+            return Case(machine, program, numbers_for(program, seed))
 
 
 def with_random_waits(case: Case, rng: np.random.Generator) -> Case:
@@ -129,33 +122,3 @@ def with_random_waits(case: Case, rng: np.random.Generator) -> Case:
     columns = {name: getattr(ins, name) for name in ins.__dataclass_fields__ if name != "after"}
     program = replace(case.program, instructions=Instructions(after=after, **columns))
     return replace(case, program=program)
-
-
-def run_both(rtl: CompiledRtl, case: Case, memory_seed: int = 1) -> tuple[Events, RtlEvents]:
-    """Events of the fast engine and of the RTL. The RTL runs a little longer, to show that nothing comes late."""
-    events = run_engine(resolve_timing(case.program, case.machine))
-    last = int(events.done.max(initial=0)) + 20
-    return events, rtl.run(case.program, case.encoded, case.machine, last, memory_seed)
-
-
-def timing_differences(case: Case, events: Events, found: RtlEvents) -> list[str]:
-    """Instructions whose preload, start or completion cycle differ between engine and RTL."""
-    ins = case.program.instructions
-    lines = []
-    for column in ("preload", "start", "done"):
-        engine, rtl = getattr(events, column), getattr(found, column)
-        for i in np.flatnonzero(engine != rtl)[:3]:
-            lines.append(f"{column} of {i} {Op(ins.op[i]).name}: engine {engine[i]}, RTL {rtl[i]}")
-    return lines
-
-
-def number_differences(case: Case, found: RtlEvents) -> list[str]:
-    """Layers whose output codes in DRAM differ from what ``execute`` computes."""
-    encoded = replace(case.encoded, dram=found.dram)
-    lines = []
-    for index, (layer, known) in enumerate(zip(case.program.layers, case.numbers, strict=True)):
-        codes = encoded.output_codes(index, layer.out_features)
-        wrong = int((codes != known.output_codes).sum())
-        if wrong:
-            lines.append(f"layer {index} ({layer.form}): {wrong} of {codes.size} codes")
-    return lines

@@ -79,7 +79,8 @@ def _count_tile(count: Counter[str], program: Program, machine: Machine, i: int)
             count["accumulator_read"] += row_words if ins.accumulate[i] else 0
         for _ in lanes if op != Op.DENSE else []:
             count["requantise_ops"] += op == Op.EXPAND
-            passing = types.accumulator_bits if op == Op.REDUCE else types.activation_bits
+            exact_sum = types.weight_bits + types.activation_bits + (machine.rows - 1).bit_length()
+            passing = exact_sum if op == Op.REDUCE else types.activation_bits
             count["network_bits"] += passing if machine.scatter else 0
     for first in firsts if op != Op.DENSE else []:  # a rank's sums of successive tokens share words
         rank_words = words(tokens * types.accumulator_bits, machine.rank_memory.word_bits)

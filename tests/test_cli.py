@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from analysis.records import NetworkPoint, save_points
-from gblr_hw.checkpoint import save_checkpoint
+from gblr_hw.calibration import save_covariances
+from gblr_hw.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.cli import main as cli
 from gblr_hw.linear import GBLRLinear
 
@@ -62,7 +64,44 @@ def test_convert_meets_its_budget(
     out = checkpoint.with_name("lattice.safetensors")
     assert run(monkeypatch, "convert", checkpoint, "-o", out, "-m", "edge-16", "--tiles", 0.6, "--json") == 0
     (layer,) = json.loads(capsys.readouterr().out)["layers"]
-    assert layer["tiles"] <= 0.6 * layer["dense_tiles"]
+    assert layer["tiles"] == int(0.6 * layer["dense_tiles"])
+    assert 0 < layer["relative_error"] < 1
+
+
+def test_convert_with_moments_hidden_channels_and_a_work_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict(
+        {
+            name: torch.nn.Linear(*size)
+            for name, size in {"b0_up": (32, 64), "b0_down": (64, 32), "head": (32, 8)}.items()
+        }
+    )
+    source, out, moments = (tmp_path / f"{name}.safetensors" for name in ("net", "out", "moments"))
+    save_checkpoint(model, source)
+    save_covariances({"b0_up": np.diag(np.arange(1.0, 33.0))}, moments)
+    arguments = (
+        "convert", source, "-o", out, "-m", "edge-16", "--tiles", 0.5, "--exclude", "head", "--covariances", moments,
+        "--hidden", "*_up=*_down", "--by-error", "--work", tmp_path / "work",
+    )  # fmt: skip
+    assert run(monkeypatch, *arguments) == 0
+    assert "8 of 16 tiles (0.5000)" in capsys.readouterr().out
+    first = out.read_bytes()
+    assert run(monkeypatch, *arguments) == 0
+    assert out.read_bytes() == first
+    assert {name: weights.family for name, weights in load_checkpoint(out).items()} == {
+        "b0_down": "lattice",
+        "b0_up": "lattice",
+        "head": "dense",
+    }
+    assert run(monkeypatch, *arguments[:-5], "--hidden", "*_up") == 2
+    assert "PRODUCER=CONSUMER" in capsys.readouterr().err
+    assert run(monkeypatch, "convert", source, "-o", out, "--hidden", "x=y") == 2
+    assert "'x' must match a layer" in capsys.readouterr().err
+    latency = ("--latency", "0.8x-dense", "--tokens", 64, "--exclude", "head", "-m", "edge-16", "--json")
+    assert run(monkeypatch, "convert", source, "-o", out, *latency) == 0
+    assert json.loads(capsys.readouterr().out)["machine"] == "edge-16"
 
 
 def test_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,12 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gblr_hw.checkpoint import save_checkpoint
 from gblr_hw.conversion import convert
 from gblr_hw.factors import evaluate
+from gblr_hw.fit_layer import Schedule
 from gblr_hw.lattice import Structure, dense_tile_count, is_interval
+from gblr_hw.lowering.pipeline import lower
 from gblr_hw.refit import refit_expand, refit_reduce
 from gblr_hw.weights import DenseWeights, LatticeWeights
+from simulator import simulate
 from simulator.errors import InputError
+from simulator.machine import Machine
 
 MACHINE = SimpleNamespace(rows=8, cols=8)
 
@@ -34,22 +40,34 @@ def _error(weights: LatticeWeights, matrix: np.ndarray, covariance: np.ndarray |
     return float(np.sqrt(np.trace(left @ covariance @ left.T) / np.trace(matrix @ covariance @ matrix.T)))
 
 
+QUICK = Schedule(steps=3, sweeps=2, final_steps=2, final_sweeps=6)
+
+
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.2, 1.0), st.booleans(), st.integers(0, 1000))
-def test_budget_is_never_exceeded_on_awkward_sizes(m: int, n: int, tiles: float, runs: bool, seed: int) -> None:
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.01, 1.0), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_budget_is_met_exactly_on_awkward_sizes(
+    m: int, n: int, tiles: float, runs: bool, dense: bool, seed: int
+) -> None:
     machine = SimpleNamespace(rows=5, cols=3)
-    budget = int(tiles * dense_tile_count(m, n, 5, 3) + 1e-9)
-    matrix = np.random.default_rng(seed).normal(size=(m, n))
-    if budget < 2:
-        with pytest.raises(InputError, match="one rank takes at least 2 tiles"):
-            convert({"a": matrix}, machine, tiles)
+    rng = np.random.default_rng(seed)
+    layers = {"a": rng.normal(size=(m, n)), "b": rng.normal(size=(n, m))}
+    total = dense_tile_count(m, n, 5, 3) + dense_tile_count(n, m, 5, 3)
+    budget = int(tiles * total + 1e-9)
+    options = {"intervals_only": runs, "with_dense_tiles": dense, "allocation": "even", "schedule": QUICK}
+    least = sum(min(1 if dense else 2, dense_tile_count(*size, 5, 3)) for size in ((m, n), (n, m)))
+    if budget < least:
+        with pytest.raises(InputError, match=f"smallest reachable total is {least}"):
+            convert(layers, machine, tiles, **options)
         return
-    weights = convert({"a": matrix}, machine, tiles, intervals_only=runs)["a"]
-    structure = Structure.of(evaluate(weights), 5, 3)
-    assert structure.tile_count(5, 3) <= budget
+    found = convert(layers, machine, tiles, **options)
+    used = sum(weights.structure().tile_count(5, 3) for weights in found.values())
+    assert used <= budget
+    if dense:
+        assert used == budget
     if runs:
-        assert is_interval(weights.reads.numpy()).all()
-        assert is_interval(weights.writes.numpy()).all()
+        for weights in found.values():
+            assert is_interval(weights.reads.numpy()).all()
+            assert is_interval(weights.writes.numpy()).all()
 
 
 def test_budget_is_met_exactly_and_error_falls_with_it() -> None:
@@ -106,6 +124,91 @@ def test_bias_is_kept_and_progress_told() -> None:
     assert weights.bias is not None
     assert torch.equal(weights.bias, layer.bias)
     assert seen == [(0, 1, "x")]
+    assert torch.equal(weights.matrix(), torch.from_numpy(evaluate(weights).matrix()))
+
+
+def test_layers_of_different_need_share_one_budget() -> None:
+    rng = np.random.default_rng(0)
+    easy = rng.normal(size=(64, 2)) @ rng.normal(size=(2, 64)) + 0.01 * rng.normal(size=(64, 64))
+    layers, totals, used = {"easy": easy, "hard": rng.normal(size=(64, 64))}, {}, {}
+    for allocation in ("even", "by-error"):
+        found = convert(layers, MACHINE, 0.5, allocation=allocation, schedule=QUICK)
+        used[allocation] = {name: weights.structure().tile_count(8, 8) for name, weights in found.items()}
+        totals[allocation] = sum(_error(found[name], layers[name]) ** 2 for name in layers)
+    assert sum(used["even"].values()) == sum(used["by-error"].values()) == 64
+    assert used["by-error"]["hard"] > used["even"]["hard"] == 32
+    assert totals["by-error"] < 0.9 * totals["even"]
+
+
+def test_the_judge_decides_between_allocations() -> None:
+    rng = np.random.default_rng(0)
+    layers = {"easy": np.outer(rng.normal(size=64), rng.normal(size=64)), "hard": rng.normal(size=(64, 64))}
+    even = convert(layers, MACHINE, 0.5, allocation="even", schedule=QUICK)
+    # A judge that prefers whatever leaves the easy layer most tiles picks the even allocation.
+    found = convert(
+        layers,
+        MACHINE,
+        0.5,
+        allocation="by-error",
+        schedule=QUICK,
+        judge=lambda net: -net["easy"].structure().tile_count(8, 8),
+    )
+    assert all(torch.equal(found[name].matrix(), even[name].matrix()) for name in layers)
+
+
+def test_an_interrupted_conversion_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    layers = {name: rng.normal(size=(24, 32)) for name in "abc"}
+    options = {"allocation": "by-error", "schedule": QUICK}
+    whole = convert(layers, MACHINE, 0.5, **options)
+
+    def stop(done: int, of: int, name: str) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(layers, MACHINE, 0.5, work=tmp_path / "work", progress=stop, **options)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
+    assert len(kept) >= 3
+    found = convert(layers, MACHINE, 0.5, work=tmp_path / "work", **options)
+    assert all((tmp_path / "work" / name).stat().st_mtime_ns == time for name, time in kept.items())
+    for name in layers:
+        for part in ("u", "v", "dense", "reads", "writes", "tiles"):
+            assert torch.equal(getattr(found[name], part), getattr(whole[name], part))
+
+
+def test_a_work_folder_with_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="finished layers are kept in a folder"):
+        convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path / "file")
+    convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)
+    (path,) = tmp_path.glob("*.safetensors")
+    save_checkpoint({"layer": DenseWeights(torch.ones(16, 16))}, path)
+    with pytest.raises(InputError, match="no lattice layer"):
+        convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)
+
+
+@pytest.mark.parametrize("by", ["latency", "energy_pj"])
+def test_a_simulated_limit_is_met_closely(by: str) -> None:
+    machine, rng = Machine.load("edge-16"), np.random.default_rng(0)
+    layers = {"a": rng.normal(size=(96, 80)), "b": rng.normal(size=(64, 96))}
+    dense = simulate(
+        lower({n: DenseWeights(torch.from_numpy(w).float()) for n, w in layers.items()}, machine, 64), machine
+    )
+    limit = {"latency": "0.7x-dense", "energy_pj": 0.7 * dense.energy_pj}[by]
+    found = convert(layers, machine, tokens=64, schedule=QUICK, **{by: limit})
+    report = simulate(lower(found, machine, 64), machine)
+    cost, bound = (
+        (report.latency_cycles, dense.latency_cycles) if by == "latency" else (report.energy_pj, dense.energy_pj)
+    )
+    # Within the limit, and closer to it than three tiles' worth of the dense network's cost.
+    assert 0.7 * bound * (1 - 3 / 54) < cost <= 0.7 * bound
+
+
+def test_an_unreachable_limit_names_what_is_reachable() -> None:
+    layers = {"a": np.random.default_rng(0).normal(size=(32, 32))}
+    with pytest.raises(InputError, match="the least that leaves every layer alive takes"):
+        convert(layers, Machine.load("edge-16"), latency=10.0, tokens=16, schedule=QUICK)
 
 
 def test_zero_matrix_converts_to_zero() -> None:
@@ -118,7 +221,12 @@ def test_zero_matrix_converts_to_zero() -> None:
     [
         ({"a": np.ones((8, 8))}, {"tiles": 0.0}, r"in \(0, 1\]"),
         ({"a": np.ones((8, 8))}, {"tiles": float("nan")}, r"in \(0, 1\]"),
-        ({"a": np.ones((16, 16))}, {"tiles": 0.3}, "layer 'a'.*at least 2 tiles"),
+        ({"a": np.ones((16, 16))}, {"tiles": 0.2}, "smallest reachable total is 1"),
+        ({"a": np.ones((16, 16))}, {"tiles": 0.3, "with_dense_tiles": False}, "smallest reachable total is 2"),
+        ({}, {}, "layers: found none"),
+        ({"a": np.ones((8, 8))}, {"tiles": 0.5, "latency": "0.5x-dense"}, "tiles and latency"),
+        ({"a": np.ones((8, 8))}, {"latency": "0.5x-dense"}, "a limit is simulated"),
+        ({"a": np.ones((16, 16))}, {"tiles": 0.9, "covariances": {"a": -np.eye(16)}}, "not positive definite"),
         ({"a": np.ones(8)}, {}, "a layer is a matrix"),
         ({"a": np.full((16, 16), np.inf)}, {}, "weights are finite"),
         ({"a": np.ones((16, 16))}, {"covariances": {"b": np.eye(16)}}, "'b'"),

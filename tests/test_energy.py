@@ -119,8 +119,8 @@ def test_energy_of_two_reduce_tiles_and_an_expand_tile(scatter):
         "sram_leakage": report.latency_cycles * 8 * 7e-3 / 0.5,
     }
     if scatter:
-        # Two scattered sums and a gathered code, across max(P, Q) = 4 cells.
-        expected["permutation_network"] = TOKENS * (2 * 32 + 8) * 10.0 * 0.1 * 0.5 * 4
+        # Two scattered sums of four products and a gathered code, across max(P, Q) = 4 cells.
+        expected["permutation_network"] = TOKENS * (2 * 18 + 8) * 10.0 * 0.1 * 0.5 * 4
     assert_components(report, expected)
 
 

@@ -101,6 +101,7 @@ def program(*rows: tuple, engines: int = 3) -> Timing:
 
 
 def test_one_transfer():
+    """Rule D4: the queue is free at the end, the data are there a latency later."""
     events = assert_same_events(program((Op.LOAD_INPUT, 7)))
     assert (events.start[0], events.end[0], events.done[0], events.stall[0]) == (0, 7, 7 + DRAM_LATENCY, STALL_NONE)
     assert events.preload[0] == -1
@@ -161,6 +162,7 @@ def test_third_preload_waits_for_the_shadow_registers():
 
 
 def test_late_weights_are_blamed_only_when_they_delay_the_preload():
+    """Rule Q3: weights gate the preload."""
     # The load ends in cycle 3 + 20; the first tile streams from 8 to 8 + busy; the second preload can begin in cycle 8.
     load = DRAM_LATENCY + 3
     for busy in (load + P - 8 - 1, load + P - 8, load + P - 8 + 1):
@@ -239,6 +241,20 @@ def test_requests_of_the_same_cycle_go_by_unit_number():
     # One cycle earlier the store was first.
     events = assert_same_events(replace(timing, busy=timing.busy - np.array([0, 0, 1, 0])))
     assert events.start.tolist() == [0, 14, 0, 10]
+
+
+@pytest.mark.parametrize(("drain", "first"), [(8, "input"), (9, "input"), (10, "weights"), (11, "weights")])
+def test_an_input_is_served_before_weights_that_ask_a_cycle_later(drain, first):
+    """The second weights ask in cycle 10, as the first have left the channel; the input asks as the drain is done."""
+    events = assert_same_events(
+        program(
+            (Op.LOAD_WEIGHTS, 10),
+            (Op.LOAD_WEIGHTS, 3),
+            (Op.DRAIN, drain - DRAIN_LATENCY),
+            (Op.LOAD_INPUT, 4, {After.VECTOR: 2}),
+        )
+    )
+    assert events.start.tolist() == ([0, 14, 0, 10] if first == "input" else [0, 10, 0, 13])
 
 
 def test_one_engine_serves_in_program_order():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.isa import TILE_OPS, Op
-from tests.rtl_corpus import NAMES, PROGRAMS, compiled, number_differences, rtl_case, run_both, timing_differences
+from tests.rtl_corpus import NAMES, PROGRAMS, compiled, rtl_case
 
 _SEEN: Counter[str] = Counter()
 
@@ -19,9 +19,8 @@ def test_rtl_agrees_on_every_cycle_and_every_bit(name, rtl_folder, corpus_scale)
     found = []
     for seed in range(PROGRAMS * corpus_scale):
         case = rtl_case(name, seed)
-        events, hardware = run_both(rtl, case, memory_seed=seed + 1)
-        found += [f"{name} {seed}: {what}" for what in timing_differences(case, events, hardware)]
-        found += [f"{name} {seed}: {what}" for what in number_differences(case, hardware)]
+        result = case.compare(rtl, memory_seed=seed + 1)
+        found += [f"{name} {seed}: {what}" for what in (*result.timing, *result.numbers)]
         _note(case)
     assert found == []
 

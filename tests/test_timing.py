@@ -13,6 +13,7 @@ from gblr_hw.weights import DenseWeights
 from simulator.engine import run_engine
 from simulator.isa import Op, Unit
 from simulator.machine import Machine
+from simulator.simulate import simulate
 from simulator.timing import channel_cycles, resolve_timing
 from tests.strategies import case
 
@@ -78,7 +79,7 @@ def test_a_bank_conflict_doubles_a_tile_and_nothing_else():
 
 
 def test_the_manuals_worked_time_line():
-    """docs/machine.md, the last section: one dense layer of 64 inputs, 32 outputs, 40 tokens on mid-32."""
+    """docs/machine.md, section 11, as lowering makes it: one dense layer of 64 inputs, 32 outputs, 40 tokens on mid-32."""
     program = lower({"fc": DenseWeights(torch.ones(32, 64))}, MID, tokens=40)
     timing = resolve_timing(program, MID)
     events = run_engine(timing)
@@ -101,6 +102,21 @@ def test_the_manuals_worked_time_line():
         ("DRAIN", -1, 431, 451, 459),
         ("STORE", -1, 459, 509, 609),
     ]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "bandwidth", "roof", "bound"),
+    [
+        (40, 25.6, 243, "memory"),  # 256 + 2 x 1280 + 2 x 1032 + 1280 bytes are 97 bursts, at 25.6 bytes a cycle
+        (40, 2560.0, 80, "compute"),  # 64 x 32 weights x 40 tokens on 1024 cells
+        (41, 2560.0, 82, "compute"),
+    ],
+)
+def test_the_roof_of_the_worked_time_line(tokens, bandwidth, roof, bound):
+    """Rule C3."""
+    machine = MID.with_(dram={"gb_per_s": bandwidth})
+    report = simulate(lower({"fc": DenseWeights(torch.ones(32, 64))}, machine, tokens=tokens), machine)
+    assert (report.roofline_cycles, report.bound) == (roof, bound)
 
 
 @pytest.mark.parametrize(("lanes", "cycles"), [(1, 40 * 32), (63, 21), (64, 20), (65, 20), (65536, 1)])

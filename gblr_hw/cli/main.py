@@ -23,6 +23,7 @@ _COMMANDS = {
     "lower": "lower_command:lower_command",
     "show": "show_command:show_command",
     "simulate": "simulate_command:simulate_command",
+    "verify": "verify_command:verify_command",
     "front": "front_command:front_command",
     "machine": "machine_command:machine_app",
 }

@@ -135,7 +135,7 @@ class MachineCost:
             "rank_memory_read": (counts.reading.sum() - counts.ranks + counts.writing.sum()) * rank_words,
             "rank_memory_write": counts.reading.sum() * rank_words,
             "network_bits": (
-                counts.reading.sum() * types.accumulator_bits + counts.writing.sum() * types.activation_bits
+                counts.reading.sum() * machine.partial_sum_bits + counts.writing.sum() * types.activation_bits
             )
             * (tokens * machine.scatter),
             "weight_buffer_read": weight_words * blocks,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numba as nb
 import numpy as np
 
 from gblr_hw.factors import Factors
 from gblr_hw.lattice import Structure
 from gblr_hw.lowering.drop_empty import keep_ranks
 from gblr_hw.lowering.plan import LayerPlan
+from simulator.columns import kernel_input
 
 _PREFIXES = 48  # steps of the walk from "all ranks" to "all dense"
 
@@ -109,24 +111,42 @@ def _walk(structure: Structure, rows: int, cols: int) -> list[Form]:
         len(order) if cut == len(order) else int(np.searchsorted(falling, falling[cut], "right"))
         for cut in cuts.tolist()
     ]
-    # Counts below 2^24 are exact in float32, and its products are fast.
-    read_count, write_count = reads.astype(np.float32), writes.astype(np.float32)
     area = read_chunks * write_chunks
-    tiles, forms, done = structure.tiles, [], 0
+    sides = kernel_input(reads, np.bool_), kernel_input(writes, np.bool_)
+    tiles, forms, done = structure.tiles.copy(), [], 0
     for end in sorted(set(ends)):
-        new = order[done:end]
-        tiles = tiles | (write_count[new].T @ read_count[new] > 0)
+        _cover(*sides, kernel_input(order[done:end], np.int64), tiles)
         done = end
-        inside = ((write_count @ tiles.astype(np.float32)) * read_count).sum(axis=1)
-        forms.append(Form(inside < area, tiles))
+        forms.append(Form(_covered(*sides, kernel_input(tiles, np.bool_)) < area, tiles.copy()))
     return forms
+
+
+@nb.njit(cache=True, nogil=True)
+def _cover(reads, writes, ranks, tiles):
+    """Mark the tiles (R, C) that some of ``ranks`` touch."""
+    for k in ranks:
+        for r in range(tiles.shape[0]):
+            if writes[k, r]:
+                for c in range(tiles.shape[1]):
+                    tiles[r, c] |= reads[k, c]
+
+
+@nb.njit(cache=True, nogil=True)
+def _covered(reads, writes, tiles):
+    """How many marked tiles each rank touches, (K,)."""
+    count = np.zeros(reads.shape[0], dtype=np.int64)
+    for k in range(reads.shape[0]):
+        for r in range(tiles.shape[0]):
+            if writes[k, r]:
+                for c in range(tiles.shape[1]):
+                    count[k] += reads[k, c] & tiles[r, c]
+    return count
 
 
 def _best_of(walk: list[Form], structure: Structure, rows: int, cols: int) -> list[Form]:
     """The form with the fewest tiles, and the last one (every rank multiplied out, over the touched tiles only)."""
-    alive = np.array([form.alive for form in walk]).astype(np.float32)
-    reads = (alive @ structure.reads.astype(np.float32)).astype(np.int64)
-    writes = (alive @ structure.writes.astype(np.float32)).astype(np.int64)
+    reads = np.array([np.count_nonzero(structure.reads[form.alive], axis=0) for form in walk])
+    writes = np.array([np.count_nonzero(structure.writes[form.alive], axis=0) for form in walk])
     dense = np.array([np.count_nonzero(form.tiles) for form in walk])
     best = walk[int(np.argmin((-(-reads // cols)).sum(axis=1) + (-(-writes // rows)).sum(axis=1) + dense))]
     return [best] if best is walk[-1] else [best, walk[-1]]

@@ -1,15 +1,24 @@
-"""Pass 11: schedules become the flattened program: addresses, buffers in rotation, explicit dependences."""
+"""Pass 11: schedules become the flattened program: addresses, buffers in rotation, explicit dependences.
+
+Instructions get a number as they are created, in which dependences are written down, and a sort key (where they stand,
+place_transfers.py). In the end all are put in order of their keys and renumbered. Every layer costs as much as it has
+instructions, and columns are as narrow as a program's, so that ten million tiles are no different from a thousand.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
+import numpy.typing as npt
 
 from gblr_hw.lowering.block_tokens import check_parameters, input_half_bytes, output_half_bytes
+from gblr_hw.lowering.layer_facts import LayerFacts, layer_facts
 from gblr_hw.lowering.place_transfers import (
     DRAIN,
     LOAD,
+    MAX_INSTRUCTIONS,
     PARAMETERS,
     TILE,
     NetworkState,
@@ -17,17 +26,18 @@ from gblr_hw.lowering.place_transfers import (
     input_throttle,
     load_sequence,
     prefetch_steps,
+    sort_keys,
     weight_keys,
 )
-from simulator.isa import OPERANDS, After, Instructions, Op
+from simulator.errors import InputError
+from simulator.isa import WIDE_OPERANDS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
 from simulator.timing import channel_cycles
 
-_OPERANDS = ("op", *OPERANDS)
+_OPERANDS = tuple(field.name for field in fields(Instructions) if field.name != "after")
 _AFTER = tuple(f"after_{column.name.lower()}" for column in After)
-_KEYS = ("step", "rank", "sequence")
 
 
 def emit(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int, provenance: Mapping[str, str]) -> Program:
@@ -37,306 +47,272 @@ def emit(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int, prov
 
 
 def emit_instructions(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int) -> Instructions:
-    """The instructions of that program."""
+    """The instructions of that program. InputError when there are more than MAX_INSTRUCTIONS."""
+    facts = [layer_facts(layer, machine, tokens) for layer in schedules]
+    columns = _Columns(sum(fact.instructions for fact in facts))
     state = NetworkState()
-    groups: list[dict[str, np.ndarray]] = []
     for index, layer in enumerate(schedules):
-        _emit_layer(index, layer, machine, tokens, state, groups)
-    columns = {name: np.concatenate([group[name] for group in groups]) for name in (*_OPERANDS, *_AFTER, *_KEYS, "id")}
-    order = np.lexsort((columns["sequence"], columns["rank"], columns["step"]))
-    position = np.empty(len(order), dtype=np.int64)
-    position[columns["id"][order]] = np.arange(len(order))
-    after = np.stack([columns[name][order] for name in _AFTER])
-    after = np.where(after >= 0, position[np.maximum(after, 0)], -1)
-    return Instructions(after=after, **{name: columns[name][order] for name in _OPERANDS})
+        _emit_layer(index, layer, facts[index], machine, tokens, state, columns)
+    return columns.in_order()
 
 
-def _new_ids(state: NetworkState, count: int) -> np.ndarray:
-    ids = state.ids + np.arange(count, dtype=np.int64)
-    state.ids += count
-    return ids
+class _Columns:
+    """The columns under construction, by number of creation; ``put`` fills a run of them, in_order sorts them."""
 
+    def __init__(self, count: int) -> None:
+        if count > MAX_INSTRUCTIONS:
+            raise InputError(
+                "program",
+                f"{count} instructions",
+                f"a program has at most {MAX_INSTRUCTIONS}",
+                "Lower fewer tokens or layers at a time.",
+            )
+        self._key = np.zeros(count, dtype=np.int64)
+        self._columns = {
+            name: np.full(count, -1, dtype=np.int64 if name in WIDE_OPERANDS else np.int32)
+            for name in (*_OPERANDS, *_AFTER)
+        }
+        self._columns["accumulate"][:] = 0
 
-def _group(groups: list[dict[str, np.ndarray]], ids: np.ndarray, **columns: object) -> np.ndarray:
-    """Append instructions of one kind, one for each id; columns not given are -1. Returns the ids."""
-    count = len(ids)
-    group = {name: np.full(count, -1, dtype=np.int64) for name in (*_OPERANDS, *_AFTER, *_KEYS)}
-    group["accumulate"] = np.zeros(count, dtype=np.int64)
-    group["id"] = ids
-    for name, values in columns.items():
-        group[name] = np.broadcast_to(np.asarray(values, dtype=np.int64), (count,))
-    groups.append(group)
-    return ids
+    def put(self, begin: int, count: int, key: np.ndarray, **columns: npt.ArrayLike) -> None:
+        """Instructions ``begin`` to ``begin + count``; columns that are not given stay -1."""
+        run = slice(begin, begin + count)
+        self._key[run] = key
+        for name, values in columns.items():
+            self._columns[name][run] = values
+
+    def slots(self, begin: int, count: int) -> np.ndarray:
+        """Weight-buffer slots of loads ``begin`` to ``begin + count``."""
+        return self._columns["slot"][begin : begin + count]
+
+    def in_order(self) -> Instructions:
+        order = np.argsort(self._key, kind="stable")
+        position = np.empty(len(order) + 1, dtype=np.int32)
+        position[order] = np.arange(len(order), dtype=np.int32)
+        position[-1] = -1  # what "no dependence" refers to
+        after = np.stack([position[self._columns.pop(name)[order]] for name in _AFTER])
+        return Instructions(after=after, **{name: self._columns.pop(name)[order] for name in _OPERANDS})
 
 
 def _emit_layer(
     index: int,
     layer: LayerSchedule,
+    facts: LayerFacts,
     machine: Machine,
     tokens: int,
     state: NetworkState,
-    groups: list[dict[str, np.ndarray]],
+    columns: _Columns,
 ) -> None:
-    count, size = len(layer.tiles), layer.block_tokens
-    starts = np.arange(0, tokens, size)
+    count, size, blocks = len(layer.tiles), layer.block_tokens, facts.blocks
     span = max(1, count)
     begin = state.step
-    parameters = _emit_parameters(index, layer, machine, state, groups)
+    parameters = _emit_parameters(index, layer, machine, state, columns)
     state.layer_steps.append(begin)
-    previous_store = state.store_ids[-1] if state.store_ids else -1
-    tile_ids = _new_ids(state, len(starts) * count).reshape(len(starts), count)
-    load_ids = _emit_weights(index, layer, machine, state, groups, tile_ids, begin, span)
-    block_start = begin
-    for block, token0 in enumerate(starts.tolist()):
-        where = {"layer": index, "token0": token0, "tokens": min(size, tokens - token0)}
+    previous_store = state.store_ids[-1]
+    first_tile = state.new_ids(blocks * count)
+    first_load = _emit_weights(index, layer, facts, machine, state, columns, first_tile, begin)
+    for block in range(blocks):
+        block_start, tile_id = begin + block * span, first_tile + block * count
+        where = {"layer": index, "token0": block * size, "tokens": min(size, tokens - block * size)}
         inputs = _emit_inputs(
-            layer, machine, state, groups, where, tile_ids[block], block_start, block, span, previous_store
+            layer, facts, machine, state, columns, where, tile_id, block_start, block, span, previous_store
         )
-        waits_vector = _emit_drains(
-            layer, machine, state, groups, where, tile_ids[block], parameters, block_start, span, previous_store
-        )
-        loads = load_ids[min(block, len(load_ids) - 1)] if count else np.zeros(0, np.int64)
-        _emit_tiles(layer, groups, where, tile_ids[block], loads, inputs, waits_vector, block_start)
-        readers = tile_ids[block][layer.tiles.kind != Op.EXPAND]
-        state.block_user.append(int(readers[-1]) if len(readers) else -1)
+        drains = _emit_drains(facts, machine, state, columns, where, tile_id, parameters, block_start, previous_store)
+        load = first_load + (0 if facts.resident else block * count)
+        _emit_tiles(layer, facts, columns, where, tile_id, load, inputs, drains, block_start)
+        state.block_user = [state.block_user[1], tile_id + facts.last_reader if facts.last_reader >= 0 else -1]
         state.blocks += 1
-        block_start += span
-    state.step = block_start
+    state.step = begin + blocks * span
     state.layer_drains.append(state.drain_ids[-1])
 
 
-def _emit_parameters(
-    index: int, layer: LayerSchedule, machine: Machine, state: NetworkState, groups: list[dict[str, np.ndarray]]
-) -> int:
+def _emit_parameters(index: int, layer: LayerSchedule, machine: Machine, state: NetworkState, columns: _Columns) -> int:
     """One transfer of biases and multipliers into the half of the parameter memory that the layer before last used
-    (rule M4).
+    (rule M4). Returns its number.
     """
     earliest = state.layer_steps[-1] if state.layer_steps else 0
     state.parameter_step = max(state.step - prefetch_steps(machine), earliest)
-    user = state.layer_drains[-2] if len(state.layer_drains) > 1 else -1
     parameter_bytes = layer.parameter_bytes(machine.multiplier_row)
     check_parameters(layer.name, parameter_bytes, machine)
-    ids = _group(
-        groups,
-        _new_ids(state, 1),
+    number = state.new_ids(1)
+    columns.put(
+        number,
+        1,
+        sort_keys(np.array([state.parameter_step]), PARAMETERS, index),
         op=Op.LOAD_PARAMETERS,
         layer=index,
         dram_bytes=parameter_bytes,
-        after_vector=user,
-        step=state.parameter_step,
-        rank=PARAMETERS,
-        sequence=index,
+        after_vector=state.layer_drains[-2] if len(state.layer_drains) > 1 else -1,
     )
-    return int(ids[0])
+    return number
 
 
 def _emit_weights(
     index: int,
     layer: LayerSchedule,
+    facts: LayerFacts,
     machine: Machine,
     state: NetworkState,
-    groups: list[dict[str, np.ndarray]],
-    tile_ids: np.ndarray,
+    columns: _Columns,
+    first_tile: int,
     begin: int,
-    span: int,
-) -> np.ndarray:
-    """Weight loads, (blocks or 1, tiles) ids: once if the tiles fit the weight buffer, else once a token block."""
-    blocks, count = tile_ids.shape
-    resident = count <= machine.weight_slots
-    rounds = 1 if resident else blocks
-    if count == 0:
-        return np.zeros((1, 0), np.int64)
-    uses = begin + (np.arange(rounds)[:, None] * span + np.arange(count)).ravel()
-    users = tile_ids[-1] if resident else tile_ids.ravel()
-    last_steps = uses + (blocks - 1) * span if resident else uses
-    state.load_user = np.concatenate([state.load_user, users])
-    state.load_step = np.concatenate([state.load_step, last_steps])
-    steps, frees = weight_keys(machine, uses, state)
-    number = state.loads + np.arange(len(uses))
-    state.loads += len(uses)
-    ids = _group(
-        groups,
-        _new_ids(state, len(uses)),
+) -> int:
+    """Weight loads: once if the tiles fit the weight buffer, else once a token block. Returns the first one's number;
+    the others follow in tile order.
+    """
+    count = len(layer.tiles)
+    rounds = 1 if facts.resident else facts.blocks
+    uses = begin + np.arange(rounds * count)
+    freed_after = (facts.blocks - 1) * count if facts.resident else 0
+    users, steps = first_tile + np.arange(rounds * count) + freed_after, uses + freed_after
+    keys, frees = weight_keys(machine, uses, users, steps, state)
+    number = state.new_ids(len(uses))
+    columns.put(
+        number,
+        len(uses),
+        sort_keys(keys, LOAD, load_sequence(uses, is_input=False)),
         op=Op.LOAD_WEIGHTS,
         layer=index,
         tile=np.tile(np.arange(count), rounds),
-        slot=number % machine.weight_slots,
+        slot=(state.loads + np.arange(len(uses))) % machine.weight_slots,
         dram_bytes=np.tile(layer.tiles.record_bytes(machine.datatypes.weight_bits), rounds),
         after_array=frees,
-        step=steps,
-        rank=LOAD,
-        sequence=load_sequence(uses, is_input=False),
     )
-    return np.stack([ids, number % machine.weight_slots]).reshape(2, rounds, count).transpose(1, 0, 2)
+    state.loads += len(uses)
+    return number
 
 
 def _emit_inputs(
     layer: LayerSchedule,
+    facts: LayerFacts,
     machine: Machine,
     state: NetworkState,
-    groups: list[dict[str, np.ndarray]],
+    columns: _Columns,
     where: dict[str, int],
-    tile_ids: np.ndarray,
+    tile_id: int,
     block_start: int,
     block: int,
     span: int,
     previous_store: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loads of the input chunks that some tile reads; (chunks,) ids and scratchpad addresses, -1 where not read."""
+    """Loads of the input chunks that some tile reads; (chunks,) numbers and scratchpad addresses, -1 where not read."""
     chunks = -(-layer.in_features // machine.rows)
-    tiles = layer.tiles
-    reading = np.flatnonzero(tiles.kind != Op.EXPAND)
-    read, first = np.unique(tiles.source[reading], return_index=True)
-    by_use = np.argsort(first, kind="stable")
-    read, first_use = read[by_use], reading[first[by_use]]
-    base = (state.blocks % 2) * input_half_bytes(machine)
+    read, first_use = facts.read, facts.first_use
+    chunk_bytes = where["tokens"] * machine.rows
     addresses = np.full(chunks, -1, dtype=np.int64)
-    addresses[read] = base + read * where["tokens"] * machine.rows
-    users = np.full(len(read), state.block_user[state.blocks - 2] if state.blocks >= 2 else -1)
+    addresses[read] = (state.blocks % 2) * input_half_bytes(machine) + read.astype(np.int64) * chunk_bytes
+    users = np.full(len(read), state.block_user[0])
     steps = input_keys(first_use, block_start, block_start - span, block == 0, machine)
     if block == 0:
-        chunk_cycles = int(channel_cycles(machine, np.array([where["tokens"] * machine.rows]))[0])
+        chunk_cycles = int(channel_cycles(machine, np.array([chunk_bytes]))[0])
         throttle = input_throttle(machine, first_use, chunk_cycles)
-        users = np.where(throttle >= 0, tile_ids[np.maximum(throttle, 0)] if len(tile_ids) else -1, users)
+        users = np.where(throttle >= 0, tile_id + throttle, users)
         steps = np.where(throttle >= 0, np.maximum(steps, block_start + throttle + 1), steps)
-    ids = np.full(chunks, -1, dtype=np.int64)
-    ids[read] = _group(
-        groups,
-        _new_ids(state, len(read)),
+    number = state.new_ids(len(read))
+    columns.put(
+        number,
+        len(read),
+        sort_keys(steps, LOAD, load_sequence(block_start + first_use, is_input=True)),
         op=Op.LOAD_INPUT,
         chunk=read,
         dst=addresses[read],
-        dram_bytes=where["tokens"] * machine.rows,
+        dram_bytes=chunk_bytes,
         after_array=users,
         after_store=previous_store,
-        step=steps,
-        rank=LOAD,
-        sequence=load_sequence(block_start + first_use, is_input=True),
         **where,
     )
+    ids = np.full(chunks, -1, dtype=np.int64)
+    ids[read] = number + np.arange(len(read))
     return ids, addresses
 
 
 def _emit_drains(
-    layer: LayerSchedule,
+    facts: LayerFacts,
     machine: Machine,
     state: NetworkState,
-    groups: list[dict[str, np.ndarray]],
+    columns: _Columns,
     where: dict[str, int],
-    tile_ids: np.ndarray,
+    tile_id: int,
     parameters: int,
     block_start: int,
-    span: int,
     previous_store: int,
-) -> np.ndarray:
-    """Drains and stores of a block's output chunks. Returns (chunks, 2): the drain that each chunk's accumulator waits
-    for, its row.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drains and stores of a block's output chunks. Returns, by chunk, the drain that its accumulator waits for, and
+    its row.
     """
-    chunks = -(-layer.out_features // machine.cols)
-    target = layer.tiles.target
-    last = np.full(chunks, -1, dtype=np.int64)
-    written = target >= 0
-    last[target[written]] = np.flatnonzero(written)  # numpy keeps the last of repeated assignments
-    finish = np.where(last >= 0, last, span - 1)
-    order = np.lexsort((last < 0, finish))  # chunks without sums are drained at the end
+    order, chunks = facts.drained, len(facts.drained)
     number = state.drains + np.arange(chunks)
     rows = (number % 2) * (machine.accumulator_rows // 2)
     buffers = machine.scratchpad.size_bytes - (2 - number % 2) * output_half_bytes(machine)
-    drain_ids, store_ids = _new_ids(state, chunks), _new_ids(state, chunks)
-    state.drain_ids += drain_ids.tolist()
-    state.store_ids += store_ids.tolist()
-    state.drains += chunks
-    history = np.array([-1, -1, *state.drain_ids]), np.array([-1, -1, *state.store_ids])
-    has_sums = last[order] >= 0
-    steps = block_start + finish[order]
-    _group(
-        groups,
-        drain_ids,
+    drain, store = state.new_ids(chunks), state.new_ids(chunks)
+    drain_ids = np.array([*state.drain_ids, *range(drain, drain + chunks)])
+    store_ids = np.array([*state.store_ids, *range(store, store + chunks)])
+    steps = block_start + facts.finish
+    columns.put(
+        drain,
+        chunks,
+        sort_keys(steps, DRAIN, 2 * number + 1),
         op=Op.DRAIN,
         chunk=order,
         src=rows,
         dst=buffers,
-        accumulate=has_sums,
+        accumulate=facts.has_sums,
         after_weights=parameters,
-        after_array=np.where(has_sums, tile_ids[last[order]] if len(tile_ids) else -1, -1),
-        after_store=np.where(number >= 2, history[1][number], previous_store),
-        step=steps,
-        rank=DRAIN,
-        sequence=2 * number + 1,
+        after_array=np.where(facts.has_sums, tile_id + facts.finish, -1),
+        after_store=np.where(number >= 2, store_ids[:chunks], previous_store),
         **where,
     )
     # A store stands right before the next drain, and the block's last one right behind its own.
     store_steps = np.concatenate([steps[1:], steps[-1:]])
     store_sequence = np.concatenate([2 * number[1:], 2 * number[-1:] + 2])
-    _group(
-        groups,
-        store_ids,
+    columns.put(
+        store,
+        chunks,
+        sort_keys(store_steps, DRAIN, store_sequence),
         op=Op.STORE,
         chunk=order,
         src=buffers,
         dram_bytes=where["tokens"] * machine.cols,
-        after_vector=drain_ids,
-        step=store_steps,
-        rank=DRAIN,
-        sequence=store_sequence,
+        after_vector=drain + np.arange(chunks),
         **where,
     )
-    table = np.empty((chunks, 2), dtype=np.int64)
-    table[order, 0], table[order, 1] = history[0][number], rows
-    return table
+    waits, places = np.empty((2, chunks), dtype=np.int64)
+    waits[order], places[order] = drain_ids[:chunks], rows
+    state.drain_ids, state.store_ids = drain_ids[-2:].tolist(), store_ids[-2:].tolist()
+    state.drains += chunks
+    return waits, places
 
 
 def _emit_tiles(
     layer: LayerSchedule,
-    groups: list[dict[str, np.ndarray]],
+    facts: LayerFacts,
+    columns: _Columns,
     where: dict[str, int],
-    tile_ids: np.ndarray,
-    loads: np.ndarray,
+    tile_id: int,
+    load: int,
     inputs: tuple[np.ndarray, np.ndarray],
-    waits_vector: np.ndarray,
+    drains: tuple[np.ndarray, np.ndarray],
     block_start: int,
 ) -> None:
-    tiles = layer.tiles
-    count = len(tiles)
-    if count == 0:
-        return
-    reads = tiles.kind != Op.EXPAND
-    writes = tiles.kind != Op.REDUCE
-    first = np.zeros(count, dtype=bool)
-    _, earliest = np.unique(tiles.target[writes], return_index=True)
-    first[np.flatnonzero(writes)[earliest]] = True
-    rank_ready = last_reduce(layer)
+    """The block's tiles. load: number of the first tile's weight load."""
+    tiles, count = layer.tiles, len(layer.tiles)
+    reads, writes = tiles.kind != Op.EXPAND, tiles.kind != Op.REDUCE
     source, target = np.where(reads, tiles.source, 0), np.where(writes, tiles.target, 0)
-    _group(
-        groups,
-        tile_ids,
+    columns.put(
+        tile_id,
+        count,
+        sort_keys(block_start + np.arange(count), TILE, 0),
         op=tiles.kind,
         tile=np.arange(count),
         chunk=np.where(writes, tiles.target, tiles.source),
         src=np.where(reads, inputs[1][source], -1),
-        dst=np.where(writes, waits_vector[target, 1], -1),
-        slot=loads[1],
-        accumulate=writes & ~first,
+        dst=np.where(writes, drains[1][target], -1),
+        slot=columns.slots(load, count),
+        accumulate=writes & ~facts.opens,
         row_cycles=tiles.row_cycles,
-        after_weights=loads[0],
+        after_weights=load + np.arange(count),
         after_input=np.where(reads, inputs[0][source], -1),
-        after_array=np.where(rank_ready >= 0, tile_ids[np.maximum(rank_ready, 0)], -1),
-        after_vector=np.where(first, waits_vector[target, 0], -1),
-        step=block_start + np.arange(count),
-        rank=TILE,
-        sequence=0,
+        after_array=np.where(facts.rank_ready >= 0, tile_id + facts.rank_ready, -1),
+        after_vector=np.where(facts.opens, drains[0][target], -1),
         **where,
     )
-
-
-def last_reduce(layer: LayerSchedule) -> np.ndarray:
-    """For each EXPAND tile, the last REDUCE tile that adds to any of its ranks; -1 for other tiles. (N,)"""
-    tiles = layer.tiles
-    tile = np.repeat(np.arange(len(tiles)), tiles.lane_count)
-    kind = tiles.kind[tile]
-    complete = np.full(layer.ranks, -1, dtype=np.int64)
-    is_reduce, is_expand = kind == Op.REDUCE, kind == Op.EXPAND
-    np.maximum.at(complete, tiles.lane[is_reduce], tile[is_reduce])
-    result = np.full(len(tiles), -1, dtype=np.int64)
-    np.maximum.at(result, tile[is_expand], complete[tiles.lane[is_expand]])
-    return result

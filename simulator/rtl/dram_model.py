@@ -8,7 +8,9 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 from amaranth.lib.memory import Memory
 
-RING_CYCLES = 1024  # latencies are shorter
+from simulator.rtl.sizes import MAX_LATENCY_CYCLES
+
+RING_CYCLES = MAX_LATENCY_CYCLES + 1
 
 
 class DramModel(Elaboratable):

@@ -1,4 +1,4 @@
-"""Instruction words in hardware: fetch, fields, and what an instruction waits for (rules E6, Q1 to Q4)."""
+"""Instruction words in hardware: fetch, fields, and what an instruction waits for (rules E6, E7, Q1 to Q4)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from simulator.encoding import FIRST_BIT
+from simulator.errors import InputError
 from simulator.machine import Machine
+
+MAX_LATENCY_CYCLES = 1023
 
 
 def power_of_two(count: int) -> int:
@@ -24,6 +27,24 @@ class Sizes:
     """Integers derived from ``machine``; docs/machine.md names the memories and units that they belong to."""
 
     machine: Machine
+
+    def __post_init__(self) -> None:
+        machine = self.machine
+        latency = machine.dram_latency_cycles
+        limits = (
+            ("array", f"{machine.rows} x {machine.cols}", "sides are at least 2", min(machine.rows, machine.cols) >= 2),
+            (
+                "dram.latency_ns",
+                f"{latency} cycles",
+                f"the queue of transfers under way holds {MAX_LATENCY_CYCLES}",
+                latency <= MAX_LATENCY_CYCLES,
+            ),
+        )
+        for field, value, rule, met in limits:
+            if not met:
+                raise InputError(
+                    f"RTL of machine '{machine.name}': {field}", str(value), rule, "Change the machine file."
+                )
 
     @property
     def rows(self) -> int:

@@ -63,7 +63,7 @@ class TileSequencer(Elaboratable):
         queue.advance(m, self.preload_begins)
 
     def _gather(self, m: Module) -> None:
-        """Rule A4: an EXPAND tile's ranks are read as soon as they and its lane table are there."""
+        """Rule B4: an EXPAND tile's ranks are read as soon as they and its lane table are there."""
         queue, ranks = self.gathers, self.ranks
         m.d.comb += [
             ranks.gather_request.eq(queue.seen(self.completed, "weights", "array")),
