@@ -14,6 +14,7 @@ from simulator.rtl.banked_memory import BankedMemory
 from simulator.rtl.dram_model import DramModel
 from simulator.rtl.sizes import Sizes
 from simulator.rtl.systolic_array import SystolicArray
+from simulator.rtl.tools import TOOLS, installed_version
 from simulator.timing import channel_cycles
 from tests.rtl_corpus import rtl_machine
 from tests.strategies import generator
@@ -132,3 +133,11 @@ def test_multiplier_and_shift_share_four_bytes():
         requantise(np.int64(1000), word & (2**26 - 1), word >> 26, 8)
         == requantise(np.int64(1000), multiplier, shift, 8)
     ).all()
+
+
+def test_a_missing_package_is_named_with_what_brings_it():
+    assert all(installed_version(tool) for tool in TOOLS)
+    with pytest.raises(
+        InputError, match=r"package 'no-such-hdl': found not installed; .* pip install \"gblr-hw\[rtl\]\""
+    ):
+        installed_version("no-such-hdl")

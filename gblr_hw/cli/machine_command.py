@@ -48,6 +48,10 @@ def write_verilog(
 ) -> None:
     """The machine as Verilog: module "accelerator" and the array's cell. Needs the rtl extra; a minute at 32 x 32."""
     from analysis.files import replacing
+    from simulator.rtl.tools import GENERATORS, installed_version
+
+    for package in GENERATORS:
+        installed_version(package)
     from simulator.rtl.verilog import accelerator_verilog
 
     check_output(output)
