@@ -37,7 +37,15 @@ WORDS = (
 )
 ACCUMULATE_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, CHUNK_BIT = 4, 5, 6, 16, 16
 STREAMS = ("weight_dma", "input_dma", "output_dma", "array", "gather", "vector")
-SUM_OPS = (Op.DENSE, Op.EXPAND)
+# Classes in which hardware counts completions; each completes in program order (rule Q4).
+COMPLETION_CLASSES: dict[str, tuple[Op, ...]] = {
+    "weights": (Op.LOAD_PARAMETERS, Op.LOAD_WEIGHTS),
+    "input": (Op.LOAD_INPUT,),
+    "reduce": (Op.REDUCE,),
+    "sum": (Op.DENSE, Op.EXPAND),
+    "vector": (Op.DRAIN,),
+    "store": (Op.STORE,),
+}
 FIRST_BIT = 15  # in a lane's rank address: this REDUCE lane overwrites (rule E4)
 MAX_PLACES = 1 << FIRST_BIT
 
@@ -139,8 +147,7 @@ def completions_awaited(program: Program) -> tuple[np.ndarray, np.ndarray]:
     """
     ins = program.instructions
     ordinal = np.zeros(len(ins), dtype=np.int64)
-    classes = ((Op.LOAD_PARAMETERS, Op.LOAD_WEIGHTS), (Op.LOAD_INPUT,), (Op.REDUCE,), SUM_OPS, (Op.DRAIN,), (Op.STORE,))
-    for ops in classes:
+    for ops in COMPLETION_CLASSES.values():
         mine = np.isin(ins.op, ops)
         ordinal[mine] = np.arange(1, int(mine.sum()) + 1)
     awaited = np.where(ins.after >= 0, ordinal[np.maximum(ins.after, 0)], 0)

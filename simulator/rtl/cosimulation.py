@@ -17,9 +17,9 @@ from typing import cast
 import numpy as np
 from filelock import FileLock
 
-from simulator.encoding import SUM_OPS, EncodedProgram
+from simulator.encoding import COMPLETION_CLASSES, EncodedProgram
 from simulator.errors import InputError
-from simulator.isa import TILE_OPS, Op
+from simulator.isa import TILE_OPS
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.rtl.sizes import Sizes
@@ -35,14 +35,6 @@ _STREAMS = (
     "vector",
 )  # the loader reads the array's
 _STARTS = ("weight_dma", "input_dma", "output_dma", "array", "array", "vector")
-_CLASSES: tuple[tuple[Op, ...], ...] = (
-    (Op.LOAD_PARAMETERS, Op.LOAD_WEIGHTS),
-    (Op.LOAD_INPUT,),
-    (Op.REDUCE,),
-    SUM_OPS,
-    (Op.DRAIN,),
-    (Op.STORE,),
-)
 _COMPILER_FLAGS = ("-std=c++20", "-fPIC", "-DVL_TIME_CONTEXT")
 _VERILATOR_FLAGS = (
     *("--cc", "-O3", "--top-module", "testbench", "--Mdir", "generated"),
@@ -116,7 +108,7 @@ def _events(
         mine, target = encoded.numbers[name], preload if row == 4 else start
         seen = min(int(counts[0, row]), len(mine))
         target[mine[:seen]] = starts[row, :seen]
-    for row, ops in enumerate(_CLASSES):
+    for row, ops in enumerate(COMPLETION_CLASSES.values()):
         mine = np.flatnonzero(np.isin(ins.op, ops))
         seen = min(int(counts[1, row]), len(mine))
         done[mine[:seen]] = completions[row, :seen]

@@ -55,7 +55,7 @@ class Dma(Elaboratable):
         m.d.sync += cycle.eq(cycle + 1)
         waiting, since = [], []
         for number, queue in enumerate(self.queues):
-            wants, asked, stamp = (Signal(name=f"{queue.name}_{word}") for word in ("wants", "asked", "stamp"))
+            wants, asked = (Signal(name=f"{queue.name}_{word}") for word in ("wants", "asked"))
             stamp = Signal(32, name=f"{queue.name}_asked_at")
             ready = queue.seen(self.completed, "weights", "input", "array", "vector", "store")
             m.d.comb += wants.eq(ready & ~(owner[number] & ~self.free))

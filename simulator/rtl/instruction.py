@@ -6,12 +6,19 @@ from collections.abc import Mapping
 
 from amaranth.hdl import Module, Mux, Signal, Value
 
-from simulator.encoding import ACCUMULATE_BIT, CHUNK_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, WORDS
+from simulator.encoding import (
+    ACCUMULATE_BIT,
+    CHUNK_BIT,
+    COMPLETION_CLASSES,
+    HALF_BIT,
+    REDUCE_BIT,
+    ROW_CYCLES_BIT,
+    WORDS,
+)
 from simulator.isa import Op
 
 WORD_BITS = 32 * len(WORDS)
-# Completions are counted by class; each class completes in program order (rule Q4).
-COUNTERS = ("weights", "input", "reduce", "sum", "vector", "store")
+COUNTERS = tuple(COMPLETION_CLASSES)
 
 
 class InstructionWord:
