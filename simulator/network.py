@@ -35,10 +35,10 @@ class Tensor:
     """A value: (batch, tokens, groups, width). Row b * tokens + t; channel g * pitch + w, where pitch is ``width``, or
     the next multiple of the array's side if ``padded`` (each group then begins at a chunk's edge).
 
-    kind: "input" comes from the host, "constant" lies in DRAM from the start (cached keys, tables, a class token),
-    "result" is written by one operator. ``within``: (parent, token0, channel0) if the value lies inside a larger tensor
-    (concatenation): its parts are stored in their places, so that concatenating costs nothing. ``step``: int8 activation
-    step from calibration, 0 before that.
+    kind: "input" comes from the host, "constant" lies in DRAM from the start (tables, a class token), "result" is
+    written by one operator. ``within``: (parent, token0, channel0) if the value lies inside a larger tensor
+    (concatenation): its parts are stored in their places, so that concatenating costs nothing. ``step``: int8
+    activation step from calibration, 0 before that.
     """
 
     name: str
@@ -90,10 +90,10 @@ class Window:
 class Operand:
     """How an operator reads a tensor: (batch, tokens, groups, width) taken out of it.
 
-    access "rows": tokens [token0, token0 + tokens) and channels [channel0, channel0 + groups x width), seen as that many
-    groups of that width; with tokens = 1 (or groups = 1) the value is broadcast over the operator's. "window": im2col
-    (groups = k1 k2). "transposed": token t, channel c of the view is token c, channel t of the tensor. "gather": row t
-    of the view is row ``indices``[t] of the table. "weights": the stationary operand of scores and mix, whole.
+    access "rows": tokens [token0, token0 + tokens) and channels [channel0, channel0 + groups x width), seen as that
+    many groups of that width; with tokens = 1 (or groups = 1) the value is broadcast over the operator's. "window":
+    im2col (groups = k1 k2). "transposed": token t, channel c of the view is token c, channel t of the tensor. "gather":
+    row t of the view is row ``indices``[t] of the table. "weights": the stationary operand of scores and mix, whole.
     Only "rows" can be served from the scratchpad; the others read DRAM, after the whole tensor is there.
     """
 
