@@ -214,6 +214,15 @@ class Network:
         """Index of the operator that writes each result."""
         return {operator.output: index for index, operator in enumerate(self.operators)}
 
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[int, ...]]:
+        """Indices of the operators that read each tensor by its name."""
+        found: dict[str, list[int]] = {}
+        for index, operator in enumerate(self.operators):
+            for name in dict.fromkeys(operand.tensor for operand in operator.operands):
+                found.setdefault(name, []).append(index)
+        return {name: tuple(indices) for name, indices in found.items()}
+
     def __str__(self) -> str:
         return "\n".join(self._lines()) + "\n"
 

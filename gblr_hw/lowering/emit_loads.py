@@ -1,0 +1,211 @@
+"""Loads of a network's program: inputs of a block, parameters, weight tiles (machine.md, D1 to D4, M3, M4)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gblr_hw.lowering.emission import Block, Emission, GroupState
+from gblr_hw.lowering.fuse_groups import by_token
+from gblr_hw.lowering.instruction_stream import Ref, latest, number
+from gblr_hw.lowering.passes_of_operator import Passes
+from gblr_hw.lowering.place_transfers import LOAD, PARAMETERS, load_sequence, prefetch_steps, weight_keys
+from gblr_hw.lowering.scratchpad_map import view_chunks
+from simulator.errors import InputError
+from simulator.isa import Op
+from simulator.network import Operand, Operator
+
+RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, V4)
+CONSTANT_BYTES = 4  # a constant of the vector unit, without a row for each token
+
+
+def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: int, operand: Operand) -> None:
+    """The chunks of one operand of operator ``index`` (its number ``place``), unless this block has them already."""
+    if operand in block.loaded:
+        return
+    side, region = e.side, g.regions[operand]
+    row0, rows = _rows(e, block, e.network.operators[index], operand)
+    step0 = e.step
+    chunks = np.arange(view_chunks(e.network, operand, side))
+    if operand.access == "transposed":
+        chunks = np.array([block.token0 // side])
+    base = address(e, g, block, operand)
+    size = rows * side
+    held = e.hazards.before(base, base + len(chunks) * size)
+    in_place = operand.access == "rows" and operand.tokens == e.network.tensors[operand.tensor].tokens
+    source = e.stored(operand.tensor, row0 + rows if in_place else None)
+    waits = (held.get("array"), held.get("vector"), latest([held.get("store"), source]))
+    earliest = max((ref.step + 1 for ref in waits if ref is not None), default=0)
+    begin = g.begins[-2] if len(g.begins) > 1 and region.copies > 1 else max(0, step0 - prefetch_steps(e.machine))
+    steps = np.maximum(begin + np.arange(len(chunks)) * max(0, step0 - begin) // len(chunks), earliest)
+    first, last = e.stream.put(
+        steps,
+        LOAD,
+        load_sequence(np.full(len(chunks), step0), is_input=True),
+        op=Op.LOAD_INPUT,
+        layer=index,
+        tile=place,
+        chunk=chunks,
+        token0=row0,
+        tokens=rows,
+        dst=base + np.arange(len(chunks)) * size,
+        dram_bytes=size * _waste(e, operand),
+        after_array=number(waits[0]),
+        after_vector=number(waits[1]),
+        after_store=number(waits[2]),
+    )
+    e.hazards.use(base, base + len(chunks) * size, "input", last)
+    block.loaded[operand] = (first.id + np.arange(len(chunks)), last)
+
+
+def address(e: Emission, g: GroupState, block: Block, key: str | Operand, part: int = 0) -> int:
+    """Where a value lies in the scratchpad: its copies serve blocks in turn, or slices of heads."""
+    region = g.regions[key]
+    return region.places[(part if isinstance(key, str) else block.number) % len(region.places)]
+
+
+def _rows(e: Emission, block: Block, operator: Operator, operand: Operand) -> tuple[int, int]:
+    """First row and rows of an operand's view that a block reads."""
+    if operand.access == "transposed":
+        tokens = e.network.tensors[operand.tensor].tokens
+        return block.sequence * tokens, tokens
+    if operand.tokens == 1 and operator.tokens > 1:
+        return block.sequence, 1
+    return block.row0, block.rows
+
+
+def _waste(e: Emission, operand: Operand) -> int:
+    """Bytes that a load moves for each that it keeps: whole bursts of an image of which a stride takes every other
+    pixel, and two chunks of a view that begins inside one. The host lays out the network's inputs as they are read.
+    """
+    tensor = e.network.tensors[operand.tensor]
+    if tensor.kind == "input":
+        return 1
+    if operand.window is not None and operand.window.stride != operand.window.kernel:
+        return operand.window.stride[1]
+    return 2 if operand.channel0 % e.side and operand.access == "rows" else 1
+
+
+def load_parameters(e: Emission, g: GroupState, block: Block, index: int) -> Ref | None:
+    """Biases, multipliers or constants of an operator into the half of the parameter memory that is not in use (M4).
+
+    None for an operator without any. They are loaded once a group if all of its operators' fit the two halves.
+    """
+    size = parameter_bytes(e, index, block.rows)
+    if size == 0:
+        return None
+    if index in g.parameters and _fit_together(e, g):
+        return g.parameters[index][0]
+    user = e.parameter_users[-2] if len(e.parameter_users) > 1 else None
+    step = max(e.step - prefetch_steps(e.machine), 0 if user is None else user.step + 1)
+    ref, _ = e.stream.put(
+        min(step, e.step),
+        PARAMETERS,
+        e.stream.count,
+        op=Op.LOAD_PARAMETERS,
+        layer=index,
+        dram_bytes=size,
+        after_vector=number(user),
+    )
+    e.weights.parameter_step = ref.step
+    e.parameter_users.append(None)
+    g.parameters[index] = (ref, len(e.parameter_users) - 1)
+    return ref
+
+
+def used_parameters(e: Emission, g: GroupState, index: int, by: Ref) -> None:
+    """Note that ``by`` uses the parameters of an operator."""
+    if index in g.parameters:
+        e.parameter_users[g.parameters[index][1]] = by
+
+
+def parameter_bytes(e: Emission, index: int, rows: int) -> int:
+    """Bytes of parameters of an operator for a block of ``rows``. Raises InputError if they do not fit their half."""
+    operator, schedule = e.network.operators[index], e.schedules[index]
+    if operator.kind == "vector":
+        held, streamed = constant_bytes(operator, rows)
+    else:  # scores and mix have one multiplier, which is no table
+        held, streamed = 0 if schedule.form == "activations" else schedule.parameter_bytes(e.machine.multiplier_row), 0
+    if held > e.machine.parameter_half_bytes:
+        raise InputError(
+            f"operator '{operator.name}' on machine '{e.machine.name}'",
+            f"{held} bytes of parameters",
+            f"half of vector.parameter_kib holds {e.machine.parameter_half_bytes}",
+            "Enlarge 'vector.parameter_kib' in the machine file.",
+        )
+    return held + streamed
+
+
+def constant_bytes(operator: Operator, rows: int) -> tuple[int, int]:
+    """Bytes of a vector operator's constants: those that are held, and those with a row for each token, which stream
+    through the parameter memory as codes; a mask is held as one run a row (machine.md, V4).
+    """
+    held = streamed = 0
+    for array in operator.constants.values():
+        if not by_token(array):
+            held += CONSTANT_BYTES * array.size if array.size > 1 else 0
+        elif is_mask(array):
+            held += RUN_BYTES * rows
+        else:
+            streamed += rows * array.shape[2] * array.shape[3]
+    return held, streamed
+
+
+def is_mask(array: np.ndarray) -> bool:
+    """Whether a constant only lets through (0) or shuts out (far below), one run of keys a row."""
+    shut = array < -1e4
+    if not ((array == 0) | shut).all():
+        return False
+    edges = np.diff(np.pad(~shut, [(0, 0)] * (array.ndim - 1) + [(1, 1)]).astype(np.int8), axis=-1)
+    return bool((np.count_nonzero(edges, axis=-1) <= 2).all())
+
+
+def _fit_together(e: Emission, g: GroupState) -> bool:
+    """Whether the parameters of a group stay: no more than two of its operators have any, none by block."""
+    indices = range(g.group.first, g.group.last)
+    having = [i for i in indices if parameter_bytes(e, i, 1) > 0]
+    fixed = all(parameter_bytes(e, i, 1) == parameter_bytes(e, i, 2) for i in having)
+    return len(having) <= 2 and fixed
+
+
+def load_weights(e: Emission, g: GroupState, block: Block, index: int, passes: Passes) -> tuple[np.ndarray, np.ndarray]:
+    """The loads of an operator's tiles for one block; (L,) numbers and slots. The passes come next in the stream."""
+    schedule, state, slots = e.schedules[index], e.weights, e.machine.weight_slots
+    loads = len(passes.load_tile)
+    first_tile = e.stream.count + (0 if index in g.resident else loads)
+    last_user = np.zeros(loads, dtype=np.int64)
+    last_user[passes.load] = np.arange(len(passes))  # numpy keeps the last of repeated assignments
+    if index in g.resident:
+        ids, places, load0 = g.resident[index]
+        oldest = state.loads - len(state.load_user)
+        at = load0 + np.arange(loads) - oldest
+        state.load_user[at], state.load_step[at] = first_tile + last_user, e.step + last_user
+        return ids, places
+    first_use = np.full(loads, len(passes), dtype=np.int64)
+    np.minimum.at(first_use, passes.load, np.arange(len(passes)))
+    uses = e.step + first_use
+    keys, frees = weight_keys(e.machine, uses, first_tile + last_user, e.step + last_user, state)
+    activations = schedule.form == "activations"
+    source = e.stored(e.network.operators[index].operands[1].tensor) if activations else None
+    if source is not None:
+        keys = np.maximum(keys, source.step + 1)
+    tiles = schedule.tiles
+    size = tiles.weight_count if activations else tiles.record_bytes(e.machine.datatypes.weight_bits)
+    places = (state.loads + np.arange(loads)) % slots
+    first = e.stream.count
+    e.stream.put(
+        keys,
+        LOAD,
+        load_sequence(uses, is_input=False),
+        op=Op.LOAD_WEIGHTS,
+        layer=index,
+        tile=passes.load_tile,
+        slot=places,
+        token0=block.row0 - block.token0 if activations else -1,
+        dram_bytes=size[passes.load_tile],
+        after_array=frees,
+        after_store=number(source),
+    )
+    if g.group.resident:
+        g.resident[index] = (first + np.arange(loads), places, state.loads)
+    state.loads += loads
+    return first + np.arange(loads), places
