@@ -6,18 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from simulator.check_network import tile_chunks
 from simulator.errors import InputError
 from simulator.isa import TILE_OPS, Instructions, Op, is_any
 from simulator.machine import Machine
+from simulator.network import Network
 from simulator.schedule import LayerSchedule
 
 
-def check_places(instructions: Instructions, layers: Sequence[LayerSchedule], machine: Machine) -> None:
-    """Raise InputError naming the first instruction, tile or rank whose place lies outside its memory or layer."""
-    for layer in layers:
-        _check_layer(layer, machine)
+def check_places(
+    instructions: Instructions, layers: Sequence[LayerSchedule], machine: Machine, network: Network | None = None
+) -> None:
+    """Raise InputError naming the first instruction, tile or rank whose place lies outside its memory or layer. The
+    chunks of a network's instructions are looked at by ``check_network``.
+    """
+    for index, layer in enumerate(layers):
+        reads, writes = -(-layer.in_features // machine.rows), -(-layer.out_features // machine.cols)
+        if network is not None and index < len(network.operators) and len(layer.tiles):
+            reads, writes = tile_chunks(network, network.operators[index], machine.rows)
+        _check_layer(layer, machine, reads, writes)
     _check_memories(instructions, machine)
-    if layers:
+    if layers and network is None:
         _check_chunks(instructions, layers, machine)
 
 
@@ -35,13 +44,13 @@ def _check(where: str, mask: np.ndarray, values: np.ndarray, count: int | np.nda
         )
 
 
-def _check_layer(layer: LayerSchedule, machine: Machine) -> None:
+def _check_layer(layer: LayerSchedule, machine: Machine, reads: int, writes: int) -> None:
     where, tiles = f"layer '{layer.name}': ", layer.tiles
     every = np.ones(layer.ranks, dtype=bool)
     _check(where + "rank {}: bank", every, layer.rank_bank, machine.rank_memory.banks)
     _check(where + "rank {}: slot", every, layer.rank_slot, machine.rank_rows_per_bank // layer.block_tokens)
-    _check(where + "tile {}: 'source'", tiles.kind != Op.EXPAND, tiles.source, -(-layer.in_features // machine.rows))
-    _check(where + "tile {}: 'target'", tiles.kind != Op.REDUCE, tiles.target, -(-layer.out_features // machine.cols))
+    _check(where + "tile {}: 'source'", tiles.kind != Op.EXPAND, tiles.source, reads)
+    _check(where + "tile {}: 'target'", tiles.kind != Op.REDUCE, tiles.target, writes)
     most = np.where(tiles.kind == Op.REDUCE, machine.cols, machine.rows)
     _check(where + "tile {}: lanes", np.ones(len(tiles), dtype=bool), tiles.lane_count, most + 1)
     kind = np.repeat(tiles.kind, tiles.lane_count)

@@ -14,7 +14,9 @@ from simulator.errors import InputError
 
 
 class Op(IntEnum):
-    """What an instruction does. The three tile kinds are one pass through the array each."""
+    """What an instruction does. The three tile kinds are one pass through the array each; VECTOR stands in programs of
+    whole networks only.
+    """
 
     LOAD_PARAMETERS = 0
     LOAD_INPUT = 1
@@ -24,6 +26,7 @@ class Op(IntEnum):
     EXPAND = 5
     DRAIN = 6
     STORE = 7
+    VECTOR = 8
 
 
 class Unit(IntEnum):
@@ -50,13 +53,14 @@ _NARROW = np.iinfo(np.int32)
 
 TILE_OPS = (Op.DENSE, Op.REDUCE, Op.EXPAND)
 TRANSFER_OPS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
+VECTOR_OPS = (Op.DRAIN, Op.VECTOR)
 
 # Operations allowed as the producer in each dependence column.
 PRODUCERS: dict[After, tuple[Op, ...]] = {
     After.WEIGHTS: (Op.LOAD_WEIGHTS, Op.LOAD_PARAMETERS),
     After.INPUT: (Op.LOAD_INPUT,),
     After.ARRAY: TILE_OPS,
-    After.VECTOR: (Op.DRAIN,),
+    After.VECTOR: VECTOR_OPS,
     After.STORE: (Op.STORE,),
 }
 
@@ -79,6 +83,7 @@ def unit_of_op(dma_engines: int) -> np.ndarray:
         Op.REDUCE: Unit.ARRAY,
         Op.EXPAND: Unit.ARRAY,
         Op.DRAIN: Unit.VECTOR,
+        Op.VECTOR: Unit.VECTOR,
     }
     return np.array([table[op] for op in Op], dtype=np.int64)
 
@@ -90,7 +95,7 @@ def is_any(op: np.ndarray, ops: tuple[Op, ...]) -> np.ndarray:
     return table[op]
 
 
-WIDE_OPERANDS = ("src", "dst", "dram_bytes")  # int64, the others are int32
+WIDE_OPERANDS = ("src", "dst", "other", "dram_bytes")  # int64, the others are int32
 
 
 def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
@@ -114,14 +119,16 @@ def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
 class Instructions:
     """The flattened program: integer columns of one length N, in program order. Unused operands are -1.
 
-    op: Op. layer: index into the program's layers. tile: row of that layer's tile table (LOAD_WEIGHTS and tiles).
-    chunk: input chunk (LOAD_INPUT) or output chunk (DRAIN, STORE). token0, tokens: the token block. src, dst:
-    scratchpad byte address, or accumulator row, as the operation reads and writes (rule I2). slot: weight-buffer slot.
-    accumulate: 0 overwrites the accumulator, 1 adds to it; a DRAIN with 0 has no sums to read and writes the bias
-    alone. dram_bytes: what a transfer moves. row_cycles: cycles per token row (rule B2). after: (5, N) instruction
-    indices that must be done first, -1 for none, one row for each ``After``. Columns are int32 and read-only, but for
-    ``src``, ``dst`` and ``dram_bytes``, which are int64: a program has tens of millions of rows, and addresses of large
-    memories need more than 32 bits.
+    op: Op. layer: index into the program's layers. tile: row of that layer's tile table (LOAD_WEIGHTS and tiles), the
+    operand that a LOAD_INPUT brings, or the group that a VECTOR handles (-1 for all). chunk: input chunk (LOAD_INPUT),
+    output chunk (DRAIN, STORE) or number of chunks (VECTOR). token0, tokens: the token block; a LOAD_WEIGHTS of
+    activations has the first row of its sequence in token0. src, dst: scratchpad byte address, or accumulator row, as
+    the operation reads and writes (rule I2). other: scratchpad byte address of a VECTOR's second operand. slot:
+    weight-buffer slot. accumulate: 0 overwrites the accumulator, 1 adds to it; a DRAIN with 0 has no sums to read and
+    writes the bias alone. dram_bytes: what a transfer moves. row_cycles: cycles per token row (rule B2), or a VECTOR's
+    passes (rule V2). after: (5, N) instruction indices that must be done first, -1 for none, one row for each
+    ``After``. Columns are int32 and read-only, but for ``src``, ``dst``, ``other`` and ``dram_bytes``, which are int64:
+    a program has tens of millions of rows, and addresses of large memories need more than 32 bits.
     """
 
     op: np.ndarray
@@ -132,6 +139,7 @@ class Instructions:
     tokens: np.ndarray
     src: np.ndarray
     dst: np.ndarray
+    other: np.ndarray
     slot: np.ndarray
     accumulate: np.ndarray
     dram_bytes: np.ndarray
@@ -187,10 +195,14 @@ def _check_columns(ins: Instructions) -> None:
     refuse(ins.layer < 0, "layer", ins.layer, "a layer index is not negative")
     refuse((is_tile | (ins.op == Op.LOAD_WEIGHTS)) & (ins.tile < 0), "tile", ins.tile, "a tile index is not negative")
     refuse(is_transfer & (ins.dram_bytes <= 0), "dram_bytes", ins.dram_bytes, "a transfer moves at least one byte")
-    works = is_tile | is_any(ins.op, (Op.DRAIN, Op.STORE, Op.LOAD_INPUT))
+    is_vector = ins.op == Op.VECTOR
+    works = is_tile | is_any(ins.op, (Op.DRAIN, Op.STORE, Op.LOAD_INPUT, Op.VECTOR))
     refuse(works & (ins.tokens <= 0), "tokens", ins.tokens, "a token block holds at least one token")
     refuse(works & (ins.token0 < 0), "token0", ins.token0, "a token index is not negative")
     refuse(is_tile & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a token row takes at least one cycle")
+    refuse(is_vector & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a VECTOR makes at least one pass")
+    refuse(is_vector & (ins.chunk <= 0), "chunk", ins.chunk, "a VECTOR processes at least one chunk")
+    refuse((ins.other < -1) | (~is_vector & (ins.other >= 0)), "other", ins.other, "only a VECTOR has a second operand")
     refuse((ins.accumulate < 0) | (ins.accumulate > 1), "accumulate", ins.accumulate, "accumulate is 0 or 1")
     position = np.arange(len(ins))
     for column, producers in PRODUCERS.items():

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from simulator.errors import InputError
 from simulator.isa import OPERANDS, After, Instructions, Op
 from simulator.machine import Machine
+from simulator.network import Network
+from simulator.network_file import network_arrays, network_of, network_record
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
 T = TypeVar("T")
 
+_SECTIONS = {"tensors": "tensor", "operators": "operator", "inputs": "input", "outputs": "output"}
+
 _LAYER_KEYS = ("form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
 
 
 def print_program(program: Program) -> str:
-    """The whole program as text: header, layers with ranks and tiles, then instructions. Weights are not in it."""
+    """The whole program as text: header, network, layers with ranks and tiles, then instructions. Neither weights nor
+    a network's constants are in it.
+    """
     return "\n".join(_program_lines(program)) + "\n"
 
 
@@ -33,10 +40,21 @@ def _program_lines(program: Program) -> Iterator[str]:
     yield f"program tokens={program.tokens}"
     yield "machine " + program.machine.to_json()
     yield "provenance " + json.dumps(dict(program.provenance), sort_keys=True)
+    if program.network is not None:
+        yield from _network_lines(program.network)
     for layer in program.layers:
         yield from _layer_lines(layer)
     yield f"instructions {len(program.instructions)}"
     yield from _instruction_lines(program.instructions)
+
+
+def _network_lines(network: Network) -> Iterator[str]:
+    """A line of JSON for each part, and one for each array, by key, type and shape."""
+    for section, entries in network_record(network).items():
+        for entry in entries:
+            yield f"{_SECTIONS[section]} " + json.dumps(entry, sort_keys=True)
+    for key, values in network_arrays(network).items():
+        yield " ".join(["array", key, values.dtype.str, *map(str, values.shape)])
 
 
 def _pairs(item: object, keys: Sequence[str]) -> str:
@@ -77,9 +95,11 @@ def _instruction_lines(ins: Instructions) -> Iterator[str]:
         yield f"{index} {Op(op).name} {operands}" + (f" after={waits}" if waits else "")
 
 
-def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Program:
-    """Read a listing back. ``payloads`` supplies the layers' numbers, which a listing does not carry; without them they
-    are 0.
+def parse_program(
+    text: str, payloads: Sequence[Payload] | None = None, arrays: Mapping[str, np.ndarray] | None = None
+) -> Program:
+    """Read a listing back. ``payloads`` supplies the layers' numbers, ``arrays`` the network's
+    (``network_file.network_arrays``), which a listing does not carry; without them they are 0.
 
     Raises InputError naming the line that does not parse.
     """
@@ -87,6 +107,7 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
     tokens = reader.take(lambda line: int(_read_pairs(line, "program ")["tokens"]))
     machine = reader.take(lambda line: Machine.from_dict(json.loads(_after_word(line, "machine ")), "listing"))
     provenance = reader.take(lambda line: json.loads(_after_word(line, "provenance ")))
+    network = _read_network(reader, arrays) if reader.peek().startswith("tensor ") else None
     layers: list[LayerSchedule] = []
     while reader.peek().startswith("layer "):
         layers.append(_read_layer(reader, None if payloads is None else payloads[len(layers)]))
@@ -104,6 +125,7 @@ def parse_program(text: str, payloads: Sequence[Payload] | None = None) -> Progr
         layers=tuple(layers),
         instructions=instructions,
         provenance=provenance,
+        network=network,
     )
 
 
@@ -116,20 +138,23 @@ class _Reader:
         return self.lines[self.at] if self.at < len(self.lines) else ""
 
     def take(self, read: Callable[[str], T]) -> T:
-        line = self.peek()
+        value = self.whole(lambda: read(self.peek()))
+        self.at += 1
+        return value
+
+    def whole(self, read: Callable[[], T]) -> T:
+        """What ``read`` makes of the lines so far; InputError names the line that stands next if they do not parse."""
         try:
-            value = read(line)
-        except (ValueError, KeyError, IndexError) as error:
+            return read()
+        except (ValueError, KeyError, IndexError, TypeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
                 f"listing, line {self.at + 1}",
-                repr(line[:80]),
+                repr(self.peek()[:80]),
                 f"it does not parse ({error})",
                 "Print the program again.",
             ) from error
-        self.at += 1
-        return value
 
 
 def _after_word(line: str, word: str) -> str:
@@ -140,6 +165,27 @@ def _after_word(line: str, word: str) -> str:
 
 def _read_pairs(line: str, word: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in _after_word(line, word).split())
+
+
+def _read_network(reader: _Reader, arrays: Mapping[str, np.ndarray] | None) -> Network:
+    record: dict[str, list[dict[str, Any]]] = {}
+    for section, word in _SECTIONS.items():
+        record[section] = []
+        while reader.peek().startswith(f"{word} "):
+            record[section].append(reader.take(partial(_read_json, word)))
+    zeros = {}
+    while reader.peek().startswith("array "):
+        zeros.update(reader.take(_read_array))
+    return reader.whole(lambda: network_of(record, zeros if arrays is None else arrays))
+
+
+def _read_json(word: str, line: str) -> Any:
+    return json.loads(_after_word(line, f"{word} "))
+
+
+def _read_array(line: str) -> dict[str, np.ndarray]:
+    key, kind, *shape = _after_word(line, "array ").split()
+    return {key: np.zeros(tuple(map(int, shape)), dtype=np.dtype(kind))}
 
 
 def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from simulator.check_network import check_network
 from simulator.check_places import check_places
 from simulator.errors import InputError
 from simulator.isa import TILE_OPS, Instructions, Op, is_any
 from simulator.machine import Machine
+from simulator.network import Network
 from simulator.schedule import LayerSchedule
 
 
@@ -22,7 +24,8 @@ class Program:
 
     ``tokens`` rows of activations enter every layer; layers run one after another, each reading its input from DRAM and
     writing its output there. ``machine`` is the one that it was laid out for; it also runs on any machine with the same
-    ``layout_key``, so with another clock, bandwidth or latency. ``provenance`` is free text by key.
+    ``layout_key``, so with another clock, bandwidth or latency. ``provenance`` is free text by key. With a ``network``
+    every layer is one of its operators, in their order and of the same name, and has rows of its own.
     """
 
     machine: Machine
@@ -30,6 +33,7 @@ class Program:
     layers: tuple[LayerSchedule, ...]
     instructions: Instructions
     provenance: Mapping[str, str]
+    network: Network | None = None
 
     def __post_init__(self) -> None:
         ins = self.instructions
@@ -40,7 +44,9 @@ class Program:
             _refuse("program: layer names", names, "every layer has a name of its own")
         if self.layers:
             self._check_instructions()
-        check_places(ins, self.layers, self.machine)
+        check_places(ins, self.layers, self.machine, self.network)
+        if self.network is not None:
+            check_network(ins, self.layers, self.network, self.machine)
 
     def _check_instructions(self) -> None:
         """Instructions against the tile tables of their layers and against the program's tokens."""
@@ -66,11 +72,26 @@ class Program:
             lambda _: "row_cycles unlike the tile table's",
             lambda _: "an instruction takes its tile's cycles a row",
         )
+        if self.network is None:
+            self._check_plain(ins)
+
+    def _check_plain(self, ins: Instructions) -> None:
+        """What only programs of plain layers keep to: one number of tokens, and nothing of a network's instructions."""
         ends = ins.token0 + ins.tokens
         self._refuse_first(
             ends > self.tokens,
             lambda at: f"token {ends[at] - 1}",
             lambda _: f"the program has {self.tokens} tokens",
+        )
+        self._refuse_first(
+            ins.op == Op.VECTOR,
+            lambda _: "a VECTOR without an operator",
+            lambda _: "only the program of a network has VECTOR instructions",
+        )
+        self._refuse_first(
+            (ins.op == Op.LOAD_INPUT) & (ins.tile > 0),
+            lambda at: f"operand {ins.tile[at]}",
+            lambda _: "a layer without a network has one operand",
         )
 
     def _refuse_first(self, bad: np.ndarray, value: Callable[[int], str], rule: Callable[[int], str]) -> None:
@@ -87,6 +108,13 @@ class Program:
         raise InputError(
             f"layer '{name}'", "no such layer", f"the program has the layers {known}", "Use one of these names."
         )
+
+    @cached_property
+    def layer_rows(self) -> np.ndarray:
+        """Rows that each layer computes, (L,) int64: its operator's, or the program's tokens."""
+        if self.network is None:
+            return np.full(len(self.layers), self.tokens, dtype=np.int64)
+        return np.array([operator.rows for operator in self.network.operators], dtype=np.int64)
 
     @cached_property
     def tile_count(self) -> int:

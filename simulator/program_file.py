@@ -20,12 +20,14 @@ from safetensors.numpy import save_file
 from simulator.errors import InputError
 from simulator.isa import Instructions
 from simulator.machine import Machine
+from simulator.network_file import network_arrays, network_of, network_record
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
 FORMAT = "gblr-hw-program"
-VERSION = 1
+VERSION = 2
 _LAYER_SCALARS = ("name", "form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
+_NETWORK = "network."  # what the names of a network's arrays begin with
 _PAYLOAD_ARRAYS = ("codes", "values", "row_step", "rank_divisor", "bias")
 
 
@@ -46,6 +48,7 @@ def save_program(program: Program, path: Path) -> None:
             }
             for layer in program.layers
         ],
+        "network": None if program.network is None else network_record(program.network),
     }
     header["sha256"] = _checksum(header, arrays)
     if not path.parent.is_dir():
@@ -148,6 +151,8 @@ def _arrays(program: Program) -> dict[str, np.ndarray]:
         arrays[f"{prefix}.rank_slot"] = _narrow(layer.rank_slot)
         for name in _PAYLOAD_ARRAYS:
             arrays[f"{prefix}.payload.{name}"] = np.ascontiguousarray(getattr(layer.payload, name))
+    if program.network is not None:
+        arrays.update({f"{_NETWORK}{key}": values for key, values in network_arrays(program.network).items()})
     return arrays
 
 
@@ -190,7 +195,12 @@ def _assemble(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Progr
         layers=tuple(layers),
         instructions=instructions,
         provenance=header["provenance"],
+        network=None if header["network"] is None else network_of(header["network"], _network_part(arrays)),
     )
+
+
+def _network_part(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key.removeprefix(_NETWORK): values for key, values in arrays.items() if key.startswith(_NETWORK)}
 
 
 def is_program(path: Path) -> bool:

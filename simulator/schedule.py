@@ -13,6 +13,7 @@ from simulator.isa import Op, narrowed
 RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
 LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
 PARAMETER_BYTES = 8  # per output channel: bias and requantisation multiplier
+FORMS = ("dense", "ranks", "mixed", "activations", "vector")
 RANK_PARAMETER_BYTES = 4  # per place of the multiplier table: requantisation multiplier (rule E5)
 
 
@@ -144,9 +145,11 @@ class Payload:
 @dataclass(frozen=True, eq=False)
 class LayerSchedule:
     """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
+    In the program of a whole network it is one of the operators.
 
     ``rank_bank`` and ``rank_slot`` (K,): rank k's sum for token t of a block lies in that bank at row
-    ``slot * block_tokens + t``. ``form`` is "dense", "ranks" or "mixed". ``bound_tiles`` = multiplications / (P Q).
+    ``slot * block_tokens + t``. ``form`` is "dense", "ranks" or "mixed"; "activations" if the tiles are filled from
+    stored activations (DENSE tiles, no codes, no values); "vector" if there are none.
     """
 
     name: str
@@ -182,10 +185,29 @@ class LayerSchedule:
                 len(self.payload.bias),
                 f"one entry for each of {self.out_features} outputs",
             )
-        weights = int(self.tiles.weight_ptr[-1])
+        self._check_form(where)
+        weights = 0 if self.form == "activations" else int(self.tiles.weight_ptr[-1])
         if len(self.payload.codes) != weights or len(self.payload.values) != weights:
             _refuse(f"{where}: payload", len(self.payload.codes), f"the tile table describes {weights} weights")
         self._check_lanes(where)
+
+    def _check_form(self, where: str) -> None:
+        if self.form not in FORMS:
+            _refuse(f"{where}: 'form'", self.form, f"a form is one of {', '.join(FORMS)}")
+        if self.form in ("activations", "vector") and self.ranks:
+            _refuse(f"{where}: 'ranks'", self.ranks, f"a layer of form {self.form} has no ranks")
+        if self.form == "vector" and len(self.tiles):
+            _refuse(f"{where}: tile table", f"{len(self.tiles)} tiles", "a layer of form vector has none")
+        if self.form == "activations" and (self.tiles.kind != Op.DENSE).any():
+            _refuse(f"{where}: 'kind'", "REDUCE or EXPAND", "tiles of activations are DENSE")
+
+    def tile_bytes(self, weight_bits: int) -> np.ndarray:
+        """Bytes of DRAM that the load of each tile moves: its record, or the codes that a tile of activations holds
+        (rule E4).
+        """
+        if self.form == "activations":
+            return self.tiles.weight_count
+        return self.tiles.record_bytes(weight_bits)
 
     def _check_lanes(self, where: str) -> None:
         tiles = self.tiles

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Instructions, Op, Unit, is_any, unit_of_op
+from simulator.isa import TILE_OPS, TRANSFER_OPS, VECTOR_OPS, Instructions, Op, Unit, is_any, unit_of_op
 from simulator.machine import Machine
 from simulator.program import Program
 
@@ -43,13 +43,16 @@ def resolve_timing(program: Program, machine: Machine) -> Timing:
 
 def time_instructions(ins: Instructions, machine: Machine) -> Timing:
     """Durations of instructions on ``machine``, without a program around them (rules D1, D2, D4, A1, A2, A4, A5, B2,
-    V1).
+    V1, V2).
     """
     is_tile, is_transfer = is_any(ins.op, TILE_OPS), is_any(ins.op, TRANSFER_OPS)
     at = np.flatnonzero(ins.op == Op.DRAIN)
+    steps = np.flatnonzero(ins.op == Op.VECTOR)
     busy = ins.tokens.astype(np.int64) * ins.row_cycles
     busy[is_transfer] = channel_cycles(machine, ins.dram_bytes[is_transfer])
     busy[at] = -(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)
+    elements = ins.tokens[steps].astype(np.int64) * ins.chunk[steps] * machine.cols
+    busy[steps] = ins.row_cycles[steps] * -(-elements // machine.vector.lanes)
     tail, lead = _tail_and_lead(machine)
     return Timing(
         op=ins.op,
@@ -72,7 +75,7 @@ def _tail_and_lead(machine: Machine) -> tuple[np.ndarray, np.ndarray]:
     tail[list(TRANSFER_OPS)] = machine.dram_latency_cycles
     tail[list(TILE_OPS)] = machine.rows + machine.cols - 1
     tail[Op.REDUCE] += network
-    tail[Op.DRAIN] = machine.vector.latency_cycles
+    tail[list(VECTOR_OPS)] = machine.vector.latency_cycles
     lead[Op.EXPAND] = network + machine.rank_memory.requantise_cycles
     return tail, lead
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from simulator.isa import OPERANDS, PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Instructions, Op, unit_of_op
 from simulator.machine import Machine
+from simulator.network import Network
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 from simulator.timing import Timing
@@ -115,23 +116,24 @@ def built_program(
     return machine, assembled(machine, (layer,), tokens, rows)
 
 
-def assembled(machine: Machine, layers: tuple[LayerSchedule, ...], tokens: int, rows: list[Row]) -> Program:
+def assembled(
+    machine: Machine, layers: tuple[LayerSchedule, ...], tokens: int, rows: list[Row], network: Network | None = None
+) -> Program:
     """The program of instructions given as dictionaries; operands left out are -1 (``accumulate``: 0), dependences
     are keys "weights", "input", "array", "vector" and "store".
     """
+    return Program(machine, tokens, layers, assembled_columns(rows), {"made": "by hand"}, network)
+
+
+def assembled_columns(rows: list[Row]) -> Instructions:
+    """The columns of ``assembled``."""
     missing = {name: -1 for name in OPERANDS} | {"accumulate": 0, "layer": 0}
     columns = {
         name: np.array([row.get(name, missing.get(name, -1)) for row in rows], dtype=np.int64)
         for name in ("op", *OPERANDS)
     }
     after = np.array([[row.get(c.name.lower(), -1) for row in rows] for c in After], dtype=np.int64)
-    return Program(
-        machine,
-        tokens,
-        layers,
-        Instructions(after=after.reshape(len(After), len(rows)), **columns),
-        {"made": "by hand"},
-    )
+    return Instructions(after=after.reshape(len(After), len(rows)), **columns)
 
 
 def built_layer(rng: np.random.Generator, machine: Machine, name: str = "layer") -> LayerSchedule:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.errors import InputError
-from simulator.isa import PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Instructions, Op, Unit, unit_of_op
+from simulator.isa import PRODUCERS, TILE_OPS, TRANSFER_OPS, VECTOR_OPS, After, Instructions, Op, Unit, unit_of_op
 from simulator.program import Program
 from tests.strategies import case
 
@@ -32,13 +32,13 @@ def waiting(column: After, at: int, value: int) -> Instructions:
 
 
 def test_the_program_under_test_has_every_operation():
-    assert set(PROGRAM.instructions.op.tolist()) >= set(Op) - {Op.DENSE}
+    assert set(PROGRAM.instructions.op.tolist()) >= set(Op) - {Op.DENSE, Op.VECTOR}
 
 
 @pytest.mark.parametrize(
     ("column", "op", "value", "message"),
     [
-        ("op", Op.STORE, 8, r"field 'op': found 8; operations are 0 to 7 \(LOAD_PARAMETERS, .*STORE\)"),
+        ("op", Op.STORE, 9, r"field 'op': found 9; operations are 0 to 8 \(LOAD_PARAMETERS, .*VECTOR\)"),
         ("op", Op.STORE, -1, "field 'op': found -1"),
         ("layer", Op.STORE, -1, "field 'layer': found -1; a layer index is not negative"),
         ("tile", Op.EXPAND, -1, "field 'tile': found -1; a tile index is not negative"),
@@ -49,6 +49,8 @@ def test_the_program_under_test_has_every_operation():
         ("token0", Op.LOAD_INPUT, -1, "field 'token0': found -1; a token index is not negative"),
         ("row_cycles", Op.REDUCE, 0, "field 'row_cycles': found 0; a token row takes at least one cycle"),
         ("accumulate", Op.DRAIN, 2, "field 'accumulate': found 2; accumulate is 0 or 1"),
+        ("other", Op.DRAIN, 64, "field 'other': found 64; only a VECTOR has a second operand"),
+        ("other", Op.STORE, -2, "field 'other': found -2"),
     ],
 )  # fmt: skip
 def test_bad_columns_are_refused(column, op, value, message):
@@ -66,7 +68,7 @@ def test_dependences_name_earlier_producers_of_their_kind():
             waiting(After.ARRAY, drain, value)
     with pytest.raises(InputError, match="field 'after.array': found -2"):
         waiting(After.ARRAY, drain, -2)
-    with pytest.raises(InputError, match="field 'after.vector': found 0; it must name one of DRAIN"):
+    with pytest.raises(InputError, match="field 'after.vector': found 0; it must name one of DRAIN, VECTOR"):
         waiting(After.VECTOR, drain, 0)
 
 
@@ -92,7 +94,7 @@ def test_columns_have_one_length_and_are_read_only():
 def test_columns_are_as_narrow_as_they_may_be():
     ins = PROGRAM.instructions
     wide = {field.name for field in fields(Instructions) if getattr(ins, field.name).dtype == np.int64}
-    assert wide == {"src", "dst", "dram_bytes"}
+    assert wide == {"src", "dst", "other", "dram_bytes"}
     huge = ins.dram_bytes.copy()
     huge[first(Op.STORE)] = 2**40
     assert replace(ins, dram_bytes=huge).dram_bytes.max() == 2**40
@@ -106,14 +108,14 @@ def test_columns_are_as_narrow_as_they_may_be():
 
 
 def test_tables_cover_the_instruction_set():
-    assert set(TILE_OPS) | set(TRANSFER_OPS) | {Op.DRAIN} == set(Op)
+    assert set(TILE_OPS) | set(TRANSFER_OPS) | set(VECTOR_OPS) == set(Op)
     assert sorted(op for ops in PRODUCERS.values() for op in ops) == sorted(Op)
     for engines, queues in ((1, 1), (2, 2), (3, 3)):
         unit = unit_of_op(engines)
         assert len(unit) == len(Op)
         assert len({unit[op] for op in TRANSFER_OPS}) == queues
         assert {unit[op] for op in TILE_OPS} == {Unit.ARRAY}
-        assert unit[Op.DRAIN] == Unit.VECTOR
+        assert {unit[op] for op in VECTOR_OPS} == {Unit.VECTOR}
 
 
 # ---- programs

@@ -14,7 +14,8 @@ from simulator.engine import run_engine
 from simulator.isa import Op, Unit
 from simulator.machine import Machine
 from simulator.simulate import simulate
-from simulator.timing import channel_cycles, resolve_timing
+from simulator.timing import channel_cycles, resolve_timing, time_instructions
+from tests.random_programs import assembled_columns
 from tests.strategies import case
 
 MID = Machine.load("mid-32")
@@ -64,7 +65,7 @@ def test_durations_of_every_operation():
             assert timing.is_transfer[i] == (timing.unit[i] < Unit.ARRAY)
             seen.add(op)
         assert timing.preload_cycles == machine.rows
-    assert seen == set(Op)
+    assert seen == set(Op) - {Op.VECTOR}  # that one stands in networks, below
 
 
 def test_a_bank_conflict_doubles_a_tile_and_nothing_else():
@@ -117,6 +118,20 @@ def test_the_roof_of_the_worked_time_line(tokens, bandwidth, roof, bound):
     machine = MID.with_(dram={"gb_per_s": bandwidth})
     report = simulate(lower({"fc": DenseWeights(torch.ones(32, 64))}, machine, tokens=tokens), machine)
     assert (report.roofline_cycles, report.bound) == (roof, bound)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "chunks", "passes", "lanes", "cycles"),
+    [(40, 1, 3, 64, 60), (40, 2, 1, 64, 40), (1, 1, 5, 64, 5), (7, 3, 2, 63, 2 * 11), (7, 3, 2, 65536, 2), (2, 5, 1, 1, 320)],
+)  # fmt: skip
+def test_a_vector_operator_passes_over_every_chunk(tokens, chunks, passes, lanes, cycles):
+    """Rule V2: every pass ends in a cycle of its own."""
+    machine = MID.with_(vector={"lanes": lanes})
+    row = {"op": Op.VECTOR, "token0": 0, "tokens": tokens, "chunk": chunks, "row_cycles": passes, "src": 0, "dst": 0}
+    ins = assembled_columns([row])
+    timing = time_instructions(ins, machine)
+    assert timing.busy.tolist() == [cycles]
+    assert (timing.tail[0], timing.lead[0], timing.unit[0]) == (machine.vector.latency_cycles, 0, Unit.VECTOR)
 
 
 @pytest.mark.parametrize(("lanes", "cycles"), [(1, 40 * 32), (63, 21), (64, 20), (65, 20), (65536, 1)])

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from simulator.engine import Events, run_engine
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Op
+from simulator.isa import TILE_OPS, Op
 from simulator.machine import Machine
+from simulator.network import Network, Operand, Operator, Port, Tensor
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 from simulator.timing import resolve_timing
+from simulator.vector_steps import Step
 from tests.random_programs import Row, assembled
 
 MANUAL = Path(__file__).parents[1] / "docs" / "machine.md"
@@ -34,11 +37,10 @@ def plain_layer(
     slot: Sequence[int] = (),
 ) -> LayerSchedule:
     """A layer of full tiles: every lane stores its whole run."""
-    counts = [len(ranks) if op != Op.DENSE else machine.rows for op, _, _, ranks in tiles]
-    lanes = np.concatenate(
-        [np.array(ranks) if op != Op.DENSE else np.arange(machine.rows) for op, _, _, ranks in tiles]
-    )
-    kind = np.array([op for op, _, _, _ in tiles])
+    numbers = [np.array(ranks) if op != Op.DENSE else np.arange(machine.rows) for op, _, _, ranks in tiles]
+    counts = np.array([len(mine) for mine in numbers], dtype=np.int64)
+    lanes = np.concatenate([np.zeros(0, np.int64), *numbers])
+    kind = np.array([op for op, _, _, _ in tiles], dtype=np.int64)
     lane_kind = np.repeat(kind, counts)
     _, seen = np.unique(np.where(lane_kind == Op.REDUCE, lanes, -1), return_index=True)
     first = np.isin(np.arange(len(lanes)), seen) & (lane_kind == Op.REDUCE)
@@ -131,6 +133,45 @@ def conflict() -> Program:
     return _ranked(machine, 20, [0, *range(31)], [0, 1, *[0] * 30])
 
 
+def network() -> Program:
+    """Two dense layers of 32 x 32 with a softmax between them, 40 tokens, on mid-32: nothing in between leaves the
+    scratchpad.
+    """
+    machine, tokens = Machine.load("mid-32"), 40
+    names = ("x", "hidden", "shares", "y")
+    tensors = {name: Tensor(name, 1, tokens, 1, 32, "input" if name == "x" else "result") for name in names}
+    reads = [(Operand(name, tokens, 1, 32),) for name in names]
+    operators = (
+        Operator("fc1", "linear", reads[0], "hidden", 1, tokens),
+        Operator("softmax", "vector", reads[1], "shares", 1, tokens, steps=(Step("softmax", (0,)),)),
+        Operator("fc2", "linear", reads[2], "y", 1, tokens),
+    )
+    port = ((1, tokens, 32), (1, tokens, 1, 32), (0, 1, 2, 3))
+    graph = Network(tensors, operators, (Port("x", "x", *port),), (Port("y", "y", *port),), {})
+    linear = plain_layer(machine, 32, 32, tokens, [(Op.DENSE, 0, 0, ())])
+    vector = replace(plain_layer(machine, 32, 32, tokens, []), form="vector", multiplications=0)
+    layers = (replace(linear, name="fc1"), replace(vector, name="softmax"), replace(linear, name="fc2"))
+    sizes = {"token0": 0, "tokens": tokens, "chunk": 0}
+    moved = {"dram_bytes": tokens * 32}
+    parameters, record = linear.parameter_bytes(machine.multiplier_row), int(linear.tile_bytes(8)[0])
+    tile = sizes | {"tile": 0, "row_cycles": 1}
+    places = np.arange(4) * tokens * 32
+    rows = [
+        {"op": Op.LOAD_PARAMETERS, "layer": 0, "dram_bytes": parameters},
+        {"op": Op.LOAD_INPUT, "layer": 0, "tile": 0, "dst": places[0], **sizes, **moved},
+        {"op": Op.LOAD_WEIGHTS, "layer": 0, "tile": 0, "slot": 0, "dram_bytes": record},
+        {"op": Op.LOAD_PARAMETERS, "layer": 2, "dram_bytes": parameters},
+        {"op": Op.LOAD_WEIGHTS, "layer": 2, "tile": 0, "slot": 1, "dram_bytes": record},
+        {"op": Op.DENSE, "layer": 0, **tile, "slot": 0, "src": places[0], "dst": 0, "weights": 2, "input": 1},
+        {"op": Op.DRAIN, "layer": 0, **sizes, "src": 0, "dst": places[1], "accumulate": 1, "weights": 0, "array": 5},
+        {"op": Op.VECTOR, "layer": 1, **sizes, "tile": -1, "chunk": 1, "row_cycles": 3, "src": places[1], "dst": places[2], "vector": 6},
+        {"op": Op.DENSE, "layer": 2, **tile, "slot": 1, "src": places[2], "dst": tokens, "weights": 4, "vector": 7},
+        {"op": Op.DRAIN, "layer": 2, **sizes, "src": tokens, "dst": places[3], "accumulate": 1, "weights": 3, "array": 8},
+        {"op": Op.STORE, "layer": 2, **sizes, **moved, "src": places[3], "vector": 9},
+    ]  # fmt: skip
+    return assembled(machine, layers, tokens, rows, graph)
+
+
 def anomaly(latency_cycles: int) -> Program:
     """A store that, on the faster memory, is just in time to be in the way of urgent weights."""
     machine = Machine.load("mid-32").with_(
@@ -160,6 +201,7 @@ TIMELINES = {
     "A dense layer": dense(),
     "Ranks: reduce, gather, expand": ranks(),
     "A bank conflict and a starved channel": conflict(),
+    "A network: a vector operator between two layers": network(),
     "A memory with a latency of 21 cycles": anomaly(21),
     "A memory with a latency of 19 cycles": anomaly(19),
 }
@@ -173,10 +215,12 @@ def lines(program: Program) -> list[Line]:
     table = []
     for i in order.tolist():
         op = Op(int(ins.op[i]))
-        number = {Op.LOAD_PARAMETERS: ""}.get(
+        number = {Op.LOAD_PARAMETERS: "", Op.VECTOR: ""}.get(
             op, f" {ins.tile[i]}" if op in (*TILE_OPS, Op.LOAD_WEIGHTS) else f" {ins.chunk[i]}"
         )
-        preload = "" if op in (*TRANSFER_OPS, Op.DRAIN) else str(events.preload[i])
+        if program.network is not None:
+            number = f" {program.layers[ins.layer[i]].name}"
+        preload = "" if op not in TILE_OPS else str(events.preload[i])
         table.append((op.name + number, preload, int(events.start[i]), int(events.end[i]), int(events.done[i])))
     return table
 

@@ -1,0 +1,44 @@
+"""Where the operands and results of a network's operators lie: chunks and rows of each, on an array of a given side
+(machine.md, rules E1 and M2).
+
+A chunk is ``side`` channels. Tensors are stored chunk by chunk, a padded one with each group at a chunk's edge; an
+operand's view is cut into chunks in the same way.
+"""
+
+from __future__ import annotations
+
+from simulator.network import Network, Operand, Operator
+
+
+def view_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks of the operand's view; of the tensor itself for "transposed", whose rows are read as they are stored."""
+    tensor = network.tensors[operand.tensor]
+    if operand.access == "transposed":
+        return -(-tensor.channels(side) // side)
+    return operand.groups * -(-operand.width // side) if tensor.padded else -(-operand.groups * operand.width // side)
+
+
+def group_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks of one group of the view; of all tokens that a row of it holds for "transposed"."""
+    if operand.access == "transposed":
+        return 1
+    return -(-operand.width // side)
+
+
+def view_rows(network: Network, operator: Operator, operand: Operand) -> int:
+    """Rows of the operand's view over the whole batch; of the tensor for "transposed"."""
+    tensor = network.tensors[operand.tensor]
+    if operand.access == "transposed":
+        return tensor.rows
+    batch = operator.batch if operand.access == "gather" else tensor.batch
+    return batch * operand.tokens
+
+
+def output_chunks(network: Network, operator: Operator, side: int) -> int:
+    """Stored chunks of the operator's output."""
+    return -(-network.tensors[operator.output].channels(side) // side)
+
+
+def output_group_chunks(network: Network, operator: Operator, side: int) -> int:
+    """Stored chunks of one group of the operator's output."""
+    return -(-network.tensors[operator.output].width // side)
