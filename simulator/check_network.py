@@ -12,7 +12,7 @@ from simulator.errors import InputError
 from simulator.isa import TILE_OPS, Instructions, Op, is_any
 from simulator.machine import Machine
 from simulator.network import Network, Operator
-from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, view_chunks, view_rows
+from simulator.network_layout import group_chunks, output_chunks, view_chunks, view_rows
 from simulator.schedule import LayerSchedule
 
 _REMEDY = "The file is damaged or not ours: lower the model again."
@@ -105,8 +105,9 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
     bad = is_any(ins.op, (Op.DRAIN, Op.STORE)) & ((ins.chunk < 0) | (ins.chunk >= chunks))
     _refuse(bad, "chunk", ins.chunk, chunks)
     steps = ins.op == Op.VECTOR
-    groups = by_layer([_groups(network, operator) for operator in operators])
-    _refuse(steps & ((ins.tile < -1) | (ins.tile >= groups)), "tile", ins.tile, groups)
+    _refuse(steps & ((ins.tile < -1) | (ins.tile >= chunks)), "tile", ins.tile, chunks)
+    part = steps & (ins.tile >= 0)
+    _refuse(part & (ins.tile + ins.chunk > chunks), "chunk", ins.chunk, chunks - ins.tile + 1)
     passes = by_layer([operator.passes for operator in operators])
     unlike = steps & (ins.row_cycles != passes)
     if unlike.any():
@@ -118,18 +119,12 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
             _REMEDY,
         )
     room = machine.scratchpad.size_bytes - side + 1
-    written = np.where(ins.tile < 0, chunks, by_layer([output_group_chunks(network, o, side) for o in operators]))
-    written = np.minimum(written, ins.chunk) * ins.tokens * side
+    written = np.where(ins.tile < 0, chunks, ins.chunk) * ins.tokens * side
     one_row = np.full(len(ins), room)
     _refuse(steps & ((ins.src < 0) | (ins.src >= room)), "src", ins.src, one_row)
     _refuse(steps & (ins.other >= room), "other", ins.other, one_row)
     last = machine.scratchpad.size_bytes + 1 - written
     _refuse(steps & ((ins.dst < 0) | (ins.dst >= last)), "dst", ins.dst, last)
-
-
-def _groups(network: Network, operator: Operator) -> int:
-    """The most groups that the operator's output or an operand of it has."""
-    return max(network.tensors[operator.output].groups, *(operand.groups for operand in operator.operands), 1)
 
 
 def tile_chunks(network: Network, operator: Operator, side: int) -> tuple[int, int]:

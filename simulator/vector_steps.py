@@ -107,8 +107,19 @@ FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
 
 
 def passes_of(steps: Sequence[Step]) -> int:
-    """Passes of a whole program. Raises InputError for a function that the vector unit does not have."""
-    return sum(_function(step)[0] for step in steps)
+    """Passes of a whole program; adding a constant to what a step before has just multiplied by one takes none, since
+    lanes multiply and add. Raises InputError for a function that the vector unit does not have.
+    """
+    passes = 0
+    for before, step in zip((None, *steps), steps, strict=False):
+        rides_along = (
+            before is not None
+            and (before.function, step.function) == ("multiply", "add")
+            and before.constant is not None
+            and step.constant is not None
+        )
+        passes += 0 if rides_along else _function(step)[0]
+    return passes
 
 
 def run_steps(steps: Sequence[Step], values: Sequence[np.ndarray], constants: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The passes through the array that a matrix operator makes for one block of rows, in order: a template for emission."""
+"""The passes that a matrix operator makes through the array for one block of rows, in order: what emission repeats."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Region:
     """A value's part of the scratchpad. chunks: chunk buffers in it; used in turn unless it holds a row ``whole``.
 
     rows: rows of a buffer. begin, end: first and last stage that needs it. places: byte address of each copy; copies
-    serve blocks in turn, or slices of heads.
+    serve blocks in turn, or slices of heads. over: the result whose place it takes, row by row.
     """
 
     chunks: int
@@ -34,6 +34,7 @@ class Region:
     end: int
     copies: int = 1
     places: tuple[int, ...] = ()
+    over: str | None = None
 
     def size_bytes(self, side: int) -> int:
         return self.chunks * self.rows * side
@@ -87,23 +88,26 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
                 if operand.access == "weights":
                     continue
                 key = source_of(network, operator, operand, stages[0].first, side)
-                region = found.get(key) or _loaded(network, operand, number, block, side)
+                region = found.get(key) or _loaded(network, operator, operand, number, block, side)
                 outside = isinstance(key, Operand) or network.writer[key] < stage.first
                 found[key] = replace(region, end=number, whole=region.whole or outside)
             found[operator.output] = _written(network, operator, stage, number, block, side)
     return {key: region if region.whole else _streamed(region) for key, region in found.items()}
 
 
-def _loaded(network: Network, operand: Operand, number: int, block: int, side: int) -> Region:
+def _loaded(network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int) -> Region:
     turned = operand.access == "transposed"
-    rows = network.tensors[operand.tensor].tokens if turned else block if operand.tokens > 1 else 1
+    shared = operand.tokens == 1 and operator.tokens > 1
+    rows = network.tensors[operand.tensor].tokens if turned else 1 if shared else block
     return Region(view_chunks(network, operand, side), True, rows, number, number)
 
 
 def _written(network: Network, operator: Operator, stage: Stage, number: int, block: int, side: int) -> Region:
     chunks = tensor_chunks(network.tensors[operator.output], side)
     if stage.slices > 1 and operator.output != network.operators[stage.last - 1].output:
-        return Region(chunks // stage.slices, True, block, number, number, copies=2)
+        # What softmax reads nobody needs any more: it works in place.
+        over = operator.operands[0].tensor if operator.kind == "vector" else None
+        return Region(chunks // stage.slices, True, block, number, number, copies=2, over=over)
     # Chunk by chunk only what is drained, and only for those who follow it that way.
     at_once = not stage.chunked and (operator.kind == "vector" or stage.last - stage.first > 1)
     return Region(chunks, at_once, block, number, number)
@@ -118,6 +122,9 @@ def _placed(wanted: dict[Key, Region], side: int, size_bytes: int) -> dict[Key, 
     taken: list[tuple[int, int, int, int]] = []  # address, end address, first and last stage
     found: dict[Key, Region] = {}
     for key, region in sorted(wanted.items(), key=lambda item: item[1].begin):
+        if region.over is not None:
+            found[key] = replace(region, places=found[region.over].places)
+            continue
         lives = (0, 1 << 30) if region.copies > 1 and isinstance(key, Operand) else (region.begin, region.end)
         places = []
         for _ in range(region.copies):
