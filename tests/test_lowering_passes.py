@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from gblr_hw.factors import evaluate
 from gblr_hw.families import block_sparse_as_gblr, low_rank
 from gblr_hw.lowering.colour_banks import colour_banks
-from gblr_hw.lowering.pipeline import PASSES, lower
+from gblr_hw.lowering.lower_layer import PASSES
+from gblr_hw.lowering.pipeline import lower
 from gblr_hw.lowering.plan import LayerPlan
 from gblr_hw.weights import DenseWeights, GBLRWeights
 from simulator import InputError, Machine, Program, execute, simulate

@@ -40,7 +40,8 @@ def lower_command(
 ) -> None:
     """Lower a checkpoint to a program for a machine: every layer in the form that runs fastest on it."""
     from gblr_hw.checkpoint import load_checkpoint
-    from gblr_hw.lowering.pipeline import PASSES, lower
+    from gblr_hw.lowering.lower_layer import PASSES
+    from gblr_hw.lowering.pipeline import lower
 
     wanted = set(dump_after or ())
     for name in wanted - set(PASSES):

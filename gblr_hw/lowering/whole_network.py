@@ -10,6 +10,8 @@ import numpy as np
 from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedule
 from gblr_hw.lowering.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.fuse_groups import describe_groups, fuse_groups
+from gblr_hw.lowering.lower_layer import lower_layer
+from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.weights import LayerWeights
 from simulator.errors import InputError
 from simulator.machine import Machine
@@ -31,6 +33,7 @@ def lower_network(
     than activations where activations are weights, and operators that do not fit.
     """
     _check_machine(network, machine)
+    network, weights = split_wide(network, weights, machine)
     schedules = []
     for done, operator in enumerate(network.operators):
         if progress is not None:
@@ -53,8 +56,6 @@ def _schedule(
     machine: Machine,
     calibration: Mapping[str, np.ndarray] | None,
 ) -> LayerSchedule:
-    from gblr_hw.lowering.pipeline import lower_layer
-
     operator = network.operators[index]
     if operator.kind == "vector":
         return vector_schedule(network, operator, machine.cols)
@@ -62,7 +63,7 @@ def _schedule(
         return activation_schedule(network, operator, machine.cols)
     rows = None if calibration is None else calibration.get(operator.name)
     tokens = min(operator.rows, machine.accumulator_rows // 2)
-    schedule = lower_layer(operator.name, weights[operator.name], machine, tokens, rows, lambda *_: None, False)
+    schedule = lower_layer(operator.name, weights[operator.name], machine, tokens, rows)
     return replace(schedule, name=operator.name)
 
 

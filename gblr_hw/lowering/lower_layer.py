@@ -1,0 +1,85 @@
+"""One layer through the passes, in the form that runs fastest, and what any pass made, on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from gblr_hw.lowering.choose_best import choose_best
+from gblr_hw.lowering.choose_form import numbers
+from gblr_hw.lowering.drop_empty import drop_empty
+from gblr_hw.lowering.evaluate_masks import evaluate_masks
+from gblr_hw.lowering.plan import LayerPlan, describe, filled, no_tiles
+from gblr_hw.lowering.quantise_weights import quantise_weights
+from gblr_hw.weights import LayerWeights
+from simulator.listing import print_schedule
+from simulator.machine import Machine
+from simulator.schedule import LayerSchedule
+
+PASSES = (
+    "evaluate_masks",
+    "drop_empty",
+    "choose_form",
+    "block_tokens",
+    "colour_banks",
+    "pack_ranks",
+    "order_tiles",
+    "build_schedule",
+    "quantise_weights",
+    "emit",
+)
+
+_LazyDump = Callable[[str, Callable[[], str]], None]  # the text is made only if somebody reads it
+
+
+def lower_layer(
+    name: str,
+    weights: LayerWeights,
+    machine: Machine,
+    tokens: int,
+    calibration: np.ndarray | None = None,
+    dump: _LazyDump = lambda stage, make: None,
+    explain: bool = False,
+) -> LayerSchedule:
+    """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense."""
+    plan = evaluate_masks(name, weights, machine, tokens)
+    dump("evaluate_masks", partial(describe, plan))
+    paper_count = plan.factors.multiplications
+    plan = drop_empty(plan)
+    dump("drop_empty", partial(describe, plan))
+    choice = choose_best(plan, paper_count, explain)
+    best = choice.best
+    chosen = filled(best.plan, factors=numbers(plan, best.form))
+    dump("choose_form", lambda: choice.summary + describe(_without_places(chosen)))
+    for stage in PASSES[3:7]:
+        dump(stage, partial(describe, chosen if stage == "order_tiles" else _until(chosen, stage)))
+    dump("build_schedule", partial(print_schedule, best.schedule))
+    schedule = quantise_weights(best.schedule, chosen.factors, machine, calibration)
+    dump("quantise_weights", partial(_numbers, schedule))
+    return schedule
+
+
+def _until(plan: LayerPlan, stage: str) -> LayerPlan:
+    """The plan as it stood after ``stage``: later passes' fields taken out again."""
+    empty = np.zeros(0, np.int64)
+    plan = replace(plan, order=None)
+    if stage in ("block_tokens", "colour_banks"):
+        plan = replace(plan, rank_tiles=no_tiles())
+    return replace(plan, rank_bank=empty, rank_slot=empty) if stage == "block_tokens" else plan
+
+
+def _without_places(plan: LayerPlan) -> LayerPlan:
+    return replace(_until(plan, "block_tokens"), block_tokens=0)
+
+
+def _numbers(schedule: LayerSchedule) -> str:
+    payload = schedule.payload
+    return (
+        f'layer "{schedule.name}" {len(payload.codes)} weights, '
+        f"input step {payload.input_step:.6g}, output step {payload.output_step:.6g}\n"
+        f"  row steps {payload.row_step.min():.6g} to {payload.row_step.max():.6g}, "
+        f"rank divisors {payload.rank_divisor.min(initial=np.inf):.6g} to {payload.rank_divisor.max(initial=0):.6g}\n"
+    )
