@@ -19,6 +19,7 @@ from simulator.machine import Machine
 from simulator.numerics import code_limit, fixed_point, quantise, requantise, saturate
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
+from simulator.tile_pass import Arithmetic, OnChip, TilePass, drained_sums, lane_rows, run_tile
 
 _BATCH = 16  # token sequences that one walk over the instructions carries along
 _RMS_CODE = 32  # uncalibrated inputs are scaled so that their root mean square is at most this code (rule N1)
@@ -65,8 +66,8 @@ def _rows_of(name: str, values: ArrayLike, features: int) -> tuple[np.ndarray, t
 
 def _execute_float(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
     layer, machine = program.layers[index], program.machine
-    weights = _lane_rows(layer, layer.payload.values.astype(np.float64), machine)
-    sums = _walk_rows(program, index, rows, _Arithmetic(machine, weights, None, None))
+    weights = lane_rows(layer, layer.payload.values.astype(np.float64), machine)
+    sums = _walk_rows(program, index, rows, _Arithmetic(machine, None, None, weights))
     return sums + layer.payload.bias.astype(np.float64)
 
 
@@ -99,9 +100,9 @@ def layer_numbers(program: Program, index: int, rows: np.ndarray) -> LayerNumber
     payload = layer.payload
     step = payload.input_step or input_step(rows, types.activation_bits)
     codes = quantise(rows, step, types.activation_bits)
-    weights = _lane_rows(layer, payload.codes.astype(np.float64), machine)
+    weights = lane_rows(layer, payload.codes.astype(np.float64), machine)
     rank_scale = fixed_point(1.0 / payload.rank_divisor)
-    sums = _walk_rows(program, index, codes, _Arithmetic(machine, weights, types.accumulator_bits, rank_scale))
+    sums = _walk_rows(program, index, codes, _Arithmetic(machine, types.accumulator_bits, rank_scale, weights))
     bias = saturate(np.rint(payload.bias / (payload.row_step * step)), types.accumulator_bits).astype(np.int64)
     sums = saturate(sums.astype(np.int64) + bias, types.accumulator_bits)
     largest = float(np.abs(sums * payload.row_step).max(initial=0.0)) * step
@@ -122,48 +123,18 @@ def input_step(rows: np.ndarray, bits: int) -> float:
     return max(float(np.abs(rows).max()) / code_limit(bits), root_mean_square / min(_RMS_CODE, code_limit(bits)))
 
 
-def _lane_rows(layer: LayerSchedule, weights: np.ndarray, machine: Machine) -> np.ndarray:
-    """Unpacked weights, one row of max(P, Q) for each lane of the tile table."""
-    tiles = layer.tiles
-    lengths = tiles.hi - tiles.lo
-    rows = np.zeros((len(tiles.lane), max(machine.rows, machine.cols)))
-    lane = np.repeat(np.arange(len(lengths)), lengths)
-    column = np.arange(len(weights)) - np.repeat(tiles.lane_weight_ptr[:-1] - tiles.lo, lengths)
-    rows[lane, column] = weights
-    return rows
-
-
 @dataclass(frozen=True)
-class _Arithmetic:
-    """Weights as stored, and the integer rules when there are any (float mode has none)."""
+class _Arithmetic(Arithmetic):
+    """With the weights as stored, a row for each lane of the tile table."""
 
-    machine: Machine
     lane_rows: np.ndarray
-    accumulator_bits: int | None
-    rank_scale: tuple[np.ndarray, np.ndarray] | None
-
-    def add(self, old: np.ndarray | float, new: np.ndarray) -> np.ndarray:
-        total = old + new
-        return total if self.accumulator_bits is None else saturate(total, self.accumulator_bits)
-
-    def rank_codes(self, sums: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-        if self.rank_scale is None:
-            return sums
-        multiplier, shift = (column[ranks] for column in self.rank_scale)
-        return requantise(sums.astype(np.int64), multiplier, shift, self.machine.datatypes.activation_bits).astype(
-            np.float64
-        )
 
 
-class _Memories:
-    """Scratchpad, accumulator and rank memory for a batch of runs, and the output rows in DRAM. Sums stay exact in
-    float64.
-    """
+class _Memories(OnChip):
+    """With the slots of the weight buffer (which tile each holds), and the output rows in DRAM."""
 
     def __init__(self, machine: Machine, batch: int, tokens: int, layer: LayerSchedule) -> None:
-        self.scratchpad = np.zeros((batch, machine.scratchpad.size_bytes))
-        self.accumulator = np.zeros((batch, machine.accumulator_rows, machine.cols))
-        self.rank = np.zeros((batch, machine.rank_memory.banks, machine.rank_rows_per_bank))
+        super().__init__(machine, batch)
         self.weight_slot = np.full(machine.weight_slots, -1)
         self.outputs = np.zeros((batch, tokens, -(-layer.out_features // machine.cols) * machine.cols))
 
@@ -230,42 +201,15 @@ def _load_input(ins: Instructions, i: int, inputs: np.ndarray, memories: _Memori
 
 
 def _run_tile(layer: LayerSchedule, ins: Instructions, i: int, memories: _Memories, arithmetic: _Arithmetic) -> None:
-    tiles, machine = layer.tiles, arithmetic.machine
-    tokens, op = int(ins.tokens[i]), int(ins.op[i])
     tile = int(memories.weight_slot[ins.slot[i]])
-    lanes = slice(int(tiles.lane_ptr[tile]), int(tiles.lane_ptr[tile + 1]))
-    weights, lane = arithmetic.lane_rows[lanes], tiles.lane[lanes]
-    batch = len(memories.scratchpad)
-    if op == Op.EXPAND:
-        entering = arithmetic.rank_codes(memories.rank[_rank_places(layer, lane, tokens)], lane)
-    else:
-        src = int(ins.src[i])
-        entering = memories.scratchpad[:, src : src + tokens * machine.rows].reshape(batch, tokens, machine.rows)
-    if op == Op.REDUCE:
-        places = _rank_places(layer, lane, tokens)
-        before = np.where(tiles.first[lanes] == 1, 0.0, memories.rank[places])
-        memories.rank[places] = arithmetic.add(before, entering @ weights[:, : machine.rows].T)
-        return
-    entering = entering[:, :, lane] if op == Op.DENSE else entering
-    sums = entering @ weights[:, : machine.cols]
-    dst = int(ins.dst[i])
-    old = memories.accumulator[:, dst : dst + tokens] if ins.accumulate[i] else 0.0
-    memories.accumulator[:, dst : dst + tokens] = arithmetic.add(old, sums)
-
-
-def _rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:
-    """Index of (batch, tokens, lanes) sums in rank memory."""
-    row = layer.rank_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
-    return slice(None), np.broadcast_to(layer.rank_bank[lane], row.shape), row
+    operands = (int(column[i]) for column in (ins.tokens, ins.src, ins.dst, ins.accumulate))
+    lanes = slice(int(layer.tiles.lane_ptr[tile]), int(layer.tiles.lane_ptr[tile + 1]))
+    run_tile(layer, TilePass(int(ins.op[i]), tile, *operands), arithmetic.lane_rows[lanes], memories, arithmetic)
 
 
 def _drain(ins: Instructions, i: int, memories: _Memories, cols: int) -> None:
-    src, dst, tokens = int(ins.src[i]), int(ins.dst[i]), int(ins.tokens[i])
-    sums = (
-        memories.accumulator[:, src : src + tokens]
-        if ins.accumulate[i]
-        else np.zeros((len(memories.accumulator), tokens, cols))
-    )
+    dst, tokens = int(ins.dst[i]), int(ins.tokens[i])
+    sums = drained_sums(memories, int(ins.src[i]), tokens, int(ins.accumulate[i]))
     memories.scratchpad[:, dst : dst + tokens * cols] = sums.reshape(len(sums), -1)
 
 

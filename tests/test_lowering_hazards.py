@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from simulator.engine import run_engine
-from simulator.execute import _Arithmetic, _lane_rows, _Memories, walk_layer
+from simulator.execute import _Arithmetic, _Memories, walk_layer
 from simulator.isa import After, Op
 from simulator.machine import Machine
 from simulator.program import Program
+from simulator.tile_pass import lane_rows
 from simulator.timing import resolve_timing
 from tests.hazards import hazards, orders, without
 from tests.strategies import case, generator
@@ -45,7 +46,7 @@ def test_every_dependence_column_is_needed(column):
 def walk(program: Program, machine: Machine, index: int, order: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     """Sums of layer ``index`` when its instructions take effect in ``order``, from memories full of NaN."""
     layer = program.layers[index]
-    weights = _lane_rows(layer, layer.payload.values.astype(np.float64), machine)
+    weights = lane_rows(layer, layer.payload.values.astype(np.float64), machine)
     memories = _Memories(machine, 1, program.tokens, layer)
     for memory in (memories.scratchpad, memories.accumulator, memories.rank, memories.outputs):
         memory.fill(np.nan)
@@ -53,7 +54,7 @@ def walk(program: Program, machine: Machine, index: int, order: np.ndarray, inpu
     padded = np.zeros((1, program.tokens, width))
     padded[0, :, : layer.in_features] = inputs
     mine = order[program.instructions.layer[order] == index]
-    walk_layer(program, mine, padded, memories, _Arithmetic(machine, weights, None, None))
+    walk_layer(program, mine, padded, memories, _Arithmetic(machine, None, None, weights))
     return memories.outputs[0, :, : layer.out_features]
 
 

@@ -43,8 +43,11 @@ def lower_layer(
     calibration: np.ndarray | None = None,
     dump: _LazyDump = lambda stage, make: None,
     explain: bool = False,
+    steps: tuple[float, float] | None = None,
 ) -> LayerSchedule:
-    """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense."""
+    """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense. steps:
+    activation steps of its input and output where they are known.
+    """
     plan = evaluate_masks(name, weights, machine, tokens)
     dump("evaluate_masks", partial(describe, plan))
     paper_count = plan.factors.multiplications
@@ -57,7 +60,7 @@ def lower_layer(
     for stage in PASSES[3:7]:
         dump(stage, partial(describe, chosen if stage == "order_tiles" else _until(chosen, stage)))
     dump("build_schedule", partial(print_schedule, best.schedule))
-    schedule = quantise_weights(best.schedule, chosen.factors, machine, calibration)
+    schedule = quantise_weights(best.schedule, chosen.factors, machine, calibration, steps)
     dump("quantise_weights", partial(_numbers, schedule))
     return schedule
 

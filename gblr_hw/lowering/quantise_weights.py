@@ -25,14 +25,20 @@ _SIGMAS = 4.0  # range of a rank's sum, in standard deviations, when inputs are 
 
 
 def quantise_weights(
-    schedule: LayerSchedule, factors: Factors, machine: Machine, calibration: np.ndarray | None
+    schedule: LayerSchedule,
+    factors: Factors,
+    machine: Machine,
+    calibration: np.ndarray | None,
+    steps: tuple[float, float] | None = None,
 ) -> LayerSchedule:
-    """Fill the payload. calibration: (N, n) example inputs of the layer, or None for the white-input rule N1."""
+    """Fill the payload. calibration: (N, n) example inputs of the layer, or None for the white-input rule N1. steps:
+    activation steps of the layer's input and output where they are known, as in a calibrated network.
+    """
     types = machine.datatypes
     limit = code_limit(types.weight_bits)
     dense = factors.dense if factors.dense is not None else np.zeros((factors.out_features, 0), np.float32)
     v_step = _step(np.abs(factors.v).max(axis=1, initial=0.0), limit)
-    in_step, divisor = _activation_ranges(factors.v, v_step, machine, calibration)
+    in_step, divisor = _activation_ranges(factors.v, v_step, machine, calibration, steps[0] if steps else 0.0)
     v, u, dense = (kernel_input(numbers, np.float32) for numbers in (factors.v, factors.u, dense))
     u_scale = v_step * divisor
     largest = np.maximum(_largest_rows(u, u_scale), np.abs(dense).max(axis=1, initial=0.0))
@@ -40,7 +46,9 @@ def quantise_weights(
     bias_step = _step(np.abs(schedule.payload.bias), 2 ** (types.accumulator_bits // 2 - 1))
     row_step = np.where(largest > 0, _step(largest, limit), bias_step)
     out_step = 0.0
-    if calibration is not None:
+    if steps is not None:
+        out_step = steps[1]
+    elif calibration is not None:
         outputs = calibration @ factors.matrix().T + (0.0 if factors.bias is None else factors.bias)
         out_step = float(np.abs(outputs).max(initial=0.0)) / code_limit(types.activation_bits)
     tiles = schedule.tiles
@@ -82,9 +90,11 @@ def _step(largest: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _activation_ranges(
-    v: np.ndarray, v_step: np.ndarray, machine: Machine, calibration: np.ndarray | None
+    v: np.ndarray, v_step: np.ndarray, machine: Machine, calibration: np.ndarray | None, known_step: float
 ) -> tuple[float, np.ndarray]:
-    """Input step (0: from the data) and what each rank's integer sum is divided by to fill an activation code."""
+    """Input step (``known_step`` if there is one, else the examples', else 0: from the data) and what each rank's
+    integer sum is divided by to fill an activation code.
+    """
     types = machine.datatypes
     limit = code_limit(types.activation_bits)
     if calibration is None:
@@ -92,8 +102,8 @@ def _activation_ranges(
         squares = _sums_of_squares(
             kernel_input(v, np.float32), kernel_input(v_step, np.float64), code_limit(types.weight_bits)
         )
-        return 0.0, np.maximum(_SIGMAS * (np.sqrt(squares.astype(np.float64)) * rms) / limit, 1.0)
-    step = input_step(calibration, types.activation_bits)
+        return known_step, np.maximum(_SIGMAS * (np.sqrt(squares.astype(np.float64)) * rms) / limit, 1.0)
+    step = known_step or input_step(calibration, types.activation_bits)
     v_codes = quantise(v, v_step[:, None], types.weight_bits)
     sums = quantise(calibration, step, types.activation_bits).astype(np.float64) @ v_codes.T.astype(np.float64)
     return step, np.maximum(np.abs(sums).max(axis=0, initial=0.0) / limit, 1.0)
