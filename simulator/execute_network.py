@@ -180,7 +180,7 @@ class _Run:
     def _run_vector(self, ins: _Instruction) -> None:
         vector, scratchpad = self._vector(ins.layer), self._memories.scratchpad[0]
         rows = np.arange(ins.token0, ins.token0 + ins.tokens)
-        run = VectorPass(rows, ins.tile, (ins.src, ins.other), ins.dst)
+        run = VectorPass(rows, ins.tile, ins.chunk, (ins.src, ins.other), ins.dst)
         values = [
             self._codes.decode(operand.tensor, vector.read(scratchpad, run, which))
             for which, operand in enumerate(vector.operator.operands)

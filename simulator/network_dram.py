@@ -108,16 +108,24 @@ class NetworkDram:
         """(lanes, C) stored numbers that tile ``tile`` of a scores or mix operator holds, for the sequence of output
         row ``row``.
         """
-        weights, tiles, side = operator.operands[1], layer.tiles, self._side
+        reads, weights = operator.operands
+        tiles, side, scores = layer.tiles, self._side, operator.kind == "scores"
         values = self.arrays[weights.tensor]
         sequence = values[row // operator.tokens % len(values)]
-        group, inputs, outputs = _tile_place(layer, operator, tile, side)
-        begin = weights.channel0 + group * weights.width
-        keys = sequence[weights.token0 : weights.token0 + weights.tokens, begin : begin + weights.width]
-        matrix = keys.T if operator.kind == "scores" else keys
-        part = matrix[inputs * side : (inputs + 1) * side, outputs * side : (outputs + 1) * side]
-        whole = np.zeros((side, side))
-        whole[: part.shape[0], : part.shape[1]] = part
+        key_chunks = -(-weights.tokens // side)
+        head = reads.width if scores else weights.width
+        packed, padded = int(tiles.source[tile]), int(tiles.target[tile])
+        if not scores:
+            packed, padded = padded, packed
+        query, keys = padded // key_chunks, padded % key_chunks
+        begin = weights.channel0 + query * weights.groups // reads.groups * weights.width
+        stored = sequence[weights.token0 : weights.token0 + weights.tokens, begin : begin + weights.width]
+        whole = np.zeros((side, side))  # (keys, channels), where the query head's channels lie in their chunk
+        channels = packed * side + np.arange(side) - query * head
+        mine = np.flatnonzero((channels >= 0) & (channels < head))
+        part = stored[keys * side : (keys + 1) * side, channels[mine]]
+        whole[: len(part), mine] = part
+        whole = whole.T if scores else whole
         lanes = slice(tiles.lane_ptr[tile], tiles.lane_ptr[tile + 1])
         held = (np.arange(side) >= tiles.lo[lanes, None]) & (np.arange(side) < tiles.hi[lanes, None])
         return np.where(held, whole[tiles.lane[lanes]], 0.0)
@@ -127,22 +135,3 @@ def _lanes(places: np.ndarray, chunk: int, side: int) -> tuple[np.ndarray, np.nd
     """Lanes of a chunk that hold channels, and which."""
     channels = np.flatnonzero(places // side == chunk)
     return places[channels] % side, channels
-
-
-def _tile_place(layer: LayerSchedule, operator: Operator, tile: int, side: int) -> tuple[int, int, int]:
-    """Group of the weights, and chunks of its matrix's inputs and outputs, that a tile of activations holds.
-
-    The tile table lists group after group, with as many tiles each; a chunk is counted within its group or over all.
-    """
-    weights = operator.operands[1]
-    if len(layer.tiles) % weights.groups:
-        raise InputError(
-            f"layer '{layer.name}'",
-            f"{len(layer.tiles)} tiles",
-            f"each of {weights.groups} groups of '{weights.tensor}' has as many",
-            "The program is damaged or not ours: lower the model again.",
-        )
-    tokens, width = -(-weights.tokens // side), -(-weights.width // side)
-    inputs, outputs = (width, tokens) if operator.kind == "scores" else (tokens, width)
-    group = tile // (len(layer.tiles) // weights.groups)
-    return group, int(layer.tiles.source[tile]) % inputs, int(layer.tiles.target[tile]) % outputs

@@ -18,9 +18,7 @@ from simulator.vector_steps import run_steps
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Places of the channels of a region's rows: of all groups, or of those of one head alone (``shape`` is theirs,
-    groups and width), and the chunks that a row takes.
-    """
+    """Places of the channels of a region's rows, ``shape`` = (groups, width) of them, and the chunks of a row."""
 
     places: np.ndarray
     shape: tuple[int, int]
@@ -29,10 +27,13 @@ class Region:
 
 @dataclass(frozen=True)
 class VectorPass:
-    """One VECTOR: its operator's output rows (T,), the group that it handles or -1, and where its regions begin."""
+    """One VECTOR: its operator's output rows (T,), the first of the output's chunks that it computes (-1: all of them)
+    and how many, and where its regions begin.
+    """
 
     rows: np.ndarray
-    group: int
+    chunk: int
+    chunks: int
     addresses: tuple[int, int]
     dst: int
 
@@ -50,8 +51,7 @@ class VectorOperator:
             )
         self.operator, self._network, self._side = operator, network, side
         self._output = network.tensors[operator.output]
-        groups = [operand.groups for operand in operator.operands]
-        self._groups = max(self._output.groups, *groups, 1)
+        self._group_chunks = -(-self._output.width // side)
 
     def read(self, scratchpad: np.ndarray, run: VectorPass, which: int) -> np.ndarray:
         """(1, T or 1, groups, width) stored numbers of operand ``which``."""
@@ -59,7 +59,7 @@ class VectorOperator:
         tensor, address = self._network.tensors[operand.tensor], run.addresses[which]
         if operand.access == "transposed":
             return self._read_transposed(scratchpad, run, operand, address)
-        region = self._region(operand.groups, operand.width, tensor.padded, run.group)
+        region = self._region(operand.groups, operand.width, tensor.padded, run)
         count = 1 if shares_one_row(operand, tensor, self.operator) else len(run.rows)
         rows = self._rows(scratchpad, address, region.chunks, count)
         return rows[:, region.places].reshape(1, count, *region.shape)
@@ -73,25 +73,24 @@ class VectorOperator:
         rows = self._rows(scratchpad, address, int(mine.max() // side - first) + 1, tensor.tokens)
         count = operand.groups * operand.width
         view = rows[operand.channel0 : operand.channel0 + count, mine - first * side].T
-        view = view.reshape(1, len(run.rows), operand.groups, operand.width)
-        return view if run.group < 0 else view[:, :, self._group_of(operand.groups, run.group)]
+        return view.reshape(1, len(run.rows), operand.groups, operand.width)
 
     def compute(self, values: list[np.ndarray], run: VectorPass) -> np.ndarray:
-        """(T, groups, width) of the output's rows, or of the one group that ``run`` handles."""
+        """(T, groups, width) of the output's rows, or of the groups or channels whose chunks ``run`` computes."""
         batch, token = np.divmod(run.rows, self.operator.tokens)
         constants = {}
         for name, array in self._constants.items():
             part = array[batch % array.shape[0], token % array.shape[1]][None]
-            constants[name] = part if run.group < 0 else part[:, :, self._group_of(part.shape[2], run.group)]
+            constants[name] = self._constant_part(part, run)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             result = run_steps(self.operator.steps, values, constants)
-        groups = self._output.groups if run.group < 0 else 1
-        return fitted(self.operator, result, (1, len(run.rows), groups, self._output.width))[0]
+        shape = self._region(self._output.groups, self._output.width, self._output.padded, run).shape
+        return fitted(self.operator, result, (1, len(run.rows), *shape))[0]
 
     def write(self, scratchpad: np.ndarray, run: VectorPass, stored: np.ndarray) -> None:
         """Put (T, groups, width) stored numbers into the output's region; lanes without a channel become zero."""
         output = self._output
-        region = self._region(output.groups, output.width, output.padded, run.group)
+        region = self._region(output.groups, output.width, output.padded, run)
         rows = np.zeros((len(stored), region.chunks * self._side))
         rows[:, region.places] = stored.reshape(len(stored), -1)
         chunks = rows.reshape(len(stored), region.chunks, self._side).transpose(1, 0, 2)
@@ -103,23 +102,41 @@ class VectorOperator:
         arrays = {name: np.asarray(array, dtype=np.float64) for name, array in self.operator.constants.items()}
         return {name: array.reshape((1,) * (4 - array.ndim) + array.shape) for name, array in arrays.items()}
 
-    def _group_of(self, groups: int, group: int) -> slice:
-        mine = group * groups // self._groups
-        return slice(mine, mine + 1)
+    def _constant_part(self, array: np.ndarray, run: VectorPass) -> np.ndarray:
+        """The part of a constant (1, tokens, groups, width) that belongs to the chunks that ``run`` computes."""
+        if run.chunk < 0:
+            return array
+        if self._output.padded:
+            return array if array.shape[2] == 1 else array[:, :, self._groups_of(run)]
+        if array.shape[2:] == (1, 1):
+            return array
+        whole = np.broadcast_to(array, (*array.shape[:2], self._output.groups, self._output.width))
+        first = run.chunk * self._side
+        return whole.reshape(*array.shape[:2], 1, -1)[..., first : first + run.chunks * self._side]
 
-    def _region(self, groups: int, width: int, padded: bool, group: int) -> Region:
+    def _groups_of(self, run: VectorPass) -> slice:
+        """The groups of a padded output whose chunks ``run`` computes."""
+        if run.chunk % self._group_chunks or run.chunks % self._group_chunks:
+            raise InputError(
+                f"operator '{self.operator.name}'",
+                f"chunks {run.chunk} to {run.chunk + run.chunks - 1}",
+                f"a VECTOR on padded groups computes whole ones, of {self._group_chunks} chunks",
+                "The program is damaged or not ours: lower the model again.",
+            )
+        return slice(run.chunk // self._group_chunks, (run.chunk + run.chunks) // self._group_chunks)
+
+    def _region(self, groups: int, width: int, padded: bool, run: VectorPass) -> Region:
+        """A region of a value of ``groups`` x ``width``: of all of it, or the part that goes with the output's chunks
+        (a value of one group that goes with several padded ones is whole).
+        """
         places = channel_places(groups, width, padded, self._side)
-        if group >= 0:
-            mine = self._group_of(groups, group).start
-            places = places[mine * width : (mine + 1) * width]
-            if places[0] % self._side:
-                raise InputError(
-                    f"operator '{self.operator.name}'",
-                    f"group {group} at channel {places[0]}",
-                    f"a VECTOR of one group needs groups that begin at a chunk's edge, a multiple of {self._side}",
-                    "The program is damaged or not ours: lower the model again.",
-                )
-            places, groups = places - places[0], 1
+        if run.chunk >= 0 and self._output.padded and groups > 1:
+            mine = self._groups_of(run)
+            places, groups = places[mine.start * width : mine.stop * width], mine.stop - mine.start
+        elif run.chunk >= 0 and not self._output.padded:
+            places = places[run.chunk * self._side : (run.chunk + run.chunks) * self._side]
+            groups, width = 1, len(places)
+        places = places - places[0]
         return Region(places, (groups, width), int(places[-1]) // self._side + 1)
 
     def _rows(self, scratchpad: np.ndarray, address: int, chunks: int, rows: int) -> np.ndarray:

@@ -19,6 +19,8 @@ from simulator.network import Network
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
 
+_ROOMY_KIB = 1 << 24
+
 
 def lower_network(
     network: Network,
@@ -34,11 +36,13 @@ def lower_network(
     """
     _check_machine(network, machine)
     network, weights = split_wide(network, weights, machine)
+    # Whether a block fits the scratchpad is decided for groups of operators, not for one layer by itself.
+    roomy = machine.with_(scratchpad={"kib": _ROOMY_KIB})
     schedules = []
     for done, operator in enumerate(network.operators):
         if progress is not None:
             progress(done, len(network.operators), operator.name)
-        schedules.append(_schedule(network, done, weights, machine, calibration))
+        schedules.append(_schedule(network, done, weights, roomy, calibration))
     groups = fuse_groups(network, schedules, machine)
     if dump is not None:
         dump("network", str(network))
