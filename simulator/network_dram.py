@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simulator.activation_codes import ActivationCodes
-from simulator.errors import InputError
 from simulator.evaluate_network import constant_values
 from simulator.network import Network, Operand, Operator, Tensor
 from simulator.operand_views import channel_places, operand_window, table_rows, window_tokens
