@@ -23,6 +23,7 @@ from simulator.isa import After, Op, Unit, unit_of_op
 from simulator.reference import run_reference
 from simulator.simulate import simulate
 from simulator.timing import Timing, resolve_timing
+from tests.random_networks import built_network
 from tests.random_programs import generator, random_timing, sampled
 from tests.strategies import case
 
@@ -279,14 +280,23 @@ def test_no_instructions():
 
 
 def test_kernels_are_compiled_once():
-    from simulator import accesses, cycle_accounts, engine
+    from simulator import accesses, cycle_accounts, engine, operator_accounts, operator_bounds
 
     for seed in range(5):
         run_engine(random_timing(generator(seed)))
         machine, _, lowered = case(seed)
         simulate(lowered, machine)
-    kernels = (engine._advance, accesses._count, cycle_accounts._account_layers, cycle_accounts._account_units)
-    assert [len(kernel.signatures) for kernel in kernels] == [1, 1, 1, 1]
+        machine, network = built_network(generator(seed))
+        simulate(network, machine)
+    kernels = (
+        engine._advance,
+        accesses._count,
+        cycle_accounts._account_layers,
+        cycle_accounts._account_units,
+        operator_accounts._account,
+        operator_bounds._add_work,
+    )
+    assert [len(kernel.signatures) for kernel in kernels] == [1] * len(kernels)
 
 
 def test_a_columns_type_makes_no_difference():
