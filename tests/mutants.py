@@ -11,7 +11,8 @@ from typing import Literal
 
 ENGINE, REFERENCE, TIMING = "simulator.engine", "simulator.reference", "simulator.timing"
 MACHINE, ISA, REPORT, COUNTS = "simulator.machine", "simulator.isa", "simulator.simulate", "simulator.accesses"
-ACCOUNTS = "simulator.cycle_accounts"
+ACCOUNTS, LAYOUT = "simulator.cycle_accounts", "simulator.network_layout"
+OPERATORS, BOUNDS = "simulator.operator_accounts", "simulator.operator_bounds"
 
 Check = Literal["agreement", "by hand"]
 
@@ -184,6 +185,8 @@ ORDER = [
 DURATIONS = [
     *_shared("D1", "with two engines stores share the loads' queue", ISA, "2: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.OUTPUT_DMA)", "2: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.WEIGHT_DMA)"),
     *_shared("D1", "with three engines inputs share the weights' queue", ISA, "3: (Unit.WEIGHT_DMA, Unit.INPUT_DMA, Unit.OUTPUT_DMA)", "3: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.OUTPUT_DMA)"),
+    *_shared("Q2", "nothing may wait for a vector operator", ISA, "After.VECTOR: VECTOR_OPS", "After.VECTOR: (Op.DRAIN,)"),
+    *_shared("Q2", "anything may be waited for as if it were a drain", ISA, "After.VECTOR: VECTOR_OPS", "After.VECTOR: tuple(Op)"),
     *_shared("D2", "the last cycle of a transfer is cut off", TIMING, "return -(-moved * 1000 // machine.dram_bytes_per_kilocycle)", "return np.maximum(1, moved * 1000 // machine.dram_bytes_per_kilocycle)"),
     *_shared("D2", "a transfer takes a cycle more", TIMING, "return -(-moved * 1000 //", "return 1 - (-moved * 1000 //"),
     *_shared("D2", "bursts are not filled up", TIMING, "moved = -(-transfer_bytes // burst) * burst", "moved = transfer_bytes"),
@@ -205,18 +208,35 @@ DURATIONS = [
     *_shared("B2", "conflicts cost nothing", TIMING, "* ins.row_cycles", "* 1"),
     *_shared("V1", "a drain's last rows are cut off", TIMING, "-(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)", "np.maximum(1, ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)"),
     *_shared("V1", "a drain is done a cycle later", TIMING, "= machine.vector.latency_cycles", "= machine.vector.latency_cycles + 1"),
+    *_shared("V2", "a pass more", TIMING, "ins.row_cycles[steps] * -(", "(ins.row_cycles[steps] + 1) * -("),
+    *_shared("V2", "one pass, whatever the steps", TIMING, "ins.row_cycles[steps] * -(", "-("),
+    *_shared("V2", "a pass ends where the next begins", TIMING, "ins.row_cycles[steps] * -(-elements // machine.vector.lanes)", "-(-ins.row_cycles[steps] * elements // machine.vector.lanes)"),
+    *_shared("V2", "a pass's last elements are cut off", TIMING, "-(-elements // machine.vector.lanes)", "np.maximum(1, elements // machine.vector.lanes)"),
+    *_shared("V2", "a vector operator's first chunk alone", TIMING, " * ins.chunk[steps]", ""),
+    *_shared("V2", "a lane fewer", TIMING, "-(-elements // machine.vector.lanes)", "-(-elements // max(1, machine.vector.lanes - 1))"),
+    *_shared("V2", "a vector operator is done as it ends", TIMING, "tail[list(VECTOR_OPS)]", "tail[Op.DRAIN]"),
 ]  # fmt: skip
 
 COUNTERS = [
-    *_shared("C1", "a tail a cycle longer", REPORT, 'causes["tail"] = end -', 'causes["tail"] = end + 1 -', "agreement"),
+    *_shared("C1", "a tail a cycle longer", ACCOUNTS, 'causes["tail"] = end -', 'causes["tail"] = end + 1 -', "agreement"),
     *_shared("C1", "conflicts counted as computing", ACCOUNTS, "compute[mine] += tokens[i]", "compute[mine] += end[i] - start[i]", "agreement"),
     *_shared("C1", "ties go to the dependence named last", ENGINE, "if when > ready:", "if when >= ready:", "agreement"),
     *_shared("C1", "a wait for the channel counted from the request of the unit", ACCOUNTS, "start[i] - max(ready, free)", "start[i] - free", "agreement"),
     *_shared("C2", "words not filled up", COUNTS, "return -(-bits // word_bits)", "return bits // word_bits", "agreement"),
     *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
     *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]\n            row[_VECTOR_OPS]", "costs.sum_words\n            row[_VECTOR_OPS]", "agreement"),
+    *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
+    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 < operator.tokens else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "-(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
-    *_shared("C3", "a roof a cycle too high", REPORT, "compute = -(-accesses", "compute = 1 - (-accesses"),
+    *_shared("C3", "a roof a cycle too high", REPORT, '"compute": -(-accesses', '"compute": 1 - (-accesses'),
+    *_shared("C4", "conflicts counted as computing", OPERATORS, "_COMPUTE] += tokens[i]", "_COMPUTE] += end[i] - start[i]", "agreement"),
+    *_shared("C4", "a gap is the tile's alone", OPERATORS, "mine = max(at, done[after[column, i]])", "mine = at", "agreement"),
+    *_shared("C4", "an instruction is next when the one before it is done", OPERATORS, "end[previous[i]] > ready:", "done[previous[i]] > ready:", "agreement"),
+    *_shared("C4", "nobody waits in a queue", OPERATORS, "if previous[i] >= 0 and", "if previous[i] < -1 and", "agreement"),
+    *_shared("C4", "a store counts for the vector unit", OPERATORS, 'Op.STORE: "wait_input"', 'Op.STORE: "wait_vector"', "agreement"),
+    *_shared("C4", "the tail goes back from the last instruction that is done", OPERATORS, "done[i] > done[last]", "i > last", "agreement"),
+    *_shared("C5", "a cycle of the vector unit less", BOUNDS, "vector[layer[i]] += busy[i]", "vector[layer[i]] += busy[i] - 1", "agreement"),
+    *_shared("C5", "array time holds the channel", BOUNDS, "if unit[i] < _ARRAY", "if unit[i] <= _ARRAY", "agreement"),
 ]  # fmt: skip
 
 MUTANTS = (*ORDER, *DURATIONS, *COUNTERS)
