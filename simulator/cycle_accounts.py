@@ -8,22 +8,20 @@ import numba as nb
 import numpy as np
 
 from simulator.engine import STALL_CHANNEL, STALL_NAMES, Events
+from simulator.errors import InputError
 from simulator.isa import Unit
 from simulator.program import Program
+from simulator.report import CAUSES
 from simulator.timing import UNIT_COUNT, Timing
 
 _ARRAY = int(Unit.ARRAY)
 
 
 @dataclass(frozen=True, eq=False)
-class CycleAccounts:
-    """Sums over a program's instructions, int64.
-
-    By layer: layer_end (L,), first cycle after its last store; gap (L, stalls), cycles before its tiles by STALL_* of
-    the tile; compute (L,) and conflict (L,), cycles of its tiles; tiles_begin (L,) and tiles_end (L,), when the first
-    starts and the last has left the array, -1 without tiles.
-
-    By unit: unit_end (U,), unit_busy (U,), unit_count (U,), unit_stall (U, stalls).
+class LayerAccounts:
+    """Sums by layer, int64: layer_end (L,), first cycle after its last store; gap (L, stalls), cycles before its tiles
+    by STALL_* of the tile; compute (L,) and conflict (L,), cycles of its tiles; tiles_begin (L,) and tiles_end (L,),
+    when the first starts and the last has left the array, -1 without tiles.
     """
 
     layer_end: np.ndarray
@@ -32,18 +30,25 @@ class CycleAccounts:
     conflict: np.ndarray
     tiles_begin: np.ndarray
     tiles_end: np.ndarray
-    unit_end: np.ndarray
-    unit_busy: np.ndarray
-    unit_count: np.ndarray
-    unit_stall: np.ndarray
 
 
-def account_cycles(program: Program, timing: Timing, events: Events) -> CycleAccounts:
+@dataclass(frozen=True, eq=False)
+class UnitAccounts:
+    """Sums by unit, int64: end (U,), first cycle after its last instruction; busy (U,); count (U,) of instructions;
+    stall (U, stalls).
+    """
+
+    end: np.ndarray
+    busy: np.ndarray
+    count: np.ndarray
+    stall: np.ndarray
+
+
+def account_layers(program: Program, timing: Timing, events: Events) -> LayerAccounts:
     """One pass over the instructions in program order. A layer's window begins where the one before it ends."""
     ins, layers, stalls = program.instructions, len(program.layers), len(STALL_NAMES)
-    by_layer = [np.zeros(shape, dtype=np.int64) for shape in (layers, (layers, stalls), layers, layers, layers, layers)]
-    by_unit = [np.zeros(shape, dtype=np.int64) for shape in (UNIT_COUNT, UNIT_COUNT, UNIT_COUNT, (UNIT_COUNT, stalls))]
-    accounts = CycleAccounts(*by_layer, *by_unit)
+    shapes = (layers, (layers, stalls), layers, layers, layers, layers)
+    accounts = LayerAccounts(*(np.zeros(shape, dtype=np.int64) for shape in shapes))
     accounts.tiles_begin[:] = accounts.tiles_end[:] = -1
     _end_of_layers(ins.layer, events.done, accounts.layer_end)
     _account_layers(
@@ -61,6 +66,13 @@ def account_cycles(program: Program, timing: Timing, events: Events) -> CycleAcc
         accounts.tiles_begin,
         accounts.tiles_end,
     )
+    return accounts
+
+
+def account_units(timing: Timing, events: Events) -> UnitAccounts:
+    """Busy and stalled cycles of every unit, in one pass over the instructions."""
+    shapes = (UNIT_COUNT, UNIT_COUNT, UNIT_COUNT, (UNIT_COUNT, len(STALL_NAMES)))
+    accounts = UnitAccounts(*(np.zeros(shape, dtype=np.int64) for shape in shapes))
     _account_units(
         timing.unit,
         timing.after,
@@ -68,12 +80,44 @@ def account_cycles(program: Program, timing: Timing, events: Events) -> CycleAcc
         events.end,
         events.done,
         events.stall,
-        accounts.unit_end,
-        accounts.unit_busy,
-        accounts.unit_count,
-        accounts.unit_stall,
+        accounts.end,
+        accounts.busy,
+        accounts.count,
+        accounts.stall,
     )
     return accounts
+
+
+def causes_by_layer(program: Program, timing: Timing, events: Events) -> list[dict[str, int]]:
+    """Cycles of each layer's window by cause, keys of ``CAUSES`` (rule C1). InputError where layers overlap."""
+    accounts = account_layers(program, timing, events)
+    ends = [0, *accounts.layer_end.tolist()]
+    return [
+        _causes_of_layer(accounts, layer.name, index, ends[index], ends[index + 1])
+        for index, layer in enumerate(program.layers)
+    ]
+
+
+def _causes_of_layer(accounts: LayerAccounts, name: str, index: int, begin: int, end: int) -> dict[str, int]:
+    """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin."""
+    started = int(accounts.tiles_begin[index])
+    first = started if started >= 0 else end
+    if first < begin:
+        raise InputError(
+            f"program: layer '{name}'",
+            f"work in cycle {first}, while the layer before it runs until {begin}",
+            "layers run one after another (machine.md, rule E3)",
+            "Let its inputs wait for the last store of the layer before it.",
+        )
+    causes = dict.fromkeys(CAUSES, 0)
+    for cause, cycles in zip(STALL_NAMES, accounts.gap[index].tolist(), strict=True):
+        if cycles:
+            causes[cause] += cycles
+    causes["compute"] = int(accounts.compute[index])
+    causes["bank_conflict"] = int(accounts.conflict[index])
+    last = int(accounts.tiles_end[index])
+    causes["tail"] = end - (last if last >= 0 else begin)
+    return causes
 
 
 @nb.njit(cache=True, nogil=True)

@@ -15,35 +15,51 @@ CAUSES: tuple[str, ...] = (
     "bank_conflict",  # extra cycles of a row whose ranks share a bank
     "weight_preload",  # waiting for P rows of weights to enter the shadow registers
     "wait_weights",  # waiting for a weight tile from DRAM
-    "wait_input",  # waiting for activations from DRAM
+    "wait_input",  # waiting for activations from DRAM, or on their way there
     "wait_array",  # waiting for sums of an earlier tile to leave the array
-    "wait_vector",  # waiting for an accumulator that the vector unit still reads
-    "tail",  # after the last tile of a layer: the last drain and store
+    "wait_vector",  # waiting for the vector unit: an accumulator that it still reads, or a result of its own
+    "tail",  # after the last tile of a layer (of a network): the last drain and store
 )
+
+# What an operator is bound by (machine.md, rule C5); "hidden" if other operators' cycles cover all of its work.
+BOUNDS: tuple[str, ...] = ("compute", "conflicts", "preload", "bandwidth", "latency", "drain", "vector", "hidden")
+
+# What operators of a network are summed up under.
+GROUPS: tuple[str, ...] = ("linear", "attention matmul", "softmax", "norm", "other vector")
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer's share of a simulation. ``cycles_by_cause``: keys of ``CAUSES``, summing to ``latency_cycles``."""
+    """One layer's, or one operator's, share of a simulation.
+
+    ``cycles_by_cause``: keys of ``CAUSES``, summing to ``latency_cycles``: the layer's window (machine.md, rule C1), or
+    the cycles charged to an operator of a network (rule C4).
+    """
 
     name: str
-    form: str  # "dense", "ranks" or "mixed" (both), as lowering chose
+    form: str  # "dense", "ranks" or "mixed" (both), as lowering chose; "activations" or "vector" in networks
     in_features: int
     out_features: int
     ranks: int
-    tokens: int
+    tokens: int  # rows of activations that it works on
     latency_cycles: int
     cycles_by_cause: Mapping[str, int]
     tiles: int  # weight tiles of the layer, counted once (not once a token block)
     tiles_dense: int
     tiles_reduce: int
     tiles_expand: int
-    tile_bound: float  # multiplications / (rows x cols): no schedule has fewer tiles
-    multiplications: int  # per token, after evaluation of the masks
+    tile_bound: float  # stored weights that count / (rows x cols): no schedule has fewer tiles
+    multiplications: int  # per row of activations, after evaluation of the masks
     macs: int  # multiply-accumulates that the array's cells perform for all tokens, padding included
     dram_bytes: int
     energy_pj: float
     utilisation: float  # useful multiplications x tokens / (latency x rows x cols)
+    kind: str  # "linear", "scores", "mix" or "vector"
+    group: str  # one of ``GROUPS``
+    steps: str  # functions of the vector unit, in order
+    bound: str  # one of ``BOUNDS``
+    vector_cycles: int  # cycles for which it occupies the vector unit
+    dram_cycles: int  # cycles for which it holds the DRAM channel
 
 
 @dataclass(frozen=True)
@@ -92,12 +108,16 @@ class Report:
     dram_write_bytes: int
     accesses: Mapping[str, int]
     tiles: int
-    multiplications: int
+    multiplications: int  # of one token through all layers; of a network, of the whole run
     macs: int
     utilisation: float
-    roofline_cycles: int  # max(compute bound, memory bound): no schedule of this program is faster
+    roofline_cycles: int  # the largest of the roofs (rule C3): no schedule of this program is faster
     roofline_fraction: float  # roofline_cycles / latency_cycles
-    bound: str  # "compute" or "memory": which roof is the lower one
+    bound: str  # "compute", "memory" or, of a network, "vector": which roof is the lowest one
+    network: bool  # whether this is a whole network, whose operators overlap
+    dram_bytes_per_cycle: float  # the channel's bandwidth
+    cycles_by_bound: Mapping[str, int]  # cycles of the layers that are bound by each of ``BOUNDS``
+    cycles_by_group: Mapping[str, int]  # cycles of the layers of each of ``GROUPS``
     layers: tuple[LayerReport, ...]
     units: tuple[UnitReport, ...]
     trace: Trace

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from simulator.accesses import EVENTS, count_events
-from simulator.cycle_accounts import CycleAccounts, account_cycles
+from simulator.cycle_accounts import UnitAccounts, account_units, causes_by_layer
 from simulator.energy import EnergyModel, energy_model
 from simulator.engine import STALL_NAMES, STALL_NONE, Events, run_engine
-from simulator.errors import InputError
 from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit, is_any
 from simulator.machine import Machine
+from simulator.operator_accounts import causes_by_operator
+from simulator.operator_bounds import bound_of, group_of, work_by_layer
 from simulator.program import Program
-from simulator.report import CAUSES, LayerReport, Report, Trace, UnitReport
+from simulator.report import BOUNDS, GROUPS, LayerReport, Report, Trace, UnitReport
 from simulator.timing import Timing, channel_cycles, resolve_timing
 
 
@@ -27,14 +30,13 @@ def simulate(program: Program, machine: Machine) -> Report:
     timing = resolve_timing(program, machine)
     events = run_engine(timing)
     counts = count_events(program, machine)
-    spent = account_cycles(program, timing, events)
+    units = account_units(timing, events)
     total = int(events.done.max(initial=0))
-    layers = _layer_reports(program, machine, spent, counts, model)
+    layers = _layer_reports(program, machine, timing, events, counts, model)
     accesses = {name: int(values.sum()) for name, values in counts.items()}
     parts = model.by_component(accesses, total)
-    multiplications = sum(layer.multiplications for layer in program.layers)
-    roof, bound = _roofline(program, machine, accesses)
-    useful = multiplications * program.tokens
+    useful = sum(layer.multiplications * layer.tokens for layer in layers)
+    roof, bound = _roofline(program, machine, accesses, units)
     return Report(
         program=", ".join(layer.name for layer in program.layers[:3]) + (", ..." if len(program.layers) > 3 else ""),
         machine=machine.name,
@@ -53,43 +55,72 @@ def simulate(program: Program, machine: Machine) -> Report:
         dram_write_bytes=accesses["dram_write_bytes"],
         accesses=accesses,
         tiles=program.tile_count,
-        multiplications=multiplications,
+        multiplications=useful if program.network is not None else sum(layer.multiplications for layer in layers),
         macs=accesses["mac_active"] + accesses["mac_padding"],
         utilisation=useful / max(1, total * machine.rows * machine.cols),
         roofline_cycles=roof,
         roofline_fraction=roof / max(1, total),
         bound=bound,
+        network=program.network is not None,
+        dram_bytes_per_cycle=machine.dram_bytes_per_kilocycle / 1000,
+        cycles_by_bound=_summed(BOUNDS, layers, "bound"),
+        cycles_by_group=_summed(GROUPS, layers, "group"),
         layers=layers,
-        units=_unit_reports(spent, total),
+        units=_unit_reports(units, total),
         trace=_trace(program, timing, events),
     )
 
 
-def _roofline(program: Program, machine: Machine, accesses: dict[str, int]) -> tuple[int, str]:
-    """The lower bound of latency: stored weights x tokens over the cells, or bytes over the channel's bandwidth."""
-    compute = -(-accesses["mac_active"] // (machine.rows * machine.cols))
+def _summed(names: tuple[str, ...], layers: tuple[LayerReport, ...], field: str) -> dict[str, int]:
+    cycles: Counter[str] = Counter()
+    for layer in layers:
+        cycles[getattr(layer, field)] += layer.latency_cycles
+    return {name: cycles[name] for name in names}
+
+
+def _roofline(program: Program, machine: Machine, accesses: dict[str, int], units: UnitAccounts) -> tuple[int, str]:
+    """The lower bound of latency (rule C3): stored weights x rows over the cells, bytes over the channel's bandwidth
+    and, in a network, the vector unit's work.
+    """
     ins = program.instructions
     moved = ins.dram_bytes[is_any(ins.op, TRANSFER_OPS)]
-    memory = int(channel_cycles(machine, np.array([moved.sum()]))[0]) if len(moved) else 0
-    return (compute, "compute") if compute >= memory else (memory, "memory")
+    roofs = {
+        "compute": -(-accesses["mac_active"] // (machine.rows * machine.cols)),
+        "memory": int(channel_cycles(machine, np.array([moved.sum()]))[0]) if len(moved) else 0,
+    }
+    if program.network is not None:
+        roofs["vector"] = int(units.busy[Unit.VECTOR])
+    bound = max(roofs, key=lambda name: roofs[name])
+    return roofs[bound], bound
 
 
 def _layer_reports(
     program: Program,
     machine: Machine,
-    accounts: CycleAccounts,
+    timing: Timing,
+    events: Events,
     counts: dict[str, np.ndarray],
     model: EnergyModel,
 ) -> tuple[LayerReport, ...]:
-    ends = [0, *accounts.layer_end.tolist()]
+    if program.network is None:
+        causes = [(mine, mine) for mine in causes_by_layer(program, timing, events)]
+    else:
+        causes = causes_by_operator(program, timing, events)
     by_layer = np.array([counts[name] for name in EVENTS]).T.tolist()
+    work = work_by_layer(program.instructions.layer, timing, len(program.layers))
+    channel, vector = (column.tolist() for column in work)
     cells = machine.rows * machine.cols
     reports = []
     for index, layer in enumerate(program.layers):
-        cycles = ends[index + 1] - ends[index]
+        told, spent = causes[index]
+        operator = None if program.network is None else program.network.operators[index]
+        kind, rows = ("linear", program.tokens) if operator is None else (operator.kind, operator.rows)
+        functions = () if operator is None else tuple(step.function for step in operator.steps)
+        cycles = sum(told.values())
         mine = dict(zip(EVENTS, by_layer[index], strict=True))
         parts = model.by_component(mine, cycles)
         kinds = [int(np.count_nonzero(layer.tiles.kind == op)) for op in TILE_OPS]
+        stored = int(layer.tiles.weight_ptr[-1]) if layer.form == "activations" else layer.multiplications
         reports.append(
             LayerReport(
                 name=layer.name,
@@ -97,58 +128,42 @@ def _layer_reports(
                 in_features=layer.in_features,
                 out_features=layer.out_features,
                 ranks=layer.ranks,
-                tokens=program.tokens,
+                tokens=rows,
                 latency_cycles=cycles,
-                cycles_by_cause=_causes_of_layer(accounts, layer.name, index, ends[index], ends[index + 1]),
+                cycles_by_cause=told,
                 tiles=len(layer.tiles),
                 tiles_dense=kinds[0],
                 tiles_reduce=kinds[1],
                 tiles_expand=kinds[2],
-                tile_bound=layer.multiplications / cells,
+                tile_bound=stored / cells,
                 multiplications=layer.multiplications,
                 macs=mine["mac_active"] + mine["mac_padding"],
                 dram_bytes=mine["dram_read_bytes"] + mine["dram_write_bytes"],
                 energy_pj=sum(value for value, _, _ in parts.values()),
-                utilisation=layer.multiplications * program.tokens / max(1, cycles * cells),
+                utilisation=layer.multiplications * rows / max(1, cycles * cells),
+                kind=kind,
+                group=group_of(kind, functions),
+                steps=", ".join(functions),
+                bound=bound_of(spent, kind == "vector", channel[index]),
+                vector_cycles=vector[index],
+                dram_cycles=channel[index],
             )
         )
     return tuple(reports)
 
 
-def _causes_of_layer(accounts: CycleAccounts, name: str, index: int, begin: int, end: int) -> dict[str, int]:
-    """Divide the window [begin, end) of the array's time line by cause; the parts sum to end - begin (rule C1)."""
-    started = int(accounts.tiles_begin[index])
-    first = started if started >= 0 else end
-    if first < begin:
-        raise InputError(
-            f"program: layer '{name}'",
-            f"work in cycle {first}, while the layer before it runs until {begin}",
-            "layers run one after another (machine.md, rule E3)",
-            "Let its inputs wait for the last store of the layer before it.",
-        )
-    causes = dict.fromkeys(CAUSES, 0)
-    for cause, cycles in zip(STALL_NAMES, accounts.gap[index].tolist(), strict=True):
-        if cycles:
-            causes[cause] += cycles
-    causes["compute"] = int(accounts.compute[index])
-    causes["bank_conflict"] = int(accounts.conflict[index])
-    last = int(accounts.tiles_end[index])
-    causes["tail"] = end - (last if last >= 0 else begin)
-    return causes
-
-
-def _unit_reports(accounts: CycleAccounts, total: int) -> tuple[UnitReport, ...]:
+def _unit_reports(accounts: UnitAccounts, total: int) -> tuple[UnitReport, ...]:
     reports = []
     for unit in Unit:
-        stalls = dict(zip(STALL_NAMES, accounts.unit_stall[unit].tolist(), strict=True))
+        stalls = dict(zip(STALL_NAMES, accounts.stall[unit].tolist(), strict=True))
         del stalls[STALL_NAMES[STALL_NONE]]
         reports.append(
             UnitReport(
                 name=unit.name.lower(),
-                instructions=int(accounts.unit_count[unit]),
-                busy_cycles=int(accounts.unit_busy[unit]),
+                instructions=int(accounts.count[unit]),
+                busy_cycles=int(accounts.busy[unit]),
                 stall_cycles={name: cycles for name, cycles in stalls.items() if cycles},
-                idle_after_last_cycles=total - int(accounts.unit_end[unit]),
+                idle_after_last_cycles=total - int(accounts.end[unit]),
             )
         )
     return tuple(reports)

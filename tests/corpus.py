@@ -63,10 +63,8 @@ def compare(kind: str, seed: int, features: Counter[str] | None = None) -> list[
     fast, slow = run_engine(timing), run_reference(timing)
     unlike = [f.name for f in fields(Events) if not np.array_equal(getattr(fast, f.name), getattr(slow, f.name))]
     if program is not None and machine is not None:
-        if program.network is None:
-            unlike += differences(simulate(program, machine), program, machine, slow)
-        else:  # operators in any order have no windows that a report could divide
-            unlike += access_differences(program, machine)
+        unlike += differences(simulate(program, machine), program, machine, slow)
+        unlike += access_differences(program, machine)
     if features is not None:
         _note_timing(features, timing, slow)
         if program is not None and machine is not None:

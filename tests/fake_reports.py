@@ -48,6 +48,12 @@ def fake_report(names: Sequence[str], tiles: int = 6, seed: int = 0, scale: int 
                 100,
                 5.0,
                 float(rng.random()),
+                "linear",
+                "linear",
+                "",
+                "compute",
+                10,
+                20,
             )
         )
     op, unit, layer, start, end = np.array(rows, np.int64).reshape(-1, 5).T
@@ -76,6 +82,10 @@ def fake_report(names: Sequence[str], tiles: int = 6, seed: int = 0, scale: int 
         roofline_cycles=now // 2,
         roofline_fraction=0.5,
         bound="compute",
+        network=False,
+        dram_bytes_per_cycle=25.6,
+        cycles_by_bound={"compute": now},
+        cycles_by_group={"linear": now},
         layers=tuple(layers),
         units=(),
         trace=trace,

@@ -12,6 +12,7 @@ from typing import Literal
 ENGINE, REFERENCE, TIMING = "simulator.engine", "simulator.reference", "simulator.timing"
 MACHINE, ISA, REPORT, COUNTS = "simulator.machine", "simulator.isa", "simulator.simulate", "simulator.accesses"
 ACCOUNTS, LAYOUT = "simulator.cycle_accounts", "simulator.network_layout"
+OPERATORS, BOUNDS = "simulator.operator_accounts", "simulator.operator_bounds"
 
 Check = Literal["agreement", "by hand"]
 
@@ -217,7 +218,7 @@ DURATIONS = [
 ]  # fmt: skip
 
 COUNTERS = [
-    *_shared("C1", "a tail a cycle longer", REPORT, 'causes["tail"] = end -', 'causes["tail"] = end + 1 -', "agreement"),
+    *_shared("C1", "a tail a cycle longer", ACCOUNTS, 'causes["tail"] = end -', 'causes["tail"] = end + 1 -', "agreement"),
     *_shared("C1", "conflicts counted as computing", ACCOUNTS, "compute[mine] += tokens[i]", "compute[mine] += end[i] - start[i]", "agreement"),
     *_shared("C1", "ties go to the dependence named last", ENGINE, "if when > ready:", "if when >= ready:", "agreement"),
     *_shared("C1", "a wait for the channel counted from the request of the unit", ACCOUNTS, "start[i] - max(ready, free)", "start[i] - free", "agreement"),
@@ -227,7 +228,15 @@ COUNTERS = [
     *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
     *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 < operator.tokens else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "-(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
-    *_shared("C3", "a roof a cycle too high", REPORT, "compute = -(-accesses", "compute = 1 - (-accesses"),
+    *_shared("C3", "a roof a cycle too high", REPORT, '"compute": -(-accesses', '"compute": 1 - (-accesses'),
+    *_shared("C4", "conflicts counted as computing", OPERATORS, "_COMPUTE] += tokens[i]", "_COMPUTE] += end[i] - start[i]", "agreement"),
+    *_shared("C4", "a gap is the tile's alone", OPERATORS, "mine = max(at, done[after[column, i]])", "mine = at", "agreement"),
+    *_shared("C4", "an instruction is next when the one before it is done", OPERATORS, "end[previous[i]] > ready:", "done[previous[i]] > ready:", "agreement"),
+    *_shared("C4", "nobody waits in a queue", OPERATORS, "if previous[i] >= 0 and", "if previous[i] < -1 and", "agreement"),
+    *_shared("C4", "a store counts for the vector unit", OPERATORS, 'Op.STORE: "wait_input"', 'Op.STORE: "wait_vector"', "agreement"),
+    *_shared("C4", "the tail goes back from the last instruction that is done", OPERATORS, "done[i] > done[last]", "i > last", "agreement"),
+    *_shared("C5", "a cycle of the vector unit less", BOUNDS, "vector[layer[i]] += busy[i]", "vector[layer[i]] += busy[i] - 1", "agreement"),
+    *_shared("C5", "array time holds the channel", BOUNDS, "if unit[i] < _ARRAY", "if unit[i] <= _ARRAY", "agreement"),
 ]  # fmt: skip
 
 MUTANTS = (*ORDER, *DURATIONS, *COUNTERS)

@@ -1,4 +1,4 @@
-"""The counters of a report, counted once more with plain loops from the manual's rules C1 and C2.
+"""The counters of a report, counted once more with plain loops from the manual's rules C1, C2 and C4.
 
 Cycles are looked at one by one and memory words one by one; nothing is taken from ``simulator.simulate``,
 ``simulator.timing`` or ``simulator.accesses``, but what is compared with it.
@@ -14,6 +14,7 @@ from simulator.isa import Op, Unit
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.report import Report
+from tests.slow_operator_accounts import count_operators
 
 TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND)
 TRANSFERS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
@@ -202,6 +203,19 @@ def _waits_for(program: Program, events: Events, i: int, cycle: int) -> str:
     return last if cycle < when else "dram_channel"
 
 
+def _charged(program: Program, machine: Machine, events: Events) -> list[Counter[str]]:
+    """Cycles charged to each operator of a network, by cause (rule C4)."""
+    charged: list[Counter[str]] = [Counter() for _ in program.layers]
+    if program.network is not None:
+        unit = [unit_of(int(op), machine.dma.engines) for op in program.instructions.op]
+        line, tail = count_operators(program, unit, events)
+        for (operator, cause), cycles in line.items():
+            charged[operator][cause] += cycles
+        for (operator, _), cycles in tail.items():
+            charged[operator]["tail"] += cycles
+    return charged
+
+
 def differences(report: Report, program: Program, machine: Machine, events: Events) -> list[str]:
     """Where the report and this counter, fed with the reference's events, say different things."""
     found = []
@@ -218,16 +232,22 @@ def differences(report: Report, program: Program, machine: Machine, events: Even
     same("accesses", {k: v for k, v in report.accesses.items() if v}, {k: v for k, v in sums.items() if v})
     same("macs", report.macs, sums["mac_active"] + sums["mac_padding"])
     same("DRAM", report.dram_bytes, sums["dram_read_bytes"] + sums["dram_write_bytes"])
-    begin = 0
+    begin, charged = 0, _charged(program, machine, events)
     for index, layer in enumerate(report.layers):
-        end = max((int(events.done[i]) for i in range(len(ins)) if ins.layer[i] == index), default=0)
-        causes = count_causes(program, events, index, begin, end)
+        causes = charged[index]
+        if program.network is None:
+            end = max((int(events.done[i]) for i in range(len(ins)) if ins.layer[i] == index), default=0)
+            causes = count_causes(program, events, index, begin, end)
+            same(f"{layer.name}: window", layer.latency_cycles, end - begin)
+            begin = end
         same(f"{layer.name}: causes", {k: v for k, v in layer.cycles_by_cause.items() if v}, dict(causes))
-        same(f"{layer.name}: latency", layer.latency_cycles, end - begin)
+        same(f"{layer.name}: latency", layer.latency_cycles, sum(causes.values()))
         same(f"{layer.name}: macs", layer.macs, layers[index]["mac_active"] + layers[index]["mac_padding"])
         moved = layers[index]["dram_read_bytes"] + layers[index]["dram_write_bytes"]
         same(f"{layer.name}: DRAM", layer.dram_bytes, moved)
-        begin = end
+        for what, ops in (("vector_cycles", (Op.DRAIN, Op.VECTOR)), ("dram_cycles", TRANSFERS)):
+            mine = [i for i in range(len(ins)) if ins.layer[i] == index and ins.op[i] in ops]
+            same(f"{layer.name}: {what}", getattr(layer, what), sum(int(events.end[i] - events.start[i]) for i in mine))
     for unit in Unit:
         doing = count_unit(program, machine, events, unit, total)
         reported = report.units[unit]

@@ -68,8 +68,10 @@ def test_any_built_program(seed):
 @given(seeds)
 def test_any_built_network(seed):
     machine, program = built_network(generator(seed))
-    assert_same_events(resolve_timing(program, machine))
+    timing = resolve_timing(program, machine)
+    assert_same_events(timing)
     assert access_differences(program, machine) == []
+    assert differences(simulate(program, machine), program, machine, run_reference(timing)) == []
 
 
 def test_the_counter_notices_one_cycle_and_one_word():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gblr_hw.cli.options import JsonOption, check_output, console
+from gblr_hw.cli.report_tables import print_report
 from gblr_hw.cli.simulate_gemm import (
     choose_machine,
     choose_systolic_array,
@@ -16,13 +18,19 @@ from gblr_hw.cli.simulate_gemm import (
     read_gemms,
     run_gemm,
 )
-from gblr_hw.cli.tables import print_report
 from simulator.errors import InputError
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.report import Report
 from simulator.simulate import simulate
 from simulator.systolic_gemm import Gemm
+
+
+class Order(StrEnum):
+    """How the table of layers or operators is sorted."""
+
+    PROGRAM = "program"
+    CYCLES = "cycles"
 
 
 def simulate_command(
@@ -69,22 +77,33 @@ def simulate_command(
     bars: Annotated[
         Path | None, typer.Option("--bars", help="Draw every layer's cycles by cause (PNG, SVG or PDF).")
     ] = None,
+    roofline: Annotated[
+        Path | None, typer.Option("--roofline", help="Draw every operator under the machine's roofs (PNG, SVG or PDF).")
+    ] = None,
+    order: Annotated[
+        Order | None,
+        typer.Option(
+            "--order",
+            help="Rows of the table: as the program has them, or most cycles first (the default for whole networks).",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", help="Rows of the table; one more sums up all others.", min=1, metavar="N")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate a program: cycles per layer and unit with their causes, bytes, energy by component, roofline.
+    """Simulate a program: cycles per layer or operator and per unit, with causes; bytes, energy by component, roofline.
 
     With --gemm or --topology: dense layers, on our machine or (--as) in the closed forms of SCALE-Sim 3.0.
     """
-    outputs = {
-        kind: check_output(path)
-        for kind, path in (("report", report), ("trace", trace), ("timeline", timeline), ("bars", bars))
-        if path
-    }
-    _check_sources(program, gemm, topology, {"--array": array, "--as": option_set})
+    asked = {"report": report, "trace": trace, "timeline": timeline, "bars": bars, "roofline": roofline}
+    outputs = {kind: check_output(path) for kind, path in asked.items() if path}
+    _check_sources(program, gemm, topology, {"--array": array, "--as": option_set}, {"--order": order, "--top": top})
     if program is not None:
         loaded = Program.load(program)
         result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
-        show_report(result, outputs, as_json)
+        show_report(result, outputs, as_json, order, top)
         return
     _simulate_gemms(read_gemms(gemm or (), topology), machine, array, option_set, outputs, as_json)
 
@@ -109,19 +128,21 @@ def _simulate_gemms(
     print_runs(gemms, chosen, as_json)
 
 
-def show_report(result: Report, outputs: dict[str, Path], as_json: bool) -> None:
-    """Write the files asked for and print the report."""
+def show_report(
+    result: Report, outputs: dict[str, Path], as_json: bool, order: Order | None = None, top: int | None = None
+) -> None:
+    """Write the files asked for and print the report, its rows in the order asked for."""
     write_outputs(result, outputs)
     if as_json:
         print(result.to_json(), end="")
     else:
-        print_report(result)
+        print_report(result, None if order is None else order.value, top)
         for kind, path in outputs.items():
             console.print(f"{kind} written to {path}", highlight=False, soft_wrap=True)
 
 
 def write_outputs(result: Report, outputs: dict[str, Path]) -> None:
-    """Write the files asked for: report, trace, timeline, bars."""
+    """Write the files asked for: report, trace, timeline, bars, roofline."""
     if "report" in outputs:
         from analysis.files import replacing
 
@@ -131,18 +152,23 @@ def write_outputs(result: Report, outputs: dict[str, Path]) -> None:
         from analysis.chrome_trace import save_chrome_trace
 
         save_chrome_trace(result, outputs["trace"])
-    if "timeline" in outputs or "bars" in outputs:
+    if {"timeline", "bars", "roofline"}.intersection(outputs):
         from analysis.layer_bars import draw_layer_bars
+        from analysis.roofline import draw_roofline
         from analysis.style import save_figure
         from analysis.timeline import draw_timeline
 
-        for kind, draw in (("timeline", draw_timeline), ("bars", draw_layer_bars)):
+        for kind, draw in (("timeline", draw_timeline), ("bars", draw_layer_bars), ("roofline", draw_roofline)):
             if kind in outputs:
                 save_figure(draw(result), outputs[kind])
 
 
 def _check_sources(
-    program: Path | None, gemm: list[str] | None, topology: Path | None, gemm_options: dict[str, str | None]
+    program: Path | None,
+    gemm: list[str] | None,
+    topology: Path | None,
+    gemm_options: dict[str, str | None],
+    program_options: dict[str, object],
 ) -> None:
     """Exactly one thing to simulate, and the options that belong to it."""
     sources = {"a program": program, "--gemm": gemm, "--topology": topology}
@@ -161,6 +187,14 @@ def _check_sources(
                 f"the program '{program}'",
                 f"{name} is for --gemm and --topology: a program was laid out for its machine",
                 "Lower the checkpoint for another machine instead.",
+            )
+    for name, option in program_options.items():
+        if program is None and option is not None:
+            raise InputError(
+                f"{name} {option}",
+                " and ".join(given),
+                f"{name} is for programs: GEMMs are listed as they were given",
+                "Leave it out.",
             )
 
 
