@@ -85,7 +85,7 @@ def test_every_kind_of_dependence_is_needed(column: After) -> None:
         name="small",
         array={"rows": 8, "cols": 8},
         scratchpad={"kib": 4},
-        weight_buffer={"kib": 32 if column == After.STORE else 1},
+        weight_buffer={"kib": 1},
         vector={"lanes": 4, "latency_cycles": 40},
     )
     network, weights = transformer(size)
@@ -93,7 +93,11 @@ def test_every_kind_of_dependence_is_needed(column: After) -> None:
     x = _input(size)
     timing = without(resolve_timing(program, machine), column)
     expected = _expected(network, weights, x)
-    assert any(_differs(program, x, order, expected) for order in orders(timing, run_engine(timing)).values())
+    events = run_engine(timing)
+    # Stores may take effect when they are done, loads when they start.
+    at = np.where(timing.op == Op.STORE, events.done, events.start)
+    tried = [*orders(timing, events).values(), np.lexsort((np.arange(len(at)), at))]
+    assert any(_differs(program, x, order, expected) for order in tried)
 
 
 def _differs(program: Program, x: np.ndarray, order: np.ndarray, expected: np.ndarray) -> bool:
