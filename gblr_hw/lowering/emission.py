@@ -73,7 +73,8 @@ class GroupState:
 @dataclass
 class Block:
     """One block of a group: rows [row0, row0 + rows) of its operators' outputs, which are those from ``token0`` of
-    ``sequence``. loaded: chunk loads of each view (ids by chunk, the last one). written: last writer of each result.
+    ``sequence``. loaded: chunk loads of each view (ids by chunk, the last one). written: last writer of each
+    result, by the copy of its region.
     """
 
     number: int
@@ -82,4 +83,4 @@ class Block:
     sequence: int
     token0: int
     loaded: dict[Operand, tuple[np.ndarray, Ref]] = field(default_factory=dict)
-    written: dict[str, Ref] = field(default_factory=dict)
+    written: dict[tuple[str, int], Ref] = field(default_factory=dict)

@@ -53,7 +53,12 @@ def _source(e: Emission, g: GroupState, block: Block, index: int, place: int, pa
     chunks = view_chunks(e.network, operand, e.side)
     here = address(e, g, block, key, part.number) + begin * block.rows * e.side
     first = part.number * (chunks // part.of) if sliced else 0
-    return _Source(here, None, None, block.written[key], first, chunks // part.of if sliced else chunks)
+    return _Source(here, None, None, block.written[turn(g, key, part)], first, chunks // part.of if sliced else chunks)
+
+
+def turn(g: GroupState, name: str, part: Part) -> tuple[str, int]:
+    """A result and which of its region's copies a part of the heads uses."""
+    return name, part.number % g.regions[name].copies
 
 
 def _used(e: Emission, block: Block, source: _Source, by: Class, ref: Ref) -> None:
@@ -102,7 +107,7 @@ def emit_vector(e: Emission, g: GroupState, block: Block, index: int, part: Part
     for source in sources:
         _used(e, block, source, "vector", ref)
     e.hazards.use(into, into + chunks * block.rows * side, "vector", ref)
-    block.written[operator.output] = ref
+    block.written[turn(g, operator.output, part)] = ref
     if stored(e.network, operator.output, g.group.last):
         first_chunk = part.number * chunks if part.of > 1 else 0
         _, last = e.stream.put(
@@ -354,7 +359,7 @@ class _Chain:
         """Note who wrote an output and used what for it. Drains stand in order of the steps of their last passes."""
         e, name = self.e, self.e.network.operators[index].output
         last = refs[1]
-        self.block.written[name] = last
+        self.block.written[turn(self.g, name, self.part)] = last
         used_parameters(e, self.g, index, last)
         e.hazards.use(int(places.min()), int(places.max()) + self.block.rows * e.side, "vector", last)
         for (follower, _), source in self.others.items():
