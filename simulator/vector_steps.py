@@ -94,6 +94,7 @@ FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
     "gelu_tanh": (1, _gelu_tanh),
     "silu": (1, lambda x: x * _sigmoid(x)),
     "permute": (1, _permute),  # out[..., i] = x[..., numbers[i]]; may pick fewer or more than there are
+    "concat": (1, lambda *parts: np.concatenate(parts, axis=-1)),  # along the width
     "softmax": (3, _softmax),
     "layer_norm": (2, _layer_norm),
     "rms_norm": (2, _rms_norm),
