@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
 from gblr_hw.collect import weights_of
+from gblr_hw.frontend.export import Treatment
+from gblr_hw.frontend.registry import Lowering
 from gblr_hw.lowering.emit import emit
 from gblr_hw.lowering.lower_layer import lower_layer
+from gblr_hw.lowering.lower_model import lower_model
 from gblr_hw.weights import LayerWeights
 from simulator.errors import InputError
 from simulator.listing import print_program
@@ -26,11 +30,23 @@ def lower(
     source: Mapping[str, LayerWeights] | nn.Module,
     machine: Machine,
     tokens: int = 197,
-    calibration: Mapping[str, ArrayLike] | None = None,
+    calibration: Mapping[str, ArrayLike] | Sequence[Any] | None = None,
     dump: Dump | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    *,
+    example_inputs: Any = None,
+    treat: Mapping[str, Treatment] | None = None,
+    plugins: Mapping[str, Lowering] | None = None,
 ) -> Program:
-    """Lower a checkpoint (layer name -> weights) or the linear and convolution layers of a model to a program.
+    """Lower a whole model, or the layers of a checkpoint, to a program.
+
+    With ``example_inputs`` (a tensor, a tuple of positional or a dict of keyword arguments) the source is a model in
+    evaluation mode, and all of it is lowered for inputs of their shapes: every operation, through torch.export.
+    calibration: then a sequence of batches like them. treat: operations that are not known, by node, module path or
+    name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.registry`).
+
+    Without them the source is a checkpoint (layer name -> weights), or a model whose linear and convolution layers are
+    taken; layers run one after another.
 
     tokens: activation rows that enter every layer (output positions for a convolution). calibration: layer name ->
     (..., n) example inputs, from which int8 ranges are taken; layers without it follow the white-input rule
@@ -38,6 +54,12 @@ def lower(
     layer. Raises InputError for a layer that the machine cannot hold and for arguments that make no sense.
     Deterministic.
     """
+    if example_inputs is not None:
+        return _lower_whole(source, machine, example_inputs, calibration, treat, plugins, dump, progress)
+    if calibration is not None and not isinstance(calibration, Mapping):
+        raise InputError(
+            "calibration", type(calibration).__name__, "for layers it maps names to inputs", "Give example_inputs too."
+        )
     checkpoint = weights_of(source) if isinstance(source, nn.Module) else source
     if not 1 <= tokens <= MAX_TOKENS:
         raise InputError(
@@ -85,6 +107,31 @@ def lower(
     if dump is not None:
         dump("emit", print_program(program))
     return program
+
+
+def _lower_whole(
+    source: Mapping[str, LayerWeights] | nn.Module,
+    machine: Machine,
+    example_inputs: Any,
+    calibration: Mapping[str, ArrayLike] | Sequence[Any] | None,
+    treat: Mapping[str, Treatment] | None,
+    plugins: Mapping[str, Lowering] | None,
+    dump: Dump | None,
+    progress: Callable[[int, int, str], None] | None,
+) -> Program:
+    if not isinstance(source, nn.Module):
+        raise InputError(
+            "source",
+            type(source).__name__,
+            "only a model has operations around its layers",
+            "Give the nn.Module, or leave out example_inputs.",
+        )
+    if isinstance(calibration, Mapping):
+        raise InputError("calibration", "a mapping", "for a model it is a list of batches", "Give model inputs.")
+    batches = calibration or ()
+    return lower_model(
+        source, machine, example_inputs, batches, treat=treat, plugins=plugins, dump=dump, progress=progress
+    )
 
 
 def _calibration_rows(name: str, values: ArrayLike, features: int) -> np.ndarray:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedule
 from gblr_hw.lowering.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.fuse_groups import describe_groups, fuse_groups
 from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.split_wide import split_wide
+from gblr_hw.network_weights import linear_of
 from gblr_hw.weights import LayerWeights
+from simulator.calibrate_network import calibrate_network
 from simulator.errors import InputError
 from simulator.machine import Machine
-from simulator.network import Network
+from simulator.network import Network, Operator
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
 
@@ -26,15 +28,22 @@ def lower_network(
     network: Network,
     weights: Mapping[str, LayerWeights],
     machine: Machine,
-    calibration: Mapping[str, np.ndarray] | None = None,
+    batches: Sequence[Mapping[str, ArrayLike]] = (),
+    percentile: float = 100.0,
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Program:
-    """The program of a whole network. ``weights``: of every linear operator by name. calibration: (N, n) example
-    inputs of linear operators, for int8 ranges. Raises InputError for a machine that is not square, weights narrower
-    than activations where activations are weights, and operators that do not fit.
+    """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port
+    name, from which every tensor's int8 step is taken (``calibrate_network``; without them the program computes in
+    float only). Raises InputError for a machine that is not square, weights narrower than activations where
+    activations are weights, and operators that do not fit.
     """
     _check_machine(network, machine)
+    rows: Mapping[str, np.ndarray] = {}
+    if batches:
+        bits = machine.datatypes.activation_bits
+        calibration = calibrate_network(network, linear_of(weights), batches, bits, percentile)
+        network, rows = calibration.network, calibration.rows
     network, weights = split_wide(network, weights, machine)
     # Whether a block fits the scratchpad is decided for groups of operators, not for one layer by itself.
     roomy = machine.with_(scratchpad={"kib": _ROOMY_KIB})
@@ -42,33 +51,38 @@ def lower_network(
     for done, operator in enumerate(network.operators):
         if progress is not None:
             progress(done, len(network.operators), operator.name)
-        schedules.append(_schedule(network, done, weights, roomy, calibration))
+        examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
+        schedules.append(_schedule(network, operator, weights, roomy, examples))
     groups = fuse_groups(network, schedules, machine)
     if dump is not None:
         dump("network", str(network))
         dump("fuse_groups", describe_groups(network, groups))
     placed = with_blocks(schedules, groups)
     instructions = emit_network(network, placed, groups, machine)
-    provenance = {"groups": ",".join(f"{group.last - group.first}x{group.block}" for group in groups)}
-    return Program(machine, max(o.rows for o in network.operators), placed, instructions, provenance, network)
+    provenance = {
+        "groups": ",".join(f"{group.last - group.first}x{group.block}" for group in groups),
+        "calibrated": f"{len(batches)} batches" if batches else "",
+    }
+    rows_of_all = max(operator.rows for operator in network.operators)
+    return Program(machine, rows_of_all, placed, instructions, provenance, network)
 
 
 def _schedule(
     network: Network,
-    index: int,
+    operator: Operator,
     weights: Mapping[str, LayerWeights],
     machine: Machine,
-    calibration: Mapping[str, np.ndarray] | None,
+    examples: np.ndarray | None,
 ) -> LayerSchedule:
-    operator = network.operators[index]
     if operator.kind == "vector":
         return vector_schedule(network, operator, machine.cols)
     if operator.kind != "linear":
         return activation_schedule(network, operator, machine.cols)
-    rows = None if calibration is None else calibration.get(operator.name)
     tokens = min(operator.rows, machine.accumulator_rows // 2)
-    schedule = lower_layer(operator.name, weights[operator.name], machine, tokens, rows)
-    return replace(schedule, name=operator.name)
+    steps = network.tensors[operator.operands[0].tensor].step, network.tensors[operator.output].step
+    return lower_layer(
+        operator.name, weights[operator.name], machine, tokens, examples, steps=steps if all(steps) else None
+    )
 
 
 def _check_machine(network: Network, machine: Machine) -> None:

@@ -1,0 +1,69 @@
+"""``lower`` for a whole model: export, example inputs to ports, calibration, program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gblr_hw.frontend import export_network
+from gblr_hw.frontend.export import Treatment
+from gblr_hw.frontend.registry import Lowering
+from gblr_hw.lowering.whole_network import lower_network
+from simulator.errors import InputError
+from simulator.machine import Machine
+from simulator.network import Port
+from simulator.program import Program
+
+
+def lower_model(
+    model: nn.Module,
+    machine: Machine,
+    example_inputs: Any,
+    calibration: Sequence[Any] = (),
+    percentile: float = 100.0,
+    treat: Mapping[str, Treatment] | None = None,
+    plugins: Mapping[str, Lowering] | None = None,
+    dump: Callable[[str, str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Program:
+    """The program of a model in evaluation mode for inputs of the shapes of ``example_inputs`` (a tensor, a tuple of
+    positional or a dict of keyword arguments). calibration: batches like it, from which int8 steps are taken. Raises
+    InputError for what export, machine or calibration cannot take.
+    """
+    exported = export_network(model, example_inputs, treat=treat, plugins=plugins)
+    ports = exported.network.inputs
+    batches = [port_arrays(ports, batch, f"calibration batch {number}") for number, batch in enumerate(calibration)]
+    program = lower_network(exported.network, exported.weights, machine, batches, percentile, dump, progress)
+    if dump is not None and exported.notes:
+        dump("notes", "\n".join(exported.notes) + "\n")
+    return program
+
+
+def port_arrays(ports: Sequence[Port], inputs: Any, where: str = "inputs") -> dict[str, np.ndarray]:
+    """A model's inputs as arrays by port name, in the order of the ports. Raises InputError if shapes differ."""
+    values = [value.detach().cpu() for value in _tensors(inputs)]
+    shapes = [tuple(value.shape) for value in values]
+    expected = [port.shape for port in ports]
+    if shapes != expected:
+        raise InputError(
+            where, f"shapes {shapes}", f"the model was exported with {expected}", "Give inputs like those."
+        )
+    return {
+        port.name: value.numpy() if port.dtype == "index" else value.to(torch.float64).numpy()
+        for port, value in zip(ports, values, strict=True)
+    }
+
+
+def _tensors(inputs: Any) -> list[torch.Tensor]:
+    """Tensors of nested tuples, lists and dicts, in order."""
+    if isinstance(inputs, torch.Tensor):
+        return [inputs]
+    if isinstance(inputs, Mapping):
+        return [tensor for value in inputs.values() for tensor in _tensors(value)]
+    if isinstance(inputs, (list, tuple)):
+        return [tensor for value in inputs for tensor in _tensors(value)]
+    return []
