@@ -225,7 +225,7 @@ class Builder:
                 tuple(steps),
                 dict(constants or {}),
                 self.site.source,
-            )  # fmt: skip
+            )
         )
         return frame.view(output)
 

@@ -164,12 +164,12 @@ def _call_of(path: str, module: nn.Module, weights: LayerWeights) -> Any:
     return forward
 
 
-def _output_sizes(module: nn.Module, weights: LayerWeights, inputs: Tensor) -> list[int]:
+def _output_sizes(module: Any, weights: LayerWeights, inputs: Tensor) -> list[int]:
     if not isinstance(weights, ConvWeights):
         return [*inputs.shape[:-1], weights.out_features]
-    kernel = inputs.new_empty(weights.out_channels, weights.in_channels, *weights.kernel, device="meta")
-    image = inputs.new_empty(inputs.shape, device="meta")
-    return list(functional.conv2d(image, kernel, None, module.stride, module.padding, module.dilation).shape)  # type: ignore[arg-type]
+    kernel = torch.empty(weights.out_channels, weights.in_channels, *weights.kernel, device="meta")
+    image = torch.empty(inputs.shape, device="meta")
+    return list(functional.conv2d(image, kernel, None, module.stride, module.padding, module.dilation).shape)
 
 
 def _outputs(program: torch.export.ExportedProgram) -> tuple[tuple[str, Any], ...]:

@@ -68,12 +68,12 @@ def pruned(draft: Draft) -> Draft:
     for name, tensor in tensors.items():
         if tensor.within is not None and tensor.within[0] not in wanted:
             tensors[name] = replace(tensor, within=None)
-    names = {operator.name for operator in kept}
+    left = {operator.name for operator in kept}
     return replace(
         draft,
         operators=tuple(reversed(kept)),
         tensors=tensors,
-        weights={name: one for name, one in draft.weights.items() if name in names},
+        weights={name: one for name, one in draft.weights.items() if name in left},
         values={name: array for name, array in draft.values.items() if name in tensors},
     )
 

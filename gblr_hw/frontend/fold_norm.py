@@ -1,4 +1,4 @@
-"""Batch norm in evaluation is a scale and a shift of each channel: after a matrix product they belong to its weights."""
+"""Batch norm in evaluation scales and shifts each channel: after a matrix product, that belongs to its weights."""
 
 from __future__ import annotations
 

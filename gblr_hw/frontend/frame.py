@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -78,13 +79,13 @@ def _cuts(dims: Sequence[Dim], size: int) -> list[int]:
             found.add(inner)
             inner *= atom.size
     cuts = sorted(found)
-    if any(large % small for small, large in zip(cuts, cuts[1:], strict=False)):
+    if any(large % small for small, large in pairwise(cuts)):
         raise LayoutError(f"a dimension of {size} is divided in different ways by the values that meet")
     return cuts
 
 
 def _cut_dim(dim: Dim, cuts: Sequence[int]) -> Dim:
-    sizes = [large // small for small, large in zip(cuts, cuts[1:], strict=False)]
+    sizes = [large // small for small, large in pairwise(cuts)]
     left = list(dim)
     parts: list[Atom] = []
     for size in sizes:
@@ -256,7 +257,7 @@ def constant_array(value: torch.Tensor, frame: Frame) -> np.ndarray:
                 sizes[place] = full[place]
         shape.append(prod(sizes[place] for place in members))
     value = value.expand([sizes[place] for place in order]).reshape(shape)
-    return _as_float(value)
+    return as_float(value)
 
 
 def _axis4(atom: Atom, frame: Frame) -> int:
@@ -274,7 +275,8 @@ def _without_copies(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _as_float(value: torch.Tensor) -> np.ndarray:
+def as_float(value: torch.Tensor) -> np.ndarray:
+    """A constant as float32, or float64 if it is that."""
     if not value.dtype.is_floating_point:
         value = value.float()
     array: np.ndarray = (value if value.dtype == torch.float64 else value.float()).cpu().numpy()

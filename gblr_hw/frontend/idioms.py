@@ -158,13 +158,10 @@ def _skip_copies(program: _Program) -> None:
     for index, step in enumerate(program.steps):
         if step.function == "copy" and index < len(program.steps) - 1:
             _redirect(program.steps, program.operands + index, step.args[0])
-    if (
-        len(program.steps) > 1
-        and program.steps[-1].function == "copy"
-        and program.steps[-1].args[0] >= program.operands
-    ):
-        last = program.steps[-1].args[0] - program.operands
-        program.steps[-1] = program.steps[last]
+    last = program.steps[-1]
+    source = program.step(last.args[0]) if last.function == "copy" else None
+    if source is not None:
+        program.steps[-1] = source
 
 
 def _redirect(steps: list[Step], old: int, new: int) -> None:

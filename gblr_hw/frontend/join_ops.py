@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gblr_hw.frontend.builder import Builder, Value
-from gblr_hw.frontend.frame import Frame, constant_array, frame_of, refined
+from gblr_hw.frontend.frame import Frame, as_float, constant_array, frame_of, refined
 from gblr_hw.frontend.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, LayoutError, View, size_of
 from gblr_hw.frontend.vector_ops import copied
 from simulator.network import Operand, Tensor
@@ -187,7 +187,7 @@ def gathered(builder: Builder, table: torch.Tensor, indices: View) -> View:
     if tensor.kind != "input" or not builder.is_whole(indices, frame):
         raise LayoutError("a table is read by computed indices, or by a part of an input of indices")
     rows, width = table.shape
-    array = np.ascontiguousarray(table.detach().float().cpu().numpy()).reshape(1, rows, 1, width)
+    array = as_float(table.detach()).reshape(1, rows, 1, width)
     name = builder.table(builder.constant_names.get(id(table), builder.site.path or "table"), id(table), array)
     operand = Operand(name, frame.tokens, 1, width, access="gather", indices=tensor.name)
     atoms = (*frame.atoms, (Atom(width, CHANNELS, 1),))

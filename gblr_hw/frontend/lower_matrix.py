@@ -22,6 +22,7 @@ from gblr_hw.weights import ConvWeights
 
 @lowers("gblr_hw.layer.default")
 def _own_layer(builder: Builder, a: Arguments) -> View:
+    module: Any
     module, weights = builder.layers[a["path"]]
     name = a["path"] or "layer"
     if not isinstance(weights, ConvWeights):
@@ -73,7 +74,7 @@ def _sum(builder: Builder, a: Arguments, result: View) -> View:
 
 @lowers("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
 def _matmul(builder: Builder, a: Arguments) -> View:
-    return matmul(builder, a["self"], a.get("other") if a.get("other") is not None else a["mat2"])
+    return matmul(builder, a["self"], a["other"] if "other" in a else a["mat2"])
 
 
 def matmul(builder: Builder, left: Value, right: Value) -> View:

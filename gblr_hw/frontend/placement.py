@@ -83,7 +83,9 @@ def whole_input(name: str, shape: Sequence[int]) -> View:
 
 
 def resolve(view: View, placement: Placement) -> View:
-    """A view of an input in the axes that it has been placed on."""
+    """A view of an input in the axes that it has been placed on (a view that is in them already stays)."""
+    if view.origin.f == 0 and not any(atom.axis == FLAT for dim in view.dims for atom in dim):
+        return view
     dims = tuple(simplified([part for atom in dim for part in _resolved(atom, placement)]) for dim in view.dims)
     origin = Origin()
     for factor in placement.factors:

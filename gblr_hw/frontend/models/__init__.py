@@ -1,0 +1,1 @@
+"""Networks that no installed package brings, written from their papers."""
