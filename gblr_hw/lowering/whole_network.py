@@ -22,6 +22,7 @@ from simulator.program import Program
 from simulator.schedule import LayerSchedule
 
 _ROOMY_KIB = 1 << 24
+NETWORK_PASSES = ("network", "fuse_groups", "notes")
 
 
 def lower_network(
