@@ -84,7 +84,7 @@ def draw_roofline(report: Report, title: str = "") -> Figure:
     total = sum(layer.multiplications * layer.tokens for layer in report.layers)
     star = (total / report.dram_bytes, total / report.latency_cycles)
     with style.house_style():
-        figure = style.new_figure(7.6, 5.6)
+        figure = style.new_figure(7.6, 5.8)
         axes = figure.subplots()
         _set_axes(axes, report, [*((p.per_byte, p.per_cycle) for p in points), star])
         _draw_roofs(axes, report)
@@ -164,7 +164,7 @@ def _caption(report: Report, points: Sequence[RooflinePoint]) -> str:
     most = max(point.cycles for point in points)
     missing = len(report.layers) - len(points)
     share = 1 - sum(point.cycles for point in points) / report.latency_cycles
-    rest = f"; not drawn: {missing} that multiply or move nothing ({share:.1%} of the cycles)" if missing else ""
+    rest = f"\nnot drawn: {missing} that multiply or move nothing ({share:.1%} of the cycles)" if missing else ""
     return f"area of a dot: its cycles, the largest {short_number(most)}{rest}"
 
 

@@ -1,4 +1,4 @@
-"""What the timeline picture and the trace file share: a checked trace, and the layers on the array's time line."""
+"""What the timeline picture and the trace file share: a checked trace, and when layers and operators run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from simulator.errors import InputError
 from simulator.report import Report, Trace
 
+_COMPUTING = ("array", "vector")
 _COLUMNS = ("op", "unit", "layer", "start", "end", "done")
 
 
@@ -57,6 +58,32 @@ def layer_spans(report: Report) -> list[tuple[str, int, int]]:
             f"they must sum to the latency, {report.latency_cycles} cycles",
         )
     return [(layer.name, a, b) for layer, (a, b) in zip(report.layers, itertools.pairwise(ends), strict=True)]
+
+
+def operator_spans(report: Report) -> list[tuple[int, int, int]]:
+    """(index of the layer, first cycle, end cycle) of each operator of a network on array and vector unit, by first
+    cycle; operators overlap. One that only moves data has the span of its transfers; one without instructions has none.
+    """
+    trace, count = report.trace, len(report.layers)
+    computes = np.isin(trace.unit, [trace.unit_names.index(name) for name in _COMPUTING if name in trace.unit_names])
+    spans = {}
+    for chosen in (np.ones(len(trace.op), dtype=bool), computes):
+        first, last = np.full(count, np.iinfo(np.int64).max), np.full(count, -1, dtype=np.int64)
+        np.minimum.at(first, trace.layer[chosen], trace.start[chosen])
+        np.maximum.at(last, trace.layer[chosen], trace.end[chosen])
+        spans.update({i: (int(first[i]), int(last[i])) for i in np.flatnonzero(last >= 0).tolist()})
+    return sorted(((i, begin, end) for i, (begin, end) in spans.items()), key=lambda span: (span[1], span[0]))
+
+
+def lanes(spans: list[tuple[int, int, int]]) -> list[int]:
+    """The first lane that is free for each of the spans of ``operator_spans``, so that none overlap in a lane."""
+    free: list[int] = []
+    chosen = []
+    for _, begin, end in spans:
+        lane = next((i for i, until in enumerate(free) if until <= begin), len(free))
+        free[lane : lane + 1] = [end]
+        chosen.append(lane)
+    return chosen
 
 
 def _refuse(where: str, value: str, rule: str) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis import style
 from analysis.axes import set_x
-from analysis.spans import check_trace, layer_spans
+from analysis.spans import check_trace, layer_spans, operator_spans
 from simulator.errors import InputError
 from simulator.report import Report, Trace
 
@@ -30,7 +30,7 @@ def draw_timeline(report: Report, window: tuple[int, int] | None = None, title: 
     a column's height is the fraction of its cycles in which the unit was busy, divided among the kinds in proportion.
     Raises ``InputError`` for an empty trace or a window outside the run.
     """
-    trace, spans = check_trace(report), layer_spans(report)
+    trace, spans = check_trace(report), _layers_in_turn(report)
     if len(trace.op) == 0:
         raise InputError(
             "draw_timeline: trace", "no instruction", "a picture needs at least one", "Simulate a program."
@@ -61,12 +61,23 @@ def draw_timeline(report: Report, window: tuple[int, int] | None = None, title: 
         axes.set_yticks(range(units), [style.shortened(name, 24) for name in trace.unit_names])
         axes.set_ylabel("unit")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"time (cycles)\n{_caption(high - low, bins)}")
+        axes.set_xlabel(f"time (cycles)\n{_caption(high - low, bins, report.network)}")
         handles = [Patch(color=colours[op], label=trace.op_names[op].replace("_", " ")) for op in kinds]
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
         figure.suptitle(title or f"{style.shortened(report.program, 40)} on {report.machine}")
         _mark_layers(axes, [start for _, start, _ in shown[1:]], labels, upright)
     return figure
+
+
+def _layers_in_turn(report: Report) -> list[tuple[str, int, int]]:
+    """(name, first cycle, end cycle) of the layers; of a network's operators, each from where it begins to where the
+    next one does.
+    """
+    if not report.network:
+        return layer_spans(report)
+    spans = operator_spans(report)
+    ends = [*(begin for _, begin, _ in spans[1:]), report.latency_cycles]
+    return [(report.layers[i].name, begin, end) for (i, begin, _), end in zip(spans, ends, strict=True)]
 
 
 def busy_fraction(
@@ -145,8 +156,8 @@ def _mark_layers(axes: Axes, boundaries: list[int], labels: list[tuple[str, floa
         )
 
 
-def _caption(cycles: int, bins: int) -> str:
-    lines = "black lines and names: layers on the array"
+def _caption(cycles: int, bins: int, network: bool) -> str:
+    lines = "black lines and names: " + ("where operators begin" if network else "layers on the array")
     if bins == cycles:
         return f"every cycle drawn; {lines}"
     return f"height of a column = fraction of its {cycles / bins:,.1f} cycles in which the unit is busy; {lines}"

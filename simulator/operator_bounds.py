@@ -1,4 +1,4 @@
-"""What bounds an operator, and which group it is summed up under (machine.md, rule C5)."""
+"""What an operator has to do, what bounds it, and which group it is summed up under (machine.md, rule C5)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numba as nb
 import numpy as np
 
 from simulator.isa import Unit
+from simulator.network import Operator
 from simulator.timing import Timing
 
 _ARRAY, _VECTOR = int(Unit.ARRAY), int(Unit.VECTOR)  # the DMA engines stand below
@@ -42,6 +43,12 @@ def group_of(kind: str, functions: Iterable[str]) -> str:
     if "softmax" in functions:
         return "softmax"
     return "norm" if functions.intersection(_NORMS) else "other vector"
+
+
+def multiplications_of_row(operator: Operator) -> int:
+    """Useful multiplications of a row of scores or mix, for all groups of operand 0."""
+    rows, weights = operator.operands
+    return rows.groups * rows.width * (weights.tokens if operator.kind == "scores" else weights.width)
 
 
 def work_by_layer(layer: np.ndarray, timing: Timing, layers: int) -> tuple[np.ndarray, np.ndarray]:

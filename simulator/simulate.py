@@ -6,14 +6,13 @@ from collections import Counter
 
 import numpy as np
 
-from simulator.accesses import EVENTS, count_events
-from simulator.cycle_accounts import UnitAccounts, account_units, causes_by_layer
-from simulator.energy import EnergyModel, energy_model
+from simulator.accesses import count_events
+from simulator.cycle_accounts import UnitAccounts, account_units
+from simulator.energy import energy_model
 from simulator.engine import STALL_NAMES, STALL_NONE, Events, run_engine
-from simulator.isa import TILE_OPS, TRANSFER_OPS, Op, Unit, is_any
+from simulator.isa import TRANSFER_OPS, Op, Unit, is_any
+from simulator.layer_reports import layer_reports
 from simulator.machine import Machine
-from simulator.operator_accounts import causes_by_operator
-from simulator.operator_bounds import bound_of, group_of, work_by_layer
 from simulator.program import Program
 from simulator.report import BOUNDS, GROUPS, LayerReport, Report, Trace, UnitReport
 from simulator.timing import Timing, channel_cycles, resolve_timing
@@ -32,7 +31,7 @@ def simulate(program: Program, machine: Machine) -> Report:
     counts = count_events(program, machine)
     units = account_units(timing, events)
     total = int(events.done.max(initial=0))
-    layers = _layer_reports(program, machine, timing, events, counts, model)
+    layers = layer_reports(program, machine, timing, events, counts, model)
     accesses = {name: int(values.sum()) for name, values in counts.items()}
     parts = model.by_component(accesses, total)
     useful = sum(layer.multiplications * layer.tokens for layer in layers)
@@ -92,64 +91,6 @@ def _roofline(program: Program, machine: Machine, accesses: dict[str, int], unit
         roofs["vector"] = int(units.busy[Unit.VECTOR])
     bound = max(roofs, key=lambda name: roofs[name])
     return roofs[bound], bound
-
-
-def _layer_reports(
-    program: Program,
-    machine: Machine,
-    timing: Timing,
-    events: Events,
-    counts: dict[str, np.ndarray],
-    model: EnergyModel,
-) -> tuple[LayerReport, ...]:
-    if program.network is None:
-        causes = [(mine, mine) for mine in causes_by_layer(program, timing, events)]
-    else:
-        causes = causes_by_operator(program, timing, events)
-    by_layer = np.array([counts[name] for name in EVENTS]).T.tolist()
-    work = work_by_layer(program.instructions.layer, timing, len(program.layers))
-    channel, vector = (column.tolist() for column in work)
-    cells = machine.rows * machine.cols
-    reports = []
-    for index, layer in enumerate(program.layers):
-        told, spent = causes[index]
-        operator = None if program.network is None else program.network.operators[index]
-        kind, rows = ("linear", program.tokens) if operator is None else (operator.kind, operator.rows)
-        functions = () if operator is None else tuple(step.function for step in operator.steps)
-        cycles = sum(told.values())
-        mine = dict(zip(EVENTS, by_layer[index], strict=True))
-        parts = model.by_component(mine, cycles)
-        kinds = [int(np.count_nonzero(layer.tiles.kind == op)) for op in TILE_OPS]
-        stored = int(layer.tiles.weight_ptr[-1]) if layer.form == "activations" else layer.multiplications
-        reports.append(
-            LayerReport(
-                name=layer.name,
-                form=layer.form,
-                in_features=layer.in_features,
-                out_features=layer.out_features,
-                ranks=layer.ranks,
-                tokens=rows,
-                latency_cycles=cycles,
-                cycles_by_cause=told,
-                tiles=len(layer.tiles),
-                tiles_dense=kinds[0],
-                tiles_reduce=kinds[1],
-                tiles_expand=kinds[2],
-                tile_bound=stored / cells,
-                multiplications=layer.multiplications,
-                macs=mine["mac_active"] + mine["mac_padding"],
-                dram_bytes=mine["dram_read_bytes"] + mine["dram_write_bytes"],
-                energy_pj=sum(value for value, _, _ in parts.values()),
-                utilisation=layer.multiplications * rows / max(1, cycles * cells),
-                kind=kind,
-                group=group_of(kind, functions),
-                steps=", ".join(functions),
-                bound=bound_of(spent, kind == "vector", channel[index]),
-                vector_cycles=vector[index],
-                dram_cycles=channel[index],
-            )
-        )
-    return tuple(reports)
 
 
 def _unit_reports(accounts: UnitAccounts, total: int) -> tuple[UnitReport, ...]:

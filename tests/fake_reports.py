@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -89,4 +90,45 @@ def fake_report(names: Sequence[str], tiles: int = 6, seed: int = 0, scale: int 
         layers=tuple(layers),
         units=(),
         trace=trace,
+    )
+
+
+# Operators of a block: group, multiplications of a row.
+_BLOCK = {
+    "norm1": ("norm", 0),
+    "attn.qkv": ("linear", 768 * 2304),
+    "attn.scores": ("attention matmul", 768 * 197),
+    "attn.softmax": ("softmax", 0),
+    "attn.mix": ("attention matmul", 768 * 197),
+    "attn.proj": ("linear", 768 * 768),
+    "mlp.fc1": ("linear", 768 * 3072),
+    "mlp.act": ("other vector", 0),
+    "mlp.fc2": ("linear", 768 * 3072),
+}
+
+
+def fake_network_report(blocks: int, spread: float = 0.05, seed: int = 0) -> Report:
+    """A report of a transformer of that many blocks on 197 rows; ``spread``: of cycles and bytes, natural logarithm."""
+    names = [f"blocks.{i}.{name}" for i in range(blocks) for name in _BLOCK]
+    report = fake_report(names, seed=seed)
+    rng = np.random.default_rng(seed)
+    layers = []
+    for layer in report.layers:
+        group, multiplications = _BLOCK[layer.name.split(".", 2)[2]]
+        cycles = int((multiplications * 197 / 800 + 20_000) * np.exp(spread * rng.normal()))
+        moved = int((multiplications + 197 * 3072) * np.exp(spread * rng.normal()))
+        causes = dict.fromkeys(CAUSES, 0) | {"compute": cycles}
+        changed = {"latency_cycles": cycles, "cycles_by_cause": causes, "dram_bytes": moved, "tokens": 197}
+        layers.append(replace(layer, group=group, multiplications=multiplications, **changed))
+    total = sum(layer.latency_cycles for layer in layers)
+    longer = total // int(report.trace.done.max())
+    times = {name: getattr(report.trace, name) * longer for name in ("start", "end", "done")}
+    return replace(
+        report,
+        program="transformer",
+        network=True,
+        layers=tuple(layers),
+        trace=replace(report.trace, unit_names=("weight_dma", "array", "vector", "output_dma"), **times),
+        latency_cycles=total,
+        dram_bytes=sum(layer.dram_bytes for layer in layers),
     )

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 
+from gblr_hw.cli.main import main
 from gblr_hw.cli.report_tables import layer_rows, print_report
 from simulator.network import OPERATOR_KINDS
 from simulator.operator_bounds import bound_of, group_of
@@ -59,6 +60,16 @@ def test_the_manuals_network():
     assert report.utilisation == 2 * 32 * 32 * 40 / (715 * 1024)
     assert fc1.utilisation == 32 * 32 * 40 / (366 * 1024)
     assert json.loads(report.to_json())["layers"][1]["bound"] == "vector"
+
+
+def test_products_of_activations_count_for_every_head():
+    machine, program = built_network(generator(5))
+    layers = {layer.name: layer for layer in simulate(program, machine).layers}
+    q, scores = program.network.tensors["q"], program.network.tensors["scores"]
+    for name in ("score", "mix"):
+        assert layers[name].multiplications == q.groups * q.width * scores.width > 0
+        held = program.layers[program.layer_index(name)].tiles.weight_count.sum()
+        assert layers[name].tile_bound == held / (machine.rows * machine.cols)
 
 
 def test_the_vector_units_work_is_a_roof():
@@ -134,3 +145,36 @@ def test_tables_of_plain_layers_in_order_or_by_cycles(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split()[0] == longest.name
     assert lines[3].startswith("3 others")
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    program = network()
+    program.save(tmp_path / "net.program")
+    files = {
+        kind: tmp_path / f"{kind}.{end}" for kind, end in (("roofline", "svg"), ("timeline", "png"), ("trace", "json"))
+    }
+    options = [part for kind, path in files.items() for part in (f"--{kind}", str(path))]
+    for arguments in (options, ["--json"], ["--order", "program", "--top", "1"], ["--top", "0"], ["--order", "size"]):
+        monkeypatch.setattr("sys.argv", ["gblr-hw", "simulate", str(tmp_path / "net.program"), *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        shown = capsys.readouterr()
+        if arguments == options:
+            assert [line.split()[0] for line in shown.out.splitlines()[2:5]] == ["fc1", "fc2", "softmax"]
+            assert all(path.stat().st_size > 0 for path in files.values())
+        elif arguments == ["--json"]:
+            assert shown.out == simulate(program, program.machine).to_json()
+        elif arguments[-1] == "1":
+            assert shown.out.splitlines()[3].startswith("2 others")
+        else:
+            assert stop.value.code == 2
+            assert f"Invalid value for '{arguments[0]}'" in shown.err
+
+
+def test_order_and_top_are_for_programs(monkeypatch, capsys):
+    for option in (("--order", "cycles"), ("--top", "3")):
+        monkeypatch.setattr("sys.argv", ["gblr-hw", "simulate", "--gemm", "4x4x4", *option])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 2
+        assert f"{option[0]} is for programs" in capsys.readouterr().err

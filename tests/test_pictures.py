@@ -18,10 +18,11 @@ from analysis.block_map import coverage, draw_block_maps
 from analysis.front_picture import draw_front
 from analysis.layer_bars import draw_layer_bars
 from analysis.records import NetworkPoint
+from analysis.roofline import draw_roofline, roofline_points
 from analysis.timeline import busy_fraction, draw_timeline
 from simulator.errors import InputError
 from simulator.report import CAUSES
-from tests.fake_reports import UNITS, fake_report
+from tests.fake_reports import UNITS, fake_network_report, fake_report
 
 FAMILIES = (
     "low_rank",
@@ -121,12 +122,18 @@ PICTURES = {
     "timeline, deep": lambda: draw_timeline(fake_report(DEEP, tiles=20)),
     "timeline, window": lambda: draw_timeline(fake_report(VIT), (1000, 1500)),
     "timeline, one cycle": lambda: draw_timeline(fake_report(VIT), (1000, 1001)),
+    "timeline, network": lambda: draw_timeline(fake_network_report(12)),
+    "roofline": lambda: draw_roofline(fake_network_report(12)),
+    "roofline, one": lambda: draw_roofline(fake_report(["fc"])),
+    "roofline, deep": lambda: draw_roofline(fake_report(DEEP, scale=10_000), "eighty layers in one place"),
+    "roofline, far apart": lambda: draw_roofline(fake_network_report(40, spread=6.0)),
 }
 UNITS_OF = {
     "front": ("latency (cycles)", "accuracy (%)"),
     "bars": ("latency (cycles)",),
     "maps": ("count)", "input channel", "output channel"),
     "timeline": ("time (cycles)",),
+    "roofline": ("useful multiplications in a cycle", "for a byte of DRAM traffic", "cycles, the largest"),
 }
 
 
@@ -147,7 +154,15 @@ def test_overlaps_are_seen(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "ending"),
-    [("front", "png"), ("front", "svg"), ("bars", "pdf"), ("maps", "png"), ("maps", "svg"), ("timeline", "svg")],
+    [
+        ("front", "png"),
+        ("front", "svg"),
+        ("bars", "pdf"),
+        ("maps", "png"),
+        ("maps", "svg"),
+        ("timeline", "svg"),
+        ("roofline", "svg"),
+    ],
 )
 def test_same_picture_same_bytes(name, ending, tmp_path):
     paths = [tmp_path / f"{i}.{ending}" for i in range(2)]
@@ -284,6 +299,34 @@ def test_axes_hold_their_data_and_have_ticks(smallest, ratio):
     assert low <= smallest <= smallest * ratio <= high
     if logarithmic:
         assert 2 <= len(log_ticks(low, high)) <= 8
+
+
+def test_roofline_dots_are_the_operators_that_multiply():
+    report = fake_network_report(3)
+    points = roofline_points(report)
+    assert [point.name for point in points] == [layer.name for layer in report.layers if layer.multiplications]
+    first, layer = points[0], next(layer for layer in report.layers if layer.multiplications)
+    assert first.per_byte == layer.multiplications * layer.tokens / layer.dram_bytes
+    assert first.per_cycle == layer.multiplications * layer.tokens / layer.latency_cycles
+    figure = draw_roofline(report)
+    dots = [dot for dot in figure.axes[0].collections if len(dot.get_offsets()) == 1]
+    assert len(dots) == len(points)
+    areas = {tuple(dot.get_offsets()[0]): dot.get_sizes()[0] for dot in dots}
+    largest = max(points, key=lambda point: point.cycles)
+    assert areas[largest.per_byte, largest.per_cycle] == max(areas.values()) == 900
+    star = next(line for line in figure.axes[0].lines if line.get_marker() == "*")
+    total = sum(layer.multiplications * layer.tokens for layer in report.layers)
+    assert star.get_xydata().tolist() == [[total / report.dram_bytes, total / report.latency_cycles]]
+
+
+def test_roofline_says_what_it_does_not_draw(monkeypatch):
+    report = fake_network_report(3)
+    texts = [text for text, _ in drawn_texts(draw_roofline(report), monkeypatch)]
+    none = [layer for layer in report.layers if not layer.multiplications]
+    share = sum(layer.latency_cycles for layer in none) / report.latency_cycles
+    assert any(f"not drawn: {len(none)} that multiply or move nothing ({share:.1%} of the cycles)" in t for t in texts)
+    with pytest.raises(InputError, match="no operator that multiplies"):
+        draw_roofline(replace(report, layers=tuple(none)))
 
 
 def test_bad_input(tmp_path):
