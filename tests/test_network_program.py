@@ -199,6 +199,18 @@ def test_the_hardware_refuses_a_network():
     require_plain_layers(built_program(generator(3))[1])
 
 
+def test_verify_refuses_a_network_before_it_compiles_anything(tmp_path, monkeypatch, capsys):
+    from gblr_hw.cli import main as cli
+
+    PROGRAM.save(tmp_path / "p")
+    monkeypatch.setattr("sys.argv", ["gblr-hw", "verify", str(tmp_path / "p"), "--cache", str(tmp_path / "rtl")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "encoding and RTL cover programs of plain layers" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "rtl").exists()
+
+
 # ---- counts
 # ---------------------------------------------------------------------------------------------------------------------
 
