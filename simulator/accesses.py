@@ -123,7 +123,7 @@ def _vector_rows(program: Program, side: int) -> tuple[np.ndarray, np.ndarray]:
             (0, 0) if pair is None else (view_chunks(network, pair[1], side), group_chunks(network, pair[1], side))
             for pair in operands
         ]
-        own = np.array([0 if pair is None else region_rows(*pair) for pair in operands], dtype=np.int64)[layer]
+        own = np.array([0 if pair is None else region_rows(network, *pair) for pair in operands], dtype=np.int64)[layer]
         read += np.where(given >= 0, chunks(sizes) * np.where(own > 0, own, rows), 0)
     outputs = [(output_chunks(network, o, side), output_group_chunks(network, o, side)) for o in network.operators]
     return read, chunks(outputs) * rows

@@ -226,7 +226,7 @@ COUNTERS = [
     *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
     *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]\n            row[_VECTOR_OPS]", "costs.sum_words\n            row[_VECTOR_OPS]", "agreement"),
     *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
-    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 < operator.tokens else 0", "return 0", "agreement"),
+    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "-(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
     *_shared("C3", "a roof a cycle too high", REPORT, '"compute": -(-accesses', '"compute": 1 - (-accesses'),
     *_shared("C4", "conflicts counted as computing", OPERATORS, "_COMPUTE] += tokens[i]", "_COMPUTE] += end[i] - start[i]", "agreement"),

@@ -133,7 +133,8 @@ def _count_vector(count: Counter[str], program: Program, machine: Machine, i: in
             width = operand.width
         else:
             groups, width = 1, operand.groups * operand.width
-        if operand.access != "transposed" and operand.tokens == 1 and operator.tokens > 1:
+        several = operator.tokens > 1 or (operator.batch > 1 and tensor.batch == 1 and operand.access != "gather")
+        if operand.access != "transposed" and operand.tokens == 1 and several:
             rows = 1
         for _ in range(rows):
             count["scratchpad_read"] += groups * words(width, side) * chunk_row

@@ -12,12 +12,16 @@ from hypothesis import given, settings
 
 from simulator.accesses import count_events
 from simulator.encoding import encode, require_plain_layers
+from simulator.engine import run_engine
 from simulator.errors import InputError
-from simulator.isa import Instructions, Op
+from simulator.isa import After, Instructions, Op
 from simulator.listing import parse_program
 from simulator.network_file import network_arrays, network_of, network_record
 from simulator.program import Program
 from simulator.simulate import simulate
+from simulator.timing import resolve_timing
+from tests.hazards import hazards
+from tests.hazards import without as taken_out
 from tests.random_networks import built_network
 from tests.random_programs import built_program, generator, seeds
 from tests.test_program_file import assert_equal_programs
@@ -199,6 +203,18 @@ def test_the_hardware_refuses_a_network():
     require_plain_layers(built_program(generator(3))[1])
 
 
+def test_verify_refuses_a_network_before_it_compiles_anything(tmp_path, monkeypatch, capsys):
+    from gblr_hw.cli import main as cli
+
+    PROGRAM.save(tmp_path / "p")
+    monkeypatch.setattr("sys.argv", ["gblr-hw", "verify", str(tmp_path / "p"), "--cache", str(tmp_path / "rtl")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "encoding and RTL cover programs of plain layers" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "rtl").exists()
+
+
 # ---- counts
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -233,3 +249,40 @@ def test_tiles_of_activations_are_loaded_as_they_are():
     burst = MACHINE.dram.burst_bytes
     assert counts["weight_buffer_write"].sum() == -(-held * 8 // MACHINE.weight_buffer.word_bits)
     assert counts["dram_read_bytes"].sum() == -(-held // burst) * burst
+
+
+# ---- hazards
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def found_hazards(program: Program, without: After | None = None) -> list[str]:
+    timing = resolve_timing(program, program.machine)
+    timing = timing if without is None else taken_out(timing, without)
+    return hazards(program, program.machine, timing, run_engine(timing))
+
+
+def test_the_worked_network_finds_what_it_reads():
+    assert found_hazards(worked_network()) == []
+    early = found_hazards(worked_network(), without=After.VECTOR)
+    assert any("instruction 7 from" in what for what in early)  # the softmax, before the drain has written
+    assert any(
+        "instruction 8 from" in what and ", 7 until" in what for what in early
+    )  # the tile that reads the softmax
+
+
+def test_a_read_of_a_tensors_row_waits_for_its_store():
+    """The second layer's input loaded from DRAM instead: without a store it is nobody's, with one it must wait."""
+    program = worked_network()
+    ins = program.instructions
+    columns = {name: np.concatenate([column, column[..., 9:11]], axis=-1) for name, column in vars(ins).items()}
+    columns["op"][-2:] = Op.STORE, Op.LOAD_INPUT
+    columns["layer"][-2:] = 1, 2
+    columns["src"][-2:], columns["dst"][-2:] = (2560, -1), (-1, 0)
+    columns["dram_bytes"][-2:], columns["accumulate"][-2:], columns["after"][:, -2:] = 1280, 0, -1
+    columns["tile"][-2:] = -1, 0
+    columns["after"][After.VECTOR, -2] = 7
+    assert any(
+        "('dram', 'shares'" in what for what in found_hazards(replace(program, instructions=Instructions(**columns)))
+    )
+    columns["after"][After.STORE, -1] = 11
+    assert found_hazards(replace(program, instructions=Instructions(**columns))) == []
