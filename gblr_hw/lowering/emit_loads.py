@@ -9,10 +9,10 @@ from gblr_hw.lowering.fuse_groups import by_token
 from gblr_hw.lowering.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.passes_of_operator import Passes
 from gblr_hw.lowering.place_transfers import LOAD, PARAMETERS, load_sequence, prefetch_steps, weight_keys
-from gblr_hw.lowering.scratchpad_map import view_chunks
 from simulator.errors import InputError
 from simulator.isa import Op
 from simulator.network import Operand, Operator
+from simulator.network_layout import region_rows, view_chunks
 
 RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, V4)
 CONSTANT_BYTES = 4  # a constant of the vector unit, without a row for each token
@@ -48,7 +48,7 @@ def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: in
         token0=row0,
         tokens=rows,
         dst=base + np.arange(len(chunks)) * size,
-        dram_bytes=size * _waste(e, operand),
+        dram_bytes=rows * _row_bytes(e, operand),
         after_array=number(waits[0]),
         after_vector=number(waits[1]),
         after_store=number(waits[2]),
@@ -68,21 +68,24 @@ def _rows(e: Emission, block: Block, operator: Operator, operand: Operand) -> tu
     if operand.access == "transposed":
         tokens = e.network.tensors[operand.tensor].tokens
         return block.sequence * tokens, tokens
-    if operand.tokens == 1 and operator.tokens > 1:
-        return block.sequence, 1
+    if region_rows(e.network, operator, operand) == 1:
+        return block.sequence if e.network.tensors[operand.tensor].batch > 1 else 0, 1
     return block.row0, block.rows
 
 
-def _waste(e: Emission, operand: Operand) -> int:
-    """Bytes that a load moves for each that it keeps: whole bursts of an image of which a stride takes every other
-    pixel, and two chunks of a view that begins inside one. The host lays out the network's inputs as they are read.
+def _row_bytes(e: Emission, operand: Operand) -> int:
+    """Bytes that a load moves for each row of a chunk (machine.md, E1): whole bursts for a gathered row; every pixel of
+    an image of which a stride takes some; two chunks of a view that begins inside one. The host lays out the network's
+    inputs as they are read.
     """
-    tensor = e.network.tensors[operand.tensor]
-    if tensor.kind == "input":
-        return 1
+    side, burst = e.side, e.machine.dram.burst_bytes
+    if operand.access == "gather":
+        return -(-side // burst) * burst
+    if e.network.tensors[operand.tensor].kind == "input":
+        return side
     if operand.window is not None and operand.window.stride != operand.window.kernel:
-        return operand.window.stride[1]
-    return 2 if operand.channel0 % e.side and operand.access == "rows" else 1
+        return side * operand.window.stride[1]
+    return 2 * side if operand.channel0 % side and operand.access == "rows" else side
 
 
 def load_parameters(e: Emission, g: GroupState, block: Block, index: int) -> Ref | None:

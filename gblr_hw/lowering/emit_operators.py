@@ -13,9 +13,10 @@ from gblr_hw.lowering.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.passes_of_operator import Passes
 from gblr_hw.lowering.place_transfers import DRAIN, TILE
 from gblr_hw.lowering.scratch_hazards import Class
-from gblr_hw.lowering.scratchpad_map import source_of, stored, tensor_chunks, view_chunks
+from gblr_hw.lowering.scratchpad_map import source_of, stored
 from simulator.isa import Op
 from simulator.network import Operand
+from simulator.network_layout import output_chunks, view_chunks
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def emit_vector(e: Emission, g: GroupState, block: Block, index: int, part: Part
     operator, side = e.network.operators[index], e.side
     sources = [_source(e, g, block, index, place, part) for place in range(len(operator.operands))]
     parameters = load_parameters(e, g, block, index)
-    chunks = tensor_chunks(e.network.tensors[operator.output], side) // part.of
+    chunks = output_chunks(e.network, operator, side) // part.of
     region = g.regions[operator.output]
     into = address(e, g, block, operator.output, part.number)
     if region.copies == 1:

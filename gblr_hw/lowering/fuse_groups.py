@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gblr_hw.lowering.scratchpad_map import map_regions, source_of, stored, tensor_chunks, view_chunks
+from gblr_hw.lowering.scratchpad_map import held_chunks, map_regions, source_of, stored
 from gblr_hw.lowering.stages import Stage, local, stages_of
 from simulator.errors import InputError
 from simulator.machine import Machine
 from simulator.network import Network, Operand
+from simulator.network_layout import output_chunks, view_chunks
 from simulator.schedule import LayerSchedule
 
 _LONGEST = 24  # operators in a group
@@ -151,7 +152,7 @@ class _Planner:
         for stage in stages:
             for index in range(stage.first, stage.last):
                 operator, schedule = network.operators[index], self.schedules[index]
-                chunks = tensor_chunks(network.tensors[operator.output], side)
+                chunks = output_chunks(network, operator, side)
                 work = max(1, operator.passes) * operator.rows * chunks * side / machine.vector.lanes
                 vector += work
                 if operator.kind == "vector":
@@ -248,8 +249,8 @@ def describe_groups(network: Network, groups: Sequence[Group]) -> str:
 def _too_large(network: Network, index: int, machine: Machine) -> InputError:
     operator = network.operators[index]
     side = machine.cols
-    widths = [view_chunks(network, o, side) * side for o in operator.operands if o.access != "weights"]
-    written = tensor_chunks(network.tensors[operator.output], side) * side
+    widths = [held_chunks(network, o, side) * side for o in operator.operands if o.access != "weights"]
+    written = output_chunks(network, operator, side) * side
     return InputError(
         f"operator '{operator.name}' on machine '{machine.name}'",
         f"rows of {' and '.join(map(str, widths))} bytes in and {written} bytes out",

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gblr_hw.lowering.stages import Stage, local, readers_of
-from simulator.network import Network, Operand, Operator, Tensor
+from simulator.network import Network, Operand, Operator
+from simulator.network_layout import output_chunks, region_rows, view_chunks
 
 STREAM_CHUNKS = 4  # chunk buffers of a value that passes through the scratchpad chunk by chunk
 
@@ -40,18 +41,9 @@ class Region:
         return self.chunks * self.rows * side
 
 
-def view_chunks(network: Network, operand: Operand, side: int) -> int:
-    """Chunks of an operand's view as the scratchpad holds it."""
-    if operand.access == "transposed":
-        return 1
-    if network.tensors[operand.tensor].padded:
-        return operand.groups * -(-operand.width // side)
-    return -(-operand.groups * operand.width // side)
-
-
-def tensor_chunks(tensor: Tensor, side: int) -> int:
-    """Chunks of a stored tensor's rows."""
-    return -(-tensor.channels(side) // side)
+def held_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks of an operand that the scratchpad holds at a time; one of a tensor that is turned."""
+    return 1 if operand.access == "transposed" else view_chunks(network, operand, side)
 
 
 def stored(network: Network, tensor: str, last: int) -> bool:
@@ -96,14 +88,12 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
 
 
 def _loaded(network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int) -> Region:
-    turned = operand.access == "transposed"
-    shared = operand.tokens == 1 and operator.tokens > 1
-    rows = network.tensors[operand.tensor].tokens if turned else 1 if shared else block
-    return Region(view_chunks(network, operand, side), True, rows, number, number)
+    rows = region_rows(network, operator, operand) or block
+    return Region(held_chunks(network, operand, side), True, rows, number, number)
 
 
 def _written(network: Network, operator: Operator, stage: Stage, number: int, block: int, side: int) -> Region:
-    chunks = tensor_chunks(network.tensors[operator.output], side)
+    chunks = output_chunks(network, operator, side)
     if stage.slices > 1 and operator.output != network.operators[stage.last - 1].output:
         # What softmax reads nobody needs any more: it works in place.
         over = operator.operands[0].tensor if operator.kind == "vector" else None
