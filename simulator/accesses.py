@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.isa import Op
 from simulator.machine import Machine
-from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, region_rows, view_chunks
+from simulator.network_layout import output_chunks, region_chunks, region_rows
 from simulator.program import Program
 from simulator.schedule import TileTable
 
@@ -111,22 +111,18 @@ def _vector_rows(program: Program, side: int) -> tuple[np.ndarray, np.ndarray]:
     read = np.zeros(len(at), dtype=np.int64)
     if network is None:
         return read, read
-    layer, whole, rows = ins.layer[at], ins.tile[at] < 0, ins.tokens[at].astype(np.int64)
-
-    def chunks(sizes: list[tuple[int, int]]) -> np.ndarray:
-        of_all, of_group = np.array(sizes, dtype=np.int64).reshape(-1, 2)[layer].T
-        return np.where(whole, of_all, of_group)
-
+    layer, rows = ins.layer[at], ins.tokens[at].astype(np.int64)
+    outputs = np.array([output_chunks(network, o, side) for o in network.operators], dtype=np.int64)[layer]
+    part = np.where(ins.tile[at] < 0, outputs, ins.chunk[at])
     for number, given in enumerate((ins.src[at], ins.other[at])):
         operands = [(o, o.operands[number]) if number < len(o.operands) else None for o in network.operators]
-        sizes = [
-            (0, 0) if pair is None else (view_chunks(network, pair[1], side), group_chunks(network, pair[1], side))
-            for pair in operands
-        ]
+        sizes = [0 if pair is None else region_chunks(network, pair[1], side) for pair in operands]
+        chunks = np.array(sizes, dtype=np.int64)[layer]
+        # Chunk for chunk what the result needs, but all of a value that is broadcast over its groups (rule I2).
+        chunks = np.where(chunks == outputs, part, chunks)
         own = np.array([0 if pair is None else region_rows(network, *pair) for pair in operands], dtype=np.int64)[layer]
-        read += np.where(given >= 0, chunks(sizes) * np.where(own > 0, own, rows), 0)
-    outputs = [(output_chunks(network, o, side), output_group_chunks(network, o, side)) for o in network.operators]
-    return read, chunks(outputs) * rows
+        read += np.where(given >= 0, chunks * np.where(own > 0, own, rows), 0)
+    return read, part * rows
 
 
 def _joined(columns: list[np.ndarray]) -> np.ndarray:

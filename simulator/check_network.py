@@ -12,7 +12,7 @@ from simulator.errors import InputError
 from simulator.isa import TILE_OPS, Instructions, Op, is_any
 from simulator.machine import Machine
 from simulator.network import Network, Operator
-from simulator.network_layout import group_chunks, output_chunks, view_chunks, view_rows
+from simulator.network_layout import output_chunks, view_chunks, view_rows
 from simulator.schedule import LayerSchedule
 
 _REMEDY = "The file is damaged or not ours: lower the model again."
@@ -131,6 +131,4 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
 
 def tile_chunks(network: Network, operator: Operator, side: int) -> tuple[int, int]:
     """Chunks that the tiles of a matrix operator may read and write."""
-    first = operator.operands[0]
-    reads = max(view_chunks(network, first, side), group_chunks(network, first, side))
-    return reads, output_chunks(network, operator, side)
+    return view_chunks(network, operator.operands[0], side), output_chunks(network, operator, side)

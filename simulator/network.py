@@ -176,6 +176,7 @@ class Network:
         for operator in self.operators:
             for operand in operator.operands:
                 self._check_operand(operator, operand, known)
+            self._check_heads(operator)
             if operator.output not in self.tensors:
                 _refuse(f"operator '{operator.name}'", operator.output, "its output is one of the tensors")
             written = self.tensors[operator.output]
@@ -196,6 +197,12 @@ class Network:
             last_token > tensor.tokens or last_channel > tensor.groups * tensor.width
         ):
             _refuse(where, f"tokens to {last_token}, channels to {last_channel}", "a view lies inside its tensor")
+
+    def _check_heads(self, operator: Operator) -> None:
+        """Scores lie head by head from a chunk's edge, for what works on some heads at a time."""
+        scores = {"scores": operator.output, "mix": operator.operands[0].tensor}.get(operator.kind)
+        if scores is not None and scores in self.tensors and not self.tensors[scores].padded:
+            _refuse(f"operator '{operator.name}': tensor '{scores}'", "not padded", "scores are a padded tensor")
 
     def parts(self, name: str) -> tuple[str, ...]:
         """The tensors that lie within ``name``, or the name itself if none do."""

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from simulator.activation_codes import ActivationCodes
 from simulator.evaluate_network import constant_values
 from simulator.network import Network, Operand, Operator, Tensor
+from simulator.network_layout import head_stride
 from simulator.operand_views import channel_places, operand_window, table_rows, window_tokens
 from simulator.schedule import LayerSchedule
 from simulator.tensor_values import input_values, stored_tensors
@@ -112,7 +113,7 @@ class NetworkDram:
         values = self.arrays[weights.tensor]
         sequence = values[row // operator.tokens % len(values)]
         key_chunks = -(-weights.tokens // side)
-        head = reads.width if scores else weights.width
+        head, stride = weights.width, head_stride(self._network, operator, side)
         packed, padded = int(tiles.source[tile]), int(tiles.target[tile])
         if not scores:
             packed, padded = padded, packed
@@ -120,7 +121,7 @@ class NetworkDram:
         begin = weights.channel0 + query * weights.groups // reads.groups * weights.width
         stored = sequence[weights.token0 : weights.token0 + weights.tokens, begin : begin + weights.width]
         whole = np.zeros((side, side))  # (keys, channels), where the query head's channels lie in their chunk
-        channels = packed * side + np.arange(side) - query * head
+        channels = packed * side + np.arange(side) - query * stride
         mine = np.flatnonzero((channels >= 0) & (channels < head))
         part = stored[keys * side : (keys + 1) * side, channels[mine]]
         whole[: len(part), mine] = part

@@ -18,11 +18,24 @@ def view_chunks(network: Network, operand: Operand, side: int) -> int:
     return operand.groups * -(-operand.width // side) if tensor.padded else -(-operand.groups * operand.width // side)
 
 
-def group_chunks(network: Network, operand: Operand, side: int) -> int:
-    """Chunks of one group of the view; of all tokens that a row of it holds for "transposed"."""
-    if operand.access == "transposed":
-        return 1
-    return -(-operand.width // side)
+def region_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks of the operand's region in the scratchpad: its view's; one of a tensor that is turned."""
+    return 1 if operand.access == "transposed" else view_chunks(network, operand, side)
+
+
+def head_stride(network: Network, operator: Operator, side: int) -> int:
+    """Channels from the first of one query head to the first of the next, where a scores operator reads or a mix
+    writes them.
+    """
+    tensor = network.tensors[operator.operands[0].tensor if operator.kind == "scores" else operator.output]
+    width = operator.operands[0].width if operator.kind == "scores" else tensor.width
+    return -(-width // side) * side if tensor.padded else width
+
+
+def heads_per_tile(network: Network, operator: Operator, side: int) -> int:
+    """Query heads that use each tile of scores or mix: those of one head of the weights, if heads are whole chunks."""
+    reads, weights = operator.operands
+    return reads.groups // weights.groups if head_stride(network, operator, side) % side == 0 else 1
 
 
 def view_rows(network: Network, operator: Operator, operand: Operand) -> int:
@@ -47,8 +60,3 @@ def region_rows(network: Network, operator: Operator, operand: Operand) -> int:
 def output_chunks(network: Network, operator: Operator, side: int) -> int:
     """Stored chunks of the operator's output."""
     return -(-network.tensors[operator.output].channels(side) // side)
-
-
-def output_group_chunks(network: Network, operator: Operator, side: int) -> int:
-    """Stored chunks of one group of the operator's output."""
-    return -(-network.tensors[operator.output].width // side)

@@ -127,13 +127,13 @@ class VectorOperator:
 
     def _region(self, groups: int, width: int, padded: bool, run: VectorPass) -> Region:
         """A region of a value of ``groups`` x ``width``: of all of it, or the part that goes with the output's chunks
-        (a value of one group that goes with several padded ones is whole).
+        (a value that is broadcast over the output's groups is whole).
         """
         places = channel_places(groups, width, padded, self._side)
         if run.chunk >= 0 and self._output.padded and groups > 1:
             mine = self._groups_of(run)
             places, groups = places[mine.start * width : mine.stop * width], mine.stop - mine.start
-        elif run.chunk >= 0 and not self._output.padded:
+        elif run.chunk >= 0 and groups * width == self._output.groups * self._output.width:
             places = places[run.chunk * self._side : (run.chunk + run.chunks) * self._side]
             groups, width = 1, len(places)
         places = places - places[0]

@@ -13,7 +13,7 @@ import numpy as np
 from simulator.isa import OPERANDS, PRODUCERS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator
-from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, view_chunks
+from simulator.network_layout import head_stride, output_chunks, view_chunks
 from simulator.operand_views import channel_places, shares_one_row
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
@@ -32,18 +32,18 @@ def naive_program(
 
 def _schedule(network: Network, operator: Operator, machine: Machine) -> LayerSchedule:
     side, outputs = machine.cols, output_chunks(network, operator, machine.cols) * machine.cols
-    rows = [] if operator.kind == "vector" else _activation_tiles(operator, side)
-    lanes = [lanes for _, _, lanes, _ in rows]
+    rows = [] if operator.kind == "vector" else _activation_tiles(network, operator, side)
+    counts = [len(lanes) for _, _, lanes, _ in rows]
     table = TileTable(
         kind=np.full(len(rows), Op.DENSE),
         source=np.array([source for source, *_ in rows], dtype=np.int64),
         target=np.array([target for _, target, *_ in rows], dtype=np.int64),
         row_cycles=np.ones(len(rows), dtype=np.int64),
-        lane_ptr=np.cumsum([0, *lanes]),
-        lane=np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in lanes)]),
-        first=np.zeros(sum(lanes), dtype=np.int64),
-        lo=np.zeros(sum(lanes), dtype=np.int64),
-        hi=np.repeat([columns for *_, columns in rows], lanes).astype(np.int64),
+        lane_ptr=np.cumsum([0, *counts]),
+        lane=np.concatenate([np.zeros(0, np.int64), *(np.array(lanes) for _, _, lanes, _ in rows)]),
+        first=np.zeros(sum(counts), dtype=np.int64),
+        lo=np.repeat([columns[0] for *_, columns in rows], counts).astype(np.int64),
+        hi=np.repeat([columns[-1] + 1 for *_, columns in rows], counts).astype(np.int64),
     )
     empty = np.zeros(0)
     payload = Payload(empty, empty, np.ones(outputs), empty, np.zeros(outputs), 0.0, 0.0)
@@ -52,17 +52,26 @@ def _schedule(network: Network, operator: Operator, machine: Machine) -> LayerSc
     return LayerSchedule(operator.name, form, reads, outputs, 0, 1, 0, table, empty, empty, payload)
 
 
-def _activation_tiles(operator: Operator, side: int) -> list[tuple[int, int, int, int]]:
-    """(input chunk, output chunk, lanes, columns) of every tile of every group of the weights."""
-    weights = operator.operands[1]
+def _activation_tiles(network: Network, operator: Operator, side: int) -> list[tuple[int, int, range, range]]:
+    """(input chunk, output chunk, lanes, columns) of every tile of every query head, where its channels and keys lie.
+
+    Heads of whole chunks share the tiles of the first query head that reads their head of the weights.
+    """
+    x, weights = operator.operands
     scores = operator.kind == "scores"
-    inputs, outputs = (weights.width, weights.tokens) if scores else (weights.tokens, weights.width)
-    return [
-        (i, o, min(side, inputs - i * side), min(side, outputs - o * side))
-        for _ in range(weights.groups)
-        for o in range(-(-outputs // side))
-        for i in range(-(-inputs // side))
-    ]
+    stride = head_stride(network, operator, side)
+    key_chunks = -(-weights.tokens // side)
+    step = x.groups // weights.groups if stride % side == 0 else 1
+    tiles = []
+    for query in range(0, x.groups, step):
+        for key in range(key_chunks):
+            keys = range(min(side, weights.tokens - key * side))
+            for chunk in range(query * stride // side, -(-(query * stride + weights.width) // side)):
+                begin = query * stride - chunk * side
+                channels = range(max(0, begin), min(side, begin + weights.width))
+                padded = query * key_chunks + key
+                tiles.append((chunk, padded, channels, keys) if scores else (padded, chunk, keys, channels))
+    return tiles
 
 
 @dataclass
@@ -169,24 +178,28 @@ class _Emitter:
         )  # fmt: skip
 
     def attend(self, index: int, operator: Operator) -> None:
-        """Head by head; the tiles of the head's group of the weights."""
-        layer, (x, weights) = self.layers[index], operator.operands
-        per_group = len(layer.tiles) // weights.groups
-        reads, writes = group_chunks(self.network, x, self.side), output_group_chunks(self.network, operator, self.side)
-        for sequence, token0, tokens in self._blocks(operator, self.machine.accumulator_rows // writes):
-            for head in range(x.groups):
-                self.free = 0
-                row = sequence * operator.tokens + token0
-                src = self.load(index, 0, sequence, token0, tokens, range(head * reads, (head + 1) * reads))
-                first = head * weights.groups // x.groups * per_group
-                for tile in range(first, first + per_group):
-                    source, target = int(layer.tiles.source[tile]), int(layer.tiles.target[tile])
-                    self._run_tile(
-                        index, tile, Op.DENSE, row, tokens, src=src + source * tokens * self.side, dst=target * tokens,
-                        accumulate=int(source > 0),
-                    )  # fmt: skip
-                for chunk in range(writes):
-                    self.drain(index, head * writes + chunk, row, tokens, chunk * tokens, True)
+        """All outputs at once; a tile that several query heads share is loaded for each of them."""
+        tiles, (x, weights) = self.layers[index].tiles, operator.operands
+        scores, chunks = operator.kind == "scores", output_chunks(self.network, operator, self.side)
+        stride = head_stride(self.network, operator, self.side)
+        keys = -(-weights.tokens // self.side)
+        shared = x.groups // weights.groups if stride % self.side == 0 else 1
+        shifts = (stride // self.side, keys) if scores else (keys, stride // self.side)
+        for sequence, token0, tokens in self._blocks(operator, self.machine.accumulator_rows // chunks):
+            self.free = 0
+            row = sequence * operator.tokens + token0
+            src = self.load(index, 0, sequence, token0, tokens)
+            begun: set[int] = set()
+            for tile, query in ((tile, query) for tile in range(len(tiles)) for query in range(shared)):
+                source = int(tiles.source[tile]) + query * shifts[0]
+                target = int(tiles.target[tile]) + query * shifts[1]
+                self._run_tile(
+                    index, tile, Op.DENSE, row, tokens, src=src + source * tokens * self.side, dst=target * tokens,
+                    accumulate=int(target in begun),
+                )  # fmt: skip
+                begun.add(target)
+            for chunk in range(chunks):
+                self.drain(index, chunk, row, tokens, chunk * tokens, True)
 
     def vector(self, index: int, operator: Operator) -> None:
         output = self.network.tensors[operator.output]
@@ -197,11 +210,8 @@ class _Emitter:
                 self._vector(index, operator, group, sequence, token0, tokens)
 
     def _vector(self, index: int, operator: Operator, group: int, sequence: int, token0: int, tokens: int) -> None:
-        chunks = (
-            output_chunks(self.network, operator, self.side)
-            if group < 0
-            else output_group_chunks(self.network, operator, self.side)
-        )
+        output = self.network.tensors[operator.output]
+        chunks = output_chunks(self.network, operator, self.side) if group < 0 else -(-output.width // self.side)
         addresses, work = [], chunks
         for which, operand in enumerate(operator.operands):
             mine = self._operand_chunks(operator, operand, group, token0)
@@ -209,7 +219,8 @@ class _Emitter:
             work = max(work, len(mine))
         dst, row = self.place(chunks, tokens), sequence * operator.tokens + token0
         self.add(
-            Op.VECTOR, layer=index, tile=group, chunk=work, token0=row, tokens=tokens, src=addresses[0],
+            Op.VECTOR, layer=index, tile=-1 if group < 0 else group * chunks, chunk=work if group < 0 else chunks,
+            token0=row, tokens=tokens, src=addresses[0],
             other=addresses[1] if len(addresses) > 1 else -1, dst=dst, row_cycles=operator.passes,
         )  # fmt: skip
         for chunk in range(chunks):
@@ -220,7 +231,7 @@ class _Emitter:
             return range(token0 // self.side, token0 // self.side + 1)
         if group < 0:
             return range(view_chunks(self.network, operand, self.side))
-        per_group = group_chunks(self.network, operand, self.side)
+        per_group = -(-operand.width // self.side)
         mine = group * operand.groups // self.network.tensors[operator.output].groups
         return range(mine * per_group, (mine + 1) * per_group)
 

@@ -9,7 +9,7 @@ import numpy as np
 from simulator.isa import Op
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator
-from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, region_rows, view_chunks
+from simulator.network_layout import output_chunks, region_rows, view_chunks
 from simulator.program import Program
 
 
@@ -57,7 +57,8 @@ def vector_regions(program: Program, machine: Machine, i: int) -> list[tuple[np.
         if operand.access == "transposed":
             regions.append((column, network.tensors[operand.tensor].tokens, 1))
         else:
-            chunks = view_chunks(network, operand, side) if whole else group_chunks(network, operand, side)
-            regions.append((column, own or rows, chunks))
-    written = output_chunks(network, operator, side) if whole else output_group_chunks(network, operator, side)
+            chunks = view_chunks(network, operand, side)
+            apart = not whole and chunks == output_chunks(network, operator, side)
+            regions.append((column, own or rows, int(ins.chunk[i]) if apart else chunks))
+    written = output_chunks(network, operator, side) if whole else int(ins.chunk[i])
     return [*regions, (ins.dst, rows, written)]

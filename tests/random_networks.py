@@ -10,7 +10,7 @@ import numpy as np
 from simulator.isa import TILE_OPS, Op
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator, Port, Tensor, Window
-from simulator.network_layout import output_chunks, output_group_chunks, view_chunks, view_rows
+from simulator.network_layout import output_chunks, view_chunks, view_rows
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 from simulator.vector_steps import Step
@@ -48,7 +48,10 @@ def small_network(rng: np.random.Generator, side: int) -> Network:
     shape = {"hidden": (tokens, 1, inputs), "q": (tokens, groups, width), "k": (tokens, groups, width)}
     shape |= {"scores": (tokens, groups, tokens), "shares": (tokens, groups, tokens), "mixed": (tokens, groups, width)}
     shape |= {"sum": (tokens, groups, width), "turned": (groups * width, 1, tokens), "pooled": (tokens + 1, 1, inputs)}
-    tensors = {name: Tensor(name, batch, *sizes, padded=padded and name != "hidden") for name, sizes in shape.items()}
+    tensors = {
+        name: Tensor(name, batch, *sizes, padded=name in ("scores", "shares") or (padded and name != "hidden"))
+        for name, sizes in shape.items()
+    }
     tensors["table"] = Tensor("table", 1, 5, 1, inputs, "constant")
     tensors["scale"] = Tensor("scale", 1, 1, groups, width, "constant", step=0.1)
     tensors["rows"] = Tensor("rows", batch, tokens, 1, 1, "input")
@@ -168,11 +171,14 @@ def _operands(
 
 
 def _vector(rng, machine, network, operator, block, address) -> Row:  # type: ignore[no-untyped-def]
-    """All groups or one of them; the result's region at times ends with the scratchpad."""
-    side, pad = machine.rows, machine.scratchpad.size_bytes
-    alone = int(rng.integers(network.tensors[operator.output].groups)) if rng.random() < 0.4 else -1
-    written = output_chunks(network, operator, side) if alone < 0 else output_group_chunks(network, operator, side)
-    row: Row = block(operator.rows, pad // (written * side)) | {"tile": alone, "row_cycles": operator.passes}
-    row |= {"chunk": written + int(rng.integers(3)), "dst": address(pad, written * row["tokens"] * side)}
+    """All chunks or a run of them; the result's region at times ends with the scratchpad."""
+    side, pad, chunks = machine.rows, machine.scratchpad.size_bytes, output_chunks(network, operator, machine.rows)
+    first = int(rng.integers(chunks)) if rng.random() < 0.4 else -1
+    written = chunks if first < 0 else int(rng.integers(1, chunks - first + 1))
+    row: Row = block(operator.rows, pad // (written * side)) | {"tile": first, "row_cycles": operator.passes}
+    row |= {
+        "chunk": written + (int(rng.integers(3)) if first < 0 else 0),
+        "dst": address(pad, written * row["tokens"] * side),
+    }
     row |= {"src": address(pad, side)}
     return row | ({"other": address(pad, side)} if len(operator.operands) > 1 else {})

@@ -113,35 +113,37 @@ def _count_other(count: Counter[str], program: Program, machine: Machine, i: int
             count["accumulator_read"] += sums if ins.accumulate[i] else 0
 
 
+def _chunks_of(groups: int, width: int, padded: bool, side: int) -> int:
+    return groups * words(width, side) if padded else words(groups * width, side)
+
+
 def _count_vector(count: Counter[str], program: Program, machine: Machine, i: int) -> None:
     """Every pass looks at every element; operands are read and the result is written once, chunk by chunk."""
     ins, side, network = program.instructions, machine.rows, program.network
-    tokens, alone = int(ins.tokens[i]), int(ins.tile[i]) >= 0  # one group, or all of them
+    tokens, part = int(ins.tokens[i]), int(ins.tile[i]) >= 0  # a run of the result's chunks, or all of them
     operator = network.operators[int(ins.layer[i])]
     for _ in range(int(ins.row_cycles[i])):
         for _ in range(tokens):
             count["vector_ops"] += int(ins.chunk[i]) * side
     chunk_row = words(side * machine.datatypes.activation_bits, machine.scratchpad.word_bits)
+    out = network.tensors[operator.output]
+    whole = _chunks_of(out.groups, out.width, out.padded, side)
     for operand, address in zip(operator.operands, (int(ins.src[i]), int(ins.other[i])), strict=False):
         if address < 0:
             continue
         tensor = network.tensors[operand.tensor]
-        rows, groups = tokens, 1 if alone else operand.groups
-        if operand.access == "transposed":  # the chunks of the tensor as it is stored, all its tokens
-            groups, width, rows = 1, 1 if alone else tensor.groups * tensor.pitch(side), operand.groups * operand.width
-        elif tensor.padded or alone:
-            width = operand.width
-        else:
-            groups, width = 1, operand.groups * operand.width
+        chunks, rows = _chunks_of(operand.groups, operand.width, tensor.padded, side), tokens
+        if operand.access == "transposed":  # one chunk of the tensor as it is stored, all its tokens
+            chunks, rows = 1, operand.groups * operand.width
+        if part and chunks == whole:
+            chunks = int(ins.chunk[i])
         several = operator.tokens > 1 or (operator.batch > 1 and tensor.batch == 1 and operand.access != "gather")
         if operand.access != "transposed" and operand.tokens == 1 and several:
             rows = 1
         for _ in range(rows):
-            count["scratchpad_read"] += groups * words(width, side) * chunk_row
-    out = network.tensors[operator.output]
-    width = out.width if alone else out.groups * out.pitch(side)
+            count["scratchpad_read"] += chunks * chunk_row
     for _ in range(tokens):
-        count["scratchpad_write"] += words(width, side) * chunk_row
+        count["scratchpad_write"] += (int(ins.chunk[i]) if part else whole) * chunk_row
 
 
 def access_differences(program: Program, machine: Machine) -> list[str]:

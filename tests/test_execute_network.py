@@ -17,7 +17,7 @@ from simulator.evaluate_network import evaluate_network
 from simulator.execute_network import execute_network
 from simulator.isa import Op
 from simulator.machine import Machine
-from simulator.network import Network, Operand
+from simulator.network import Network
 from simulator.program import Program
 from simulator.vector_steps import Step
 from tests.drawn_networks import all_outputs, drawn_inputs, drawn_network, lowered, square_machine
@@ -317,14 +317,16 @@ def test_an_empty_slot_and_a_region_outside():
     refused(changed(program, vector, src=size - program.machine.cols), "operator 'v': found a region of")
 
 
-def test_groups_that_begin_within_a_chunk():
-    _, program = small_case()
+def test_half_a_padded_group():
+    made = Sketch(generator(1))
+    machine = square_machine(made.rng)
+    width = machine.cols + 1
+    made.input("x", 1, 2, 2, width, padded=True)
+    made.vector("v", ["x"], [Step("relu", (0,))], 2, width, padded=True)
+    program = lowered(made, made.network("v.out"), machine)
     vector = int(np.flatnonzero(program.instructions.op == Op.VECTOR)[0])
-    assert program.machine.cols != 3
-    message = (
-        "operator 'v': found group 1 at channel 3; a VECTOR of one group needs groups that begin at a chunk's edge"
-    )
-    refused(changed(program, vector, tile=1), message)
+    with pytest.raises(InputError, match="chunks 1 to 2; a VECTOR on padded groups computes whole ones, of 2 chunks"):
+        execute_network(changed(program, vector, tile=1, chunk=2), {"x": np.ones((1, 2, 2, width))})
 
 
 def test_three_operands_outputs_and_tiles_that_do_not_fit():
@@ -337,18 +339,3 @@ def test_three_operands_outputs_and_tiles_that_do_not_fit():
     payload = replace(wide.payload, bias=np.zeros(99), row_step=np.ones(99))
     layers = (replace(wide, out_features=99, payload=payload), program.layers[1])
     refused(replace(program, layers=layers), "layer 'l': found 99 outputs; its output 'l.out' is stored in")
-
-
-def test_tiles_that_no_groups_share():
-    program, inputs, _ = mixed_case()
-    network = program.network
-    scores = next(o for o in network.operators if o.kind == "scores")
-    weights = scores.operands[1]
-    assert isinstance(weights, Operand)
-    count = len(program.layers[network.writer[scores.output]].tiles)
-    width = weights.width * weights.groups
-    odd = replace(scores, operands=(scores.operands[0], replace(weights, groups=count + 1, width=1)))
-    assert width >= count + 1
-    changed_network = replace(network, operators=tuple(odd if o is scores else o for o in network.operators))
-    with pytest.raises(InputError, match=f"layer 's': found {count} tiles; each of {count + 1} groups of 'k.out'"):
-        execute_network(replace(program, network=changed_network), inputs)

@@ -8,6 +8,7 @@ import numpy as np
 
 from simulator.isa import Op
 from simulator.network import Network, Operator
+from simulator.network_layout import head_stride, heads_per_tile
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
 
@@ -22,13 +23,13 @@ def activation_schedule(network: Network, operator: Operator, side: int) -> Laye
     reads, weights = operator.operands
     written = network.tensors[operator.output]
     scores = operator.kind == "scores"
-    head = reads.width if scores else written.width
+    stride = head_stride(network, operator, side)
     keys = weights.tokens
     key_chunks = -(-keys // side)
-    shared = reads.groups // weights.groups if head % side == 0 else 1
+    shared = heads_per_tile(network, operator, side)
     kind_source, kind_target, lanes, low, high = [], [], [], [], []
     for query in range(0, reads.groups, shared):
-        first, last = query * head, (query + 1) * head
+        first, last = query * stride, query * stride + weights.width
         for key in range(key_chunks):
             held = min(side, keys - key * side)
             for chunk in range(first // side, -(-last // side)):
@@ -52,7 +53,7 @@ def activation_schedule(network: Network, operator: Operator, side: int) -> Laye
         lo=np.repeat(np.array(low)[order], counts),
         hi=np.repeat(np.array(high)[order], counts),
     )
-    multiplications = reads.groups * reads.width * (keys if scores else head)
+    multiplications = reads.groups * reads.width * (keys if scores else weights.width)
     inputs = _stored(network, reads.tensor, reads.groups, reads.width, side)
     return _schedule(operator, "activations", inputs, written.channels(side), multiplications, tiles)
 

@@ -14,7 +14,7 @@ from simulator.isa import Op
 from simulator.network import Operand, Operator
 from simulator.network_layout import region_rows, view_chunks
 
-RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, V4)
+RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, M6)
 CONSTANT_BYTES = 4  # a constant of the vector unit, without a row for each token
 
 
@@ -140,7 +140,7 @@ def parameter_bytes(e: Emission, index: int, rows: int) -> int:
 
 def constant_bytes(operator: Operator, rows: int) -> tuple[int, int]:
     """Bytes of a vector operator's constants: those that are held, and those with a row for each token, which stream
-    through the parameter memory as codes; a mask is held as one run a row (machine.md, V4).
+    through the parameter memory as codes; a mask is held as one run a row (machine.md, M6).
     """
     held = streamed = 0
     for array in operator.constants.values():

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gblr_hw.lowering.scratchpad_map import held_chunks, map_regions, source_of, stored
+from gblr_hw.lowering.scratchpad_map import map_regions, source_of, stored
 from gblr_hw.lowering.stages import Stage, local, stages_of
 from simulator.errors import InputError
 from simulator.machine import Machine
 from simulator.network import Network, Operand
-from simulator.network_layout import output_chunks, view_chunks
+from simulator.network_layout import heads_per_tile, output_chunks, region_chunks, view_chunks
 from simulator.schedule import LayerSchedule
 
 _LONGEST = 24  # operators in a group
@@ -158,7 +158,8 @@ class _Planner:
                 if operator.kind == "vector":
                     array += 0 if stage.chunked or stage.slices > 1 else work + machine.vector.latency_cycles
                 else:
-                    passes = len(schedule.tiles) * shared_heads(network, index, side)
+                    shared = 1 if operator.kind == "linear" else heads_per_tile(network, operator, side)
+                    passes = len(schedule.tiles) * shared
                     array += blocks * (passes * max(block, side) + 2 * side + work / max(1, blocks * chunks))
                     moved += self._weight_bytes[index] * (1 if resident else blocks)
                 if stored(network, operator.output, last):
@@ -223,16 +224,6 @@ def block_limit(schedule: LayerSchedule, machine: Machine) -> int:
     return min(machine.accumulator_rows // 2, machine.rank_rows_per_bank // max(1, slots))
 
 
-def shared_heads(network: Network, index: int, side: int) -> int:
-    """Query heads that use each tile of scores or mix; 1 for other operators."""
-    operator = network.operators[index]
-    if operator.kind not in ("scores", "mix"):
-        return 1
-    reads, weights = operator.operands
-    head = reads.width if operator.kind == "scores" else network.tensors[operator.output].width
-    return reads.groups // weights.groups if head % side == 0 else 1
-
-
 def describe_groups(network: Network, groups: Sequence[Group]) -> str:
     """One line a group: its operators, its block, what it keeps."""
     lines = []
@@ -249,7 +240,7 @@ def describe_groups(network: Network, groups: Sequence[Group]) -> str:
 def _too_large(network: Network, index: int, machine: Machine) -> InputError:
     operator = network.operators[index]
     side = machine.cols
-    widths = [held_chunks(network, o, side) * side for o in operator.operands if o.access != "weights"]
+    widths = [region_chunks(network, o, side) * side for o in operator.operands if o.access != "weights"]
     written = output_chunks(network, operator, side) * side
     return InputError(
         f"operator '{operator.name}' on machine '{machine.name}'",

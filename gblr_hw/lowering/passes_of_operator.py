@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gblr_hw.lowering.fuse_groups import shared_heads
 from gblr_hw.lowering.layer_facts import layer_facts
 from simulator.isa import Op
 from simulator.machine import Machine
 from simulator.network import Network
+from simulator.network_layout import head_stride, heads_per_tile
 from simulator.schedule import LayerSchedule
 
 
@@ -72,10 +72,10 @@ def head_passes(
     operator, tiles = network.operators[index], schedule.tiles
     reads, weights = operator.operands
     scores = operator.kind == "scores"
-    head = reads.width if scores else network.tensors[operator.output].width
+    chunks = head_stride(network, operator, side) // side
     keys = -(-weights.tokens // side)
-    shared = shared_heads(network, index, side)
-    source_stride, target_stride = (head // side, keys) if scores else (keys, head // side)
+    shared = heads_per_tile(network, operator, side)
+    source_stride, target_stride = (chunks, keys) if scores else (keys, chunks)
     heads = reads.groups // part[1]
     query = (tiles.target if scores else tiles.source) // keys
     mine = np.flatnonzero((query >= part[0] * heads) & (query < (part[0] + 1) * heads))

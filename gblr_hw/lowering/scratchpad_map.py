@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from gblr_hw.lowering.stages import Stage, local, readers_of
 from simulator.network import Network, Operand, Operator
-from simulator.network_layout import output_chunks, region_rows, view_chunks
+from simulator.network_layout import output_chunks, region_chunks, region_rows
 
 STREAM_CHUNKS = 4  # chunk buffers of a value that passes through the scratchpad chunk by chunk
 
@@ -39,11 +39,6 @@ class Region:
 
     def size_bytes(self, side: int) -> int:
         return self.chunks * self.rows * side
-
-
-def held_chunks(network: Network, operand: Operand, side: int) -> int:
-    """Chunks of an operand that the scratchpad holds at a time; one of a tensor that is turned."""
-    return 1 if operand.access == "transposed" else view_chunks(network, operand, side)
 
 
 def stored(network: Network, tensor: str, last: int) -> bool:
@@ -89,7 +84,7 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
 
 def _loaded(network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int) -> Region:
     rows = region_rows(network, operator, operand) or block
-    return Region(held_chunks(network, operand, side), True, rows, number, number)
+    return Region(region_chunks(network, operand, side), True, rows, number, number)
 
 
 def _written(network: Network, operator: Operator, stage: Stage, number: int, block: int, side: int) -> Region:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from simulator.network import Network, Operand, Operator
+from simulator.network_layout import head_stride
 from simulator.vector_steps import FUNCTIONS
 
 # Functions that make element (row, channel) of the result from that element of each operand.
@@ -92,7 +93,7 @@ def _heads(network: Network, at: int, last: int, side: int) -> Stage | None:
             return None
         if operator.kind == "mix":
             shared = heads // min(o.operands[1].groups for o in (scores, operator))
-            together = math.lcm(shared, side // math.gcd(network.tensors[operator.output].width, side))
+            together = math.lcm(shared, side // math.gcd(head_stride(network, operator, side), side))
             return Stage(at, index + 1, slices=max(1, heads // together if heads % together == 0 else 1))
         if operator.kind != "vector" or not _by_head(network, operator, heads):
             return None
