@@ -40,7 +40,7 @@ def _schedule(network: Network, operator: Operator, machine: Machine) -> LayerSc
         target=np.array([target for _, target, *_ in rows], dtype=np.int64),
         row_cycles=np.ones(len(rows), dtype=np.int64),
         lane_ptr=np.cumsum([0, *lanes]),
-        lane=np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in lanes)]),
+        lane=np.concatenate([np.zeros(0, np.int64), *(np.arange(count)[::-1] for count in lanes)]),
         first=np.zeros(sum(lanes), dtype=np.int64),
         lo=np.zeros(sum(lanes), dtype=np.int64),
         hi=np.repeat([columns for *_, columns in rows], lanes).astype(np.int64),
@@ -204,7 +204,7 @@ class _Emitter:
         )
         addresses, work = [], chunks
         for which, operand in enumerate(operator.operands):
-            mine = self._operand_chunks(operator, operand, group, token0)
+            mine = self._operand_chunks(operator, operand, group, range(token0, token0 + tokens))
             addresses.append(self.load(index, which, sequence, token0, tokens, mine))
             work = max(work, len(mine))
         dst, row = self.place(chunks, tokens), sequence * operator.tokens + token0
@@ -215,9 +215,9 @@ class _Emitter:
         for chunk in range(chunks):
             self.store(index, max(group, 0) * chunks + chunk, row, tokens, dst + chunk * tokens * self.side)
 
-    def _operand_chunks(self, operator: Operator, operand: Operand, group: int, token0: int) -> range:
+    def _operand_chunks(self, operator: Operator, operand: Operand, group: int, rows: range) -> range:
         if operand.access == "transposed":
-            return range(token0 // self.side, token0 // self.side + 1)
+            return range(rows[0] // self.side, rows[-1] // self.side + 1)
         if group < 0:
             return range(view_chunks(self.network, operand, self.side))
         per_group = group_chunks(self.network, operand, self.side)
@@ -235,9 +235,11 @@ class _Emitter:
         return self.single_groups and output.groups > 1 and aligned and alike and by_group and plain
 
     def _blocks(self, operator: Operator, most: int) -> list[tuple[int, int, int]]:
-        """(sequence, first token, tokens) of every block; one chunk of channels at a time when reading a transpose."""
+        """(sequence, first token, tokens) of every block; a few at a time when reading a transpose, so that blocks begin
+        within chunks and end in the next one.
+        """
         if any(operand.access == "transposed" for operand in operator.operands):
-            most = self.side
+            most = self.side // 2 + 1
         return [
             (sequence, token0, min(most, operator.tokens - token0))
             for sequence in range(operator.batch)

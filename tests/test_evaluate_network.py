@@ -57,6 +57,13 @@ def test_transposed_and_gather():
     np.testing.assert_array_equal(gathered, made.values["table"][0][rows[..., 0, 0]])
 
 
+def test_gather_from_a_table_for_each_sequence():
+    values = np.arange(12.0).reshape(2, 3, 2)
+    operand = Operand("x", 2, 1, 2, access="gather", indices="i")
+    found = operand_view(operand, values, np.array([[2, 0], [1, 1]]))
+    np.testing.assert_array_equal(found[:, :, 0], [[[4, 5], [0, 1]], [[8, 9], [8, 9]]])
+
+
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
 @pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
 @pytest.mark.parametrize("dilation", [(1, 1), (2, 1)])
@@ -142,10 +149,10 @@ def test_observe_sees_every_value_once_and_in_order():
 def test_ports_carry_a_model_s_shape_there_and_back():
     made = sketch()
     x = made.input("x", 2, 6, 3, 4)
-    port = Port("image", x, (2, 12, 2, 3), (2, 3, 4, 2, 3), (0, 3, 4, 1, 2))
+    port = Port("image", x, (2, 12, 2, 3), (2, 3, 4, 2, 3), (0, 3, 4, 2, 1))
     array = made.rng.normal(size=port.shape)
     values = port_to_tensor(port, made.tensors[x], array)
-    np.testing.assert_array_equal(values[1, 4, 2, 3], array[1, 11, 1, 1])
+    np.testing.assert_array_equal(values[1, 4, 0, 2], array[1, 8, 1, 1])  # token (1, 1); channel 2 is (0, 2) of 4 x 3
     np.testing.assert_array_equal(tensor_to_port(port, values), array)
 
 
