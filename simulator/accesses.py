@@ -11,6 +11,7 @@ import numpy as np
 
 from simulator.isa import Op
 from simulator.machine import Machine
+from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, region_rows, view_chunks
 from simulator.program import Program
 from simulator.schedule import TileTable
 
@@ -77,23 +78,55 @@ def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
     tiles = [layer.tiles for layer in program.layers]
     first_tile = np.concatenate([[0], np.cumsum([len(table) for table in tiles])]).astype(np.int64)
     counts = np.zeros((len(tiles), len(EVENTS)), dtype=np.int64)
+    read, written = _vector_rows(program, machine.cols)
     weights = _joined([table.weight_count for table in tiles])
     _count(
         ins.op,
         ins.layer,
         ins.tile,
+        ins.chunk,
         ins.tokens,
         ins.accumulate,
         ins.dram_bytes,
+        ins.row_cycles,
         first_tile,
         _joined([table.lane_count for table in tiles]),
         weights,
         _joined([_overwriting_lanes(table) for table in tiles]),
         _words(weights * machine.datatypes.weight_bits, machine.weight_buffer.word_bits),
+        read,
+        written,
         _costs(machine),
         counts,
     )
     return {name: counts[:, index].copy() for index, name in enumerate(EVENTS)}
+
+
+def _vector_rows(program: Program, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a chunk that each VECTOR reads and writes, (VECTORs,) int64 each: operands and result once, whatever the
+    passes.
+    """
+    ins, network = program.instructions, program.network
+    at = np.flatnonzero(ins.op == Op.VECTOR)
+    read = np.zeros(len(at), dtype=np.int64)
+    if network is None:
+        return read, read
+    layer, whole, rows = ins.layer[at], ins.tile[at] < 0, ins.tokens[at].astype(np.int64)
+
+    def chunks(sizes: list[tuple[int, int]]) -> np.ndarray:
+        of_all, of_group = np.array(sizes, dtype=np.int64).reshape(-1, 2)[layer].T
+        return np.where(whole, of_all, of_group)
+
+    for number, given in enumerate((ins.src[at], ins.other[at])):
+        operands = [(o, o.operands[number]) if number < len(o.operands) else None for o in network.operators]
+        sizes = [
+            (0, 0) if pair is None else (view_chunks(network, pair[1], side), group_chunks(network, pair[1], side))
+            for pair in operands
+        ]
+        own = np.array([0 if pair is None else region_rows(network, *pair) for pair in operands], dtype=np.int64)[layer]
+        read += np.where(given >= 0, chunks(sizes) * np.where(own > 0, own, rows), 0)
+    outputs = [(output_chunks(network, o, side), output_group_chunks(network, o, side)) for o in network.operators]
+    return read, chunks(outputs) * rows
 
 
 def _joined(columns: list[np.ndarray]) -> np.ndarray:
@@ -130,9 +163,26 @@ def _costs(machine: Machine) -> _Costs:
 
 @nb.njit(cache=True, nogil=True)
 def _count(
-    op, layer, tile, tokens, accumulate, dram_bytes, first_tile, lanes, weights, overwriting, tile_words, costs, counts
+    op,
+    layer,
+    tile,
+    chunk,
+    tokens,
+    accumulate,
+    dram_bytes,
+    row_cycles,
+    first_tile,
+    lanes,
+    weights,
+    overwriting,
+    tile_words,
+    vector_read,
+    vector_written,
+    costs,
+    counts,
 ):
     """Add every instruction's events to its layer's row of ``counts`` (layers, events)."""
+    vector = 0
     for i in range(op.shape[0]):
         kind, rows, row = op[i], tokens[i], counts[layer[i]]
         if kind == Op.DENSE or kind == Op.REDUCE or kind == Op.EXPAND:
@@ -148,6 +198,11 @@ def _count(
             row[_SCRATCHPAD_WRITE] += rows * costs.output_words
             row[_ACCUMULATOR_READ] += rows * costs.sum_words * accumulate[i]
             row[_VECTOR_OPS] += rows * costs.cols
+        elif kind == Op.VECTOR:
+            row[_SCRATCHPAD_READ] += vector_read[vector] * costs.input_words
+            row[_SCRATCHPAD_WRITE] += vector_written[vector] * costs.output_words
+            row[_VECTOR_OPS] += np.int64(rows) * row_cycles[i] * chunk[i] * costs.cols
+            vector += 1
         else:
             moved = -(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes
             row[_DRAM_WRITE_BYTES if kind == Op.STORE else _DRAM_READ_BYTES] += moved

@@ -19,10 +19,8 @@ _REMEDY = "The file is damaged or not ours: lower the model again."
 _MATRIX_FORMS = {"linear": ("dense", "ranks", "mixed"), "scores": ("activations",), "mix": ("activations",)}
 
 
-def check_network(
-    instructions: Instructions, layers: Sequence[LayerSchedule], network: Network, machine: Machine
-) -> None:
-    """Raise InputError naming the first layer or instruction that does not fit its operator."""
+def check_operators(layers: Sequence[LayerSchedule], network: Network, machine: Machine) -> None:
+    """Raise InputError if the machine's array is not square, or naming the first layer that is not its operator's."""
     if machine.rows != machine.cols:
         raise InputError(
             f"program: machine '{machine.name}'",
@@ -32,7 +30,11 @@ def check_network(
         )
     for index in range(max(len(layers), len(network.operators))):
         _check_layer(index, layers, network, machine)
-    if layers:
+
+
+def check_network(instructions: Instructions, network: Network, machine: Machine) -> None:
+    """Raise InputError naming the first instruction that does not fit its operator."""
+    if network.operators:
         _check_loads(instructions, network, machine.rows)
         _check_results(instructions, network, machine)
 

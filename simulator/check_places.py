@@ -22,7 +22,7 @@ def check_places(
     """
     for index, layer in enumerate(layers):
         reads, writes = -(-layer.in_features // machine.rows), -(-layer.out_features // machine.cols)
-        if network is not None and index < len(network.operators) and len(layer.tiles):
+        if network is not None and len(layer.tiles):
             reads, writes = tile_chunks(network, network.operators[index], machine.rows)
         _check_layer(layer, machine, reads, writes)
     _check_memories(instructions, machine)

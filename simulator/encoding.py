@@ -73,8 +73,9 @@ class EncodedProgram:
 def encode(program: Program, numbers: Sequence[LayerNumbers]) -> EncodedProgram:
     """Encode ``program`` with the integers of every layer for ``program.tokens`` rows (``execute.layer_numbers``).
 
-    Raises InputError for a program that a field of the encoding cannot express.
+    Raises InputError for a program of a network, or one that a field of the encoding cannot express.
     """
+    require_plain_layers(program)
     image = _Image()
     addresses = np.zeros(len(program.instructions), dtype=np.int64)
     outputs = []
@@ -86,6 +87,25 @@ def encode(program: Program, numbers: Sequence[LayerNumbers]) -> EncodedProgram:
         streams[name] = np.ascontiguousarray(words[members])
         origins[name] = members
     return EncodedProgram(streams, origins, image.bytes(), tuple(outputs))
+
+
+def require_plain_layers(program: Program) -> None:
+    """Raise InputError for the program of a whole network, which the encoding and the RTL do not cover (machine.md,
+    section 13).
+    """
+    if program.network is None:
+        return
+    operators = program.network.operators
+    beyond = [operator for operator in operators if operator.kind != "linear"]
+    first = f", the first of them that no layer is '{beyond[0].name}' ({beyond[0].kind})" if beyond else ""
+    raise InputError(
+        "program",
+        f"a network of {len(operators)} operators{first}",
+        "encoding and RTL cover programs of plain layers: they have no VECTOR instruction, no tiles of activations and "
+        "no operands in the scratchpad of another operator",
+        "Lower the model's layers without their graph (a checkpoint, or `lower` of their weights): such programs can "
+        "be verified on the RTL. This one runs in `simulate` and `execute`.",
+    )
 
 
 def _members(program: Program) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from simulator.machine import Machine
 from simulator.network import Network
 from simulator.network_file import network_arrays, network_of, network_record
 from simulator.program import Program
-from simulator.schedule import LayerSchedule, Payload, TileTable
+from simulator.schedule import LayerSchedule, Payload, TileTable, stored_weights
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         hi=_column(x[3] for x in lanes),
     )
     if payload is None:
-        payload = _zero_payload(int(table.weight_ptr[-1]), sizes["out_features"], sizes["ranks"])
+        payload = _zero_payload(stored_weights(form, table), sizes["out_features"], sizes["ranks"])
     return LayerSchedule(
         name=name,
         form=form,

@@ -34,6 +34,16 @@ def view_rows(network: Network, operator: Operator, operand: Operand) -> int:
     return batch * operand.tokens
 
 
+def region_rows(network: Network, operator: Operator, operand: Operand) -> int:
+    """Rows of the operand's region in the scratchpad if the operator's rows do not say: 1 for an operand of which a
+    sequence (or all of them) reads one row, all that a row of the view holds for "transposed", else 0.
+    """
+    if operand.access == "transposed":
+        return operand.groups * operand.width
+    alone = operand.access != "gather" and network.tensors[operand.tensor].batch == 1 < operator.batch
+    return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0
+
+
 def output_chunks(network: Network, operator: Operator, side: int) -> int:
     """Stored chunks of the operator's output."""
     return -(-network.tensors[operator.output].channels(side) // side)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.check_network import check_network
+from simulator.check_network import check_network, check_operators
 from simulator.check_places import check_places
 from simulator.errors import InputError
 from simulator.isa import TILE_OPS, Instructions, Op, is_any
@@ -37,6 +37,8 @@ class Program:
 
     def __post_init__(self) -> None:
         ins = self.instructions
+        if self.network is not None:
+            check_operators(self.layers, self.network, self.machine)
         if len(ins) and int(ins.layer.max()) >= len(self.layers):
             _refuse("program: 'layer'", int(ins.layer.max()), f"it has {len(self.layers)} layers")
         names = [layer.name for layer in self.layers]
@@ -46,7 +48,7 @@ class Program:
             self._check_instructions()
         check_places(ins, self.layers, self.machine, self.network)
         if self.network is not None:
-            check_network(ins, self.layers, self.network, self.machine)
+            check_network(ins, self.network, self.machine)
 
     def _check_instructions(self) -> None:
         """Instructions against the tile tables of their layers and against the program's tokens."""

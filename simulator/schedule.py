@@ -142,6 +142,11 @@ class Payload:
                 _refuse(f"payload: '{name}'", getattr(self, name), "an activation step is finite and not negative")
 
 
+def stored_weights(form: str, tiles: TileTable) -> int:
+    """Weights in the payload of a layer of this form: those of its tiles, none if they hold activations."""
+    return 0 if form == "activations" else int(tiles.weight_ptr[-1])
+
+
 @dataclass(frozen=True, eq=False)
 class LayerSchedule:
     """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
@@ -186,7 +191,7 @@ class LayerSchedule:
                 f"one entry for each of {self.out_features} outputs",
             )
         self._check_form(where)
-        weights = 0 if self.form == "activations" else int(self.tiles.weight_ptr[-1])
+        weights = stored_weights(self.form, self.tiles)
         if len(self.payload.codes) != weights or len(self.payload.values) != weights:
             _refuse(f"{where}: payload", len(self.payload.codes), f"the tile table describes {weights} weights")
         self._check_lanes(where)

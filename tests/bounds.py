@@ -1,4 +1,6 @@
-"""Physical bounds that no simulation may beat, counted from program and machine alone (rules D1, D2, A1 to A5, V1, C3)."""
+"""Physical bounds that no simulation may beat, counted from program and machine alone (rules D1, D2, A1 to A5, V1,
+V2, C3).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from simulator.program import Program
 from simulator.report import Report
 
 _TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND)
+_VECTOR = (Op.DRAIN, Op.VECTOR)
 _TRANSFERS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
 
 
@@ -28,7 +31,10 @@ def assert_bounds(report: Report, program: Program, machine: Machine) -> None:
     assert report.dram_bytes * 1000 <= total * rate
     assert report.roofline_cycles <= total
     # sums that leave through the vector unit
-    assert int(ins.tokens[ins.op == Op.DRAIN].sum()) * machine.cols <= total * machine.vector.lanes
+    passes = np.select([ins.op == Op.DRAIN, ins.op == Op.VECTOR], [1, ins.chunk.astype(np.int64) * ins.row_cycles], 0)
+    elements = int((ins.tokens * passes).sum()) * machine.cols
+    assert elements == report.accesses["vector_ops"]
+    assert elements <= total * machine.vector.lanes
     assert critical_path(program, machine) <= total
     # causality: nothing starts before what it waits for is done, no channel or unit serves two at once
     trace = report.trace
@@ -39,12 +45,13 @@ def assert_bounds(report: Report, program: Program, machine: Machine) -> None:
         assert (trace.start[waits] >= trace.done[producer] + preload).all()
     assert (trace.end >= trace.start).all()
     assert (trace.done >= trace.end).all()
-    for one_at_a_time in (is_transfer, is_tile, ins.op == Op.DRAIN):
+    is_vector = np.isin(ins.op, _VECTOR)
+    for one_at_a_time in (is_transfer, is_tile, is_vector):
         mine = np.flatnonzero(one_at_a_time)
         mine = mine[np.argsort(trace.start[mine], kind="stable")]
         assert (trace.start[mine][1:] >= trace.end[mine][:-1]).all()
     # rule Q4
-    for in_order in (is_transfer, ins.op == Op.REDUCE, is_tile & (ins.op != Op.REDUCE), ins.op == Op.DRAIN):
+    for in_order in (is_transfer, ins.op == Op.REDUCE, is_tile & (ins.op != Op.REDUCE), is_vector):
         mine = np.flatnonzero(in_order)
         mine = mine[np.argsort(trace.start[mine], kind="stable")]
         assert (np.diff(trace.done[mine]) >= 0).all()
@@ -78,8 +85,8 @@ def _durations(program: Program, machine: Machine) -> tuple[list[int], list[int]
     ins = program.instructions
     burst, rate = machine.dram.burst_bytes, machine.dram_bytes_per_kilocycle
     busy, tail = [], []
-    columns = zip(ins.op.tolist(), ins.tokens.tolist(), ins.row_cycles.tolist(), ins.dram_bytes.tolist(), strict=True)
-    for op, tokens, row_cycles, size in columns:
+    columns = [column.tolist() for column in (ins.op, ins.tokens, ins.row_cycles, ins.dram_bytes, ins.chunk)]
+    for op, tokens, row_cycles, size, chunks in zip(*columns, strict=True):
         if op in _TRANSFERS:
             busy.append(-(-(-(-size // burst) * burst * 1000) // rate))
             tail.append(machine.dram_latency_cycles)
@@ -87,6 +94,7 @@ def _durations(program: Program, machine: Machine) -> tuple[list[int], list[int]
             busy.append(tokens * row_cycles)
             tail.append(0)
         else:
-            busy.append(-(-tokens * machine.cols // machine.vector.lanes))
+            passes, width = (row_cycles, chunks * machine.cols) if op == Op.VECTOR else (1, machine.cols)
+            busy.append(passes * -(-tokens * width // machine.vector.lanes))
             tail.append(machine.vector.latency_cycles)
     return busy, tail

@@ -17,6 +17,7 @@ from simulator.isa import After, Op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.timing import Timing
+from tests.network_regions import read_cells, vector_regions
 
 Cell = tuple[object, ...]
 
@@ -32,12 +33,12 @@ class Access:
 
 
 def accesses(program: Program, machine: Machine, timing: Timing, events: Events, i: int) -> Iterator[Access]:
-    """Every memory cell that instruction i touches. Scratchpad cells are rows of one token; DRAM cells are chunks of a
-    token.
+    """Every memory cell that instruction i touches. Scratchpad cells are bytes, DRAM cells rows of a layer's output or
+    of a network's tensor.
     """
     ins = program.instructions
     op, index, tokens = int(ins.op[i]), int(ins.layer[i]), int(ins.tokens[i])
-    layer = program.layers[index]
+    layer, network = program.layers[index], program.network
     start, end, done = (int(column[i]) for column in (events.start, events.end, events.done))
     far = start + machine.rows + machine.cols - 1
     early = start - int(timing.lead[i])
@@ -45,11 +46,13 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
     def use(cell: Cell, writes: bool, begin: int, stop: int) -> Access:
         return Access(cell, writes, begin, stop)
 
-    def scratchpad(column: np.ndarray, width: int, writes: bool, begin: int, stop: int) -> Iterator[Access]:
+    def scratchpad(
+        column: np.ndarray, width: int, writes: bool, begin: int, stop: int, rows: int = tokens
+    ) -> Iterator[Access]:
         base = int(column[i])
         assert base >= 0
-        assert base + tokens * width <= machine.scratchpad.size_bytes
-        for byte in range(base, base + tokens * width):
+        assert base + rows * width <= machine.scratchpad.size_bytes
+        for byte in range(base, base + rows * width):
             yield use(("scratchpad", byte), writes, begin, stop)
 
     def accumulator(column: np.ndarray, writes: bool, begin: int, stop: int) -> Iterator[Access]:
@@ -68,30 +71,40 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
             for token in range(tokens):
                 yield use(("rank", bank, row + token), writes, begin, stop)
 
+    half = index % 2 if network is None else index
     if op == Op.LOAD_PARAMETERS:
-        yield use(("parameters", index % 2), True, start, done)
+        yield use(("parameters", half), True, start, done)
     elif op == Op.LOAD_WEIGHTS:
         assert 0 <= ins.slot[i] < machine.weight_slots
         yield use(("weights", int(ins.slot[i])), True, start, done)
+        if network is not None:
+            yield from (use(cell, False, start, done) for cell in read_cells(program, i))
     elif op == Op.LOAD_INPUT:
-        if index:  # a layer reads what the layer before it stored
+        if network is not None:
+            yield from (use(cell, False, start, done) for cell in read_cells(program, i))
+        elif index:  # a layer reads what the layer before it stored
             for token in range(int(ins.token0[i]), int(ins.token0[i]) + tokens):
                 yield use(("dram", index - 1, token), False, start, done)
         yield from scratchpad(ins.dst, machine.rows, True, start, done)
+    elif op == Op.VECTOR:
+        for column, rows, chunks in vector_regions(program, machine, i):
+            writes = column is ins.dst
+            yield from scratchpad(column, chunks * machine.cols, writes, start, done, rows)
     elif op == Op.DRAIN:
-        yield use(("parameters", index % 2), False, start, done)
+        yield use(("parameters", half), False, start, done)
         if ins.accumulate[i]:
             yield from accumulator(ins.src, False, start, done)
         yield from scratchpad(ins.dst, machine.cols, True, start, done)
     elif op == Op.STORE:
         yield from scratchpad(ins.src, machine.cols, False, start, done)
+        name = index if network is None else network.operators[index].output
         for token in range(int(ins.token0[i]), int(ins.token0[i]) + tokens):
-            yield use(("dram", index, token), True, start, done)
+            yield use(("dram", name, token), True, start, done)
     else:
         tile = int(ins.tile[i])
         yield use(("weights", int(ins.slot[i])), False, int(events.preload[i]), start)
         if op == Op.EXPAND:
-            yield use(("parameters", index % 2), False, early, end)
+            yield use(("parameters", half), False, early, end)
             yield from ranks(tile, False, early, end)
         else:
             yield from scratchpad(ins.src, machine.rows, False, start, done)

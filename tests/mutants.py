@@ -11,7 +11,7 @@ from typing import Literal
 
 ENGINE, REFERENCE, TIMING = "simulator.engine", "simulator.reference", "simulator.timing"
 MACHINE, ISA, REPORT, COUNTS = "simulator.machine", "simulator.isa", "simulator.simulate", "simulator.accesses"
-ACCOUNTS = "simulator.cycle_accounts"
+ACCOUNTS, LAYOUT = "simulator.cycle_accounts", "simulator.network_layout"
 
 Check = Literal["agreement", "by hand"]
 
@@ -184,6 +184,8 @@ ORDER = [
 DURATIONS = [
     *_shared("D1", "with two engines stores share the loads' queue", ISA, "2: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.OUTPUT_DMA)", "2: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.WEIGHT_DMA)"),
     *_shared("D1", "with three engines inputs share the weights' queue", ISA, "3: (Unit.WEIGHT_DMA, Unit.INPUT_DMA, Unit.OUTPUT_DMA)", "3: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.OUTPUT_DMA)"),
+    *_shared("Q2", "nothing may wait for a vector operator", ISA, "After.VECTOR: VECTOR_OPS", "After.VECTOR: (Op.DRAIN,)"),
+    *_shared("Q2", "anything may be waited for as if it were a drain", ISA, "After.VECTOR: VECTOR_OPS", "After.VECTOR: tuple(Op)"),
     *_shared("D2", "the last cycle of a transfer is cut off", TIMING, "return -(-moved * 1000 // machine.dram_bytes_per_kilocycle)", "return np.maximum(1, moved * 1000 // machine.dram_bytes_per_kilocycle)"),
     *_shared("D2", "a transfer takes a cycle more", TIMING, "return -(-moved * 1000 //", "return 1 - (-moved * 1000 //"),
     *_shared("D2", "bursts are not filled up", TIMING, "moved = -(-transfer_bytes // burst) * burst", "moved = transfer_bytes"),
@@ -205,6 +207,13 @@ DURATIONS = [
     *_shared("B2", "conflicts cost nothing", TIMING, "* ins.row_cycles", "* 1"),
     *_shared("V1", "a drain's last rows are cut off", TIMING, "-(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)", "np.maximum(1, ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)"),
     *_shared("V1", "a drain is done a cycle later", TIMING, "= machine.vector.latency_cycles", "= machine.vector.latency_cycles + 1"),
+    *_shared("V2", "a pass more", TIMING, "ins.row_cycles[steps] * -(", "(ins.row_cycles[steps] + 1) * -("),
+    *_shared("V2", "one pass, whatever the steps", TIMING, "ins.row_cycles[steps] * -(", "-("),
+    *_shared("V2", "a pass ends where the next begins", TIMING, "ins.row_cycles[steps] * -(-elements // machine.vector.lanes)", "-(-ins.row_cycles[steps] * elements // machine.vector.lanes)"),
+    *_shared("V2", "a pass's last elements are cut off", TIMING, "-(-elements // machine.vector.lanes)", "np.maximum(1, elements // machine.vector.lanes)"),
+    *_shared("V2", "a vector operator's first chunk alone", TIMING, " * ins.chunk[steps]", ""),
+    *_shared("V2", "a lane fewer", TIMING, "-(-elements // machine.vector.lanes)", "-(-elements // max(1, machine.vector.lanes - 1))"),
+    *_shared("V2", "a vector operator is done as it ends", TIMING, "tail[list(VECTOR_OPS)]", "tail[Op.DRAIN]"),
 ]  # fmt: skip
 
 COUNTERS = [
@@ -215,6 +224,8 @@ COUNTERS = [
     *_shared("C2", "words not filled up", COUNTS, "return -(-bits // word_bits)", "return bits // word_bits", "agreement"),
     *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
     *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]\n            row[_VECTOR_OPS]", "costs.sum_words\n            row[_VECTOR_OPS]", "agreement"),
+    *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
+    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "-(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
     *_shared("C3", "a roof a cycle too high", REPORT, "compute = -(-accesses", "compute = 1 - (-accesses"),
 ]  # fmt: skip

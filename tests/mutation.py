@@ -32,7 +32,7 @@ from tests.mutants import MUTANTS, Check, Mutant
 ROOT = Path(__file__).parents[1]
 BY_HAND = (  # what notices most first; the rest is read only for mutants that survive it
     ("tests/test_engines.py", "tests/test_manual.py"),
-    ("tests/test_timing.py", "tests/test_machine.py"),
+    ("tests/test_timing.py", "tests/test_machine.py", "tests/test_isa.py"),
 )
 # Other tests of these files: compiled kernels, citations, and agreement on random programs.
 NOT_BY_HAND = "not compiled and not cite and not agree and not corpus"
@@ -113,7 +113,7 @@ def _agreement() -> str:
     from tests.corpus import compare
 
     for seed in range(PER_KIND):
-        for kind in ("columns", "soup", "chain", "phases"):
+        for kind in ("columns", "soup", "chain", "phases", "networks"):
             found = compare(kind, seed)
             if found:
                 return f"{kind} {seed}: {', '.join(what.split(': report')[0] for what in found[:3])}"

@@ -112,7 +112,7 @@ def built_program(
     rows = []
     for op in ops:
         row = _operands(rng, machine, layer, tokens, op)
-        rows.append(row | _dependences(rng, shape, op, [r["op"] for r in rows]))
+        rows.append(row | dependences(rng, shape, op, [r["op"] for r in rows]))
     return machine, assembled(machine, (layer,), tokens, rows)
 
 
@@ -136,9 +136,14 @@ def assembled_columns(rows: list[Row]) -> Instructions:
     return Instructions(after=after.reshape(len(After), len(rows)), **columns)
 
 
-def built_layer(rng: np.random.Generator, machine: Machine, name: str = "layer") -> LayerSchedule:
-    """Random tiles of every kind on ranks at random places; now and then as many tokens as any memory holds."""
-    inputs, outputs = int(rng.integers(1, 3 * machine.rows + 1)), int(rng.integers(1, 3 * machine.cols + 1))
+def built_layer(
+    rng: np.random.Generator, machine: Machine, name: str = "layer", features: tuple[int, int] | None = None
+) -> LayerSchedule:
+    """Random tiles of every kind on ranks at random places; now and then as many tokens as any memory holds.
+    ``features``: inputs and outputs, random if not given.
+    """
+    sides = (machine.rows, machine.cols)
+    inputs, outputs = (int(rng.integers(1, 3 * side + 1)) for side in sides) if features is None else features
     chunks = -(-inputs // machine.rows)
     most = min(
         machine.accumulator_rows // 2,
@@ -247,7 +252,8 @@ def _operands(rng: np.random.Generator, machine: Machine, layer: LayerSchedule, 
     return row | ({} if op == Op.REDUCE else {"dst": address(sums, 1), "accumulate": int(rng.random() < 0.5)})
 
 
-def _dependences(rng: np.random.Generator, shape: str, op: int, earlier: list[int]) -> Row:
+def dependences(rng: np.random.Generator, shape: str, op: int, earlier: list[int]) -> Row:
+    """Random earlier producers, as ``shape`` has them, for an instruction behind the operations ``earlier``."""
     named = {}
     for column, producers in PRODUCERS.items():
         if column == After.STORE and op in TILE_OPS:

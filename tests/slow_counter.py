@@ -1,13 +1,14 @@
 """The counters of a report, counted once more with plain loops from the manual's rules C1 and C2.
 
 Cycles are looked at one by one and memory words one by one; nothing is taken from ``simulator.simulate``,
-``simulator.accesses`` or ``simulator.timing``.
+``simulator.timing`` or ``simulator.accesses``, but what is compared with it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
+from simulator.accesses import count_events
 from simulator.engine import STALL_NAMES, Events
 from simulator.isa import Op, Unit
 from simulator.machine import Machine
@@ -31,7 +32,7 @@ def unit_of(op: int, engines: int) -> int:
     weights, inputs, stores = ENGINES[engines]
     if op in TILES:
         return Unit.ARRAY
-    if op == Op.DRAIN:
+    if op in (Op.DRAIN, Op.VECTOR):
         return Unit.VECTOR
     return {Op.LOAD_INPUT: inputs, Op.STORE: stores}.get(Op(op), weights)
 
@@ -44,6 +45,8 @@ def count_accesses(program: Program, machine: Machine) -> list[Counter[str]]:
         index = int(ins.layer[i])
         if ins.op[i] in TILES:
             _count_tile(layers[index], program, machine, i)
+        elif ins.op[i] == Op.VECTOR:
+            _count_vector(layers[index], program, machine, i)
         else:
             _count_other(layers[index], program, machine, i)
     return layers
@@ -107,6 +110,48 @@ def _count_other(count: Counter[str], program: Program, machine: Machine, i: int
             count["vector_ops"] += machine.cols
             sums = words(machine.cols * types.accumulator_bits, machine.accumulator.word_bits)
             count["accumulator_read"] += sums if ins.accumulate[i] else 0
+
+
+def _count_vector(count: Counter[str], program: Program, machine: Machine, i: int) -> None:
+    """Every pass looks at every element; operands are read and the result is written once, chunk by chunk."""
+    ins, side, network = program.instructions, machine.rows, program.network
+    tokens, alone = int(ins.tokens[i]), int(ins.tile[i]) >= 0  # one group, or all of them
+    operator = network.operators[int(ins.layer[i])]
+    for _ in range(int(ins.row_cycles[i])):
+        for _ in range(tokens):
+            count["vector_ops"] += int(ins.chunk[i]) * side
+    chunk_row = words(side * machine.datatypes.activation_bits, machine.scratchpad.word_bits)
+    for operand, address in zip(operator.operands, (int(ins.src[i]), int(ins.other[i])), strict=False):
+        if address < 0:
+            continue
+        tensor = network.tensors[operand.tensor]
+        rows, groups = tokens, 1 if alone else operand.groups
+        if operand.access == "transposed":  # the chunks of the tensor as it is stored, all its tokens
+            groups, width, rows = 1, 1 if alone else tensor.groups * tensor.pitch(side), operand.groups * operand.width
+        elif tensor.padded or alone:
+            width = operand.width
+        else:
+            groups, width = 1, operand.groups * operand.width
+        several = operator.tokens > 1 or (operator.batch > 1 and tensor.batch == 1 and operand.access != "gather")
+        if operand.access != "transposed" and operand.tokens == 1 and several:
+            rows = 1
+        for _ in range(rows):
+            count["scratchpad_read"] += groups * words(width, side) * chunk_row
+    out = network.tensors[operator.output]
+    width = out.width if alone else out.groups * out.pitch(side)
+    for _ in range(tokens):
+        count["scratchpad_write"] += words(width, side) * chunk_row
+
+
+def access_differences(program: Program, machine: Machine) -> list[str]:
+    """Where ``count_events`` and this counter say different things, layer by layer."""
+    found, counts = [], count_events(program, machine)
+    for index, (layer, mine) in enumerate(zip(program.layers, count_accesses(program, machine), strict=True)):
+        reported = {name: int(values[index]) for name, values in counts.items() if values[index]}
+        counted = {name: value for name, value in mine.items() if value}
+        if reported != counted:
+            found.append(f"{layer.name}: accesses: report {reported}, counter {counted}")
+    return found
 
 
 def count_causes(program: Program, events: Events, index: int, begin: int, end: int) -> Counter[str]:

@@ -14,8 +14,9 @@ from simulator.reference import run_reference
 from simulator.simulate import simulate
 from simulator.timing import resolve_timing
 from tests.corpus import SIZES, survey
+from tests.random_networks import built_network
 from tests.random_programs import built_program, generator, seeds
-from tests.slow_counter import differences
+from tests.slow_counter import access_differences, differences
 from tests.test_engines import assert_same_events
 
 surveyed = lru_cache(survey)  # the coverage test reads what the agreement tests ran
@@ -28,6 +29,7 @@ LEAST = {
     **{f"{engines} DMA engines": 300 for engines in (1, 2, 3)},
     **{f"{side} = {size}": 30 for side in "PQ" for size in range(2, 17)},
     "P < Q": 300, "P > Q": 300, "P = Q": 50, "scatter": 500, "plain array": 200, "T = 1": 200, "m > 1": 100,
+    "several tiles wait for one load": 100, "two operands": 30, "a vector operator's group": 100, "activations as weights": 200,
     "several layers": 40, "several token blocks": 100, "weights loaded again": 100, "weight buffer: its last slot": 200,
     "scratchpad: its last byte": 200, "accumulator: its last row": 200, "rank memory: no room for another slot": 50,
     "output chunk without tiles": 100, "tile without stored weights": 50,
@@ -60,6 +62,14 @@ def test_any_built_program(seed):
     timing = resolve_timing(program, machine)
     assert_same_events(timing)
     assert differences(simulate(program, machine), program, machine, run_reference(timing)) == []
+
+
+@settings(max_examples=100)
+@given(seeds)
+def test_any_built_network(seed):
+    machine, program = built_network(generator(seed))
+    assert_same_events(resolve_timing(program, machine))
+    assert access_differences(program, machine) == []
 
 
 def test_the_counter_notices_one_cycle_and_one_word():

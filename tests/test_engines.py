@@ -19,10 +19,11 @@ from simulator.engine import (
     Events,
     run_engine,
 )
-from simulator.isa import After, Op, Unit, unit_of_op
+from simulator.isa import TRANSFER_OPS, After, Op, Unit, unit_of_op
 from simulator.reference import run_reference
 from simulator.simulate import simulate
 from simulator.timing import Timing, resolve_timing
+from tests.random_networks import built_network
 from tests.random_programs import generator, random_timing, sampled
 from tests.strategies import case
 
@@ -85,6 +86,7 @@ def program(*rows: tuple, engines: int = 3) -> Timing:
     tails = {
         Op.LOAD_INPUT: DRAM_LATENCY, Op.LOAD_WEIGHTS: DRAM_LATENCY, Op.LOAD_PARAMETERS: DRAM_LATENCY, Op.STORE: DRAM_LATENCY,
         Op.DENSE: P + Q - 1, Op.EXPAND: P + Q - 1, Op.REDUCE: P + Q - 1 + NETWORK, Op.DRAIN: DRAIN_LATENCY,
+        Op.VECTOR: DRAIN_LATENCY,
     }  # fmt: skip
     return Timing(
         op=ops,
@@ -94,7 +96,7 @@ def program(*rows: tuple, engines: int = 3) -> Timing:
         tail=np.array([tails[op] for op in ops.tolist()], dtype=np.int64),
         lead=np.where(ops == Op.EXPAND, NETWORK + REQUANTISE, 0),
         is_tile=np.isin(ops, (Op.DENSE, Op.REDUCE, Op.EXPAND)),
-        is_transfer=~np.isin(ops, (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.DRAIN)),
+        is_transfer=np.isin(ops, TRANSFER_OPS),
         after=after,
         preload_cycles=P,
     )
@@ -216,6 +218,24 @@ def test_a_drain_holds_its_accumulator_until_it_has_read_it():
     assert events.stall[3] == STALL_VECTOR
 
 
+def test_a_vector_operator_shares_the_drains_unit_and_its_readers_wait_for_it():
+    """Rules Q1 and Q2: behind a drain, on which it depends, and before a tile, a store and another of its kind."""
+    events = assert_same_events(
+        program(
+            (Op.DRAIN, 10),
+            (Op.VECTOR, 30, {After.VECTOR: 0}),
+            (Op.VECTOR, 8),
+            (Op.DRAIN, 6),
+            (Op.DENSE, 10, {After.VECTOR: 1}),
+            (Op.STORE, 4, {After.VECTOR: 1}),
+        )
+    )
+    first = 10 + DRAIN_LATENCY
+    assert events.start[:4].tolist() == [0, first, first + 30, first + 38]
+    assert events.start[4:].tolist() == [first + 30 + DRAIN_LATENCY] * 2
+    assert events.stall[[1, 4, 5]].tolist() == [STALL_VECTOR] * 3
+
+
 def test_channel_serves_in_order_of_request():
     events = assert_same_events(
         program(
@@ -285,6 +305,9 @@ def test_kernels_are_compiled_once():
         run_engine(random_timing(generator(seed)))
         machine, _, lowered = case(seed)
         simulate(lowered, machine)
+        machine, network = built_network(generator(seed))
+        run_engine(resolve_timing(network, machine))
+        accesses.count_events(network, machine)
     kernels = (engine._advance, accesses._count, cycle_accounts._account_layers, cycle_accounts._account_units)
     assert [len(kernel.signatures) for kernel in kernels] == [1, 1, 1, 1]
 

@@ -24,10 +24,12 @@ def verify_command(
     code with the engine's and with int8 execution. Exit code 1 if anything differs. Needs the rtl extra and g++; to
     compile takes half a minute for an 8 x 8 array, once.
     """
+    from simulator.encoding import require_plain_layers
     from simulator.rtl.agreement import compare, numbers_for
     from simulator.rtl.cosimulation import compile_rtl
 
     loaded = Program.load(program)
+    require_plain_layers(loaded)
     machine = loaded.machine
     with console.status(f"compiling the RTL of {machine.name}, {machine.rows} x {machine.cols}"):
         rtl = compile_rtl(machine, cache)
