@@ -13,8 +13,8 @@ import numpy as np
 from simulator.isa import OPERANDS, PRODUCERS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator
-from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, view_chunks
-from simulator.operand_views import channel_places, shares_one_row
+from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, region_rows, view_chunks
+from simulator.operand_views import channel_places
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
@@ -107,11 +107,11 @@ class _Emitter:
         operator = self.network.operators[index]
         operand = operator.operands[which]
         tensor = self.network.tensors[operand.tensor]
-        if shares_one_row(operand, tensor, operator):
-            token0, tokens = 0, 1
         count = operand.tokens
         if operand.access == "transposed":
             token0, tokens, count = 0, tensor.tokens, tensor.tokens
+        elif region_rows(self.network, operator, operand) == 1:
+            token0, tokens = 0, 1
         if operand.access != "gather":
             sequence %= tensor.batch
         chunks = range(view_chunks(self.network, operand, self.side)) if chunks is None else chunks

@@ -12,7 +12,7 @@ from torch.nn import functional
 from simulator.errors import InputError
 from simulator.evaluate_network import constant_values, evaluate_network
 from simulator.network import Network, Operand, Port, Window
-from simulator.operand_views import channel_places, operand_view, shares_one_row, window_tokens
+from simulator.operand_views import channel_places, operand_view, window_tokens
 from simulator.tensor_values import port_to_tensor, stored_tensors, tensor_to_port
 from simulator.vector_steps import Step
 from tests.small_networks import Sketch, window_operand
@@ -161,22 +161,6 @@ def test_places_of_channels(groups, width, padded):
     places = channel_places(groups, width, padded, side=4).reshape(groups, width)
     assert (np.diff(places, axis=1) == 1).all()
     assert places[:, 0].tolist() == [g * (-(-width // 4) * 4 if padded else width) for g in range(groups)]
-
-
-def test_who_shares_one_row():
-    made = sketch()
-    x, one = made.input("x", 2, 4, 1, 3), made.input("one", 1, 1, 1, 3)
-    made.input("each", 2, 1, 1, 3)
-    made.vector("many", [x, one], [Step("add", (0, 1))], 1, 3)
-    made.vector("single", ["each", one], [Step("add", (0, 1))], 1, 3)
-    network = made.network("single.out")
-    many, single = network.operators
-
-    def shares(operator, name):
-        return shares_one_row(made.whole(name), made.tensors[name], operator)
-
-    assert [shares(many, x), shares(many, one), shares(many, "each")] == [False, True, True]
-    assert [shares(single, "each"), shares(single, one)] == [False, True]
 
 
 def test_window_tokens_by_hand():
