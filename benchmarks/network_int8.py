@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from gblr_hw.training.data import digits
 from gblr_hw.training.hardware import hardware_of
 from gblr_hw.training.networks import Recipe, train_network
 from gblr_hw.training.vit import ViT, ViTShape
+from simulator.balance_channels import balance_channels
 from simulator.calibrate_network import calibrate_network
 from simulator.evaluate_network import evaluate_network
 from simulator.machine import Machine
@@ -176,9 +177,18 @@ def measure(
     for percentile in PERCENTILES:
         calibrated = calibrate_network(network, exact(made), examples, percentile=percentile).network
         line(f"percentile {percentile:g}", int8_outputs(calibrated, made, inputs))
+    balanced = balance_channels(network, exact(made), examples)
+    if balanced.factors:
+        calibrated = calibrate_network(balanced.network, balanced.linear(exact(made)), examples).network
+        divided = replace(made, weights={n: _divided(w, balanced.factors.get(n)) for n, w in made.weights.items()})
+        line(f"balanced: {', '.join(balanced.factors)}", int8_outputs(calibrated, divided, inputs))
     calibrated = calibrate_network(network, exact(made), examples).network
     for kind in EXEMPT:
         line(f"exact {kind[1:]}", int8_outputs(calibrated, made, inputs, kind))
+
+
+def _divided(weights: tuple[np.ndarray, np.ndarray], factors: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    return weights if factors is None else (weights[0] / factors[:, None], weights[1] / factors)
 
 
 def run_vit(epochs: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.errors import InputError
-from simulator.network import Operand, Operator, Tensor, Window
+from simulator.network import Operand, Window
 
 
 def operand_view(operand: Operand, values: np.ndarray, indices: np.ndarray | None = None) -> np.ndarray:
@@ -96,13 +96,6 @@ def _inside(operand: Operand, values: np.ndarray, tokens: int, channels: int) ->
             f"the tensor has {values.shape[1]} tokens of {values.shape[2]} channels",
             "The program is damaged or not ours: lower the model again.",
         )
-
-
-def shares_one_row(operand: Operand, tensor: Tensor, operator: Operator) -> bool:
-    """Whether all rows of a sequence (or all rows there are) read the same row, so that a region holds it once."""
-    if operand.tokens != 1 or operand.access == "transposed":
-        return False
-    return operator.tokens > 1 or (operator.batch > 1 and tensor.batch == 1 and operand.access != "gather")
 
 
 def channel_places(groups: int, width: int, padded: bool, side: int) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 from simulator.errors import InputError
 from simulator.evaluate_network import fitted
 from simulator.network import Network, Operand, Operator
-from simulator.operand_views import channel_places, shares_one_row
+from simulator.network_layout import region_rows
+from simulator.operand_views import channel_places
 from simulator.vector_steps import run_steps
 
 
@@ -60,7 +61,7 @@ class VectorOperator:
         if operand.access == "transposed":
             return self._read_transposed(scratchpad, run, operand, address)
         region = self._region(operand.groups, operand.width, tensor.padded, run)
-        count = 1 if shares_one_row(operand, tensor, self.operator) else len(run.rows)
+        count = region_rows(self._network, self.operator, operand) or len(run.rows)
         rows = self._rows(scratchpad, address, region.chunks, count)
         return rows[:, region.places].reshape(1, count, *region.shape)
 

@@ -78,15 +78,16 @@ def _image_stem(made: Sketch, batch: int, side: int) -> str:
     """Convolution, then pooling; strides, padding and dilation."""
     rng = made.rng
     height, width, channels = int(rng.integers(3, 7)), int(rng.integers(3, 7)), int(rng.choice([1, 3, side, 2 * side]))
-    x = made.input("x", batch, height * width, 1, channels, padded=bool(rng.random() < 0.3))
+    before = int(rng.integers(0, 3))  # tokens that are no pixels
+    x = made.input("x", batch, before + height * width, 1, channels, padded=bool(rng.random() < 0.3))
     window = Window(
         (height, width), (int(rng.integers(1, 4)), 2), (int(rng.integers(1, 3)), 1), (1, int(rng.integers(0, 2))),
         (1, int(rng.integers(1, 3))),
     )  # fmt: skip
     outputs = int(rng.integers(1, 2 * side + 1))
-    conv = made.linear("conv", window_operand(x, window, channels), outputs, batch=batch)
+    conv = made.linear("conv", window_operand(x, window, channels, token0=before), outputs, batch=batch)
     pool = Window(window.output, (2, 1), (1, 2), (1, 0), fill=-np.inf)
-    steps = [Step("max_groups", (0,)), Step("relu", (1,))]
+    steps = [Step("max_groups", (0,))]
     return made.vector("pool", [window_operand(conv, pool, outputs)], steps, 1, outputs, batch=batch)
 
 
@@ -120,19 +121,23 @@ def _attention(made: Sketch, x: str, name: str, side: int) -> str:
     heads, groups = [(1, 1), (2, 1), (2, 2), (4, 2)][int(rng.integers(4))]
     width, inner = int(rng.integers(1, side + 3)), int(rng.integers(1, side + 3))
     q = made.linear(f"{name}.q", x, heads * width, heads, padded=True)
-    k = made.linear(f"{name}.k", x, groups * width, groups)
+    # Keys follow what is no key: other channels, and where there are tokens to spare, another token.
+    fused = made.linear(f"{name}.k", x, 2 * groups * width, 2 * groups)
     v = made.linear(f"{name}.v", x, groups * inner, groups, padded=bool(rng.random() < 0.5))
-    tokens = tensor.tokens
-    scores = made.scores(f"{name}.scores", q, k, padded=True)
-    mask = np.where(np.tri(tokens) > 0, 0.0, -np.inf)[None, :, None]
-    bias = rng.normal(size=(1, 1, heads, tokens))
+    skipped = int(tensor.tokens > 1 and rng.random() < 0.3)
+    tokens = tensor.tokens - skipped
+    keys = Operand(fused, tokens, groups, width, skipped, groups * width, "weights")
+    scores = made.scores(f"{name}.scores", q, keys, padded=True)
+    mask = np.where(np.tri(tensor.tokens, tokens) > 0, 0.0, -np.inf)[None, :, None]
+    bias = rng.normal(size=(tensor.batch, 1, heads, tokens))
     steps = [
         Step("multiply", (0,), None, (width**-0.5,)), Step("add", (1,), "bias"), Step("add", (2,), "mask"),
         Step("softmax", (3,)),
     ]  # fmt: skip
     constants = {"mask": mask, "bias": bias}
     weights = made.vector(f"{name}.softmax", [scores], steps, heads, tokens, constants, padded=True)
-    mixed = made.mix(f"{name}.mix", weights, v, padded=bool(rng.random() < 0.5) or inner % side != 0)
+    values = made.whole(v, tokens=tokens, token0=skipped, access="weights")
+    mixed = made.mix(f"{name}.mix", weights, values, padded=bool(rng.random() < 0.5) or inner % side != 0)
     out = made.linear(f"{name}.out", mixed, tensor.groups * tensor.width, tensor.groups)
     return made.vector(f"{name}.add", [out, x], [Step("add", (0, 1))], tensor.groups, tensor.width)
 
@@ -175,4 +180,6 @@ def _slices(made: Sketch, x: str, name: str, side: int) -> str:
     steps = [Step("silu", (0,)), Step("multiply", (2, 1))]
     gated = made.vector(f"{name}.gate", list(halves), steps, groups, width, padded=bool(rng.random() < 0.5))
     order = tuple(float(i) for i in rng.permutation(width))
-    return made.vector(f"{name}.sum", [gated], [Step("permute", (0,), None, order), Step("sum_groups", (1,))], 1, width)
+    steps = [Step("permute", (0,), None, order), Step("sum_groups", (1,))]
+    tail = made.whole(gated, tokens=max(1, tensor.tokens - 1), token0=int(tensor.tokens > 1))
+    return made.vector(f"{name}.sum", [tail], steps, 1, width)

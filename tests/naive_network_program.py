@@ -13,8 +13,13 @@ import numpy as np
 from simulator.isa import OPERANDS, PRODUCERS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator
+<<<<<<< HEAD
 from simulator.network_layout import head_stride, output_chunks, view_chunks
 from simulator.operand_views import channel_places, shares_one_row
+=======
+from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, region_rows, view_chunks
+from simulator.operand_views import channel_places
+>>>>>>> run
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
@@ -39,11 +44,19 @@ def _schedule(network: Network, operator: Operator, machine: Machine) -> LayerSc
         source=np.array([source for source, *_ in rows], dtype=np.int64),
         target=np.array([target for _, target, *_ in rows], dtype=np.int64),
         row_cycles=np.ones(len(rows), dtype=np.int64),
+<<<<<<< HEAD
         lane_ptr=np.cumsum([0, *counts]),
         lane=np.concatenate([np.zeros(0, np.int64), *(np.array(lanes) for _, _, lanes, _ in rows)]),
         first=np.zeros(sum(counts), dtype=np.int64),
         lo=np.repeat([columns[0] for *_, columns in rows], counts).astype(np.int64),
         hi=np.repeat([columns[-1] + 1 for *_, columns in rows], counts).astype(np.int64),
+=======
+        lane_ptr=np.cumsum([0, *lanes]),
+        lane=np.concatenate([np.zeros(0, np.int64), *(np.arange(count)[::-1] for count in lanes)]),
+        first=np.zeros(sum(lanes), dtype=np.int64),
+        lo=np.zeros(sum(lanes), dtype=np.int64),
+        hi=np.repeat([columns for *_, columns in rows], lanes).astype(np.int64),
+>>>>>>> run
     )
     empty = np.zeros(0)
     payload = Payload(empty, empty, np.ones(outputs), empty, np.zeros(outputs), 0.0, 0.0)
@@ -116,11 +129,11 @@ class _Emitter:
         operator = self.network.operators[index]
         operand = operator.operands[which]
         tensor = self.network.tensors[operand.tensor]
-        if shares_one_row(operand, tensor, operator):
-            token0, tokens = 0, 1
         count = operand.tokens
         if operand.access == "transposed":
             token0, tokens, count = 0, tensor.tokens, tensor.tokens
+        elif region_rows(self.network, operator, operand) == 1:
+            token0, tokens = 0, 1
         if operand.access != "gather":
             sequence %= tensor.batch
         chunks = range(view_chunks(self.network, operand, self.side)) if chunks is None else chunks
@@ -214,7 +227,7 @@ class _Emitter:
         chunks = output_chunks(self.network, operator, self.side) if group < 0 else -(-output.width // self.side)
         addresses, work = [], chunks
         for which, operand in enumerate(operator.operands):
-            mine = self._operand_chunks(operator, operand, group, token0)
+            mine = self._operand_chunks(operator, operand, group, range(token0, token0 + tokens))
             addresses.append(self.load(index, which, sequence, token0, tokens, mine))
             work = max(work, len(mine))
         dst, row = self.place(chunks, tokens), sequence * operator.tokens + token0
@@ -226,9 +239,9 @@ class _Emitter:
         for chunk in range(chunks):
             self.store(index, max(group, 0) * chunks + chunk, row, tokens, dst + chunk * tokens * self.side)
 
-    def _operand_chunks(self, operator: Operator, operand: Operand, group: int, token0: int) -> range:
+    def _operand_chunks(self, operator: Operator, operand: Operand, group: int, rows: range) -> range:
         if operand.access == "transposed":
-            return range(token0 // self.side, token0 // self.side + 1)
+            return range(rows[0] // self.side, rows[-1] // self.side + 1)
         if group < 0:
             return range(view_chunks(self.network, operand, self.side))
         per_group = -(-operand.width // self.side)
@@ -246,9 +259,11 @@ class _Emitter:
         return self.single_groups and output.groups > 1 and aligned and alike and by_group and plain
 
     def _blocks(self, operator: Operator, most: int) -> list[tuple[int, int, int]]:
-        """(sequence, first token, tokens) of every block; one chunk of channels at a time when reading a transpose."""
+        """(sequence, first token, tokens) of every block; a few at a time when reading a transpose, so that blocks begin
+        within chunks and end in the next one.
+        """
         if any(operand.access == "transposed" for operand in operator.operands):
-            most = self.side
+            most = self.side // 2 + 1
         return [
             (sequence, token0, min(most, operator.tokens - token0))
             for sequence in range(operator.batch)

@@ -47,13 +47,13 @@ class Sketch:
         )  # fmt: skip
         return self._add(name, "linear", (operand,), groups, outputs // groups, **fields)
 
-    def scores(self, name: str, x: str, keys: str, **fields: object) -> str:
-        operands = (self.whole(x), self.whole(keys, access="weights"))
-        return self._add(name, "scores", operands, self.tensors[x].groups, self.tensors[keys].tokens, **fields)
+    def scores(self, name: str, x: str, keys: str | Operand, **fields: object) -> str:
+        keys = self.whole(keys, access="weights") if isinstance(keys, str) else keys
+        return self._add(name, "scores", (self.whole(x), keys), self.tensors[x].groups, keys.tokens, **fields)
 
-    def mix(self, name: str, x: str, values: str, **fields: object) -> str:
-        operands = (self.whole(x), self.whole(values, access="weights"))
-        return self._add(name, "mix", operands, self.tensors[x].groups, self.tensors[values].width, **fields)
+    def mix(self, name: str, x: str, values: str | Operand, **fields: object) -> str:
+        values = self.whole(values, access="weights") if isinstance(values, str) else values
+        return self._add(name, "mix", (self.whole(x), values), self.tensors[x].groups, values.width, **fields)
 
     def vector(
         self, name: str, operands: list[Operand | str], steps: list[Step], groups: int, width: int,

@@ -12,7 +12,7 @@ from torch.nn import functional
 from simulator.errors import InputError
 from simulator.evaluate_network import constant_values, evaluate_network
 from simulator.network import Network, Operand, Port, Window
-from simulator.operand_views import channel_places, operand_view, shares_one_row, window_tokens
+from simulator.operand_views import channel_places, operand_view, window_tokens
 from simulator.tensor_values import port_to_tensor, stored_tensors, tensor_to_port
 from simulator.vector_steps import Step
 from tests.small_networks import Sketch, window_operand
@@ -55,6 +55,13 @@ def test_transposed_and_gather():
     transposed, gathered = run(made, "t.out", "g.out", x=values, i=rows)
     np.testing.assert_array_equal(transposed, values[:, :, 0, 1:5].transpose(0, 2, 1).reshape(2, 4, 2, 3))
     np.testing.assert_array_equal(gathered, made.values["table"][0][rows[..., 0, 0]])
+
+
+def test_gather_from_a_table_for_each_sequence():
+    values = np.arange(12.0).reshape(2, 3, 2)
+    operand = Operand("x", 2, 1, 2, access="gather", indices="i")
+    found = operand_view(operand, values, np.array([[2, 0], [1, 1]]))
+    np.testing.assert_array_equal(found[:, :, 0], [[[4, 5], [0, 1]], [[8, 9], [8, 9]]])
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
@@ -142,10 +149,10 @@ def test_observe_sees_every_value_once_and_in_order():
 def test_ports_carry_a_model_s_shape_there_and_back():
     made = sketch()
     x = made.input("x", 2, 6, 3, 4)
-    port = Port("image", x, (2, 12, 2, 3), (2, 3, 4, 2, 3), (0, 3, 4, 1, 2))
+    port = Port("image", x, (2, 12, 2, 3), (2, 3, 4, 2, 3), (0, 3, 4, 2, 1))
     array = made.rng.normal(size=port.shape)
     values = port_to_tensor(port, made.tensors[x], array)
-    np.testing.assert_array_equal(values[1, 4, 2, 3], array[1, 11, 1, 1])
+    np.testing.assert_array_equal(values[1, 4, 0, 2], array[1, 8, 1, 1])  # token (1, 1); channel 2 is (0, 2) of 4 x 3
     np.testing.assert_array_equal(tensor_to_port(port, values), array)
 
 
@@ -154,22 +161,6 @@ def test_places_of_channels(groups, width, padded):
     places = channel_places(groups, width, padded, side=4).reshape(groups, width)
     assert (np.diff(places, axis=1) == 1).all()
     assert places[:, 0].tolist() == [g * (-(-width // 4) * 4 if padded else width) for g in range(groups)]
-
-
-def test_who_shares_one_row():
-    made = sketch()
-    x, one = made.input("x", 2, 4, 1, 3), made.input("one", 1, 1, 1, 3)
-    made.input("each", 2, 1, 1, 3)
-    made.vector("many", [x, one], [Step("add", (0, 1))], 1, 3)
-    made.vector("single", ["each", one], [Step("add", (0, 1))], 1, 3)
-    network = made.network("single.out")
-    many, single = network.operators
-
-    def shares(operator, name):
-        return shares_one_row(made.whole(name), made.tensors[name], operator)
-
-    assert [shares(many, x), shares(many, one), shares(many, "each")] == [False, True, True]
-    assert [shares(single, "each"), shares(single, one)] == [False, True]
 
 
 def test_window_tokens_by_hand():

@@ -19,6 +19,7 @@ from simulator.isa import Op
 from simulator.machine import Machine
 from simulator.network import Network
 from simulator.program import Program
+from simulator.vector_regions import VectorOperator, VectorPass
 from simulator.vector_steps import Step
 from tests.drawn_networks import all_outputs, drawn_inputs, drawn_network, lowered, square_machine
 from tests.naive_network_program import naive_program
@@ -142,6 +143,47 @@ def test_int8_of_whole_networks_is_near_float():
         errors.append(np.sqrt(np.mean((result - expected) ** 2)) / max(np.abs(expected).max(), 1e-30))
     assert max(errors) < 0.1
     assert np.median(errors) < 0.02
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_sums_with_a_bias_saturate_at_the_accumulator(bits):
+    """One product of 127 x 127 and a bias that leaves the range of 16 bits, worked out in integers."""
+    made = Sketch(generator(1))
+    machine = square_machine(made.rng)
+    machine = machine.with_(datatypes={"accumulator_bits": bits})
+    made.input("x", 1, 1, 1, 1, step=1 / 127)
+    made.linear("l", "x", 1, step=4 / 127)
+    made.weights["l"] = (np.ones((1, 1)), np.array([3.0]))
+    program = lowered(made, made.network("l.out"), machine)
+    # The accumulator counts in 1 / 127^2: 127 x 127 + 3 x 127^2 = 64516.
+    codes = min(64516, 2 ** (bits - 1) - 1) / 127**2 / (4 / 127)
+    result = execute_network(program, {"x": np.ones((1, 1, 1, 1))}, "int8")["l.out"]
+    assert float(result[0, 0, 0, 0]) == pytest.approx(np.floor(codes + 0.5) * 4 / 127, rel=1e-6)
+
+
+def test_rows_of_tables_stay_what_they_are_in_int8():
+    made = Sketch(generator(1))
+    index = made.input("i", 1, 3, 1, 1, index=True)
+    table = made.constant("table", np.linspace(-1, 1, 400)[None, :, None, None], step=1 / 127)
+    row = made.whole(table, tokens=3, access="gather", indices=index)
+    made.vector("v", [row], [Step("copy", (0,))], 1, 1, step=1 / 127)
+    program = lowered(made, made.network("v.out"), square_machine(made.rng))
+    found = execute_network(program, {"i": np.array([399, 200, 5])[None, :, None, None]}, "int8")["v.out"]
+    expected = np.rint(np.linspace(-1, 1, 400)[[399, 200, 5]] * 127) / 127
+    np.testing.assert_allclose(found[0, :, 0, 0], expected, rtol=1e-12)
+
+
+def test_lanes_without_a_channel_hold_zeros():
+    made = Sketch(generator(1))
+    made.input("x", 1, 2, 2, 3)
+    made.vector("v", ["x"], [Step("copy", (0,))], 2, 3, padded=True)
+    vector = VectorOperator(made.network("v.out"), made.operators[0], 4)
+    scratchpad = np.full(40, np.nan)
+    vector.write(scratchpad, VectorPass(np.arange(2), -1, (0, -1), 4), np.arange(1.0, 13).reshape(2, 2, 3))
+    written = scratchpad[4:20].reshape(2, 2, 4)  # chunk, row, lane
+    np.testing.assert_array_equal(written[..., 3], 0)
+    np.testing.assert_array_equal(written[1, 0, :3], [4, 5, 6])
+    assert np.isnan(scratchpad[[*range(4), *range(20, 40)]]).all()
 
 
 # ---- damaged programs
