@@ -143,6 +143,7 @@ def _causal(builder: Builder, scores: View) -> torch.Tensor:
 
 def _masked(builder: Builder, scores: View, mask: Value) -> View:
     if isinstance(mask, View):
+        mask = builder.place_like(mask, scores)
         if builder.dtype_of("attn_mask") == torch.bool:
             # 0 where a key is seen; where it is not, far enough below everything that its weight is exactly zero.
             mask = pointwise(builder, "subtract", mask, numbers=(1.0,))
