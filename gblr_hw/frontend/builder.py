@@ -67,6 +67,7 @@ class Builder:
         self._taken: dict[str, int] = {}
         self._tables: dict[int, str] = {}
         self._dense: dict[tuple[object, ...], DenseWeights] = {}
+        self._emitted: dict[tuple[object, ...], View] = {}
         self._derived: dict[tuple[object, ...], torch.Tensor] = {}
         # Arrays are found by the identity of the tensor that they come from, so that has to live as long.
         self._kept: list[torch.Tensor] = []
@@ -92,6 +93,12 @@ class Builder:
             return emit()
         finally:
             self.site = before
+
+    def once(self, key: tuple[object, ...], emit: Callable[[], View]) -> View:
+        """``emit()`` the first time, and its value after that: what several layers compute alike."""
+        if key not in self._emitted:
+            self._emitted[key] = emit()
+        return self._emitted[key]
 
     def dtype_of(self, argument: str) -> torch.dtype | None:
         """The framework's type of a tensor argument of the node at hand."""

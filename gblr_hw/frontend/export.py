@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from gblr_hw.frontend import lower_joins, lower_matrix, lower_pointwise, lower_rows, lower_views
+from gblr_hw.frontend import lower_joins, lower_logic, lower_matrix, lower_pointwise, lower_rows, lower_views
 from gblr_hw.frontend.builder import Builder, Site
 from gblr_hw.frontend.capture import Captured, capture, release
 from gblr_hw.frontend.finish import finished
@@ -26,7 +26,7 @@ from simulator.network import Network
 
 Treatment = Literal["free", "vector"]
 # The modules that declare lowering functions; naming them keeps the imports from looking unused.
-_DECLARED = (lower_views, lower_pointwise, lower_rows, lower_matrix, lower_joins)
+_DECLARED = (lower_views, lower_pointwise, lower_rows, lower_matrix, lower_joins, lower_logic)
 
 
 @dataclass(frozen=True, eq=False)
