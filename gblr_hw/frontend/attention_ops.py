@@ -48,7 +48,7 @@ def product(builder: Builder, left: View, right: View) -> View:
 
 def _placed(builder: Builder, view: View) -> View:
     rank = len(view.dims)
-    return builder.place(view, "tw" if rank == 2 else "b" + "g" * (rank - 3) + "tw")
+    return builder.place(view, "rw" if rank == 2 else "r" + "g" * (rank - 3) + "tw")
 
 
 def _flip(view: View) -> View:

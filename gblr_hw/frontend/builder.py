@@ -47,7 +47,8 @@ class Builder:
     `join_ops`; all name what they emit after ``site``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tokens_first: bool = False) -> None:
+        self._tokens_first = tokens_first
         self.tensors: dict[str, Tensor] = {}
         self.operators: list[Operator] = []
         self.values: dict[str, np.ndarray] = {}
@@ -56,6 +57,7 @@ class Builder:
         self.site = Site()
         self.layers: Layers = {}
         self.homes: dict[str, Site] = {}
+        self.parameter_names: Mapping[int, str] = {}
         self.constant_names: dict[int, str] = {}
         self._input_shapes: dict[str, tuple[int, ...]] = {}
         self._placements: dict[str, Placement] = {}
@@ -65,6 +67,7 @@ class Builder:
         self._taken: dict[str, int] = {}
         self._tables: dict[int, str] = {}
         self._dense: dict[tuple[object, ...], DenseWeights] = {}
+        self._emitted: dict[tuple[object, ...], View] = {}
         self._derived: dict[tuple[object, ...], torch.Tensor] = {}
         # Arrays are found by the identity of the tensor that they come from, so that has to live as long.
         self._kept: list[torch.Tensor] = []
@@ -91,13 +94,19 @@ class Builder:
         finally:
             self.site = before
 
+    def once(self, key: tuple[object, ...], emit: Callable[[], View]) -> View:
+        """``emit()`` the first time, and its value after that: what several layers compute alike."""
+        if key not in self._emitted:
+            self._emitted[key] = emit()
+        return self._emitted[key]
+
     def dtype_of(self, argument: str) -> torch.dtype | None:
         """The framework's type of a tensor argument of the node at hand."""
         return self.site.dtypes.get(argument)
 
     def weight_name(self, weight: torch.Tensor) -> str:
         """What a matrix layer at the site is called: its module's path, or its parameter's name without "weight"."""
-        known = self.constant_names.get(id(weight), "")
+        known = self.parameter_names.get(id(weight), "")
         owner, _, parameter = known.rpartition(".")
         if self.site.leaf and self.site.path and (owner != self.site.path or parameter == "weight"):
             return self.site.path
@@ -144,7 +153,7 @@ class Builder:
 
     def place(self, view: View, roles: str, *, index: bool = False) -> View:
         """``view`` in the axes of its tensor; an input that has no place yet gets one, with the view's dimensions in
-        these roles (b, t, g, w).
+        these roles (b, t, g, w; r for rows of whatever kind).
         """
         name = view.tensor
         shape = self._input_shapes.get(name)
@@ -153,17 +162,28 @@ class Builder:
         if index:
             self._indices.add(name)
         if name not in self._placements:
+            batch_dim = (1 if len(shape) > 2 else -1) if self._tokens_first else 0
             try:
-                placement = place(view, roles, shape)
+                placement = place(view, roles, shape, batch_dim)
             except LayoutError:
-                placement = place(whole_input(name, shape), default_roles(len(shape)), shape)
+                placement = place(whole_input(name, shape), default_roles(shape), shape, batch_dim)
             self._placements[name] = placement
             self.tensors[name] = Tensor(name, *placement.sizes, kind="input")
         return resolve(view, self._placements[name])
 
     def placed(self, value: View) -> View:
         """``value`` in the axes of its tensor, by default roles if nothing else has placed it."""
-        return self.place(value, default_roles(len(value.dims)))
+        return self.place(value, default_roles(value.shape))
+
+    def place_like(self, view: View, model: View) -> View:
+        """``view`` placed; an input that has no place yet gets one as ``model``, which it is broadcast to, lies."""
+        if not self.is_unplaced(view) or self.is_unplaced(model):
+            return self.placed(view)
+        model = self.placed(model)
+        skip = len(model.dims) - len(view.dims)
+        if skip < 0:
+            return self.placed(view)
+        return self.place(view, "".join(_role(model, place) for place in range(skip, len(model.dims))))
 
     def is_unplaced(self, view: View) -> bool:
         """Whether the view shows an input that nothing has read yet."""
@@ -299,3 +319,14 @@ class Builder:
     def _restore(self, state: tuple[int, dict[str, Tensor], dict[str, str], dict[str, int]]) -> None:
         del self.operators[state[0] :]
         self.tensors, self._transposed, self._taken = (dict(part) for part in state[1:])  # type: ignore[assignment]
+
+
+def _role(view: View, place: int) -> str:
+    """The role of a dimension of a placed value: of several dimensions of channels, the last is the width."""
+    axes = view.axes(place)
+    if axes == {BATCH}:
+        return "b"
+    if axes == {CHANNELS}:
+        later = [other for other in range(place + 1, len(view.dims)) if view.axes(other) == {CHANNELS}]
+        return "g" if later else "w"
+    return "t" if axes or place else "b"

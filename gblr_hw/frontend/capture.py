@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,9 +64,10 @@ def own_layers(model: nn.Module) -> dict[str, tuple[nn.Module, LayerWeights]]:
     return found
 
 
-def capture(model: nn.Module, example_inputs: Any) -> Captured:
+def capture(model: nn.Module, example_inputs: Any, known: Callable[[str], bool]) -> Captured:
     """Export a model in evaluation mode. example_inputs: a tensor, a tuple of arguments, or a dict of keyword ones.
 
+    Operations that are not ``known`` by name are taken apart, where the framework says how; the others stay whole.
     Raises InputError if the model is training or torch.export cannot follow it.
     """
     if any(module.training for module in model.modules()):
@@ -75,7 +76,7 @@ def capture(model: nn.Module, example_inputs: Any) -> Captured:
         )
     args, kwargs = _arguments(example_inputs)
     layers = own_layers(model)
-    program = _exported(model, args, kwargs, layers)
+    program = _exported(model, args, kwargs, layers, known)
     signature = program.graph_signature
     held: dict[str, Any] = {}
     names: dict[int, str] = {}
@@ -105,7 +106,11 @@ def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _exported(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layers: Layers
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    layers: Layers,
+    known: Callable[[str], bool],
 ) -> torch.export.ExportedProgram:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -113,7 +118,7 @@ def _exported(
         with torch.no_grad(), _opaque(layers), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, args, kwargs, strict=False)
-            return program.run_decompositions({})
+            return _taken_apart(program.run_decompositions({}), known)
     except InputError:
         raise
     except Exception as error:
@@ -126,6 +131,17 @@ def _exported(
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _taken_apart(program: torch.export.ExportedProgram, known: Callable[[str], bool]) -> torch.export.ExportedProgram:
+    table = torch.export.default_decompositions()
+    for _ in range(3):
+        targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
+        wanted = {target: table[target] for target in targets if target in table and not known(str(target))}
+        if not wanted:
+            break
+        program = program.run_decompositions(wanted)
+    return program
 
 
 @contextmanager

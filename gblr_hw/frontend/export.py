@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from gblr_hw.frontend import lower_joins, lower_matrix, lower_pointwise, lower_rows, lower_views
+from gblr_hw.frontend import lower_joins, lower_logic, lower_matrix, lower_pointwise, lower_rows, lower_views
 from gblr_hw.frontend.builder import Builder, Site
 from gblr_hw.frontend.capture import Captured, capture, release
 from gblr_hw.frontend.finish import finished
@@ -26,7 +26,7 @@ from simulator.network import Network
 
 Treatment = Literal["free", "vector"]
 # The modules that declare lowering functions; naming them keeps the imports from looking unused.
-_DECLARED = (lower_views, lower_pointwise, lower_rows, lower_matrix, lower_joins)
+_DECLARED = (lower_views, lower_pointwise, lower_rows, lower_matrix, lower_joins, lower_logic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,18 +61,38 @@ def export_network(
     Raises InputError for what torch.export cannot follow, and for an operation that is not known or a value that lies
     in a way that no operator can read, naming the node and its source line.
     """
-    captured = capture(model, example_inputs)
+    treat, plugins = dict(treat or {}), dict(plugins or {})
+
+    def known(name: str) -> bool:
+        tables: tuple[Mapping[str, Any], ...] = (plugins, LOWERINGS, treat)
+        return any(name in table or name.rpartition(".")[0] in table for table in tables)
+
+    captured = capture(model, example_inputs, known)
     try:
-        return _lowered(model, captured, dict(treat or {}), dict(plugins or {}))
+        return _lowered(model, captured, treat, plugins, tokens_first=False)
+    except InputError as first:
+        # Sequences come first in most models' arrays, tokens in some: only how the model uses them shows which.
+        if not isinstance(first.__cause__, LayoutError):
+            raise
+        try:
+            return _lowered(model, captured, treat, plugins, tokens_first=True)
+        except InputError:
+            raise first from None
     finally:
         release(captured.layers)
 
 
 def _lowered(
-    model: nn.Module, captured: Captured, treat: Mapping[str, Treatment], plugins: Mapping[str, Lowering]
+    model: nn.Module,
+    captured: Captured,
+    treat: Mapping[str, Treatment],
+    plugins: Mapping[str, Lowering],
+    *,
+    tokens_first: bool,
 ) -> ExportedNetwork:
-    builder = Builder()
+    builder = Builder(tokens_first=tokens_first)
     builder.layers = captured.layers
+    builder.parameter_names = captured.names
     builder.constant_names.update(captured.names)
     leaves = {path for path, module in model.named_modules() if not any(True for _ in module.children())}
     values: dict[str, Any] = dict(captured.constants)

@@ -12,7 +12,7 @@ from gblr_hw.frontend.fold_norm import norms_folded
 from gblr_hw.frontend.fuse import fused
 from gblr_hw.frontend.idioms import simplified
 from gblr_hw.weights import LayerWeights
-from simulator.network import Network, Port
+from simulator.network import Network, Operator, Port
 
 
 def finished(builder: Builder, outputs: Sequence[Port]) -> tuple[Network, Mapping[str, LayerWeights], tuple[str, ...]]:
@@ -30,12 +30,13 @@ def finished(builder: Builder, outputs: Sequence[Port]) -> tuple[Network, Mappin
     return network, draft.weights, tuple(builder.notes)
 
 
-def _tidy(operator):  # type: ignore[no-untyped-def]
+def _tidy(operator: Operator) -> Operator:
     return simplified(operator) if operator.kind == "vector" else operator
 
 
 def _named_after_modules(draft: Draft) -> Draft:
-    """A vector operator that is all that is left of a module without modules inside gets the module's name."""
+    """A vector operator that is all that is left of a module without modules inside gets the module's name, and so
+    does its transposed copy."""
     homes = [draft.homes[operator.name] for operator in draft.operators]
     count = Counter(home.path for home in homes)
     names = {
@@ -44,4 +45,7 @@ def _named_after_modules(draft: Draft) -> Draft:
         if operator.kind == "vector" and home.leaf and home.path and count[home.path] == 1
         and home.path not in draft.tensors
     }  # fmt: skip
+    names |= {
+        f"{old}.transposed": f"{new}.transposed" for old, new in names.items() if f"{old}.transposed" in draft.tensors
+    }
     return renamed(draft, names)

@@ -28,8 +28,10 @@ def norms_folded(draft: Draft) -> Draft:
         if not covers(operator.operands[0], draft.tensors[name]):
             continue
         step = operator.steps[0]
-        array = torch.from_numpy(np.array(operator.constants[step.constant or ""], dtype=np.float64).reshape(-1))
-        weights[source.name] = (scaled if step.function == "multiply" else shifted)(weights[source.name], array)
+        layer = weights[source.name]
+        numbers = np.broadcast_to(operator.constants[step.constant or ""].reshape(-1), (layer.out_features,))
+        array = torch.from_numpy(numbers.astype(np.float64))
+        weights[source.name] = (scaled if step.function == "multiply" else shifted)(layer, array)
         gone[operator.output] = gone.get(name, name)
     kept = tuple(operator for operator in draft.operators if operator.output not in gone)
     tensors = {name: tensor for name, tensor in draft.tensors.items() if name not in gone}
@@ -46,9 +48,9 @@ def _is_norm(draft: Draft, operator: Operator) -> bool:
     step = operator.steps[0]
     if step.function not in ("multiply", "add") or step.constant is None:
         return False
-    shape = operator.constants[step.constant].shape
+    array = operator.constants[step.constant]
     tensor = draft.tensors[operator.output]
-    return shape[:2] == (1, 1) and shape[2] * shape[3] == tensor.groups * tensor.width
+    return array.shape[:2] == (1, 1) and array.size in (1, tensor.groups * tensor.width)
 
 
 def _like(values: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ MAX_OPERANDS = 2
 
 def fused(draft: Draft) -> Draft:
     """Each vector operator together with those before it that it alone reads, on the same rows, as long as they read
-    at most two tensors in all.
+    at most two tensors in all (one, if it is read transposed).
     """
     readers, fixed = draft.readers(), draft.fixed()
     writer = {operator.output: index for index, operator in enumerate(draft.operators)}
@@ -49,8 +49,9 @@ def _absorbable(
         rows = (first.batch, first.tokens) == (operator.batch, operator.tokens)
         if first.kind != "vector" or not same or not rows:
             continue
-        others = {one for one in operator.operands if one.tensor != name}
-        if len(others | set(first.operands)) <= MAX_OPERANDS:
+        together = {one for one in operator.operands if one.tensor != name} | set(first.operands)
+        # A transposed operand comes by columns, others by rows: side by side they would have to wait for each other.
+        if len(together) <= (1 if any(one.access == "transposed" for one in together) else MAX_OPERANDS):
             return source
     return None
 

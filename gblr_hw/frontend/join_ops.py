@@ -15,8 +15,6 @@ from gblr_hw.frontend.vector_ops import copied
 from simulator.network import Operand, Tensor
 from simulator.vector_steps import Step
 
-_LETTER = {BATCH: "b", TOKENS: "t", CHANNELS: "w"}
-
 
 def concatenated(builder: Builder, parts: Sequence[Value], dim: int) -> View:
     """The parts one after another along ``dim``, each stored in its place in the whole.
@@ -31,7 +29,7 @@ def concatenated(builder: Builder, parts: Sequence[Value], dim: int) -> View:
         part = parts[0]
         if isinstance(part, View):
             return part
-    views = _placed_alike(builder, parts, dim)
+    views = _placed_alike(builder, parts)
     lead = next(view for view in views if isinstance(view, View))
     axis = _joined_axis(views, dim)
     frames = [_part_frame(lead, axis, dim, part.shape[dim]) for part in views]
@@ -44,24 +42,10 @@ def concatenated(builder: Builder, parts: Sequence[Value], dim: int) -> View:
     return _in_place(builder, views, frames, whole, axis, dim)
 
 
-def _placed_alike(builder: Builder, parts: Sequence[Value], dim: int) -> list[Value]:
+def _placed_alike(builder: Builder, parts: Sequence[Value]) -> list[Value]:
     views = [part for part in parts if isinstance(part, View)]
-    known = [builder.placed(view) for view in views if not builder.is_unplaced(view)]
-    if not known:
-        return [builder.placed(part) if isinstance(part, View) else part for part in parts]
-    roles = "".join(_role(known[0], place, dim) for place in range(len(known[0].dims)))
-    return [builder.place(part, roles) if isinstance(part, View) else part for part in parts]
-
-
-def _role(view: View, place: int, joined: int) -> str:
-    """The role that dimension ``place`` of an unplaced part takes beside ``view``."""
-    axes = view.axes(place)
-    if not axes:
-        return "t" if place == joined or place else "b"
-    if axes == {CHANNELS}:
-        later = [other for other in range(place + 1, len(view.dims)) if view.axes(other) == {CHANNELS}]
-        return "g" if later else "w"
-    return _LETTER[axes.pop()]
+    model = next((view for view in views if not builder.is_unplaced(view)), views[0])
+    return [builder.place_like(part, model) if isinstance(part, View) else part for part in parts]
 
 
 def _joined_axis(parts: Sequence[Value], dim: int) -> str:
@@ -181,7 +165,7 @@ def _pair_inside(builder: Builder, left: View, right: View, dim: int) -> View:
 
 def gathered(builder: Builder, table: torch.Tensor, indices: View) -> View:
     """Rows of a constant table (rows, width) by an input of indices."""
-    indices = builder.place(indices, "b" + "t" * (len(indices.dims) - 1), index=True)
+    indices = builder.place(indices, "r" * len(indices.dims), index=True)
     tensor: Tensor = builder.tensors[indices.tensor]
     frame = builder.frame(indices)
     if tensor.kind != "input" or not builder.is_whole(indices, frame):

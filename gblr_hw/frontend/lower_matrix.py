@@ -12,6 +12,7 @@ from gblr_hw.frontend import layout
 from gblr_hw.frontend.attention_ops import product
 from gblr_hw.frontend.builder import Builder, Value
 from gblr_hw.frontend.layout import LayoutError, View
+from gblr_hw.frontend.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.lower_pointwise import combined
 from gblr_hw.frontend.lower_rows import pair
 from gblr_hw.frontend.matrix_ops import Convolution, convolution, convolution_matrix, linear
@@ -143,16 +144,16 @@ def _causal(builder: Builder, scores: View) -> torch.Tensor:
 
 def _masked(builder: Builder, scores: View, mask: Value) -> View:
     if isinstance(mask, View):
+        mask = builder.place_like(mask, scores)
         if builder.dtype_of("attn_mask") == torch.bool:
-            # 0 where a key is seen; where it is not, far enough below everything that its weight is exactly zero.
-            mask = pointwise(builder, "subtract", mask, numbers=(1.0,))
-            mask = pointwise(builder, "multiply", mask, numbers=(1e30,))
+            seen = mask
+            mask = builder.once(("mask", seen), lambda: between(builder, seen, 0.0, FAR_BELOW))
         return builder.named("mask", lambda: pointwise(builder, "add", scores, mask))
     if bool(mask.all() if mask.dtype == torch.bool else (mask == 0).all()):
         return scores
     if mask.dtype == torch.bool:
-        seen = mask
-        mask = builder.derived(("additive", id(seen)), lambda: torch.where(seen, 0.0, float("-inf")), seen)
+        kept = mask
+        mask = builder.derived(("mask", id(kept)), lambda: torch.where(kept, 0.0, float("-inf")), kept)
     return builder.named("mask", lambda: pointwise(builder, "add", scores, mask))
 
 

@@ -149,32 +149,6 @@ def _leaky_relu(builder: Builder, a: Arguments) -> View:
     return pointwise(builder, "maximum" if slope <= 1 else "minimum", a["self"], scaled)
 
 
-@lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
-def _masked_fill(builder: Builder, a: Arguments) -> View:
-    """A constant mask alone: kept places as they are, the others at the value."""
-    mask, value = a["mask"], float(a["value"])
-    if not isinstance(mask, torch.Tensor) or not isinstance(a["self"], View):
-        raise LayoutError("a mask that depends on an input fills a value")
-    return _masked(builder, a["self"], ~mask, value)
-
-
-@lowers("aten.where.self", "aten.where.ScalarOther")
-def _where(builder: Builder, a: Arguments) -> View:
-    keep, other = a["condition"], a["other"]
-    number = isinstance(other, (int, float)) or (isinstance(other, torch.Tensor) and other.numel() == 1)
-    if not isinstance(keep, torch.Tensor) or not isinstance(a["self"], View) or not number:
-        raise LayoutError("a choice depends on an input, or is between two values that do")
-    return _masked(builder, a["self"], keep, float(other))
-
-
-def _masked(builder: Builder, view: View, keep: torch.Tensor, value: float) -> View:
-    if value < -1e4:
-        # Where a value is to vanish in a softmax, adding does what choosing does, in one pass.
-        return pointwise(builder, "add", view, torch.where(keep, 0.0, value).to(torch.float32))
-    kept = pointwise(builder, "multiply", view, keep.float())
-    return kept if value == 0 else pointwise(builder, "add", kept, torch.where(keep, 0.0, value))
-
-
 @lowers("aten.addcmul")
 def _addcmul(builder: Builder, a: Arguments) -> View:
     scaled = _scaled(builder, _product(builder, a["tensor1"], a["tensor2"]), a["value"])

@@ -20,6 +20,11 @@ def _softmax(builder: Builder, a: Arguments) -> View:
     return rowwise(builder, "softmax", a["self"], [a["dim"]])
 
 
+@lowers("aten.log_softmax.int", "aten._log_softmax")
+def _log_softmax(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "log", rowwise(builder, "softmax", a["self"], [a["dim"]]))
+
+
 @lowers("aten.layer_norm.default")
 def _layer_norm(builder: Builder, a: Arguments) -> View:
     dims = [-1 - place for place in range(len(a["normalized_shape"]))]
@@ -35,7 +40,7 @@ def _native_layer_norm(builder: Builder, a: Arguments) -> tuple[View]:
 @lowers("aten.rms_norm.default")
 def _rms_norm(builder: Builder, a: Arguments) -> View:
     dims = [-1 - place for place in range(len(a["normalized_shape"]))]
-    epsilon = torch.finfo(torch.float32).eps if a["eps"] is None else a["eps"]
+    epsilon = torch.finfo(builder.dtype_of("input") or torch.float32).eps if a["eps"] is None else a["eps"]
     return affine(builder, rowwise(builder, "rms_norm", a["input"], dims, (epsilon,)), a["weight"], None)
 
 

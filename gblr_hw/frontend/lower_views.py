@@ -172,7 +172,7 @@ def _unbind(builder: Builder, a: Arguments) -> tuple[View, ...]:
 
 @lowers(
     "aten.clone", "aten.alias", "aten.contiguous", "aten.detach", "aten.detach_", "aten.lift_fresh_copy",
-    "aten.to", "aten._to_copy", "aten.type_as", "aten.alias_copy",
+    "aten.type_as", "aten.alias_copy",
 )  # fmt: skip
 def _same(builder: Builder, a: Arguments) -> Any:
     return a.get("self") if a.get("self") is not None else a.get("input")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 
 from gblr_hw.frontend.builder import Builder
 from gblr_hw.frontend.frame import Frame
-from gblr_hw.frontend.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, LayoutError, View, contiguous
+from gblr_hw.frontend.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, Dim, LayoutError, View, contiguous
 from gblr_hw.frontend.vector_ops import copied
 from gblr_hw.weights import DenseWeights, LayerWeights
 from simulator.errors import InputError
@@ -22,9 +22,7 @@ MAX_GROUPED_ENTRIES = 2**24
 
 def linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
     """``weights`` times the last dimension of ``view``, as an operator ``name``."""
-    if builder.is_unplaced(view):
-        roles = "w" if len(view.dims) == 1 else "b" + "t" * (len(view.dims) - 2) + "w"
-        view = builder.place(view, roles)
+    view = builder.place(view, "r" * (len(view.dims) - 1) + "w")
     return builder.either_way(view, lambda value: _linear(builder, value, weights, name))
 
 
@@ -38,13 +36,20 @@ def _linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> V
         raise LayoutError("the rows of a linear layer lie along channels")
     if any(atom.axis == REPEAT for atom in view.dims[last]):
         view = copied(builder, view)
+    # Weights have their columns in the framework's order, so the inputs are packed in that order.
     frame = builder.frame(view)
+    frame = replace(frame, atoms=(*frame.atoms[:-1], _in_order(view.dims[last])))
     read = builder.read(view, frame)
     if read.picks:
-        view = copied(builder, view)
-        read = builder.read(view, frame)
+        read = builder.read(copied(builder, view, frame=frame), frame)
     out = _with_last(frame, weights.out_features)
     return _emit(builder, read.operand, weights, name, out)
+
+
+def _in_order(dim: Dim) -> Dim:
+    """Channels packed in the framework's order, cut as ``dim`` is."""
+    inner = [prod(atom.size for atom in dim[place + 1 :]) for place in range(len(dim))]
+    return tuple(Atom(atom.size, CHANNELS, stride) for atom, stride in zip(dim, inner, strict=True))
 
 
 def _with_last(frame: Frame, width: int) -> Frame:

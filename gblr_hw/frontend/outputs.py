@@ -8,8 +8,9 @@ import torch
 
 from gblr_hw.frontend.builder import Builder
 from gblr_hw.frontend.frame import frame_of, refined
-from gblr_hw.frontend.layout import View
+from gblr_hw.frontend.layout import LayoutError, View
 from gblr_hw.frontend.vector_ops import copied
+from simulator.errors import InputError
 from simulator.network import Port
 
 
@@ -20,10 +21,20 @@ def output_port(builder: Builder, name: str, value: Any) -> list[Port]:
         return []
     if not isinstance(value, View):
         return []
+    try:
+        return [_port(builder, name, value)]
+    except LayoutError as error:
+        raise InputError(
+            f"output '{name}'", f"shape {value.shape}", f"{error}: an output is a whole tensor of the graph",
+            "Return the value that it is a part of, and take the part outside.",
+        ) from error  # fmt: skip
+
+
+def _port(builder: Builder, name: str, value: View) -> Port:
     view = builder.placed(value)
     frame = frame_of(refined([view], view.shape), [True] * len(view.dims))
     if not builder.is_whole(view, frame) or builder.tensors[view.tensor].kind != "result":
         view = copied(builder, view, builder.unique(f"{name}.copy"), frame)
     atoms = [atom for dim in view.dims for atom in dim]
     order = sorted(range(len(atoms)), key=lambda place: ("btc".index(atoms[place].axis), -atoms[place].stride))
-    return [Port(name, view.tensor, view.shape, tuple(atom.size for atom in atoms), tuple(order))]
+    return Port(name, view.tensor, view.shape, tuple(atom.size for atom in atoms), tuple(order))

@@ -18,9 +18,10 @@ from gblr_hw.frontend.layout import (
     View,
     contiguous,
     simplified,
+    split_atom,
 )
 
-# Roles of a dimension, and the axis that each walks along.
+# Roles of a dimension, and the axis that each walks along. "r" is rows: sequences where the input has such, or tokens.
 ROLES = {"b": BATCH, "t": TOKENS, "g": CHANNELS, "w": CHANNELS}
 
 
@@ -44,19 +45,55 @@ class Placement:
     order: tuple[int, ...]
 
 
-def default_roles(rank: int) -> str:
-    """Roles of the dimensions of an input that nothing else decides: sequences, positions, channels (images first)."""
-    return {0: "", 1: "w", 2: "bw", 3: "btw", 4: "bwtt"}.get(rank, "b" + "t" * (rank - 2) + "w")
-
-
-def place(view: View, roles: Sequence[str], shape: Sequence[int]) -> Placement:
-    """Place the input that ``view`` shows whole, each of its dimensions in one of ROLES; groups before width.
-
-    Raises LayoutError if the view shows only a part of the input, whose shape is ``shape``.
+def default_roles(shape: Sequence[int]) -> str:
+    """Roles of the dimensions of a value that nothing else decides: rows, then channels; images (B, C, H, W) have these
+    first, unless they are one row (a mask).
     """
-    atoms = [(atom, role) for dim, role in zip(view.dims, roles, strict=True) for atom in dim]
-    if any(atom.axis != FLAT for atom, _ in atoms) or prod(atom.size for atom, _ in atoms) != prod(shape):
+    if len(shape) == 4 and prod(shape[1:3]) > 1:
+        return "rwtt"
+    return "r" * (len(shape) - 1) + "w" if shape else ""
+
+
+def place(view: View, roles: Sequence[str], shape: Sequence[int], batch_dim: int) -> Placement:
+    """Place the input that ``view`` shows whole, each of its dimensions in one of ROLES or "r"; groups before width.
+
+    batch_dim: which dimension of the input, of ``shape``, counts sequences (-1: none). Raises LayoutError if the view
+    shows only a part of the input.
+    """
+    low, high = _span(shape, batch_dim)
+    atoms: list[tuple[Atom, str]] = []
+    for dim, role in zip(view.dims, roles, strict=True):
+        for atom in dim:
+            if atom.axis != FLAT:
+                raise LayoutError("only a part of the input is seen")
+            atoms += _in_roles(atom, role, low, high)
+    if prod(atom.size for atom, _ in atoms) != prod(shape):
         raise LayoutError("only a part of the input is seen")
+    return _placement(atoms, prod(shape))
+
+
+def _span(shape: Sequence[int], dim: int) -> tuple[int, int]:
+    """Strides between which atoms belong to a dimension of a packed array."""
+    if dim < 0 or dim >= len(shape):
+        return 0, 0
+    low = prod(shape[dim + 1 :])
+    return low, low * shape[dim]
+
+
+def _in_roles(atom: Atom, role: str, low: int, high: int) -> list[tuple[Atom, str]]:
+    """An atom with its role; rows are cut into sequences and tokens."""
+    if role != "r":
+        return [(atom, role)]
+    for edge in (high, low):
+        if atom.stride < edge < atom.stride * atom.size:
+            if edge % atom.stride:
+                raise LayoutError("sequences and tokens of an input are mixed")
+            outer, inner = split_atom(atom, edge // atom.stride)
+            return _in_roles(outer, role, low, high) + _in_roles(inner, role, low, high)
+    return [(atom, "b" if low <= atom.stride < high else "t")]
+
+
+def _placement(atoms: Sequence[tuple[Atom, str]], count: int) -> Placement:
     strides: dict[int, int] = {}
     for axis in (BATCH, TOKENS, CHANNELS):
         stride = 1
@@ -66,7 +103,7 @@ def place(view: View, roles: Sequence[str], shape: Sequence[int]) -> Placement:
                 stride *= atom.size
     ordered = sorted(atoms, key=lambda pair: -pair[0].stride)
     factors = tuple(Factor(atom.stride, atom.size, ROLES[role], strides[atom.stride]) for atom, role in ordered)
-    left = prod(shape)
+    left = count
     for factor in factors:
         left //= factor.size
         if factor.flat != left:

@@ -20,7 +20,9 @@ def pointwise(builder: Builder, function: str, *values: Value, numbers: Sequence
     """``function`` of one or two values of shapes that broadcast, at most the last of them a constant."""
     shape = tuple(np.broadcast_shapes(*(tuple(value.shape) for value in values)))
     constant = next((value for value in values if isinstance(value, torch.Tensor)), None)
-    views = [builder.placed(value) for value in values if isinstance(value, View)]
+    views = [value for value in values if isinstance(value, View)]
+    model = next((view for view in views if not builder.is_unplaced(view)), views[0])
+    views = [builder.place_like(view, model) for view in views]
     lead = min(range(len(views)), key=lambda index: _unfitness(views[index], shape))
     ordered = [views[lead], *(view for index, view in enumerate(views) if index != lead)]
     for index, view in enumerate(ordered[1:], start=1):
