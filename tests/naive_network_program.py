@@ -13,13 +13,8 @@ import numpy as np
 from simulator.isa import OPERANDS, PRODUCERS, After, Instructions, Op
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator
-<<<<<<< HEAD
-from simulator.network_layout import head_stride, output_chunks, view_chunks
-from simulator.operand_views import channel_places, shares_one_row
-=======
-from simulator.network_layout import group_chunks, output_chunks, output_group_chunks, region_rows, view_chunks
+from simulator.network_layout import head_stride, output_chunks, region_rows, view_chunks
 from simulator.operand_views import channel_places
->>>>>>> run
 from simulator.program import Program
 from simulator.schedule import LayerSchedule, Payload, TileTable
 
@@ -44,19 +39,11 @@ def _schedule(network: Network, operator: Operator, machine: Machine) -> LayerSc
         source=np.array([source for source, *_ in rows], dtype=np.int64),
         target=np.array([target for _, target, *_ in rows], dtype=np.int64),
         row_cycles=np.ones(len(rows), dtype=np.int64),
-<<<<<<< HEAD
         lane_ptr=np.cumsum([0, *counts]),
         lane=np.concatenate([np.zeros(0, np.int64), *(np.array(lanes) for _, _, lanes, _ in rows)]),
         first=np.zeros(sum(counts), dtype=np.int64),
         lo=np.repeat([columns[0] for *_, columns in rows], counts).astype(np.int64),
         hi=np.repeat([columns[-1] + 1 for *_, columns in rows], counts).astype(np.int64),
-=======
-        lane_ptr=np.cumsum([0, *lanes]),
-        lane=np.concatenate([np.zeros(0, np.int64), *(np.arange(count)[::-1] for count in lanes)]),
-        first=np.zeros(sum(lanes), dtype=np.int64),
-        lo=np.zeros(sum(lanes), dtype=np.int64),
-        hi=np.repeat([columns for *_, columns in rows], lanes).astype(np.int64),
->>>>>>> run
     )
     empty = np.zeros(0)
     payload = Payload(empty, empty, np.ones(outputs), empty, np.zeros(outputs), 0.0, 0.0)
