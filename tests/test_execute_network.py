@@ -179,7 +179,7 @@ def test_lanes_without_a_channel_hold_zeros():
     made.vector("v", ["x"], [Step("copy", (0,))], 2, 3, padded=True)
     vector = VectorOperator(made.network("v.out"), made.operators[0], 4)
     scratchpad = np.full(40, np.nan)
-    vector.write(scratchpad, VectorPass(np.arange(2), -1, (0, -1), 4), np.arange(1.0, 13).reshape(2, 2, 3))
+    vector.write(scratchpad, VectorPass(np.arange(2), -1, 2, (0, -1), 4), np.arange(1.0, 13).reshape(2, 2, 3))
     written = scratchpad[4:20].reshape(2, 2, 4)  # chunk, row, lane
     np.testing.assert_array_equal(written[..., 3], 0)
     np.testing.assert_array_equal(written[1, 0, :3], [4, 5, 6])
