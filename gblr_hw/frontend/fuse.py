@@ -18,11 +18,14 @@ def fused(draft: Draft) -> Draft:
     """Each vector operator together with those before it that it alone reads, on the same rows, as long as they read
     at most two tensors in all (one, if it is read transposed).
     """
-    readers, fixed = draft.readers(), draft.fixed()
+    readers = {name: set(indices) for name, indices in draft.readers().items()}
+    fixed = draft.fixed()
     writer = {operator.output: index for index, operator in enumerate(draft.operators)}
     operators = list(draft.operators)
     for index in range(len(operators)):
         while (source := _absorbable(draft, operators, index, writer, readers, fixed)) is not None:
+            for operand in operators[source].operands:
+                readers[operand.tensor] = readers[operand.tensor] - {source} | {index}
             operators[index] = _joined(operators[source], operators[index])
     return pruned(replace(draft, operators=tuple(operators)))
 
@@ -32,7 +35,7 @@ def _absorbable(
     operators: list[Operator],
     index: int,
     writer: dict[str, int],
-    readers: dict[str, list[int]],
+    readers: dict[str, set[int]],
     fixed: set[str],
 ) -> int | None:
     """An operator before ``index`` that may become part of it."""
@@ -42,7 +45,7 @@ def _absorbable(
     for operand in operator.operands:
         name = operand.tensor
         source = writer.get(name)
-        if source is None or name in fixed or set(readers[name]) != {index}:
+        if source is None or name in fixed or readers[name] != {index}:
             continue
         first = operators[source]
         same = all(covers(one, draft.tensors[name]) for one in operator.operands if one.tensor == name)

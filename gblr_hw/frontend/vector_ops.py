@@ -128,6 +128,8 @@ def copied(builder: Builder, view: View, name: str = "", frame: Frame | None = N
 
 def rowwise(builder: Builder, function: str, view: View, dims: Sequence[int], numbers: Sequence[float] = ()) -> View:
     """``function`` over the dimensions ``dims`` of each row, which keep their size (softmax, norms)."""
+    inner = {dim % len(view.dims) for dim in dims}
+    view = builder.place(view, "".join("w" if dim in inner else "r" for dim in range(len(view.dims))))
     return builder.either_way(view, lambda value: _rowwise(builder, function, value, dims, numbers))
 
 
@@ -173,17 +175,28 @@ def reduced(builder: Builder, function: str, view: View, dims: Sequence[int], *,
 
 
 def _reduce_channels(builder: Builder, function: str, view: View, dims: Sequence[int]) -> View:
+    """Over the width of a row's groups, or over its groups."""
     frame = _rows_of(builder, view, dims)
-    read = builder.read(view, frame)
+    try:
+        read = builder.read(view, frame)
+        over = "width"
+    except LayoutError:
+        frame = builder.frame(view)
+        frame = frame.with_width(frame.channels // prod(view.shape[dim] for dim in dims))
+        if any(a.stride < frame.width for dim in dims for a in frame.atoms[dim]):
+            raise
+        read = builder.read(view, frame)
+        over = "groups"
     steps, place = _picked(read)
-    steps.append(Step(f"{function}_width", (place,)))
+    steps.append(Step(f"{function}_{over}", (place,)))
+    left, divisor = (frame.groups, frame.width) if over == "width" else (frame.width, 1)
     atoms = tuple(
         () if index in dims else tuple(
-            replace(a, stride=a.stride // frame.width) if a.axis == CHANNELS else a for a in dim
+            replace(a, stride=a.stride // divisor) if a.axis == CHANNELS else a for a in dim
         )
         for index, dim in enumerate(frame.atoms)
     )  # fmt: skip
-    out = Frame(atoms, frame.batch, frame.tokens, frame.groups, 1)
+    out = Frame(atoms, frame.batch, frame.tokens, left, 1 if over == "width" else left)
     return builder.add_operator("vector", builder.name_here(), (read.operand,), out, steps)
 
 
