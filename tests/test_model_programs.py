@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
 from gblr_hw import lower
-from gblr_hw.frontend import export_network, multiplications_of
+from gblr_hw.frontend import ExportedNetwork, export_network, multiplications_of
 from gblr_hw.frontend.random_gblr import replace_by_random_gblr
 from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.whole_network import lower_network
 from simulator.engine import run_engine
 from simulator.errors import InputError
 from simulator.execute_network import execute_network
@@ -55,30 +57,42 @@ def _check(program: Program, model: torch.nn.Module, inputs: tuple[torch.Tensor,
             np.testing.assert_allclose(got, want, rtol=0, atol=_TOLERANCE * np.abs(want).max())
 
 
+@cache  # an export takes longer than everything behind it
+def _exported(name: str, gblr: float) -> tuple[ExportedNetwork, torch.nn.Module, tuple[torch.Tensor, ...]]:
+    model, inputs = small_model(name)
+    if gblr < 1:
+        replace_by_random_gblr(model, gblr)
+    return export_network(model, inputs), model, inputs
+
+
+def _multiplications(program: Program) -> int:
+    return sum(layer.multiplications for layer in program.layers)
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_program_computes_what_torch_does(name: str, machine: str) -> None:
-    model, inputs = small_model(name)
-    program = lower(model, MACHINES[machine], example_inputs=inputs)
+    exported, model, inputs = _exported(name, 1)
+    program = lower_network(exported.network, exported.weights, MACHINES[machine])
     timing = resolve_timing(program, program.machine)
     _check(program, model, inputs, iter((None, *orders(timing, run_engine(timing)).values())))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gblr_layers_compute_what_torch_does_and_multiply_less(name: str) -> None:
-    model, inputs = small_model(name)
-    before = sum(layer.multiplications for layer in lower(model, MACHINES["tight-8"], example_inputs=inputs).layers)
-    replace_by_random_gblr(model, 0.5)
-    program = lower(model, MACHINES["tight-8"], example_inputs=inputs)
+    dense, _, _ = _exported(name, 1)
+    exported, model, inputs = _exported(name, 0.5)
+    program = lower_network(exported.network, exported.weights, MACHINES["tight-8"])
     _check(program, model, inputs, iter((None,)))
-    assert sum(layer.multiplications for layer in program.layers) < before
+    assert _multiplications(program) < _multiplications(
+        lower_network(dense.network, dense.weights, MACHINES["tight-8"])
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_report_counts_the_multiplications_of_the_graph(name: str) -> None:
-    model, inputs = small_model(name)
-    exported = export_network(model, inputs)
-    program = lower(model, _MID, example_inputs=inputs)
+    exported, _, _ = _exported(name, 1)
+    program = lower_network(exported.network, exported.weights, _MID)
     report = simulate(program, _MID)
     counted = multiplications_of(exported.network, exported.weights)
     of_layer = {layer.name: layer.multiplications * layer.tokens for layer in report.layers if layer.multiplications}
