@@ -39,11 +39,12 @@ def calibrate_network(
 
     A step is a tensor's reach over the largest code of ``bits``. Its reach is the percentile of its magnitudes in a
     batch, the largest over the batches (of a small tensor nearly the largest magnitude); outliers beyond it saturate.
-    Softmax outputs always keep their largest. The default is the best of 100, 99.999, 99.99 and 99.9 on MiniLM at 64
-    and at 256 tokens, with balanced channels (``python -m benchmarks.network_int8 --only minilm``). Masked values (infinite, or beyond 2^100) do not count, and a tensor of nothing but zeros and masked values
-    has step 1. Parts of one tensor share its step; rows of tables have none. rows_per_operator: most example rows of a
-    linear operator, taken evenly from every batch. Raises InputError for no batches, a percentile that is none, and
-    whatever ``evaluate_network`` refuses.
+    Softmax outputs always keep their largest. The default is the best of 100, 99.999 and 99.99 on MiniLM at 64 and at
+    256 tokens, with balanced channels (``python -m benchmarks.network_int8 --only minilm``, ``--tokens 256``). Masked
+    values (infinite, or beyond 2^100) do not count, and a tensor of nothing but zeros and masked values has step 1.
+    Parts of one tensor share its step; rows of tables have none. rows_per_operator: most example rows of a linear
+    operator, taken evenly from every batch. Raises InputError for no batches, a percentile that is none, and whatever
+    ``evaluate_network`` refuses.
     """
     if not 0 < percentile <= 100:
         raise InputError("percentile", str(percentile), "it lies above 0 and up to 100", "100 keeps every value.")
