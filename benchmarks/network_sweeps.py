@@ -1,8 +1,8 @@
 """From memory-bound to compute-bound: cycles a token of a language model and an encoder as more rows share each weight.
 
 GPT-2 decodes one token after 1024 for 1 to 64 sequences at once; BERT-base reads one text of 1 to 512 tokens; both on
-mid-32. Beside the cycles stand the two roofs: multiplications over the array's cells, and bytes over the channel. Writes
---out (JSON) and --picture.
+mid-32. Beside the cycles stand the two roofs: multiplications over the array's cells, and bytes over the channel.
+Writes --out (JSON) and --picture.
 """
 
 from __future__ import annotations
