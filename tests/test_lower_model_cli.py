@@ -140,7 +140,7 @@ def test_an_unknown_operation_names_its_line_and_can_be_treated(run, model: Path
     ],
 )  # fmt: skip
 def test_mistakes_are_told(
-    arguments: list[str], message: str, model: Path, tmp_path: Path, capsys, monkeypatch
+    run, arguments: list[str], message: str, model: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("lower", *(argument.format(model=model) for argument in arguments)) == 2

@@ -130,7 +130,7 @@ def test_a_wide_head_is_cut_where_the_parameter_memory_ends() -> None:
     program = lower(model, machine, example_inputs=inputs)
     assert [layer.name for layer in program.layers] == ["linear[0:128]", "linear[128:256]", "linear[256:300]"]
     _check(program, model, inputs, iter((None,)))
-    whole = torch.nn.Sequential(model)
+    whole = torch.nn.Sequential(model).eval()
     replace_by_random_gblr(whole, 0.5)
     _check(lower(whole, machine, example_inputs=inputs), whole, inputs, iter((None,)))
 
