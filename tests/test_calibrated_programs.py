@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from gblr_hw.lowering.lower_model import lower_model, port_arrays
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.network_weights import linear_of
 from gblr_hw.weights import DenseWeights, LayerWeights
@@ -15,6 +17,7 @@ from simulator.execute_network import execute_network
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator
 from simulator.vector_steps import Step
+from tests.frontend_models import MODELS, outputs_of, small_model
 from tests.transformer_network import Sizes, transformer
 
 _MID = Machine.load("mid-32")
@@ -37,7 +40,7 @@ def test_calibrated_programs_scale_channels_and_still_compute_the_network() -> N
         got = execute_network(program, {"x": x})["y"]
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
         codes = execute_network(program, {"x": x}, "int8")["y"]
-        errors.append(float(np.sqrt(np.mean((codes - expected) ** 2) / np.mean(expected**2))))
+        errors.append(_error(codes, expected))
     assert errors[0] < 0.08
     assert errors[1] > 4 * errors[0]
 
@@ -56,3 +59,25 @@ def _with_head(network: Network, weights: dict[str, LayerWeights]) -> Network:
     weights["head"] = DenseWeights(matrix, torch.zeros(channels))
     ports = (replace(network.outputs[0], tensor="y.y"),)
     return replace(network, tensors=tensors, operators=(*network.operators, norm, head), outputs=ports)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_computes_the_same_in_float_and_is_near_in_int8(name: str) -> None:
+    model, inputs = small_model(name)
+    wanted = outputs_of(model, inputs)
+    errors = []
+    for percentile in (None, 100.0):
+        program = lower_model(model, _MID, inputs, [inputs], percentile)
+        assert program.network is not None
+        given = port_arrays(program.network.inputs, inputs)
+        for found, want in zip(execute_network(program, given).values(), wanted, strict=True):
+            np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 * np.abs(want).max())
+        codes = execute_network(program, given, "int8").values()
+        errors.append(max(_error(found, want) for found, want in zip(codes, wanted, strict=True)))
+    # The untrained ViT's class token is hundredths of the patches, with which it shares a tensor and so a step.
+    assert errors[0] < (0.2 if name == "vit" else 0.05)
+    assert errors[0] < 1.3 * errors[1]
+
+
+def _error(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2)))
