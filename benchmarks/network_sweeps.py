@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis import style
+from analysis.axes import log_ticks, set_x, short_number
 from analysis.table import Column, count, format_table
 from gblr_hw.frontend import export_network
 from gblr_hw.frontend.sources import load_source
@@ -41,6 +43,13 @@ SWEEPS = (
     Sweep("GPT-2, one token after 1024", "transformers:gpt2", "batch", (1, 2, 4, 8, 16, 32, 64), 1024),
     Sweep("BERT-base, one text", "transformers:bert-base-uncased", "tokens", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)),
 )
+
+
+_LINES = {
+    "latency_cycles": ("simulated", "o-"),
+    "compute_roof_cycles": ("multiplications / cells", "--"),
+    "memory_roof_cycles": ("bytes / bandwidth", ":"),
+}
 
 
 def measure(sweep: Sweep, value: int, machine: Machine) -> dict[str, object]:
@@ -71,17 +80,21 @@ def picture(points: list[dict]) -> Figure:  # type: ignore[type-arg]
         for axes, sweep in zip(panels, SWEEPS, strict=True):
             mine = [p for p in points if p["network"] == sweep.title]
             rows = np.array([p["rows"] for p in mine])
-            for key, label, line in (
-                ("latency_cycles", "simulated", "o-"),
-                ("compute_roof_cycles", "multiplications / cells", "--"),
-                ("memory_roof_cycles", "bytes / bandwidth", ":"),
-            ):
+            for key, (label, line) in _LINES.items():
                 colour = style.series_colour(0) if key == "latency_cycles" else "0.4"
-                axes.loglog(rows, np.array([p[key] for p in mine]) / rows, line, label=label, color=colour)
+                axes.plot(rows, np.array([p[key] for p in mine]) / rows, line, label=label, color=colour)
             axes.set_title(sweep.title)
             axes.set_xlabel("sequences at once" if sweep.what == "batch" else "tokens of the text")
+            set_x(axes, 0.9, rows.max() * 1.1, True)
+            axes.set_yscale("log")
+            values = [p[key] / p["rows"] for p in mine for key in _LINES]
+            low, high = min(values) / 1.3, max(values) * 1.3
+            axes.set_ylim(low, high)
+            axes.yaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         panels[0].set_ylabel("cycles a token, mid-32")
-        panels[0].legend()
+        panels[1].legend()
     return figure
 
 

@@ -4,7 +4,7 @@ answer that programs are held against, and where calibration looks on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from simulator.vector_steps import run_steps
 Linear = Callable[[str, np.ndarray], np.ndarray]
 Observe = Callable[[str, np.ndarray], None]
 Keep = Callable[[str, np.ndarray], np.ndarray]
+Visit = Callable[[Operator, Sequence[np.ndarray], np.ndarray], None]
 
 
 def evaluate_network(
@@ -26,12 +27,14 @@ def evaluate_network(
     inputs: Mapping[str, ArrayLike],
     observe: Observe | None = None,
     keep: Keep | None = None,
+    visit: Visit | None = None,
 ) -> dict[str, np.ndarray]:
     """Outputs by port name, in the model's shapes, from inputs by port name.
 
     linear(operator name, rows (N, n)) -> (N, m) is y = W x + b of a linear operator. observe(tensor name, values) is
     called with each input, constant and result, (batch, tokens, groups, width), in the order in which they come to be;
     the values are a copy. keep(tensor name, values) -> what memory keeps of them, such as their int8 codes' values.
+    visit(operator, views of its operands, result) is called for each operator, all (batch, tokens, groups, width).
     Raises InputError for inputs that are not the ports', and for operators that do not fit their tensors.
     """
     arrays = stored_tensors(network)
@@ -50,7 +53,11 @@ def evaluate_network(
             write(name, constant_values(network, name))
     last = _last_uses(network)
     for index, operator in enumerate(network.operators):
-        write(operator.output, _evaluate(network, operator, linear, arrays))
+        views = _views(operator, arrays)
+        result = operator_result(network, operator, linear, views)
+        if visit is not None:
+            visit(operator, views, result)
+        write(operator.output, result)
         for name in last.get(index, ()):
             del arrays[name]
     return {port.name: tensor_to_port(port, arrays[port.tensor]) for port in network.outputs}
@@ -88,12 +95,18 @@ def _last_uses(network: Network) -> dict[int, list[str]]:
     return uses
 
 
-def _evaluate(network: Network, operator: Operator, linear: Linear, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def _views(operator: Operator, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     def read(operand: Operand) -> np.ndarray:
         indices = None if operand.indices is None else arrays[operand.indices].reshape(-1, operand.tokens)
         return operand_view(operand, arrays[operand.tensor], indices)
 
-    views = [read(operand) for operand in operator.operands]
+    return [read(operand) for operand in operator.operands]
+
+
+def operator_result(network: Network, operator: Operator, linear: Linear, views: Sequence[np.ndarray]) -> np.ndarray:
+    """(batch, tokens, groups, width) that an operator computes from its operands' views. Raises InputError if it does
+    not fit its output.
+    """
     tensor = network.tensors[operator.output]
     shape = (operator.batch, operator.tokens, tensor.groups, tensor.width)
     if operator.kind == "linear":

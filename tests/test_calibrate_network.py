@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.calibrate_network import calibrate_network
+from simulator.calibrate_network import calibrate_network, sampled
 from simulator.errors import InputError
 from simulator.evaluate_network import evaluate_network
 from simulator.vector_steps import Step
@@ -92,7 +92,15 @@ def test_rows_come_evenly_from_every_batch():
     every = calibrate_network(network, made.apply, examples).rows["l"]
     np.testing.assert_array_equal(every, np.concatenate([batch.reshape(6, 4) for batch in batches]))
     some = calibrate_network(network, made.apply, examples, rows_per_operator=4).rows["l"]
-    np.testing.assert_array_equal(some, every[[0, 3, 6, 9]])
+    places = [int(np.flatnonzero((every == row).all(axis=1))[0]) for row in some]
+    assert places == sorted(set(places))
+    assert [place // 6 for place in places] == [0, 0, 1, 1]
+
+
+def test_drawn_rows_are_not_the_same_tokens_of_every_sequence():
+    tokens = sampled(64 * 64, 256) % 64
+    assert len(sampled(64 * 64, 256)) == 256 and len(set(tokens)) > 50
+    assert sampled(5, 5).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,16 @@ def lower_model(
     machine: Machine,
     example_inputs: Any,
     calibration: Sequence[Any] = (),
-    percentile: float = 100.0,
+    percentile: float | None = None,
     treat: Mapping[str, Treatment] | None = None,
     plugins: Mapping[str, Lowering] | None = None,
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Program:
     """The program of a model in evaluation mode for inputs of the shapes of ``example_inputs`` (a tensor, a tuple of
-    positional or a dict of keyword arguments). calibration: batches like it, from which int8 steps are taken. Raises
-    InputError for what export, machine or calibration cannot take.
+    positional or a dict of keyword arguments). calibration: batches like it, from which int8 steps are fitted (with
+    percentile taken from magnitudes as they are). Raises InputError for what export, machine or calibration cannot
+    take.
     """
     exported = export_network(model, example_inputs, treat=treat, plugins=plugins)
     ports = exported.network.inputs

@@ -8,14 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedule
+from gblr_hw.lowering.emit_loads import CONSTANT_BYTES
 from gblr_hw.lowering.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.fuse_groups import describe_groups, fuse_groups
 from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.network_weights import linear_of
+from gblr_hw.scaled_weights import scaled_weights
 from gblr_hw.weights import LayerWeights
-from simulator.calibrate_network import calibrate_network
+from simulator.calibrate_network import Calibration, calibrate_network
+from simulator.channel_scales import Scales, linear_scales
 from simulator.errors import InputError
+from simulator.fit_calibration import fit_calibration
 from simulator.machine import Machine
 from simulator.network import Network, Operator
 from simulator.program import Program
@@ -30,20 +34,21 @@ def lower_network(
     weights: Mapping[str, LayerWeights],
     machine: Machine,
     batches: Sequence[Mapping[str, ArrayLike]] = (),
-    percentile: float = 100.0,
+    percentile: float | None = None,
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Program:
     """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port
-    name, from which every tensor's int8 step is taken (``calibrate_network``; without them the program computes in
-    float only). Raises InputError for a machine that is not square, weights narrower than activations where
+    name, from which every tensor's int8 step is taken, and channel scales where they pay (``fit_calibration``; with a
+    percentile just that of the magnitudes, ``calibrate_network``); without them the program computes in float only.
+    Raises InputError for a machine that is not square, weights narrower than activations where
     activations are weights, and operators that do not fit.
     """
     _check_machine(network, machine)
     rows: Mapping[str, np.ndarray] = {}
     if batches:
-        bits = machine.datatypes.activation_bits
-        calibration = calibrate_network(network, linear_of(weights), batches, bits, percentile)
+        calibration = _calibrated(network, weights, machine, batches, percentile)
+        weights = _scaled(network, weights, calibration.scales)
         network, rows = calibration.network, calibration.rows
     network, weights = split_wide(network, weights, machine)
     # Whether a block fits the scratchpad is decided for groups of operators, not for one layer by itself.
@@ -66,6 +71,25 @@ def lower_network(
     }
     rows_of_all = max(operator.rows for operator in network.operators)
     return Program(machine, rows_of_all, placed, instructions, provenance, network)
+
+
+def _calibrated(
+    network: Network,
+    weights: Mapping[str, LayerWeights],
+    machine: Machine,
+    batches: Sequence[Mapping[str, ArrayLike]],
+    percentile: float | None,
+) -> Calibration:
+    types, linear = machine.datatypes, linear_of(weights)
+    if percentile is not None:
+        return calibrate_network(network, linear, batches, types.activation_bits, percentile)
+    most_constants = machine.parameter_half_bytes // CONSTANT_BYTES
+    return fit_calibration(network, linear, batches, types.activation_bits, types.weight_bits, most_constants)
+
+
+def _scaled(network: Network, weights: Mapping[str, LayerWeights], scales: Scales) -> dict[str, LayerWeights]:
+    linears = (operator for operator in network.operators if operator.kind == "linear")
+    return {o.name: scaled_weights(weights[o.name], *linear_scales(o, scales)) for o in linears}
 
 
 def _schedule(

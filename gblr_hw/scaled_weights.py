@@ -1,0 +1,45 @@
+"""Weights with their inputs and outputs multiplied channel by channel. Factors are scaled, not masks, so that
+structures stay; powers of two change no digit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gblr_hw.frontend.fold_norm import scaled as scaled_outputs
+from gblr_hw.weights import ConvWeights, DenseWeights, GBLRWeights, LayerWeights
+
+
+def scaled_weights(weights: LayerWeights, columns: np.ndarray | None, rows: np.ndarray | None) -> LayerWeights:
+    """The layer with column j of its matrix multiplied by columns[j] (n,), and row i and its bias by rows[i] (m,);
+    None for nothing. A convolution's columns are (k1, k2, channels).
+    """
+    if columns is not None:
+        weights = _scaled_inputs(weights, torch.from_numpy(np.array(columns, dtype=np.float64)))
+    if rows is not None:
+        weights = scaled_outputs(weights, torch.from_numpy(np.array(rows, dtype=np.float64)))
+    return weights
+
+
+def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
+    if isinstance(weights, DenseWeights):
+        return replace(weights, weight=_times(weights.weight, scale))
+    if isinstance(weights, GBLRWeights):
+        return _scaled_part(weights, scale)
+    if isinstance(weights, ConvWeights):
+        scales = scale.reshape(len(weights.parts), -1)
+        parts = (_scaled_part(part, own) for part, own in zip(weights.parts, scales, strict=True))
+        return replace(weights, parts=tuple(parts))
+    return replace(weights, v=_times(weights.v, scale), dense=_times(weights.dense, scale))
+
+
+def _scaled_part(weights: GBLRWeights, scale: Tensor) -> GBLRWeights:
+    return replace(weights, lr_weight1=_times(weights.lr_weight1, scale))
+
+
+def _times(matrix: Tensor, scale: Tensor) -> Tensor:
+    return (matrix.double() * scale).to(matrix.dtype)
