@@ -27,8 +27,8 @@ def load_checkpoint(
     gaussian: whether published GBLR layers use the Gaussian (own files record it: leave it out, or it must agree).
     kernels: layer name -> (k1, k2) for published GBLR convolutions, which do not hold their kernel's shape. Layers come
     in the order of the file; plain safetensors have none, there names are sorted naturally (block 2 before block 10).
-    Half precision is read as float32. Nothing but tensors is ever unpickled. Raises InputError for whatever is wrong
-    with the file.
+    Dense layers in half precision stay in the file's mapped pages until they are evaluated, in float32; other layers
+    are read as float32. Nothing but tensors is ever unpickled. Raises InputError for whatever is wrong with the file.
     """
     file = Path(path)
     tensors = read_tensors(file)

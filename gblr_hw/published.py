@@ -190,7 +190,8 @@ def _dense_from_state(name: str, weight: Tensor, bias: Tensor | None) -> DenseWe
         return None
     if weight.dim() == 2 and name.rsplit(".", 1)[-1] in LOOKUP_NAMES:
         return None
-    matrix = _as_float32("weight", weight)
+    # Half precision stays as it is, in the file's own pages; whoever evaluates the layer makes float32 of it.
+    matrix = weight.detach() if weight.dtype in (torch.float16, torch.bfloat16) else _as_float32("weight", weight)
     if weight.dim() == 4:
         matrix = matrix.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
     return DenseWeights(matrix, None if bias is None else _as_float32("bias", bias))

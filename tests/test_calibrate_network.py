@@ -31,7 +31,7 @@ def test_every_step_is_the_largest_magnitude_over_all_batches(bits):
     for seed in range(20):
         made = drawn_network(generator(seed), 4)
         network, batches = all_outputs(made), [drawn_inputs(made) for _ in range(3)]
-        found = calibrate_network(network, made.apply, batches, bits).network
+        found = calibrate_network(network, made.apply, batches, bits, percentile=100).network
         largest: dict[str, float] = {}
         for batch in batches:
             for name, values in evaluate_network(network, made.apply, batch).items():
@@ -47,9 +47,10 @@ def test_a_percentile_leaves_outliers_out_but_not_of_softmax():
     made.vector("p", ["copy.out"], [Step("softmax", (0,))], 1, 4)
     values = np.full((2, 3, 1, 4), 2.0)
     values[0, 0, 0, 0] = -100.0
-    largest = steps(made, "p.out", [values, values / 2])
+    largest = steps(made, "p.out", [values, values / 2], percentile=100)
     clipped = steps(made, "p.out", [values, values / 2], percentile=90)
     assert largest["copy.out"] == pytest.approx(100 / 127)
+    assert steps(made, "p.out", [values])["copy.out"] == pytest.approx(100 / 127, rel=1e-3)  # the default: few values
     assert clipped["x"] == clipped["copy.out"] == pytest.approx(2 / 127)
     assert clipped["p.out"] == largest["p.out"] == pytest.approx(1 / 3 / 127)
 
@@ -61,7 +62,7 @@ def test_masked_values_do_not_count_and_nothing_left_is_one():
     made.constant("only", np.where(mask > 0, 0.0, np.broadcast_to(mask, (1, 3, 1, 4))))
     made.vector("masked", ["x", "mask"], [Step("add", (0, 1))], 1, 4)
     made.vector("end", ["masked.out", "only"], [Step("add", (0, 1))], 1, 4)
-    found = steps(made, "end.out", [np.ones((2, 3, 1, 4))])
+    found = steps(made, "end.out", [np.ones((2, 3, 1, 4))], percentile=100)
     assert found["mask"] == pytest.approx(3 / 127)
     assert found["masked.out"] == found["end.out"] == pytest.approx(4 / 127)
     assert found["only"] == 1.0
@@ -77,7 +78,7 @@ def test_parts_share_the_largest_step_and_indices_have_none():
     row = made.whole(table, tokens=3, access="gather", indices=index)
     made.vector("sum", ["whole", row], [Step("add", (0, 1))], 1, 6)
     batch = {"x": np.ones((2, 3, 1, 4)), "i": np.ones((2, 3, 1, 1), dtype=int)}
-    tensors = calibrate_network(made.network("sum.out"), made.apply, [batch]).network.tensors
+    tensors = calibrate_network(made.network("sum.out"), made.apply, [batch], percentile=100).network.tensors
     assert {tensors[name].step for name in ("whole", "left.out", "right")} == {9 / 127}
     assert tensors["i"].step == 0.0
 

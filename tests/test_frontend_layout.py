@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gblr_hw.frontend import layout
@@ -36,7 +36,7 @@ def places(view: View, strides: dict[str, int]) -> np.ndarray:
 def moved(data: st.DataObject, view: View, array: torch.Tensor) -> tuple[View, torch.Tensor]:
     """One random operation on both."""
     rank = array.dim()
-    kind = data.draw(st.sampled_from(["permute", "reshape", "take", "insert", "drop", "expand"]))
+    kind = data.draw(st.sampled_from(["take", "permute", "reshape", "insert", "drop", "expand"]))
     dim = data.draw(st.integers(0, rank - 1)) if rank else 0
     if kind == "permute":
         order = data.draw(st.permutations(range(rank)))
@@ -74,32 +74,34 @@ def factors(data: st.DataObject, number: int) -> list[int]:
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.data())
 def test_views_read_what_torch_reads(shape: list[int], data: st.DataObject) -> None:
     view, array = whole_input("x", shape), torch.arange(prod(shape)).reshape(shape)
-    for _ in range(data.draw(st.integers(1, 6))):
+    for _ in range(6):
         try:
             view, array = moved(data, view, array)
         except LayoutError:
-            return
+            continue
         assert view.shape == tuple(array.shape)
         assert np.array_equal(places(view, {FLAT: 1}), array.numpy())
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from([4, 3, 2, 5, 1]), min_size=2, max_size=4), st.data())
 def test_placed_inputs_keep_their_numbers(shape: list[int], data: st.DataObject) -> None:
     """The port's reshape and transpose, then the placed view, read what torch reads in the input."""
     whole = whole_input("x", shape)
-    roles = [data.draw(st.sampled_from("rbtgw")) for _ in shape]
+    roles = [data.draw(st.sampled_from("btgwr")) for _ in shape]
     placement = place(whole, roles, shape, data.draw(st.integers(-1, 1)))
     batch, tokens, groups, width = placement.sizes
     assert prod(placement.sizes) == prod(shape)
     array = np.arange(prod(shape)).reshape(placement.split).transpose(placement.order)
     stored = array.reshape(batch, tokens, groups * width)
     view, wanted = whole, torch.arange(prod(shape)).reshape(shape)
-    for _ in range(data.draw(st.integers(0, 4))):
+    for _ in range(4):
         try:
-            view, wanted = moved(data, view, wanted)
-            placed = resolve(view, placement)
+            after = moved(data, view, wanted)
+            placed = resolve(after[0], placement)
         except LayoutError:
-            return
+            continue
+        view, wanted = after
         at = places(placed, {"b": tokens * groups * width, "t": groups * width, "c": 1})
         assert np.array_equal(stored.reshape(-1)[at], wanted.numpy())
     assert resolve(resolve(whole, placement), placement) == resolve(whole, placement)

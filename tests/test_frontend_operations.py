@@ -227,6 +227,19 @@ def test_no_data_moves_where_heads_windows_and_flattening_only_name_axes() -> No
         assert not [one for one in names if "copy" in one or "transposed" in one], name
 
 
+def test_an_operator_reads_two_tensors_at_most() -> None:
+    model = Apply(
+        lambda s, a: torch.relu((s.a(a) + s.b(a)) * (s.c(a) + s.d(a))).mean(-1, keepdim=True),
+        **linears(a=(12, 4), b=(12, 4), c=(12, 4), d=(12, 4)),
+    )
+    exported = check(*settled(model, (sequences(),)))
+    vectors = [operator for operator in exported.network.operators if operator.kind == "vector"]
+    # With either sum taken in, the product would read three.
+    assert [(len(one.operands), [step.function for step in one.steps]) for one in vectors] == [
+        (2, ["add"]), (2, ["add"]), (2, ["multiply", "relu", "mean_width"]),
+    ]  # fmt: skip
+
+
 # What is refused.
 
 
@@ -317,6 +330,16 @@ REFUSALS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
     "sums_of_products": (
         lambda: (Apply(lambda s, a: s.l(a) @ (s.l(a).transpose(1, 2) @ a), **linears(l=(12, 12))), sequences()),
         "the factors of a product of activations lie neither as queries and keys nor as weights and values",
+    ),
+    "keys_shared_in_turn": (
+        lambda: (
+            Apply(
+                lambda s, a: attend(heads(s.q(a), 4), *(heads(s.k(a), 2).repeat(1, 2, 1, 1),) * 2),
+                **linears(q=(12, 12), k=(12, 6)),
+            ),
+            sequences(),
+        ),
+        "heads of the two factors meet in another order than groups of queries share keys",
     ),
     "computed_weights": (
         lambda: (Apply(lambda s, a: functional.linear(a, a[0])), torch.randn(3, 4, 4)),

@@ -6,12 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from analysis.table import Column, count, format_table, percent
 from simulator.machine import Machine
+from simulator.network import Network
 from simulator.program import Program
 
 
 def print_program_table(program: Program) -> None:
-    """One row a layer: what lowering chose, its tiles beside the bound."""
+    """One row a layer: what lowering chose, its tiles beside the bound; of a whole network, one row an operator."""
     machine = program.machine
+    if program.network is not None:
+        _print_operators(program, program.network)
+        print(
+            f"{len(program.layers)} operators, {len(program.instructions):,} instructions, {program.tile_count:,} "
+            f"tiles for {machine.name} ({machine.rows} x {machine.cols})"
+        )
+        return
     cells = machine.rows * machine.cols
     rows = [
         {
@@ -41,6 +49,35 @@ def print_program_table(program: Program) -> None:
         f"{len(program.instructions):,} instructions, {program.tile_count:,} weight tiles for {machine.name} "
         f"({machine.rows} x {machine.cols}), {program.tokens} tokens"
     )
+
+
+def _print_operators(program: Program, network: Network) -> None:
+    """One row an operator of a whole network: what it does, on how many rows, with which tiles."""
+    cells = program.machine.rows * program.machine.cols
+    rows = [
+        {
+            "operator": operator.name,
+            "kind": operator.kind,
+            "rows": operator.rows,
+            "size": f"{layer.out_features} x {layer.in_features}",
+            "how": layer.form if operator.kind == "linear" else ", ".join(step.function for step in operator.steps),
+            "tiles": len(layer.tiles),
+            "bound": f"{layer.multiplications / cells:.1f}",
+            "block": layer.block_tokens,
+        }
+        for operator, layer in zip(network.operators, program.layers, strict=True)
+    ]
+    columns = (
+        Column("operator", "operator", align="left"),
+        Column("kind", "kind", align="left"),
+        Column("rows", "rows", count),
+        Column("rows a block", "block", count),
+        Column("out x in", "size"),
+        Column("tiles", "tiles", count),
+        Column("tile bound", "bound"),
+        Column("form, or steps", "how", align="left"),
+    )
+    print(format_table(columns, rows), end="")
 
 
 def print_checkpoint_table(rows: Sequence[Mapping[str, object]]) -> None:

@@ -15,8 +15,9 @@ def multiplications_of(network: Network, weights: Mapping[str, LayerWeights]) ->
 
     For a dense model their sum is half of what torch.utils.flop_counter counts (a multiplication and an addition
     each), except that: the flop counter counts a grouped convolution without the zeros of its block-diagonal matrix,
-    which are counted here; and it counts a product of constants, which is computed once and does not appear here.
-    Both leave out vector operators, and both count masked scores as any other.
+    which are counted here; it counts a product of constants, which is computed once and does not appear here; and it
+    does not see inside the CPU's fused attention (count under ``sdpa_kernel(SDPBackend.MATH)``). Both leave out vector
+    operators, and both count masked scores as any other.
     """
     return {
         operator.name: _of(network, operator, weights) for operator in network.operators if operator.kind != "vector"

@@ -174,6 +174,8 @@ def load_weights(e: Emission, g: GroupState, block: Block, index: int, passes: P
     """The loads of an operator's tiles for one block; (L,) numbers and slots. The passes come next in the stream."""
     schedule, state, slots = e.schedules[index], e.weights, e.machine.weight_slots
     loads = len(passes.load_tile)
+    if loads == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     first_tile = e.stream.count + (0 if index in g.resident else loads)
     last_user = np.zeros(loads, dtype=np.int64)
     last_user[passes.load] = np.arange(len(passes))  # numpy keeps the last of repeated assignments

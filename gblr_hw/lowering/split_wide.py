@@ -7,7 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gblr_hw.weights import DenseWeights, LayerWeights
+import numpy as np
+import torch
+
+from gblr_hw.factors import evaluate
+from gblr_hw.weights import DenseWeights, LatticeWeights, LayerWeights
 from simulator.machine import Machine
 from simulator.network import Network, Operator, Tensor
 from simulator.schedule import PARAMETER_BYTES
@@ -16,12 +20,15 @@ from simulator.schedule import PARAMETER_BYTES
 def split_wide(
     network: Network, weights: Mapping[str, LayerWeights], machine: Machine
 ) -> tuple[Network, dict[str, LayerWeights]]:
-    """The same network with every dense linear operator narrow enough; parts are named ``name[first:last]``."""
+    """The same network with every linear operator narrow enough; parts are named ``name[first:last]``.
+
+    Each part of a layer with ranks works out the sums of the ranks that it writes from.
+    """
     most = machine.parameter_half_bytes // PARAMETER_BYTES // machine.cols * machine.cols
     tensors, operators, numbers = dict(network.tensors), [], dict(weights)
     for operator in network.operators:
         held = weights.get(operator.name)
-        if operator.kind != "linear" or not isinstance(held, DenseWeights) or held.out_features <= most or most == 0:
+        if operator.kind != "linear" or held is None or held.out_features <= most or most == 0:
             operators.append(operator)
             continue
         del numbers[operator.name]
@@ -30,11 +37,33 @@ def split_wide(
             part, tensor = _part(operator, tensors[operator.output], first, last)
             operators.append(part)
             tensors[tensor.name] = tensor
-            bias = None if held.bias is None else held.bias[first:last]
-            numbers[part.name] = DenseWeights(held.weight[first:last], bias)
+            numbers[part.name] = _rows(held, first, last)
     if len(operators) == len(network.operators):
         return network, numbers
     return replace(network, tensors=tensors, operators=tuple(operators)), numbers
+
+
+def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:
+    """Outputs [first, last) of a layer, with the ranks that write any of them."""
+    bias = None if held.bias is None else held.bias[first:last]
+    if isinstance(held, DenseWeights):
+        return DenseWeights(held.weight[first:last], bias)
+    factors = evaluate(held)
+    alive = factors.writes[:, first:last].any(axis=1)
+    shape = last - first, factors.in_features
+    support = np.zeros(shape, bool) if factors.dense_support is None else factors.dense_support[first:last]
+    dense = np.zeros(shape, np.float32) if factors.dense is None else factors.dense[first:last]
+    return LatticeWeights(
+        u=torch.from_numpy(np.ascontiguousarray(factors.u[first:last, alive])),
+        v=torch.from_numpy(np.ascontiguousarray(factors.v[alive])),
+        reads=torch.from_numpy(factors.reads[alive]),
+        writes=torch.from_numpy(np.ascontiguousarray(factors.writes[alive, first:last])),
+        tiles=torch.from_numpy(support.copy()),
+        dense=torch.from_numpy(dense.copy()),
+        bias=bias,
+        chunk_in=1,
+        chunk_out=1,
+    )
 
 
 def _part(operator: Operator, written: Tensor, first: int, last: int) -> tuple[Operator, Tensor]:

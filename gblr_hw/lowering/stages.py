@@ -15,7 +15,7 @@ from simulator.network_layout import head_stride
 from simulator.vector_steps import FUNCTIONS
 
 # Functions that make element (row, channel) of the result from that element of each operand.
-_WHOLE_ROWS = ("softmax", "layer_norm", "rms_norm", "permute")
+_WHOLE_ROWS = ("softmax", "layer_norm", "rms_norm", "permute", "concat")
 _ELEMENTWISE = frozenset(
     name for name in FUNCTIONS if name not in _WHOLE_ROWS and not name.endswith(("_width", "_groups"))
 )
