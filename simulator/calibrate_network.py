@@ -52,12 +52,13 @@ def calibrate_network(
 ) -> Calibration:
     """Run the network in float on each batch (inputs by port name) and set every tensor's activation step.
 
-    A step is a tensor's largest magnitude over the largest code of ``bits``. percentile below 100: the percentile of
-    its magnitudes in a batch, the largest over the batches, so that outliers saturate; softmax outputs keep their
-    largest. Masked values (infinite, or beyond 2^100) do not count, and a tensor of nothing but zeros and masked values
-    has step 1. Parts of one tensor share its step; rows of tables have none. rows_per_operator: most example rows of a
-    linear operator, about as many from every batch. Raises InputError for no batches, a percentile that is none, and
-    whatever ``evaluate_network`` refuses.
+    A step is a tensor's reach over the largest code of ``bits``. Its reach is the percentile of its magnitudes in a
+    batch, the largest over the batches (of a small tensor nearly the largest magnitude); outliers beyond it saturate.
+    Softmax outputs always keep their largest. Masked values (infinite, or beyond 2^100) do not count, and a tensor of
+    nothing but zeros and masked values has step 1.
+    Parts of one tensor share its step; rows of tables have none. rows_per_operator: most example rows of a linear
+    operator, about as many from every batch. Raises InputError for no batches, a percentile that is none, and whatever
+    ``evaluate_network`` refuses.
     """
     measured = measure_magnitudes(network, linear, batches, percentile, rows_per_operator)
     return Calibration(with_steps(network, measured.reach, bits), measured.rows)

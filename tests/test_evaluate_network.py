@@ -92,10 +92,10 @@ def test_convolution_and_pooling_follow_pytorch(stride, padding, dilation):
 def test_attention_with_grouped_queries_follows_pytorch(groups):
     made = sketch()
     q, k, v = made.input("q", 2, 4, 6, 5), made.input("k", 2, 7, groups, 5), made.input("v", 2, 7, groups, 3)
-    s = made.scores("s", q, k)
+    s = made.scores("s", q, k, padded=True)
     mask = np.where(np.arange(7) <= np.arange(4)[:, None] + 3, 0.0, -np.inf)[None, :, None]
     steps = [Step("multiply", (0,), None, (5**-0.5,)), Step("add", (1,), "mask"), Step("softmax", (2,))]
-    p = made.vector("p", [s], steps, 6, 7, {"mask": mask})
+    p = made.vector("p", [s], steps, 6, 7, {"mask": mask}, padded=True)
     made.mix("m", p, v)
     given = {name: drawn(made, name) for name in (q, k, v)}
     (result,) = run(made, "m.out", **given)

@@ -37,7 +37,7 @@ def fractions(made: Sketch, output: str, values: np.ndarray, **settings: object)
     """Chosen range over largest magnitude, of tensors without scales."""
     network = made.network(output)
     found = fit_calibration(network, made.apply, [{"x": values}], **settings).network  # type: ignore[arg-type]
-    largest = calibrate_network(network, made.apply, [{"x": values}]).network
+    largest = calibrate_network(network, made.apply, [{"x": values}], percentile=100).network
     return {name: tensor.step / largest.tensors[name].step for name, tensor in found.tensors.items()}
 
 
@@ -191,7 +191,7 @@ def test_a_large_channel_is_scaled():
     fitted = fit_calibration(network, made.apply, [{"x": values}])
     assert set(fitted.scales) >= {"down.out"}
     assert fitted.scales["down.out"][5] >= 256 and np.median(fitted.scales["down.out"]) <= 2
-    plain = calibrate_network(network, made.apply, [{"x": values}]).network
+    plain = calibrate_network(network, made.apply, [{"x": values}], percentile=100).network
     before, after = int8_error(made, plain, {}, values), int8_error(made, fitted.network, fitted.scales, values)
     assert after < 0.4 * before
     exact = evaluate_network(network, made.apply, {"x": values})["end.out"]
@@ -254,7 +254,7 @@ def test_any_network_gets_steps_of_the_ladder_and_the_same_ones_again(seed):
     found, again = (fit_calibration(network, made.apply, [inputs]) for _ in range(2))
     assert found.network.tensors == again.network.tensors
     assert all(np.array_equal(found.scales[name], again.scales[name]) for name in again.scales)
-    largest = calibrate_network(network, made.apply, [inputs]).network.tensors
+    largest = calibrate_network(network, made.apply, [inputs], percentile=100).network.tensors
     for name, tensor in found.network.tensors.items():
         assert tensor.step == found.network.tensors[root_of(network, name)].step
         share = tensor.step / largest[root_of(network, name)].step if tensor.step else 1.0
