@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint bench synth peers-env clean
+.PHONY: demo test verify lint bench models synth peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -42,6 +42,11 @@ bench: $(STAMP) peers-env
 	$(BIN)/python benchmarks/lowering_speed.py --out docs/data/lowering_speed.json
 	$(BIN)/python benchmarks/growth.py --out docs/data/growth.json
 	$(BIN)/python benchmarks/peers.py --out docs/data/peers.json
+
+# Known networks, whole: the tables and the picture of docs/networks.md. Twelve minutes on an idle core; 6 GB of memory.
+models: $(STAMP)
+	$(BIN)/python -m benchmarks.models --again
+	$(BIN)/python -m benchmarks.network_sweeps
 
 # SCALE-Sim and ZigZag, for benchmarks/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed

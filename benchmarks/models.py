@@ -3,7 +3,8 @@
 Random layers have intervals of all sizes at all places, as training that knows nothing of the machine leaves them
 (design brief, section 2), so the table shows what such structures are worth, not what the machine could make of better
 ones. Weights are random: cycles and energy do not depend on them. Resumable: one JSON line for each network, fraction
-and machine in --out; what is there is not measured again. `--table` prints the tables of docs/networks.md.
+and machine in --out; what is there is not measured again, unless with --again. `--table` prints the tables of
+docs/networks.md.
 """
 
 from __future__ import annotations
@@ -149,7 +150,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--only", help="networks whose title contains this")
     parser.add_argument("--table", action="store_true", help="print the tables and measure nothing")
+    parser.add_argument("--again", action="store_true", help="measure what is there already once more")
     arguments = parser.parse_args()
+    if arguments.again:
+        arguments.out.unlink(missing_ok=True)
     records = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
     if not arguments.table:
         known = {(r["network"], r["fraction"], r["machine"]) for r in records}

@@ -21,7 +21,7 @@ from simulator.network import Network, Operand
 from simulator.network_layout import heads_per_tile, output_chunks, region_chunks, view_chunks
 from simulator.schedule import LayerSchedule
 
-_LONGEST = 24  # operators in a group
+LONGEST = 24  # operators in a group
 _CUTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 
 
@@ -38,14 +38,18 @@ class Group:
     resident: bool
 
 
-def fuse_groups(network: Network, schedules: Sequence[LayerSchedule], machine: Machine) -> tuple[Group, ...]:
-    """The cheapest cut. Raises InputError naming the operator that does not fit the scratchpad with a single row."""
+def fuse_groups(
+    network: Network, schedules: Sequence[LayerSchedule], machine: Machine, longest: int = LONGEST
+) -> tuple[Group, ...]:
+    """The cheapest cut into groups of at most ``longest`` operators (1: all values go through DRAM). Raises InputError
+    naming the operator that does not fit the scratchpad with a single row.
+    """
     count = len(network.operators)
     planner = _Planner(network, schedules, machine)
     best: list[tuple[float, tuple[Group, ...]] | None] = [None] * (count + 1)
     best[0] = (0.0, ())
     for last in range(1, count + 1):
-        for first in range(last - 1, max(-1, last - 1 - _LONGEST), -1):
+        for first in range(last - 1, max(-1, last - 1 - longest), -1):
             before = best[first]
             if before is None or not planner.joins(first, last):
                 break

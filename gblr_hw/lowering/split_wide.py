@@ -4,6 +4,7 @@ several that write side by side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,7 +15,9 @@ from gblr_hw.factors import evaluate
 from gblr_hw.weights import DenseWeights, LatticeWeights, LayerWeights
 from simulator.machine import Machine
 from simulator.network import Network, Operator, Tensor
-from simulator.schedule import PARAMETER_BYTES
+from simulator.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
+
+_SPARE_SLOTS = 1.25  # banks do not fill evenly
 
 
 def split_wide(
@@ -24,16 +27,18 @@ def split_wide(
 
     Each part of a layer with ranks works out the sums of the ranks that it writes from.
     """
-    most = machine.parameter_half_bytes // PARAMETER_BYTES // machine.cols * machine.cols
     tensors, operators, numbers = dict(network.tensors), [], dict(weights)
     for operator in network.operators:
         held = weights.get(operator.name)
-        if operator.kind != "linear" or held is None or held.out_features <= most or most == 0:
+        most = 0 if held is None else _most_outputs(held, machine)
+        if held is None or operator.kind != "linear" or held.out_features <= most or most == 0:
             operators.append(operator)
             continue
         del numbers[operator.name]
-        for first in range(0, held.out_features, most):
-            last = min(held.out_features, first + most)
+        parts = -(-held.out_features // most)
+        size = -(-held.out_features // (parts * machine.cols)) * machine.cols
+        for first in range(0, held.out_features, size):
+            last = min(held.out_features, first + size)
             part, tensor = _part(operator, tensors[operator.output], first, last)
             operators.append(part)
             tensors[tensor.name] = tensor
@@ -41,6 +46,16 @@ def split_wide(
     if len(operators) == len(network.operators):
         return network, numbers
     return replace(network, tensors=tensors, operators=tuple(operators)), numbers
+
+
+def _most_outputs(held: LayerWeights, machine: Machine) -> int:
+    """Outputs whose biases and multipliers fit half of the parameter memory beside the table of rank multipliers."""
+    room = machine.parameter_half_bytes
+    if not isinstance(held, DenseWeights) and 2 * PARAMETER_BYTES * held.out_features > room:
+        banks = machine.rank_memory.banks if machine.scatter else machine.group_size
+        slots = math.ceil(_SPARE_SLOTS * evaluate(held).ranks / banks)
+        room = max(PARAMETER_BYTES * machine.cols, room - RANK_PARAMETER_BYTES * slots * machine.multiplier_row)
+    return room // PARAMETER_BYTES // machine.cols * machine.cols
 
 
 def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:

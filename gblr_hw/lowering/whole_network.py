@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedule
 from gblr_hw.lowering.emit_loads import CONSTANT_BYTES
 from gblr_hw.lowering.emit_network import emit_network, with_blocks
-from gblr_hw.lowering.fuse_groups import describe_groups, fuse_groups
+from gblr_hw.lowering.fuse_groups import LONGEST, describe_groups, fuse_groups
 from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.network_weights import linear_of
@@ -37,12 +37,13 @@ def lower_network(
     percentile: float | None = None,
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    longest: int = LONGEST,
 ) -> Program:
     """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port
     name, from which every tensor's int8 step is taken, and channel scales where they pay (``fit_calibration``; with a
     percentile just that of the magnitudes, ``calibrate_network``); without them the program computes in float only.
-    Raises InputError for a machine that is not square, weights narrower than activations where
-    activations are weights, and operators that do not fit.
+    longest: operators that may share a group. Raises InputError for a machine that is not square, weights narrower than
+    activations where activations are weights, and operators that do not fit.
     """
     _check_machine(network, machine)
     rows: Mapping[str, np.ndarray] = {}
@@ -59,7 +60,7 @@ def lower_network(
             progress(done, len(network.operators), operator.name)
         examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
         schedules.append(_schedule(network, operator, weights, roomy, examples))
-    groups = fuse_groups(network, schedules, machine)
+    groups = fuse_groups(network, schedules, machine, longest)
     if dump is not None:
         dump("network", str(network))
         dump("fuse_groups", describe_groups(network, groups))
