@@ -17,6 +17,7 @@ from simulator.vector_steps import run_steps
 
 Linear = Callable[[str, np.ndarray], np.ndarray]
 Observe = Callable[[str, np.ndarray], None]
+Keep = Callable[[str, np.ndarray], np.ndarray]
 Visit = Callable[[Operator, Sequence[np.ndarray], np.ndarray], None]
 
 
@@ -25,19 +26,21 @@ def evaluate_network(
     linear: Linear,
     inputs: Mapping[str, ArrayLike],
     observe: Observe | None = None,
+    keep: Keep | None = None,
     visit: Visit | None = None,
 ) -> dict[str, np.ndarray]:
     """Outputs by port name, in the model's shapes, from inputs by port name.
 
     linear(operator name, rows (N, n)) -> (N, m) is y = W x + b of a linear operator. observe(tensor name, values) is
     called with each input, constant and result, (batch, tokens, groups, width), in the order in which they come to be;
-    the values are a copy. visit(operator, views of its operands, result) is called for each operator, all (batch,
-    tokens, groups, width).
+    the values are a copy. keep(tensor name, values) -> what memory keeps of them, such as their int8 codes' values.
+    visit(operator, views of its operands, result) is called for each operator, all (batch, tokens, groups, width).
     Raises InputError for inputs that are not the ports', and for operators that do not fit their tensors.
     """
     arrays = stored_tensors(network)
 
     def write(name: str, values: np.ndarray) -> None:
+        values = values if keep is None else keep(name, values)
         arrays[name][:] = values.reshape(*values.shape[:2], -1)
         if observe is not None:
             observe(name, np.array(values))
