@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simulator.engine import Events
-from simulator.isa import After, Op
+from simulator.isa import After, Op, Unit
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.timing import Timing
-from tests.network_regions import read_cells, vector_regions
+from tests.network_regions import parameter_half, read_cells, vector_regions
 
 Cell = tuple[object, ...]
 
@@ -71,9 +71,11 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
             for token in range(tokens):
                 yield use(("rank", bank, row + token), writes, begin, stop)
 
-    half = index % 2 if network is None else index
+    half = index % 2 if network is None else parameter_half(program, i)
+    if half is not None and op in (Op.LOAD_PARAMETERS, Op.DRAIN, Op.VECTOR):
+        yield use(("parameters", half), op == Op.LOAD_PARAMETERS, start, done)
     if op == Op.LOAD_PARAMETERS:
-        yield use(("parameters", half), True, start, done)
+        pass
     elif op == Op.LOAD_WEIGHTS:
         assert 0 <= ins.slot[i] < machine.weight_slots
         yield use(("weights", int(ins.slot[i])), True, start, done)
@@ -91,7 +93,6 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
             writes = column is ins.dst
             yield from scratchpad(column, chunks * machine.cols, writes, start, done, rows)
     elif op == Op.DRAIN:
-        yield use(("parameters", half), False, start, done)
         if ins.accumulate[i]:
             yield from accumulator(ins.src, False, start, done)
         yield from scratchpad(ins.dst, machine.cols, True, start, done)
@@ -133,7 +134,7 @@ def hazards(program: Program, machine: Machine, timing: Timing, events: Events) 
             found += [
                 f"{use.cell}: instruction {i} from {use.begin}, {j} until {end}"
                 for j, end in before
-                if j != i and end > use.begin
+                if j != i and end > use.begin and not (use.writes and _in_order(timing, i, j))
             ]
             if not use.writes:
                 readers.setdefault(use.cell, []).append((i, use.end))
@@ -143,6 +144,11 @@ def hazards(program: Program, machine: Machine, timing: Timing, events: Events) 
                 writers[use.cell] = [(i, use.end)]
                 readers[use.cell] = []
     return found
+
+
+def _in_order(timing: Timing, i: int, j: int) -> bool:
+    """Whether both are the vector unit's: a pipeline reads and writes elements in the order in which it takes them."""
+    return bool(timing.unit[i] == timing.unit[j] == Unit.VECTOR)
 
 
 def without(timing: Timing, column: After) -> Timing:

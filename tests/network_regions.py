@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from simulator.isa import Op
+from simulator.isa import After, Op
 from simulator.machine import Machine
 from simulator.network import Network, Operand, Operator
 from simulator.network_layout import output_chunks, region_rows, view_chunks
@@ -44,6 +44,19 @@ def _cells(network: Network, name: str, batch: int, token: int) -> Iterator[tupl
         first = 0 if part == name or tensor.within is None else tensor.within[1]
         if first <= token < first + tensor.tokens:
             yield ("dram", part, batch * tensor.tokens + token - first)
+
+
+def parameter_half(program: Program, i: int) -> int | None:
+    """Which half of the parameter memory instruction i loads or uses: that of the load it waits for, an EXPAND's that of
+    its layer's next DRAIN. None if it has no parameters (rule M4).
+    """
+    ins = program.instructions
+    if ins.op[i] not in (Op.LOAD_PARAMETERS, Op.DRAIN, Op.VECTOR, Op.EXPAND):
+        return None
+    if ins.op[i] == Op.EXPAND:
+        i += int(np.argmax((ins.op[i:] == Op.DRAIN) & (ins.layer[i:] == ins.layer[i])))
+    load = i if ins.op[i] == Op.LOAD_PARAMETERS else int(ins.after[After.WEIGHTS, i])
+    return None if load < 0 else int(np.count_nonzero(ins.op[:load] == Op.LOAD_PARAMETERS)) % 2
 
 
 def vector_regions(program: Program, machine: Machine, i: int) -> list[tuple[np.ndarray, int, int]]:

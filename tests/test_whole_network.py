@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from simulator.isa import After, Op
 from simulator.machine import Machine
 from simulator.program import Program
 from simulator.timing import resolve_timing
-from tests.hazards import orders, without
+from tests.hazards import hazards, orders, without
 from tests.transformer_network import Sizes, transformer
 
 _MID = Machine.load("mid-32")
@@ -76,6 +78,14 @@ def test_a_program_computes_the_network_in_every_order(size: Sizes, machine: Mac
     for order in (None, *orders(timing, run_engine(timing)).values()):
         got = execute_network(program, {"x": x}, order=order)["y"]
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+@settings(deadline=None, max_examples=12)
+@given(sizes(), machines())
+def test_no_memory_is_touched_before_its_turn(size: Sizes, machine: Machine) -> None:
+    program = lower_network(*transformer(replace(size, layers=1)), machine)
+    timing = resolve_timing(program, machine)
+    assert hazards(program, machine, timing, run_engine(timing)) == []
 
 
 @pytest.mark.parametrize("column", list(After))

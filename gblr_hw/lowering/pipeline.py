@@ -61,29 +61,7 @@ def lower(
             "calibration", type(calibration).__name__, "for layers it maps names to inputs", "Give example_inputs too."
         )
     checkpoint = weights_of(source) if isinstance(source, nn.Module) else source
-    if not 1 <= tokens <= MAX_TOKENS:
-        raise InputError(
-            "tokens",
-            str(tokens),
-            f"it lies between 1 and {MAX_TOKENS}",
-            "Give the number of activation rows that a layer sees.",
-        )
-    if not checkpoint:
-        raise InputError(
-            "checkpoint",
-            "no layers",
-            "there must be at least one linear or convolution layer",
-            "Check which file or model it is.",
-        )
-    known = set(checkpoint)
-    for name in calibration or {}:
-        if name not in known:
-            raise InputError(
-                f"calibration '{name}'",
-                "no such layer",
-                f"layers are {', '.join(list(known)[:8])}",
-                "Use the checkpoint's names.",
-            )
+    _check_layers(checkpoint, tokens, calibration)
 
     def dump_lazily(stage: str, make: Callable[[], str]) -> None:
         if dump is not None:
@@ -107,6 +85,34 @@ def lower(
     if dump is not None:
         dump("emit", print_program(program))
     return program
+
+
+def _check_layers(
+    checkpoint: Mapping[str, LayerWeights], tokens: int, calibration: Mapping[str, ArrayLike] | None
+) -> None:
+    if not 1 <= tokens <= MAX_TOKENS:
+        raise InputError(
+            "tokens",
+            str(tokens),
+            f"it lies between 1 and {MAX_TOKENS}",
+            "Give the number of activation rows that a layer sees.",
+        )
+    if not checkpoint:
+        raise InputError(
+            "checkpoint",
+            "no layers",
+            "there must be at least one linear or convolution layer",
+            "Check which file or model it is.",
+        )
+    known = set(checkpoint)
+    for name in calibration or {}:
+        if name not in known:
+            raise InputError(
+                f"calibration '{name}'",
+                "no such layer",
+                f"layers are {', '.join(list(known)[:8])}",
+                "Use the checkpoint's names.",
+            )
 
 
 def _lower_whole(
