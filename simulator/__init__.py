@@ -3,6 +3,7 @@
 from simulator.engine import DeadlockError
 from simulator.errors import InputError
 from simulator.execute import execute
+from simulator.execute_network import execute_network
 from simulator.machine import Machine, preset_names
 from simulator.program import Program
 from simulator.report import CAUSES, LayerReport, Report
@@ -17,6 +18,7 @@ __all__ = [
     "Program",
     "Report",
     "execute",
+    "execute_network",
     "preset_names",
     "simulate",
 ]

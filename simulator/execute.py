@@ -34,8 +34,15 @@ def execute(
 
     inputs: layer name -> (..., in_features), the leading axes flattened to token rows; the program runs once for each
     ``program.tokens`` rows, the last run padded with zeros. Returns layer name -> (..., out_features) float64.
-    Raises InputError for an unknown layer or mode, a wrong shape, NaN or infinity.
+    Raises InputError for an unknown layer or mode, a wrong shape, NaN or infinity, and a program of a whole network.
     """
+    if program.network is not None:
+        raise InputError(
+            "program",
+            f"a network of {len(program.layers)} operators",
+            "`execute` runs single layers",
+            "Run it from its inputs to its outputs with `execute_network`.",
+        )
     if mode not in ("float", "int8"):
         raise InputError("mode", repr(mode), 'it is "float" or "int8"', "Use one of these.")
     outputs = {}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erf
 
 from simulator.errors import InputError
 
@@ -34,6 +33,12 @@ class Step:
         return f"{self.function}({', '.join(parts)})"
 
 
+def _erf(x: np.ndarray) -> np.ndarray:
+    from scipy.special import erf  # half of the package's import time, and only execution needs it
+
+    return erf(x)
+
+
 def _softmax(x: np.ndarray) -> np.ndarray:
     # A row that a mask empties altogether is all -inf; frameworks give NaN there, and so does this.
     shifted = np.exp(x - x.max(axis=-1, keepdims=True))
@@ -49,7 +54,7 @@ def _rms_norm(x: np.ndarray, epsilon: float) -> np.ndarray:
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))
+    return 0.5 * x * (1.0 + _erf(x / np.sqrt(2.0)))
 
 
 def _gelu_tanh(x: np.ndarray) -> np.ndarray:
@@ -86,7 +91,7 @@ FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
     "sine": (1, np.sin),
     "cosine": (1, np.cos),
     "tanh": (1, np.tanh),
-    "erf": (1, erf),
+    "erf": (1, _erf),
     "sigmoid": (1, _sigmoid),
     "relu": (1, lambda x: np.maximum(x, 0.0)),
     "clip": (1, np.clip),

@@ -16,6 +16,7 @@ from gblr_hw.lowering.lower_model import port_arrays
 from gblr_hw.lowering.whole_network import lower_network
 from simulator.engine import run_engine
 from simulator.errors import InputError
+from simulator.execute import execute
 from simulator.execute_network import execute_network
 from simulator.isa import Op
 from simulator.machine import Machine
@@ -139,6 +140,13 @@ def test_calibration_batches_must_be_like_the_example() -> None:
     model = torch.nn.Linear(8, 8).eval()
     with pytest.raises(InputError, match=r"calibration batch 1: found shapes .*\(4, 8\).*exported with .*\(2, 8\)"):
         lower(model, _MID, example_inputs=(torch.ones(2, 8),), calibration=[torch.ones(2, 8), torch.ones(4, 8)])
+
+
+def test_execute_of_single_layers_names_the_one_for_networks() -> None:
+    exported, _, _ = _exported("digits_vit", 1)
+    program = lower_network(exported.network, exported.weights, _MID)
+    with pytest.raises(InputError, match="`execute` runs single layers. Run it .* with `execute_network`"):
+        execute(program, {program.layers[0].name: np.ones((1, 4))})
 
 
 def test_a_checkpoint_has_no_operations_around_its_layers() -> None:
