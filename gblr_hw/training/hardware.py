@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,12 @@ from torch import Tensor, nn
 from gblr_hw.cost.hardware_cost import HardwareCost
 from gblr_hw.lowering.pipeline import lower
 from simulator import Machine, simulate
+
+
+@cache
+def hardware_cost(machine: Machine, tokens: int) -> HardwareCost:
+    """The cost model of a machine; one for all calls, as it keeps what does not change from step to step."""
+    return HardwareCost(machine, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class Hardware:
     measure: model -> exact latency in cycles of the model as it would be evaluated; targets are met in this measure.
     estimate: the same, quicker and not exact, for steering while training (measure itself if None).
     cost: model -> differentiable latency (torch scalar), needed by the hardware family only.
+    cost_estimates: the cost's value is the estimate, so that whoever needs both asks once.
     """
 
     rows: int
@@ -30,6 +38,7 @@ class Hardware:
     measure: Callable[[nn.Module], float]
     estimate: Callable[[nn.Module], float] | None = None
     cost: Callable[[nn.Module], Tensor] | None = None
+    cost_estimates: bool = False
 
     @property
     def quick(self) -> Callable[[nn.Module], float]:
@@ -57,7 +66,7 @@ class EstimatedLatency:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> float:
-        return float(HardwareCost(self.machine, tokens=self.tokens)(model).latency_cycles)
+        return float(hardware_cost(self.machine, self.tokens)(model).latency_cycles)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class LatencyCost:
     tokens: int
 
     def __call__(self, model: nn.Module) -> Tensor:
-        return HardwareCost(self.machine, tokens=self.tokens)(model).latency_cycles
+        return hardware_cost(self.machine, self.tokens)(model).latency_cycles
 
 
 def hardware_of(machine: Machine, tokens: int) -> Hardware:
@@ -83,4 +92,5 @@ def hardware_of(machine: Machine, tokens: int) -> Hardware:
         measure=SimulatedLatency(machine, tokens),
         estimate=EstimatedLatency(machine, tokens),
         cost=LatencyCost(machine, tokens),
+        cost_estimates=True,
     )

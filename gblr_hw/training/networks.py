@@ -188,7 +188,8 @@ def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float)
         if hardware.cost is None:
             raise InputError("hardware cost", "None", "the hardware family descends on it", "Give Hardware(cost=...).")
         aim = max(recipe.penalty_fraction * dense_cycles, target)
-        return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, hardware.quick)]
+        estimate = None if hardware.cost_estimates else hardware.quick
+        return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, estimate)]
 
     def from_gblr() -> list[Hook]:
         for name in names:

@@ -134,18 +134,31 @@ class HardwarePenalty(_SteeredPenalty):
     ----------
     controller: finds the strength.
     cost: model -> latency as a torch scalar with gradients to widths and locations.
-    estimate: latency of the model as it would be evaluated, in cycles.
+    estimate: latency of the model as it would be evaluated, in cycles; None where that is the cost's own value, which
+        is then computed once for both.
     every: optimiser steps between estimates.
     """
 
-    def __init__(self, controller: TargetController, cost: Cost, estimate: Measure, *, every: int = 4) -> None:
-        super().__init__(controller, estimate, every=every)
+    def __init__(
+        self, controller: TargetController, cost: Cost, estimate: Measure | None = None, *, every: int = 4
+    ) -> None:
+        super().__init__(controller, estimate or self._value, every=every)
         self.cost = cost
+        self._last: Tensor | None = None
+
+    def _value(self, model: nn.Module) -> float:
+        self._last = self.cost(model)
+        return float(self._last.detach())
+
+    def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
+        super().after_step(model, progress, learning_rate)
+        self._last = None
 
     def shrink(self, model: nn.Module, strength: float) -> None:
         layers = gblr_layers(model)
         widths, locations = [layer.widths for layer in layers], [layer.locations for layer in layers]
-        gradients = torch.autograd.grad(self.cost(model), widths + locations, allow_unused=True)
+        cost = self.cost(model) if self._last is None else self._last
+        gradients = torch.autograd.grad(cost, widths + locations, allow_unused=True)
         with torch.no_grad():
             slopes = [g for g in gradients[: len(widths)] if g is not None]
             mean = torch.cat([g.abs().flatten() for g in slopes]).mean() if slopes else torch.tensor(0.0)
