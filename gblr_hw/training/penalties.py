@@ -26,15 +26,15 @@ class _SteeredPenalty(QuietHook):
     def __init__(self, controller: TargetController, estimate: Measure, *, every: int = 4) -> None:
         self.controller, self.estimate, self.every = controller, estimate, every
         self.steps = 0
-        self.latency_cycles = 0.0
+        self.value = 0.0
 
     def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
         self.steps += 1
         _clamp(model)
         if self.steps % self.every:
             return
-        self.latency_cycles = self.estimate(model)
-        strength = self.controller.update(self.latency_cycles, progress)
+        self.value = self.estimate(model)
+        strength = self.controller.update(self.value, progress)
         if strength > 0.0:
             self.shrink(model, strength)
             _clamp(model)
@@ -43,13 +43,13 @@ class _SteeredPenalty(QuietHook):
         """Move widths (and locations) by `strength` on average, in normalised width."""
 
     def notes(self) -> dict[str, float]:
-        return {"latency_cycles": self.latency_cycles, "strength": self.controller.strength}
+        return {"measure": self.value, "strength": self.controller.strength}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "latency_cycles": self.latency_cycles, **self.controller.state_dict()}
+        return {"steps": self.steps, "measure": self.value, **self.controller.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.latency_cycles = state["steps"], state["latency_cycles"]
+        self.steps, self.value = state["steps"], state["measure"]
         self.controller.load_state_dict(state)
 
 
@@ -101,14 +101,14 @@ class WidthPenalty(_SteeredPenalty):
             return self.measure(model)
 
         low, high = 0.0, self.controller.strength
-        if (reached := latency(0.0)) > self.controller.target_cycles:
-            while (reached := latency(high)) > self.controller.target_cycles and high < _WHOLE_CIRCLE:
+        if (reached := latency(0.0)) > self.controller.target:
+            while (reached := latency(high)) > self.controller.target and high < _WHOLE_CIRCLE:
                 low, high = high, 2 * high
             for _ in range(_HALVINGS):
                 middle = (low + high) / 2
-                low, high = (middle, high) if latency(middle) > self.controller.target_cycles else (low, middle)
+                low, high = (middle, high) if latency(middle) > self.controller.target else (low, middle)
             reached = latency(high)
-        self.latency_cycles = reached
+        self.value = reached
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "held": self.held}

@@ -1,0 +1,64 @@
+"""What each part of a lattice layer is worth, by first order: how much the loss would feel it go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gblr_hw.lattice_linear import LatticeLinear
+from gblr_hw.projection import Importance
+
+
+class GroupScores:
+    """Sums, over training steps, of the squared directional derivative towards removing each part.
+
+    Removing a dense tile, or a rank's reading or writing of a chunk, moves all its weights to zero at once, so the
+    loss feels sum(gradient * weight) over the part; its square, averaged over batches, is the part's term of the
+    empirical Fisher matrix. Squaring entry by entry instead would treat the weights of a part as if they went one
+    without the other: it overrates parts whose entries cancel, by a different factor for tiles than for ranks. A layer
+    that loses whole ranks ("low_rank") is scored by whole ranks.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, name: str, layer: LatticeLinear) -> None:
+        """Take in the gradients of one step."""
+        for part in ("u", "v", "dense"):
+            parameter = getattr(layer, part)
+            if parameter is not None and parameter.grad is not None:
+                felt = part_sums(layer, part, parameter.grad * parameter)
+                if layer.family == "low_rank" and part != "dense":
+                    felt = felt.sum(dim=1, keepdim=True).expand_as(felt) / felt.shape[1] ** 0.5
+                score, key = felt.square(), f"{name}:{part}"
+                self.sums[key] = self.sums[key] + score if key in self.sums else score
+
+    def importance(self, name: str, layer: LatticeLinear) -> Importance:
+        """The sums of a layer, zero where nothing was taken in."""
+
+        def of(part: str, like: Tensor) -> Any:
+            return self.sums.get(f"{name}:{part}", torch.zeros(like.shape)).double().cpu().numpy()
+
+        return Importance(of("dense", layer.tiles), of("v", layer.reads), of("u", layer.writes))
+
+    def clear(self) -> None:
+        self.sums.clear()
+
+
+def part_sums(layer: LatticeLinear, part: str, values: Tensor) -> Tensor:
+    """Sum what is shaped like a parameter over its parts: v (K, C), u (K, R), dense (R, C)."""
+    if part == "v":
+        return _chunk_sums(values, layer.chunk_in)
+    if part == "u":
+        return _chunk_sums(values.T, layer.chunk_out)
+    return _chunk_sums(_chunk_sums(values, layer.chunk_in).T, layer.chunk_out).T
+
+
+def _chunk_sums(values: Tensor, chunk: int) -> Tensor:
+    """Sum (K, channels) over chunks of channels: (K, ceil(channels / chunk))."""
+    count = -(-values.shape[1] // chunk)
+    padded = nn.functional.pad(values, (0, count * chunk - values.shape[1]))
+    return padded.view(values.shape[0], count, chunk).sum(dim=2)
