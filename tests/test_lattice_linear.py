@@ -72,7 +72,7 @@ def test_smaller_structure_zeroes_what_it_leaves_out() -> None:
     assert layer.structure.ranks == 2
 
 
-@pytest.mark.parametrize("family", ["block_sparse", "low_rank", "lattice"])
+@pytest.mark.parametrize("family", ["block_sparse", "low_rank", "block_low_rank", "lattice"])
 @pytest.mark.parametrize(("m", "n"), [(7, 5), (5, 7), (8, 8)])
 def test_every_family_starts_as_the_dense_layer(family: Start, m: int, n: int) -> None:
     linear = nn.Linear(n, m)

@@ -7,6 +7,7 @@ import pickle
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -149,7 +150,9 @@ def test_hardware_penalty_descends_the_cost_by_the_strength_on_average() -> None
     assert change[before[1].argmax()] > change[before[1].argmin()]
 
 
-@pytest.mark.parametrize("family", ["width", "hardware", "block_sparse", "low_rank", "lattice"])
+@pytest.mark.parametrize(
+    "family", ["width", "hardware", "block_sparse", "low_rank", "block_low_rank", "lattice", "learned"]
+)
 def test_every_family_meets_its_target(family: Family, small: tuple[Dataset, Dataset], start: ViT) -> None:
     dense = LATENCY(start)
     target = 0.55 * dense
@@ -160,13 +163,19 @@ def test_every_family_meets_its_target(family: Family, small: tuple[Dataset, Dat
     assert [record.epoch for record in network.history] == [1, 2, 3, 4]
     assert not network.diverged
     assert network.accuracy == accuracy(network.model, small[1])
-    if family in ("hardware", "block_sparse", "lattice"):
+    if family in ("hardware", "block_sparse", "block_low_rank", "lattice", "learned"):
         assert network.reached > target - LATENCY.tile_cycles
     if family == "low_rank":
         for layer in lattice_layers(network.model).values():
             alive = layer.structure.reads.any(axis=1)
             assert layer.structure.reads[alive].all()
             assert layer.structure.writes[alive].all()
+    if family == "block_low_rank":
+        for layer in lattice_layers(network.model).values():
+            reads, writes = layer.structure.reads, layer.structure.writes
+            assert (reads == np.repeat(reads[::4], 4, axis=0)).all()
+            # The tiles of whole groups are those that ranks packed by chunk would take: no scatter is needed.
+            assert layer.structure.tile_count(4, 4) == reads[::4].sum() + writes[::4].sum()
     assert LATENCY(start) == dense
 
 

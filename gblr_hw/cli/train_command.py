@@ -21,6 +21,7 @@ class FamilyName(StrEnum):
     hardware = "hardware"
     block_sparse = "block_sparse"
     low_rank = "low_rank"
+    block_low_rank = "block_low_rank"
     lattice = "lattice"
     learned = "learned"
 
@@ -32,8 +33,8 @@ def train_command(
         typer.Option(
             "--family",
             help="dense; width: GBLR with the authors' width shrinkage; hardware: GBLR with the hardware cost, then "
-            "projection; block_sparse, low_rank, lattice: projection from the dense weights; learned: tiles or ranks, "
-            "whichever a short trial favours.",
+            "projection; block_sparse, low_rank, block_low_rank, lattice: projection from the dense weights; learned: "
+            "tiles or ranks, whichever a short trial favours.",
         ),
     ] = FamilyName.hardware,
     target_latency: Annotated[

@@ -18,7 +18,8 @@ class GroupScores:
     loss feels sum(gradient * weight) over the part; its square, averaged over batches, is the part's term of the
     empirical Fisher matrix. Squaring entry by entry instead would treat the weights of a part as if they went one
     without the other: it overrates parts whose entries cancel, by a different factor for tiles than for ranks. A layer
-    that loses whole ranks ("low_rank") is scored by whole ranks.
+    that loses whole ranks ("low_rank") or chunks of rank groups ("block_low_rank") is scored by these, and its ranks
+    get even shares.
     """
 
     def __init__(self) -> None:
@@ -31,9 +32,7 @@ class GroupScores:
             parameter = getattr(layer, part)
             if parameter is not None and parameter.grad is not None:
                 felt = part_sums(layer, part, parameter.grad * parameter)
-                if layer.family == "low_rank" and part != "dense":
-                    felt = felt.sum(dim=1, keepdim=True).expand_as(felt) / felt.shape[1] ** 0.5
-                score, key = felt.square(), f"{name}:{part}"
+                score, key = _square_together(layer, part, felt), f"{name}:{part}"
                 self.sums[key] = self.sums[key] + score if key in self.sums else score
 
     def importance(self, name: str, layer: LatticeLinear) -> Importance:
@@ -46,6 +45,17 @@ class GroupScores:
 
     def clear(self) -> None:
         self.sums.clear()
+
+
+def _square_together(layer: LatticeLinear, part: str, felt: Tensor) -> Tensor:
+    if part != "dense" and layer.family == "low_rank":
+        return (felt.sum(dim=1, keepdim=True).square() / felt.shape[1]).expand_as(felt)
+    if part != "dense" and layer.family == "block_low_rank":
+        ranks, size = len(felt), layer.chunk_in
+        padded = nn.functional.pad(felt, (0, 0, 0, -ranks % size)).unflatten(0, (-1, size))
+        shares = (padded.sum(dim=1, keepdim=True).square() / size).expand_as(padded)
+        return shares.flatten(0, 1)[:ranks]
+    return felt.square()
 
 
 def part_sums(layer: LatticeLinear, part: str, values: Tensor) -> Tensor:

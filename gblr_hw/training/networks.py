@@ -27,9 +27,14 @@ from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_line
 from gblr_hw.training.target import TargetController
 from simulator.errors import InputError
 
-Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "lattice", "learned"]
-_START: dict[Family, Start] = {"block_sparse": "block_sparse", "low_rank": "low_rank", "lattice": "lattice"}
-FAMILIES: tuple[Family, ...] = ("dense", "width", "hardware", "block_sparse", "low_rank", "lattice", "learned")
+Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "block_low_rank", "lattice", "learned"]
+_START: dict[Family, Start] = {
+    "block_sparse": "block_sparse",
+    "low_rank": "low_rank",
+    "block_low_rank": "block_low_rank",
+    "lattice": "lattice",
+}
+FAMILIES: tuple[Family, ...] = ("dense", "width", "hardware", *_START, "learned")
 # What the learned family chooses between; the first wins a tie.
 _KINDS: tuple[Family, ...] = ("block_sparse", "lattice")
 
@@ -39,7 +44,8 @@ class Recipe:
     """How one network is made. The defaults are the demo's, the same for all families.
 
     family: dense; width (GBLR, the authors' width shrinkage); hardware (GBLR, hardware penalty, then projection);
-        block_sparse, low_rank, lattice (projection from the dense weights: tiles only, whole ranks, any chunk set);
+        block_sparse, low_rank, block_low_rank, lattice (projection from the dense weights: tiles only, whole ranks, any
+        chunk set of P ranks at a time, any chunk set of each rank);
         learned (block_sparse or lattice, whichever reaches the lower loss in a short trial of the whole schedule).
     epochs: after the dense start, in all phases together; the learned family's trials come on top, each with
         `trial_share` of them.

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from gblr_hw.lattice_linear import LatticeLinear
+from gblr_hw.project_groups import project_groups
 from gblr_hw.project_low_rank import project_low_rank
 from gblr_hw.projection import InfeasibleBudgetError, project_jointly
 from gblr_hw.training.importance import GroupScores
@@ -37,8 +38,9 @@ class ProjectionSchedule(QuietHook):
     regrow: share of the budget that each projection exchanges on the way, falling to nothing at the last: so much more
         is dropped, and the tiles with the largest gradients come back (see `regrow`); 0 for shrinking only.
 
-    Importance is first order, over the training steps since the last projection (see `GroupScores`). Layers whose
-    family is "low_rank" lose whole ranks; a model is all of that family or none of it. After the last projection the
+    Importance is first order, over the training steps since the last projection (see `GroupScores`). Layers of the
+    family "low_rank" lose whole ranks, those of "block_low_rank" chunks of rank groups; a model is all of such a family
+    or has none of it. After the last projection the
     layers are packed. Raises InputError when the target cannot be reached.
     """
 
@@ -170,7 +172,8 @@ class _Trial:
         self.schedule, self.layers = schedule, lattice_layers(model)
         self.states = {name: copy.deepcopy(layer.state_dict()) for name, layer in self.layers.items()}
         self.problem = {n: (layer.structure, schedule.scores.importance(n, layer)) for n, layer in self.layers.items()}
-        self.low_rank = all(layer.family == "low_rank" for layer in self.layers.values())
+        families = {layer.family for layer in self.layers.values()}
+        self.family = families.pop() if len(families) == 1 else "lattice"
 
     def tiles(self) -> int:
         """Tiles of the structures in force."""
@@ -181,8 +184,10 @@ class _Trial:
         """Put the projection onto `budget` tiles in force; False, with nothing changed, if that empties a layer."""
         rows, cols = self.schedule.rows, self.schedule.cols
         try:
-            if self.low_rank:
+            if self.family == "low_rank":
                 chosen = project_low_rank(self.problem, budget, rows, cols)
+            elif self.family == "block_low_rank":
+                chosen = project_groups(self.problem, budget, rows, cols)
             else:
                 only = self.schedule.intervals_only
                 chosen = project_jointly(self.problem, budget, rows, cols, intervals_only=only)
