@@ -24,7 +24,7 @@ from gblr_hw.training.processes import world
 from gblr_hw.training.project_training import ProjectionSchedule
 from gblr_hw.training.run_state import RunState, load_run
 from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names, set_module
-from gblr_hw.training.target import TargetController
+from gblr_hw.training.target import TargetController, UnreachableTargetError
 from simulator.errors import InputError
 
 Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "block_low_rank", "lattice", "learned"]
@@ -130,8 +130,8 @@ def train_network(
 
     Raises
     ------
-    InputError: no target where one is needed, no hardware cost for the hardware family, or a target that the family
-        cannot reach.
+    InputError: no target where one is needed, no hardware cost for the hardware family.
+    UnreachableTargetError: a target that the family cannot reach.
     """
     kind = recipe.family
     if kind == "learned" and target is not None:
@@ -173,7 +173,7 @@ def train_network(
     model.cpu().eval()
     reached = hardware.measure(model)
     if target is not None and reached > target and not diverged:
-        raise InputError(
+        raise UnreachableTargetError(
             f"target of recipe '{recipe.family}'",
             f"{target:.0f} {hardware.unit}",
             f"with everything shrunk away the network still takes {reached:.0f}: the layers left dense are not touched",

@@ -16,7 +16,7 @@ from gblr_hw.projection import InfeasibleBudgetError, project_jointly
 from gblr_hw.training.importance import GroupScores
 from gblr_hw.training.loop import QuietHook
 from gblr_hw.training.regrow import OpenGradients, regrow
-from simulator.errors import InputError
+from gblr_hw.training.target import UnreachableTargetError
 
 Measure = Callable[[nn.Module], float]
 
@@ -41,7 +41,7 @@ class ProjectionSchedule(QuietHook):
     Importance is first order, over the training steps since the last projection (see `GroupScores`). Layers of the
     family "low_rank" lose whole ranks, those of "block_low_rank" chunks of rank groups; a model is all of such a family
     or has none of it. After the last projection the
-    layers are packed. Raises InputError when the target cannot be reached.
+    layers are packed. Raises UnreachableTargetError when the target cannot be reached.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ProjectionSchedule(QuietHook):
                 # A family that loses tiles by the group leaves some of the budget unused.
                 fails = min(budget, trial.tiles())
         if best is None:
-            raise InputError(
+            raise UnreachableTargetError(
                 "target", f"{limit:.0f}",
                 f"{fails} tiles in replaced layers still take {latency:.0f}, and no fewer would leave all layers alive",
                 "Raise the target, or replace more of the layers."

@@ -15,6 +15,11 @@ _LATENCY = re.compile(_NUMBER + r"\s*(?P<unit>x-?dense|cycles|ms|)", re.IGNORECA
 _ENERGY = re.compile(_NUMBER + r"\s*(?P<unit>x-?dense|[pnum]?J)", re.IGNORECASE)
 _JOULES = {"pj": 1e-12, "nj": 1e-9, "uj": 1e-6, "mj": 1e-3, "j": 1.0}
 
+
+class UnreachableTargetError(InputError):
+    """A target below what is left when a network has given up all that it can."""
+
+
 # The strength is a mean width change per update; a tenth of the channels at once would tear blocks out unseen.
 _STRENGTH_RANGE = (1e-5, 0.03)
 
