@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint bench synth peers-env clean
+.PHONY: demo test verify lint bench study synth peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -42,6 +42,11 @@ bench: $(STAMP) peers-env
 	$(BIN)/python benchmarks/lowering_speed.py --out docs/data/lowering_speed.json
 	$(BIN)/python benchmarks/growth.py --out docs/data/growth.json
 	$(BIN)/python benchmarks/peers.py --out docs/data/peers.json
+
+# Structures compared at equal simulated latency (hours; what docs/data/study.jsonl holds is not run again). The parts on
+# Fashion-MNIST need Debian's dataset-fashion-mnist.
+study: $(STAMP)
+	$(BIN)/python -m benchmarks.study
 
 # SCALE-Sim and ZigZag, for benchmarks/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed
