@@ -6,7 +6,7 @@ dense tiles. Results are lines of JSON in docs/data/projection_kinds.jsonl; what
 
 tiles, ranks: dense tiles or single ranks, as `block_sparse` and `lattice` train them. union: both, each starting with
 half of the dense matrix. "by entries": importance as the sum of squares over entries, not the square of the sum.
-"regrow": a tenth of the tiles is exchanged at each projection.
+"regrow": a tenth of the tiles is exchanged at each projection. "trial": in 6 epochs, as the learned family chooses.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ KINDS = (
     "tiles by entries",
     "tiles",
     "tiles, regrow",
+    "tiles, trial",
     "ranks by entries",
     "ranks",
     "ranks, regrow",
+    "ranks, trial",
     "union",
     "union, regrow",
 )
@@ -104,7 +106,7 @@ def run(kind: str, share: float, seed: int) -> dict[str, Any]:
     hook = ProjectionSchedule(share * dense_tiles, tiles_of, 1.0, P, P, regrow=0.1 * kind.endswith("regrow"))
     if kind.endswith("entries"):
         hook.scores = EntryScores()
-    history = train(model, *digits(), LoopSettings(24, seed=seed), [hook])
+    history = train(model, *digits(), LoopSettings(6 if kind.endswith("trial") else 24, seed=seed), [hook])
     kept = sum(int(layer.structure.tiles.sum()) for layer in lattice_layers(model).values())
     last = history.epochs[-1]
     return {

@@ -80,7 +80,10 @@ def train_command(
         )
     if target_latency is not None and target_energy is not None:
         raise InputError(
-            "--target-energy", target_energy, "a run has one target, and --target-latency is given", "Leave one out."
+            "--target-energy",
+            repr(target_energy),
+            "a run has one target, and --target-latency is given",
+            "Leave one out.",
         )
     target = None if target_latency is None else parse_target(target_latency)
     if target_energy is not None:
