@@ -83,7 +83,7 @@ def _fashion_mixer(width: int, depth: int) -> nn.Module:
 _EDGE, _PLAIN = (0.8, 0.65, 0.5, 0.4, 0.3), (0.9, 0.8, 0.7, 0.6, 0.5)
 PARTS = {
     "digits": Part(_digits_vit, 128, 2, 16, 12, 12, {"edge-16": _EDGE, "plain-32": _PLAIN}),
-    "fashion-vit": Part(_fashion_vit, 96, 2, 49, 4, 6, {"edge-16": (0.9, 0.8, 0.7, 0.6, 0.5)}, 6000),
+    "fashion-vit": Part(_fashion_vit, 96, 2, 49, 4, 6, {"edge-16": (0.9, 0.75, 0.65, 0.55, 0.45)}, 6000),
     "fashion-mixer": Part(_fashion_mixer, 64, 3, 64, 4, 6, {"edge-16": (0.95, 0.9, 0.85, 0.8, 0.7)}, 6000),
 }
 
