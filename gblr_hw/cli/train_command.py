@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gblr_hw.cli.options import JsonOption, MachineOption, check_output, console, print_json, progress_bar
 from simulator.errors import InputError
 from simulator.machine import Machine
+
+if TYPE_CHECKING:
+    from gblr_hw.training.target import Target
 
 
 class FamilyName(StrEnum):
@@ -70,24 +73,10 @@ def train_command(
     """
     from gblr_hw.checkpoint import save_checkpoint
     from gblr_hw.training.single import train_single
-    from gblr_hw.training.target import parse_energy_target, parse_target
 
     check_output(output)
     loaded = Machine.load(machine)
-    if family is not FamilyName.dense and target_latency is None and target_energy is None:
-        raise InputError(
-            "--target-latency", "nothing", f"the family '{family}' is trained towards a latency", "Give 0.6x-dense."
-        )
-    if target_latency is not None and target_energy is not None:
-        raise InputError(
-            "--target-energy",
-            repr(target_energy),
-            "a run has one target, and --target-latency is given",
-            "Leave one out.",
-        )
-    target = None if target_latency is None else parse_target(target_latency)
-    if target_energy is not None:
-        target = parse_energy_target(target_energy)
+    target = _target(family, target_latency, target_energy)
     with progress_bar(as_json) as progress:
         network, dense = train_single(
             family.value,
@@ -126,3 +115,23 @@ def train_command(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _target(family: FamilyName, target_latency: str | None, target_energy: str | None) -> Target | None:
+    """The one target, of either kind; None for a dense network that has none."""
+    from gblr_hw.training.target import parse_energy_target, parse_target
+
+    if family is not FamilyName.dense and target_latency is None and target_energy is None:
+        raise InputError(
+            "--target-latency", "nothing", f"the family '{family}' is trained towards a latency", "Give 0.6x-dense."
+        )
+    if target_latency is not None and target_energy is not None:
+        raise InputError(
+            "--target-energy",
+            repr(target_energy),
+            "a run has one target, and --target-latency is given",
+            "Leave one out.",
+        )
+    if target_energy is not None:
+        return parse_energy_target(target_energy)
+    return None if target_latency is None else parse_target(target_latency)

@@ -18,7 +18,17 @@ from gblr_hw.linear import GBLRLinear
 from gblr_hw.training.distil import Distillation
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.hardware import Hardware
-from gblr_hw.training.loop import EpochRecord, Example, Hook, LoopSettings, LoopState, Progress, accuracy, train
+from gblr_hw.training.loop import (
+    EpochRecord,
+    Example,
+    Hook,
+    LoopSettings,
+    LoopState,
+    Objective,
+    Progress,
+    accuracy,
+    train,
+)
 from gblr_hw.training.penalties import HardwarePenalty, WidthPenalty
 from gblr_hw.training.processes import world
 from gblr_hw.training.project_training import ProjectionSchedule
@@ -152,24 +162,8 @@ def train_network(
     else:
         phases = _phases(recipe, model, hardware, target)
     state = load_run(checkpoint, f"{recipe} towards {target}")
-    diverged = False
-    for index, phase in enumerate(phases):
-        model.cpu()
-        if index < state.phase:
-            # Its layers are made again, so that the state of the next phase's start fits.
-            model.load_state_dict(state.starts[index])
-            phase.prepare()
-            continue
-        if len(state.starts) <= index:
-            state.starts.append(copy.deepcopy(model.state_dict()))
-        model.load_state_dict(state.starts[index])
-        hooks = phase.prepare()
-        history = train(
-            model, train_set, test_set, _settings(recipe, phase.epochs), hooks,
-            _recorder(state, progress, recipe), state.loop, _saver(state, checkpoint), objective,
-        )  # fmt: skip
-        diverged = diverged or history.diverged
-        state.phase, state.loop = index + 1, None
+    reports = _Reports(state, progress, checkpoint)
+    diverged = _run_phases(phases, recipe, model, train_set, test_set, reports, objective)
     model.cpu().eval()
     reached = hardware.measure(model)
     if target is not None and reached > target and not diverged:
@@ -269,27 +263,55 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
     return layer
 
 
-def _recorder(state: RunState, progress: Progress | None, recipe: Recipe) -> Progress:
-    """Keep every epoch's record, counted over all phases, and report it."""
+@dataclass(frozen=True)
+class _Reports:
+    """Where epochs are kept and told: the run's state, the caller's progress, a file."""
 
-    def record(one: EpochRecord) -> None:
-        state.records.append(replace(one, epoch=len(state.records) + 1, epochs=recipe.epochs))
-        if progress is not None:
-            progress(state.records[-1])
+    state: RunState
+    progress: Progress | None
+    checkpoint: Path | None
 
-    return record
+    def record(self, one: EpochRecord, epochs: int) -> None:
+        """Keep an epoch's record, counted over all phases, and report it."""
+        self.state.records.append(replace(one, epoch=len(self.state.records) + 1, epochs=epochs))
+        if self.progress is not None:
+            self.progress(self.state.records[-1])
+
+    def save(self, loop: LoopState) -> None:
+        self.state.loop = loop
+        if self.checkpoint is not None and world()[0] == 0:
+            self.state.save(self.checkpoint)
 
 
-def _saver(state: RunState, checkpoint: Path | None) -> Callable[[LoopState], None] | None:
-    if checkpoint is None or world()[0] != 0:
-        return None
-    path = checkpoint
-
-    def save(loop: LoopState) -> None:
-        state.loop = loop
-        state.save(path)
-
-    return save
+def _run_phases(
+    phases: list[_Phase],
+    recipe: Recipe,
+    model: nn.Module,
+    train_set: Dataset[Example],
+    test_set: Dataset[Example],
+    reports: _Reports,
+    objective: Objective | None,
+) -> bool:
+    """Train through all phases, from where the run's state stands. Whether a loss was not finite."""
+    state, diverged = reports.state, False
+    for index, phase in enumerate(phases):
+        model.cpu()
+        if index < state.phase:
+            # Its layers are made again, so that the state of the next phase's start fits.
+            model.load_state_dict(state.starts[index])
+            phase.prepare()
+            continue
+        if len(state.starts) <= index:
+            state.starts.append(copy.deepcopy(model.state_dict()))
+        model.load_state_dict(state.starts[index])
+        hooks, settings = phase.prepare(), _settings(recipe, phase.epochs)
+        history = train(
+            model, train_set, test_set, settings, hooks,
+            lambda one: reports.record(one, recipe.epochs), state.loop, reports.save, objective,
+        )  # fmt: skip
+        diverged = diverged or history.diverged
+        state.phase, state.loop = index + 1, None
+    return diverged
 
 
 def _favoured_kind(
