@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint bench models synth peers-env clean
+.PHONY: demo test verify lint bench models study synth peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -47,6 +47,11 @@ bench: $(STAMP) peers-env
 models: $(STAMP)
 	$(BIN)/python -m benchmarks.models --again
 	$(BIN)/python -m benchmarks.network_sweeps
+
+# Structures compared at equal simulated latency (hours; what docs/data/study.jsonl holds is not run again). The parts on
+# Fashion-MNIST need Debian's dataset-fashion-mnist.
+study: $(STAMP)
+	$(BIN)/python -m benchmarks.study
 
 # SCALE-Sim and ZigZag, for benchmarks/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed

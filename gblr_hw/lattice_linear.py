@@ -1,4 +1,4 @@
-"""A linear layer on a fixed lattice structure: ranks with any set of chunks, plus dense tiles."""
+"""A linear layer on a lattice structure: ranks with any chunks, plus dense tiles; packed once it is fixed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gblr_hw.lattice import Structure, channel_mask
+from gblr_hw.linear import factored_is_cheaper
+from gblr_hw.tile_linear import tile_linear
 from gblr_hw.weights import LatticeWeights
+
+# Tile by tile pays from this many weights a tile on, and up to this share of the tiles: benchmarks/training_step.py.
+_TILE_WEIGHTS = 256
+_TILE_SHARE = 0.5
 
 
 class LatticeLinear(nn.Module):
@@ -27,6 +33,11 @@ class LatticeLinear(nn.Module):
     State dict: ``u``, ``v``, ``dense`` (absent when the structure has no tiles at construction), ``bias``, and the
     buffers ``reads`` (K, C), ``writes`` (K, R), ``tiles`` (R, C), all bool. `set_structure` may change the structure,
     never K.
+
+    The layer multiplies masks into full factors, so that any structure can come in force. `pack` is for a structure
+    that stays: then only living ranks and kept tiles are computed with, to the same numbers and gradients but for
+    rounding. With `open_gradients` the parameters also receive the gradients that they would have without masks: what
+    a part that was dropped would be worth. They are for whoever regrows parts, and have to be masked before a step.
     """
 
     u: nn.Parameter
@@ -37,6 +48,8 @@ class LatticeLinear(nn.Module):
     u_mask: Tensor
     v_mask: Tensor
     dense_mask: Tensor
+    alive: Tensor
+    kept_tiles: Tensor
 
     def __init__(
         self,
@@ -64,8 +77,10 @@ class LatticeLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         for name in ("reads", "writes", "tiles"):
             self.register_buffer(name, torch.zeros(getattr(structure, name).shape, dtype=torch.bool))
-        for name in ("u_mask", "v_mask", "dense_mask"):
+        for name in ("u_mask", "v_mask", "dense_mask", "alive"):
             self.register_buffer(name, torch.empty(0), persistent=False)
+        self.kept_tiles = torch.empty(0)  # no buffer: it stays on the CPU
+        self.packed = self.open_gradients = False
         self.set_structure(structure)
         self.register_load_state_dict_post_hook(_refresh_masks)
 
@@ -93,13 +108,71 @@ class LatticeLinear(nn.Module):
         self.u_mask = torch.from_numpy(writes.T.copy()).to(like)
         self.v_mask = torch.from_numpy(reads).to(like)
         self.dense_mask = torch.from_numpy(channel_mask(tiles, self.chunk_out, self.out_features).T.copy()).to(like)
+        self.alive = torch.from_numpy(np.flatnonzero(structure.reads.any(axis=1))).to(like.device)
+        self.kept_tiles = torch.from_numpy(np.argwhere(structure.tiles))
+
+    def pack(self, packed: bool = True) -> None:
+        """Compute with living ranks and kept tiles only from now on (or no longer)."""
+        self.packed = packed
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., n) -> (..., m)."""
+        if self.packed:
+            return self._forward_packed(x)
         if self.u.shape[1] == 0 and self.dense is not None:
-            return functional.linear(x, self.dense * self.dense_mask, self.bias)
-        y = functional.linear(functional.linear(x, self.v * self.v_mask), self.u * self.u_mask, self.bias)
-        return y if self.dense is None else y + functional.linear(x, self.dense * self.dense_mask)
+            return functional.linear(x, self._masked(self.dense, self.dense_mask), self.bias)
+        v, u = self._masked(self.v, self.v_mask), self._masked(self.u, self.u_mask)
+        y = functional.linear(functional.linear(x, v), u, self.bias)
+        return y if self.dense is None else y + functional.linear(x, self._masked(self.dense, self.dense_mask))
+
+    def _masked(self, parameter: Tensor, mask: Tensor) -> Tensor:
+        if self.open_gradients:
+            return parameter.detach() * mask + (parameter - parameter.detach())
+        return parameter * mask
+
+    def _forward_packed(self, x: Tensor) -> Tensor:
+        dense = self.dense if len(self.kept_tiles) else None
+        ranks, bias = len(self.alive), self._packed_bias(x)
+        if ranks == 0:
+            if dense is None:
+                return x.new_zeros(*x.shape[:-1], self.out_features) + bias
+            if self._tile_by_tile(x):
+                return self._run_tiles(x, dense) + bias
+            return functional.linear(x, dense * self.dense_mask, bias)
+        u, v = self._living_factors()
+        if dense is not None and self._tile_by_tile(x):
+            return functional.linear(functional.linear(x, v), u, bias) + self._run_tiles(x, dense)
+        tokens = x.numel() // self.in_features
+        if dense is None and factored_is_cheaper(tokens, self.out_features, self.in_features, ranks):
+            return functional.linear(functional.linear(x, v), u, bias)
+        matrix = u @ v if dense is None else torch.addmm(dense * self.dense_mask, u, v)
+        return functional.linear(x, matrix, bias)
+
+    def _run_tiles(self, x: Tensor, dense: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features)
+        y = tile_linear(rows, dense, self.kept_tiles, self.chunk_in, self.chunk_out)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _packed_bias(self, x: Tensor) -> Tensor:
+        """The bias, tied to every parameter that is out of use: data-parallel training waits for all gradients."""
+        bias = x.new_zeros(self.out_features) if self.bias is None else self.bias
+        unused = [] if len(self.alive) or not self.u.numel() else [self.u, self.v]
+        if self.dense is not None and not len(self.kept_tiles):
+            unused.append(self.dense)
+        for parameter in unused:
+            bias = bias + 0.0 * parameter[0, 0]
+        return bias
+
+    def _living_factors(self) -> tuple[Tensor, Tensor]:
+        if len(self.alive) == self.u.shape[1]:
+            return self.u * self.u_mask, self.v * self.v_mask
+        u = self.u.index_select(1, self.alive) * self.u_mask.index_select(1, self.alive)
+        return u, self.v.index_select(0, self.alive) * self.v_mask.index_select(0, self.alive)
+
+    def _tile_by_tile(self, x: Tensor) -> bool:
+        large = self.chunk_in * self.chunk_out >= _TILE_WEIGHTS
+        few = len(self.kept_tiles) <= _TILE_SHARE * self.tiles.numel()
+        return large and few and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and x.dim() > 1
 
     @torch.no_grad()
     def weights(self) -> LatticeWeights:

@@ -62,9 +62,7 @@ def evaluation_mask(widths: Tensor, locations: Tensor, channels: int, *, sigma: 
     Without the Gaussian that is an interval of exact zeros and ones, and made as one; the published layers go through
     the frequency domain in float32, so that their ones are off by up to 1e-6 (n = 64) or 5e-5 (n = 3072).
     """
-    counts = torch.round(_at_least_float32(widths) * channels)
-    counts = torch.where(counts <= 1, torch.zeros_like(counts), counts)
-    starts = torch.round(_at_least_float32(locations) * channels) % channels
+    counts, starts = evaluation_interval(widths, locations, channels)
     if sigma is None:
         offset = torch.arange(channels, device=counts.device, dtype=torch.int32) - starts.int()[:, None]
         offset = torch.where(offset < 0, offset + channels, offset)
@@ -72,3 +70,10 @@ def evaluation_mask(widths: Tensor, locations: Tensor, channels: int, *, sigma: 
         return torch.div(laps, channels, rounding_mode="floor").float()
     mask = gaudi_mask(counts / channels, starts / channels, channels, sigma=sigma)
     return torch.where(mask.abs() < MASK_THRESHOLD, torch.zeros_like(mask), mask).detach().float()
+
+
+def evaluation_interval(widths: Tensor, locations: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Channels and first channel of each block's interval as it is evaluated, whole numbers as floats, (K,) each."""
+    counts = torch.round(_at_least_float32(widths) * channels)
+    counts = torch.where(counts <= 1, torch.zeros_like(counts), counts)
+    return counts, torch.round(_at_least_float32(locations) * channels) % channels

@@ -125,6 +125,22 @@ def test_front(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert [point["name"] for point in front] == ["c", "a"]
 
 
+def test_training_towards_an_energy_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", "-o", tmp_path / "n.safetensors", "--family", "block_sparse", "--machine", "edge-16",
+                 "--images", 1, "--epochs", 1, "--target-energy", "0.8x-dense", "--distil", 0.5, "--json",
+                 "--checkpoint", tmp_path / "run.pt")  # fmt: skip
+    assert run(monkeypatch, *arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["energy_pj"] <= summary["target_pj"] == pytest.approx(0.8 * summary["dense_energy_pj"], abs=1)
+    assert summary["kind"] == "block_sparse"
+    assert load_checkpoint(tmp_path / "n.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"n.safetensors", "run.pt", "run.pt.dense"}
+    assert run(monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out) == summary
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,6 +153,11 @@ def test_front(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         (("convert", REFERENCE, "-o", "x.safetensors"), "gaussian: found None"),
         (("train", "-o", "x.safetensors"), "error: --target-latency: found nothing; the family 'hardware'"),
         (("train", "-o", "x.safetensors", "--target-latency", "fast"), "error: target latency: found 'fast'"),
+        (("train", "-o", "x.safetensors", "--target-energy", "9"), "error: target energy: found '9'"),
+        (
+            ("train", "-o", "x.safetensors", "--target-energy", "9uJ", "--target-latency", "0.5x-dense"),
+            "error: --target-energy: found '9uJ'; a run has one target",
+        ),
     ],
 )
 def test_mistakes_are_one_paragraph_and_exit_code_2(

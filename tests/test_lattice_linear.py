@@ -11,6 +11,7 @@ from gblr_hw.factors import evaluate
 from gblr_hw.lattice import Structure
 from gblr_hw.lattice_linear import LatticeLinear
 from gblr_hw.linear import GBLRLinear
+from gblr_hw.tile_linear import tile_linear
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names
 from simulator.errors import InputError
@@ -71,7 +72,7 @@ def test_smaller_structure_zeroes_what_it_leaves_out() -> None:
     assert layer.structure.ranks == 2
 
 
-@pytest.mark.parametrize("family", ["block_sparse", "low_rank", "lattice"])
+@pytest.mark.parametrize("family", ["block_sparse", "low_rank", "block_low_rank", "lattice"])
 @pytest.mark.parametrize(("m", "n"), [(7, 5), (5, 7), (8, 8)])
 def test_every_family_starts_as_the_dense_layer(family: Start, m: int, n: int) -> None:
     linear = nn.Linear(n, m)
@@ -105,3 +106,81 @@ def test_pattern_without_a_layer_is_refused() -> None:
     assert linear_names(model, "[01]") == ["0", "1"]
     with pytest.raises(InputError, match="must match a linear layer"):
         linear_names(model, "blocks.*")
+
+
+# Tile by tile with and without ranks; then ranks alone, small tiles, nothing at all.
+_BY_TILE = [(64, 48, 16, 12, True), (40, 72, 0, 16, True)]
+_PACKED = [*_BY_TILE, (48, 40, 9, 16, False), (13, 7, 5, 3, True), (16, 8, 0, 4, False)]
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "ranks", "chunk", "dense", "compiled"),
+    [*((*case, False) for case in _PACKED), *((*case, True) for case in _BY_TILE)],
+)
+def test_packed_gives_the_masked_numbers_and_gradients(
+    m: int, n: int, ranks: int, chunk: int, dense: bool, compiled: bool
+) -> None:
+    torch.manual_seed(0)
+    layer = LatticeLinear(n, m, _structure(m, n, ranks, chunk, dense=dense), chunk, chunk)
+    x = torch.randn(3, 5, n, requires_grad=True)
+    seen = []
+    for packed in (False, True):
+        layer.pack(packed)
+        run = torch.compile(layer, backend="aot_eager") if compiled and packed else layer
+        layer.zero_grad()
+        x.grad = None
+        y = run(x)
+        y.square().sum().backward()
+        grads = [p.grad for p in layer.parameters() if p.numel()]
+        assert all(grad is not None for grad in grads)
+        seen.append([y.detach(), torch.zeros_like(x) if x.grad is None else x.grad, *grads])
+    for masked, fast in zip(*seen, strict=True):
+        # 1e-6 of the largest value: both ways round in float32, in different orders.
+        assert float((masked - fast).abs().max()) <= 1e-6 * max(1.0, float(masked.abs().max()))
+
+
+@pytest.mark.parametrize(("kept", "chunk", "by_tile"), [(3, 16, True), (9, 16, False), (3, 8, False)])
+def test_tile_by_tile_is_for_large_tiles_and_few_of_them(kept: int, chunk: int, by_tile: bool) -> None:
+    tiles = np.zeros((4, 4), bool)
+    tiles.flat[:kept] = True
+    structure = Structure(tiles, np.zeros((0, 4), bool), np.zeros((0, 4), bool))
+    layer = LatticeLinear(4 * chunk, 4 * chunk, structure, chunk, chunk)
+    layer.pack()
+    assert layer._tile_by_tile(torch.zeros(2, 4 * chunk)) == by_tile
+
+
+def test_a_packed_layer_follows_its_structure() -> None:
+    layer = LatticeLinear(48, 64, _structure(64, 48, 16, 12), 12, 12)
+    layer.pack()
+    full = layer.structure
+    layer.set_structure(Structure(full.tiles & (np.arange(6)[:, None] < 3), full.reads & False, full.writes & False))
+    x = torch.randn(2, 48)
+    packed = layer(x)
+    layer.pack(False)
+    assert torch.allclose(layer(x), packed, atol=1e-6)
+
+
+def test_tile_linear_against_finite_differences() -> None:
+    x, weight = (torch.randn(3, 7, dtype=torch.float64, requires_grad=True), torch.randn(5, 7, dtype=torch.float64))
+    weight.requires_grad_()
+    tiles = torch.tensor([[0, 0], [1, 1], [2, 2], [2, 0]])
+    assert torch.autograd.gradcheck(lambda a, b: tile_linear(a, b, tiles, 3, 2), (x, weight))
+    torch.library.opcheck(tile_linear, (x.detach(), weight.detach(), tiles, 3, 2))
+
+
+def test_open_gradients_are_those_of_the_layer_without_masks() -> None:
+    torch.manual_seed(0)
+    layer = LatticeLinear(20, 12, _structure(12, 20, 6, 4), 4, 4)
+    x, out = torch.randn(5, 20), torch.randn(5, 12)
+    plain = layer(x)
+    layer.open_gradients = True
+    y = layer(x)
+    assert torch.equal(y, plain)
+    (y * out).sum().backward()
+    dense = layer.dense
+    assert dense is not None
+    assert dense.grad is not None
+    assert torch.allclose(dense.grad, out.T @ x, atol=1e-5)
+    v = layer.v.grad
+    assert v is not None
+    assert torch.allclose(v, (layer.u * layer.u_mask).T @ out.T @ x, atol=1e-5)

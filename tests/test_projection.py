@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gblr_hw.lattice import Structure, is_interval
+from gblr_hw.project_groups import project_groups
 from gblr_hw.project_low_rank import project_low_rank
 from gblr_hw.projection import Importance, project, project_jointly
 from gblr_hw.projection_kernels import fill_seats, take_until
@@ -213,3 +214,32 @@ def test_low_rank_keeps_whole_ranks_the_best_ones() -> None:
     assert result.tile_count(4, 4) == 16
     with pytest.raises(InputError, match="8 tiles in all"):
         project_low_rank({"a": (structure, worth)}, 7, 4, 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**20), st.integers(1, 4), st.integers(1, 4), st.integers(1, 11), st.integers(1, 4), st.data())
+def test_groups_stay_groups_and_meet_the_budget(
+    seed: int, chunks_out: int, chunks_in: int, ranks: int, side: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    structure = Structure(
+        np.zeros((chunks_out, chunks_in), bool), np.ones((ranks, chunks_in), bool), np.ones((ranks, chunks_out), bool)
+    )
+    groups = -(-ranks // side)
+    first = structure.tile_count(side, side)
+    assert first == groups * (chunks_in + chunks_out)
+    budget = data.draw(st.integers(2, first))
+    found = project_groups({"a": (structure, _worth(rng, structure))}, budget, side, side)["a"]
+    group = np.arange(ranks) // side
+    for touches in (found.reads, found.writes):
+        assert (touches == touches[::side][group]).all()
+    assert budget - 1 <= found.tile_count(side, side) <= budget or found.tile_count(side, side) == first
+
+
+def test_rank_groups_need_a_square_array_and_groups() -> None:
+    structure = Structure(np.zeros((1, 2), bool), np.array([[True, False], [False, True]]), np.ones((2, 1), bool))
+    layers = {"a": (structure, _worth(np.random.default_rng(0), structure))}
+    with pytest.raises(InputError, match="4 x 8"):
+        project_groups(layers, 3, 4, 8)
+    with pytest.raises(InputError, match="differ within 2 ranks"):
+        project_groups(layers, 3, 2, 2)

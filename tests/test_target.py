@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gblr_hw.training.target import TargetController, parse_target
+from gblr_hw.training.target import TargetController, parse_energy_target, parse_target
 from simulator.errors import InputError
 
 
@@ -63,8 +63,8 @@ def test_the_controller_reaches_the_target_whatever_resists(stiffness: float, fr
 def test_the_path_is_geometric_and_ends_at_the_target() -> None:
     controller = TargetController(100.0, start=0.0, end=0.5)
     controller.update(10_000.0, 0.0)
-    assert controller.path_cycles(0.25) == pytest.approx(1000.0)
-    assert controller.path_cycles(0.9) == pytest.approx(100.0)
+    assert controller.path(0.25) == pytest.approx(1000.0)
+    assert controller.path(0.9) == pytest.approx(100.0)
     assert controller.update(99.0, 0.9) == 0.0
 
 
@@ -76,3 +76,21 @@ def test_a_restored_controller_goes_on_alike() -> None:
     second.load_state_dict(first.state_dict())
     assert second.update(900.0, 0.5) == first.update(900.0, 0.5)
     assert math.isfinite(second.strength)
+
+
+@pytest.mark.parametrize(
+    ("text", "picojoules"), [("0.4x-dense", 40_000), ("2e-8J", 20_000), ("20 nJ", 20_000), ("0.02uj", 20_000)]
+)
+def test_energy_forms(text: str, picojoules: float) -> None:
+    assert parse_energy_target(text).picojoules(dense_pj=100_000) == pytest.approx(picojoules)
+
+
+@pytest.mark.parametrize("text", ["", "3", "3cycles", "1ms", "0uJ", "-1uJ", "2kJ"])
+def test_energies_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="'80uJ'"):
+        parse_energy_target(text)
+
+
+def test_an_energy_above_dense_is_refused() -> None:
+    with pytest.raises(InputError, match="below the dense network's 1000 pJ"):
+        parse_energy_target("1uJ").picojoules(1000)

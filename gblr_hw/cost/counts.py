@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gblr_hw.linear import GBLRLinear
 from gblr_hw.lowering.group_ranks import group_numbers
-from gblr_hw.mask import evaluation_mask
+from gblr_hw.mask import evaluation_interval, evaluation_mask
 
 # A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the
 # interval.
@@ -61,23 +61,30 @@ def exact_sides(parts: tuple[Part, ...], rows: int, cols: int) -> Sides:
     with torch.no_grad():
         for part in parts:
             layer = part.layer
-            sigma = float(layer.sigma) if layer.gaussian else None
-            inputs = (
-                evaluation_mask(layer.widths[0].detach(), layer.locations[0].detach(), layer.in_features, sigma=sigma)
-                != 0
-            )
-            outputs = (
-                evaluation_mask(layer.widths[1].detach(), layer.locations[1].detach(), layer.out_features, sigma=sigma)
-                != 0
-            )
-            alive = inputs.any(dim=1) & outputs.any(dim=1)
-            spread = torch.zeros(len(inputs), part.in_features, dtype=torch.bool, device=inputs.device)
-            spread[:, part.offset : part.offset + layer.in_features] = inputs
-            reads = _any_in_chunk(spread & alive[:, None], rows)
-            writes = _any_in_chunk(outputs & alive[:, None], cols)
-            lengths = ((inputs.sum(1) * alive), (outputs.sum(1) * alive))
-            found.append(tuple(t.float().repeat_interleave(layer.rank, dim=0) for t in (reads, writes, *lengths)))
+            reads, read_length = _exact_side(layer, 0, part.offset, part.in_features, rows)
+            writes, write_length = _exact_side(layer, 1, 0, layer.out_features, cols)
+            alive = ((read_length > 0) & (write_length > 0)).float()
+            columns = (reads * alive[:, None], writes * alive[:, None], read_length * alive, write_length * alive)
+            found.append(tuple(t.float().repeat_interleave(layer.rank, dim=0) for t in columns))
     return Sides(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def _exact_side(layer: GBLRLinear, index: int, offset: int, channels: int, side: int) -> tuple[Tensor, Tensor]:
+    """Touches (K, chunks) of one side of a layer that begins at `offset` of `channels`, and support sizes (K,)."""
+    widths, locations = layer.widths[index].detach(), layer.locations[index].detach()
+    cycle = layer.out_features if index else layer.in_features
+    if not layer.gaussian:
+        counts, starts = evaluation_interval(widths, locations, cycle)
+        first, last = _chunk_bounds(channels, side, counts)
+        low, high = (first - offset).clamp(min=0), (last - offset).clamp(max=cycle)
+        # Either the chunk begins inside the interval, or the interval inside the chunk.
+        inside = torch.remainder(low - starts[:, None], cycle) < counts[:, None]
+        around = torch.remainder(starts[:, None] - low, cycle) < high - low
+        return (inside | around) & (low < high) & (counts[:, None] > 0), counts.clamp(max=cycle)
+    support = evaluation_mask(widths, locations, cycle, sigma=float(layer.sigma)) != 0
+    spread = torch.zeros(len(support), channels, dtype=torch.bool, device=support.device)
+    spread[:, offset : offset + cycle] = support
+    return _any_in_chunk(spread, side), support.sum(1).float()
 
 
 def smooth_sides(parts: tuple[Part, ...], rows: int, cols: int, softness: float) -> Sides:
@@ -93,8 +100,8 @@ def smooth_sides(parts: tuple[Part, ...], rows: int, cols: int, softness: float)
         reach_in, length_in = _reach(layer.widths[0], layer.in_features, sigma)
         reach_out, length_out = _reach(layer.widths[1], layer.out_features, sigma)
         alive = -torch.expm1(-length_in) * -torch.expm1(-length_out)
-        chunks_in = _chunk_bounds(part.in_features, rows)
-        chunks_out = _chunk_bounds(layer.out_features, cols)
+        chunks_in = _chunk_bounds(part.in_features, rows, length_in)
+        chunks_out = _chunk_bounds(layer.out_features, cols, length_out)
         start_in = layer.locations[0] * layer.in_features - (reach_in - length_in) / 2
         start_out = layer.locations[1] * layer.out_features - (reach_out - length_out) / 2
         reads = _touch(start_in, reach_in, layer.in_features, part.offset, chunks_in, softness * rows) * alive[:, None]
@@ -120,24 +127,21 @@ def _reach(widths: Tensor, channels: int, sigma: float | None) -> tuple[Tensor, 
     return (length + 2 * edge * -torch.expm1(-length)).clamp(max=channels), length
 
 
-def _chunk_bounds(channels: int, side: int) -> list[tuple[int, int]]:
-    return [(first, min(first + side, channels)) for first in range(0, channels, side)]
+def _chunk_bounds(channels: int, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """First channels of all chunks, and the channels after their last ones."""
+    first = torch.arange(0, channels, side, device=like.device, dtype=like.dtype)
+    return first, (first + side).clamp(max=channels)
 
 
 def _touch(
-    start: Tensor, length: Tensor, cycle: int, offset: int, chunks: list[tuple[int, int]], scale: float
+    start: Tensor, length: Tensor, cycle: int, offset: int, chunks: tuple[Tensor, Tensor], scale: float
 ) -> Tensor:
     """Smooth touch (K, chunks) of the cyclic interval [start, start + length) of ``cycle`` channels at ``offset``."""
-    columns = []
-    for first, last in chunks:
-        low, high = max(first - offset, 0), min(last - offset, cycle)
-        if low >= high:
-            columns.append(torch.zeros_like(start))
-            continue
-        distance = torch.remainder(start + length / 2 - (low + high) / 2 + cycle / 2, cycle) - cycle / 2
-        overlap = (length + (high - low)) / 2 - distance.abs()
-        columns.append(torch.sigmoid(overlap / scale))
-    return torch.stack(columns, dim=1)
+    low, high = (chunks[0] - offset).clamp(min=0), (chunks[1] - offset).clamp(max=cycle)
+    centre = (start + length / 2)[:, None] - (low + high) / 2
+    distance = torch.remainder(centre + cycle / 2, cycle) - cycle / 2
+    overlap = (length[:, None] + (high - low)) / 2 - distance.abs()
+    return torch.sigmoid(overlap / scale) * (low < high)
 
 
 def exact_ceil(x: Tensor) -> Tensor:

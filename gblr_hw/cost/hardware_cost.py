@@ -54,6 +54,7 @@ class HardwareCost:
             )
         self.machine, self.tokens, self.softness = machine, tokens, softness
         self._closed_form = MachineCost(machine, tokens)
+        self._dense: dict[tuple[int, int], LayerCost] = {}
 
     def __call__(self, model: nn.Module) -> ModelCost:
         hard, smooth, names = [], [], []
@@ -112,9 +113,10 @@ class HardwareCost:
     def _cheaper(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
         """The form that lowering would choose: ranks, or every tile dense."""
         ranks = self._closed_form.layer(counts, in_features, out_features)
-        dense = self._closed_form.layer(
-            _dense_counts(self.machine, in_features, out_features), in_features, out_features
-        )
+        size = (in_features, out_features)
+        if size not in self._dense:
+            self._dense[size] = self._closed_form.layer(_dense_counts(self.machine, *size), *size)
+        dense = self._dense[size]
         return min(ranks, dense, key=lambda cost: float(cost.latency_cycles))
 
     def _fixed(self, factors: Factors) -> LayerCost:

@@ -1,9 +1,11 @@
-"""What training knows of a machine: exact simulated latency, a quick estimate of it, and the cost it descends on."""
+"""What training knows of a machine: exact latency or energy, a quick estimate, and the cost it descends on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +14,37 @@ from gblr_hw.cost.hardware_cost import HardwareCost
 from gblr_hw.lowering.pipeline import lower
 from simulator import Machine, simulate
 
+Unit = Literal["cycles", "pJ"]
+
+
+@cache
+def hardware_cost(machine: Machine, tokens: int) -> HardwareCost:
+    """The cost model of a machine; one for all calls, as it keeps what does not change from step to step."""
+    return HardwareCost(machine, tokens=tokens)
+
 
 @dataclass(frozen=True)
 class Hardware:
     """A machine as training sees it. All fields must be picklable for process pools: no lambdas.
 
     rows, cols: P and Q of the array.
-    tile_cycles: cycles that one tile costs at this number of tokens.
-    measure: model -> exact latency in cycles of the model as it would be evaluated; targets are met in this measure.
+    tile_cost: cycles (or pJ) that about one tile costs at this number of tokens.
+    measure: model -> exact latency in cycles (or energy in pJ) of the model as it would be evaluated; targets are met
+        in this measure.
     estimate: the same, quicker and not exact, for steering while training (measure itself if None).
-    cost: model -> differentiable latency (torch scalar), needed by the hardware family only.
+    cost: model -> differentiable latency or energy (torch scalar), needed by the hardware family only.
+    cost_estimates: the cost's value is the estimate, so that whoever needs both asks once.
+    unit: of measure, estimate, cost, tile_cost and targets.
     """
 
     rows: int
     cols: int
-    tile_cycles: float
+    tile_cost: float
     measure: Callable[[nn.Module], float]
     estimate: Callable[[nn.Module], float] | None = None
     cost: Callable[[nn.Module], Tensor] | None = None
+    cost_estimates: bool = False
+    unit: Unit = "cycles"
 
     @property
     def quick(self) -> Callable[[nn.Module], float]:
@@ -38,49 +53,60 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class SimulatedLatency:
-    """Model -> cycles of all its layers, lowered and simulated: DRAM, start-up and drains included."""
+class Simulated:
+    """Model -> cycles, or pJ, of all its layers, lowered and simulated: DRAM, start-up and drains included."""
 
     machine: Machine
     tokens: int
+    unit: Unit = "cycles"
 
     def __call__(self, model: nn.Module) -> float:
-        return float(simulate(lower(model, self.machine, tokens=self.tokens), self.machine).latency_cycles)
+        report = simulate(lower(model, self.machine, tokens=self.tokens), self.machine)
+        return float(report.latency_cycles if self.unit == "cycles" else report.energy_pj)
 
 
 @dataclass(frozen=True)
-class EstimatedLatency:
-    """Model -> cycles by the cost model's closed form: some per cent from the simulator, several times quicker."""
+class Cost:
+    """Model -> latency in cycles, or energy in pJ, as a torch scalar with gradients to widths and locations."""
 
     machine: Machine
     tokens: int
+    unit: Unit = "cycles"
+
+    def __call__(self, model: nn.Module) -> Tensor:
+        cost = hardware_cost(self.machine, self.tokens)(model)
+        return cost.latency_cycles if self.unit == "cycles" else cost.energy_pj
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The value of `Cost` by itself: some per cent from the simulator, several times quicker."""
+
+    cost: Cost
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> float:
-        return float(HardwareCost(self.machine, tokens=self.tokens)(model).latency_cycles)
+        return float(self.cost(model))
 
 
-@dataclass(frozen=True)
-class LatencyCost:
-    """Model -> latency as a torch scalar with gradients to widths and locations."""
-
-    machine: Machine
-    tokens: int
-
-    def __call__(self, model: nn.Module) -> Tensor:
-        return HardwareCost(self.machine, tokens=self.tokens)(model).latency_cycles
-
-
-def hardware_of(machine: Machine, tokens: int) -> Hardware:
-    """A machine that sees `tokens` activation rows in every layer, as training needs it.
-
-    A tile streams the tokens, or waits for the next tile's weights when there are fewer tokens than array rows.
-    """
+def hardware_of(machine: Machine, tokens: int, unit: Unit = "cycles") -> Hardware:
+    """A machine that sees `tokens` activation rows in every layer, as training needs it; targets are in `unit`."""
+    cost = Cost(machine, tokens, unit)
+    if unit == "cycles":
+        # A tile streams the tokens, or waits for the next tile's weights when there are fewer tokens than array rows.
+        tile_cost = float(max(tokens, machine.rows))
+    else:
+        # 16 tiles against 64, so that what a layer costs beside its tiles counts little.
+        layers = (nn.Linear(side * machine.rows, side * machine.cols) for side in (4, 8))
+        small, large = (float(cost(layer).detach()) for layer in layers)
+        tile_cost = (large - small) / 48
     return Hardware(
         rows=machine.rows,
         cols=machine.cols,
-        tile_cycles=float(max(tokens, machine.rows)),
-        measure=SimulatedLatency(machine, tokens),
-        estimate=EstimatedLatency(machine, tokens),
-        cost=LatencyCost(machine, tokens),
+        tile_cost=tile_cost,
+        measure=Simulated(machine, tokens, unit),
+        estimate=Estimate(cost),
+        cost=cost,
+        cost_estimates=True,
+        unit=unit,
     )

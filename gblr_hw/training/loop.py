@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from gblr_hw.training.processes import OrderedBatches, mean_over_processes, share_gradients
+
 Example = tuple[Tensor, Tensor]
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 Progress = Callable[["EpochRecord"], None]
 
 
@@ -21,8 +24,8 @@ Progress = Callable[["EpochRecord"], None]
 class LoopSettings:
     """Epochs, examples per step, AdamW's peak learning rate (linear warm-up, cosine to zero), decay and the seed.
 
-    geometry_rate: widths and locations learn at this multiple of the learning rate. device: where the model and the
-    batches go. bfloat16: run the model under autocast.
+    With several processes (torch.distributed) they share each batch. geometry_rate: widths and locations learn at this
+    multiple of the learning rate. device: where the model and the batches go. bfloat16: run the model under autocast.
     """
 
     epochs: int
@@ -38,7 +41,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean cross entropy (without penalties), test accuracy in [0, 1], and what the hooks report."""
+    """One epoch: mean objective (without penalties), test accuracy in [0, 1], and what the hooks report."""
 
     epoch: int
     epochs: int
@@ -49,12 +52,16 @@ class EpochRecord:
 
 @dataclass
 class LoopState:
-    """All that is needed to go on, in plain tensors, numbers and dictionaries (fit for `weights_only` files)."""
+    """All that is needed to go on, in plain tensors, numbers and dictionaries (fit for `weights_only` files).
+
+    rng: state of torch's default CPU generator, for networks that draw from it (dropout).
+    """
 
     epoch: int
     model: dict[str, Any]
     optimiser: dict[str, Any]
     hooks: list[dict[str, Any]]
+    rng: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,9 @@ class History:
 
 class Hook(Protocol):
     """What a penalty or a schedule may do. `progress` runs from 0 to 1 over all steps."""
+
+    def begin(self, model: nn.Module) -> None:
+        """Called once before the first step, after a resumed run's state is back."""
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
         """A term to add to the loss, or None."""
@@ -93,6 +103,9 @@ class Hook(Protocol):
 
 class QuietHook:
     """A hook that does nothing: inherit and override what is needed."""
+
+    def begin(self, model: nn.Module) -> None:
+        return None
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
         return None
@@ -125,12 +138,15 @@ def train(
     progress: Progress | None = None,
     resume: LoopState | None = None,
     on_state: Callable[[LoopState], None] | None = None,
+    objective: Objective | None = None,
 ) -> History:
-    """Train `model` in place by cross entropy plus the hooks' terms.
+    """Train `model` in place by an objective (outputs, images, labels -> scalar; cross entropy if None) and the hooks'
+    terms.
 
     The order of examples depends on (seed, epoch) alone, so a resumed run repeats what an uninterrupted one does. When
     the loss is not finite the model goes back to the end of the last good epoch and training stops with `diverged` set.
-    `on_state` receives after every epoch what `resume` takes.
+    `on_state` receives after every epoch what `resume` takes. Under torch.distributed every process calls this with the
+    same arguments and ends with the same model.
     """
     model.to(settings.device)
     optimiser = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
@@ -138,8 +154,11 @@ def train(
         _restore(model, optimiser, hooks, resume)
     state = _state(0 if resume is None else resume.epoch, model, optimiser, hooks)
     records: list[EpochRecord] = []
+    for hook in hooks:
+        hook.begin(model)
+    shared = share_gradients(model)
     for epoch in range(state.epoch, settings.epochs):
-        loss = _epoch(model, train_set, settings, epoch, optimiser, hooks)
+        loss = _epoch(model, shared, train_set, settings, epoch, optimiser, hooks, objective or _cross_entropy)
         if not math.isfinite(loss):
             _restore(model, optimiser, hooks, state)
             return History(tuple(records), state, True)
@@ -149,10 +168,10 @@ def train(
         notes = {key: value for hook in hooks for key, value in hook.notes().items()}
         records.append(EpochRecord(epoch + 1, settings.epochs, loss, accuracy(model, test_set), notes))
         state = _state(epoch + 1, model, optimiser, hooks)
-        if on_state is not None:
-            on_state(state)
         if progress is not None:
             progress(records[-1])
+        if on_state is not None:
+            on_state(state)
     return History(tuple(records), state, False)
 
 
@@ -171,29 +190,36 @@ def accuracy(model: nn.Module, dataset: Dataset[Example], batch_size: int = 256)
 
 def _epoch(
     model: nn.Module,
+    shared: nn.Module,
     train_set: Dataset[Example],
     settings: LoopSettings,
     epoch: int,
     optimiser: torch.optim.Optimizer,
     hooks: Sequence[Hook],
+    objective: Objective,
 ) -> float:
-    """One pass over the data. Returns the mean loss, or NaN as soon as a loss is not finite."""
+    """One pass over the data; `shared` runs `model` and shares its gradients.
+
+    Returns the mean loss, or NaN as soon as a loss is not finite.
+    """
     model.train()
-    order = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-    loader = DataLoader(train_set, settings.batch_size, shuffle=True, generator=order)
+    batches = OrderedBatches(len(train_set), settings.batch_size, settings.seed * 100_003 + epoch)  # type: ignore[arg-type]
+    # A generator of its own: workers' seeds must not move the default one, which resuming restores.
+    loader = DataLoader(train_set, batch_sampler=batches, generator=torch.Generator().manual_seed(0))
     losses: list[float] = []
     for index, (images, labels) in enumerate(loader):
         done = (epoch + index / len(loader)) / settings.epochs
         rate = settings.learning_rate * _rate(done, settings.warmup)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
+        images, labels = images.to(settings.device), labels.to(settings.device)
         with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.bfloat16):
-            outputs = model(images.to(settings.device))
-        fit = functional.cross_entropy(outputs.float(), labels.to(settings.device))
+            outputs = shared(images)
+        fit = objective(outputs.float(), images, labels)
         terms = [term for hook in hooks if (term := hook.loss(model, done)) is not None]
         loss = torch.stack([fit, *terms]).sum()
-        losses.append(float(fit.detach()))
-        if not bool(torch.isfinite(loss)):
+        losses.append(float(mean_over_processes(fit.detach())))
+        if not bool(torch.isfinite(mean_over_processes(loss.detach()))):
             return math.nan
         optimiser.zero_grad()
         loss.backward()
@@ -204,6 +230,10 @@ def _epoch(
         for hook in hooks:
             hook.after_step(model, done, rate)
     return sum(losses) / max(len(losses), 1)
+
+
+def _cross_entropy(outputs: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs, labels)
 
 
 def _rate(done: float, warmup: float) -> float:
@@ -236,6 +266,7 @@ def _state(epoch: int, model: nn.Module, optimiser: torch.optim.Optimizer, hooks
         copy.deepcopy(model.state_dict()),
         copy.deepcopy(optimiser.state_dict()),
         [dict(hook.state_dict()) for hook in hooks],
+        torch.get_rng_state(),
     )
 
 
@@ -244,3 +275,4 @@ def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, hooks: Sequence
     optimiser.load_state_dict(copy.deepcopy(state.optimiser))
     for hook, saved in zip(hooks, state.hooks, strict=True):
         hook.load_state_dict(saved)
+    torch.set_rng_state(state.rng)

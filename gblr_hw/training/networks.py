@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,18 +15,38 @@ from torch.utils.data import Dataset
 
 from gblr_hw.factors import evaluate
 from gblr_hw.linear import GBLRLinear
+from gblr_hw.training.distil import Distillation
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.hardware import Hardware
-from gblr_hw.training.loop import EpochRecord, Example, Hook, LoopSettings, Progress, accuracy, train
+from gblr_hw.training.loop import (
+    EpochRecord,
+    Example,
+    Hook,
+    LoopSettings,
+    LoopState,
+    Objective,
+    Progress,
+    accuracy,
+    train,
+)
 from gblr_hw.training.penalties import HardwarePenalty, WidthPenalty
+from gblr_hw.training.processes import world
 from gblr_hw.training.project_training import ProjectionSchedule
+from gblr_hw.training.run_state import RunState, load_run
 from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names, set_module
-from gblr_hw.training.target import TargetController
+from gblr_hw.training.target import TargetController, UnreachableTargetError
 from simulator.errors import InputError
 
-Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "lattice"]
-_START: dict[Family, Start] = {"block_sparse": "block_sparse", "low_rank": "low_rank", "lattice": "lattice"}
-FAMILIES: tuple[Family, ...] = ("dense", "width", "hardware", "block_sparse", "low_rank", "lattice")
+Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "block_low_rank", "lattice", "learned"]
+_START: dict[Family, Start] = {
+    "block_sparse": "block_sparse",
+    "low_rank": "low_rank",
+    "block_low_rank": "block_low_rank",
+    "lattice": "lattice",
+}
+FAMILIES: tuple[Family, ...] = ("dense", "width", "hardware", *_START, "learned")
+# What the learned family chooses between; the first wins a tie.
+_KINDS: tuple[Family, ...] = ("block_sparse", "lattice")
 
 
 @dataclass(frozen=True)
@@ -32,15 +54,20 @@ class Recipe:
     """How one network is made. The defaults are the demo's, the same for all families.
 
     family: dense; width (GBLR, the authors' width shrinkage); hardware (GBLR, hardware penalty, then projection);
-        block_sparse, low_rank, lattice (projection from the dense weights: tiles only, whole ranks, any chunk set).
-    epochs: after the dense start, in all phases together.
+        block_sparse, low_rank, block_low_rank, lattice (projection from the dense weights: tiles only, whole ranks, any
+        chunk set of P ranks at a time, any chunk set of each rank);
+        learned (block_sparse or lattice, whichever reaches the lower loss in a short trial of the whole schedule).
+    epochs: after the dense start, in all phases together; the learned family's trials come on top, each with
+        `trial_share` of them.
     layers: regular expression for the linear layers that are replaced.
     geometry_rate: widths and locations learn at this multiple of the learning rate.
     penalty_fraction, penalty_share: the hardware family's penalty aims at this fraction of the dense latency (or at the
         target, if that is more) over this share of the epochs; the projection does the rest.
     project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the width
         penalty's path. gblr_width: mean width of the intervals that a GBLR network starts from.
-    intervals_only: projections keep cyclic runs. device, bfloat16: where it trains, and whether under autocast.
+    intervals_only: projections keep cyclic runs. regrow: see ProjectionSchedule. distil_weight, temperature: how much
+        of the objective is the dense start's logits (see Distillation); 0 for labels only.
+    device, bfloat16: where it trains, and whether under autocast.
     """
 
     family: Family
@@ -57,6 +84,10 @@ class Recipe:
     width_end: float = 0.7
     gblr_width: float = 0.5
     intervals_only: bool = False
+    regrow: float = 0.0
+    trial_share: float = 0.25
+    distil_weight: float = 0.0
+    temperature: float = 2.0
     device: str = "cpu"
     bfloat16: bool = False
 
@@ -71,15 +102,20 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained model (evaluation mode, on the CPU), its test accuracy, the epochs of all phases, its exact latency."""
+    """A trained model (evaluation mode, on the CPU), its test accuracy, the epochs of all phases.
+
+    target, reached: wanted and exact latency in cycles, or energy in pJ, as the hardware measures. kind: the family in
+    the end, which the learned one has chosen.
+    """
 
     recipe: Recipe
     model: nn.Module
     accuracy: float
     history: tuple[EpochRecord, ...]
-    target_cycles: float | None
-    latency_cycles: float
+    target: float | None
+    reached: float
     diverged: bool
+    kind: Family
 
 
 def train_network(
@@ -88,50 +124,58 @@ def train_network(
     train_set: Dataset[Example],
     test_set: Dataset[Example],
     hardware: Hardware,
-    target_cycles: float | None = None,
+    target: float | None = None,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> TrainedNetwork:
     """Train one network. `model` is copied: an untrained network for "dense", the dense start for every other family.
 
-    Every family but dense needs `target_cycles`; all but width and low_rank meet it with no tile to spare, low_rank in
+    Every family but dense needs `target`; all but width and low_rank meet it with no tile to spare, low_rank in
     steps of whole ranks, width in steps of whole widths, and none exceeds it. Deterministic for a recipe on one machine
     and thread count.
 
+    checkpoint: a file that is written after every epoch; where it exists the run goes on from it, to the same bits.
+    The learned family's trials are repeated. When the loss is not finite training stops, and the network is that of the
+    last good epoch (`diverged`).
+
     Raises
     ------
-    InputError: no target where one is needed, no hardware cost for the hardware family, or a target that the family
-        cannot reach.
+    InputError: no target where one is needed, no hardware cost for the hardware family.
+    UnreachableTargetError: a target that the family cannot reach.
     """
+    kind = recipe.family
+    if kind == "learned" and target is not None:
+        kind = _favoured_kind(recipe, model, train_set, test_set, hardware, target)
+        chosen = replace(recipe, family=kind)
+        network = train_network(chosen, model, train_set, test_set, hardware, target, progress, checkpoint)
+        return replace(network, recipe=recipe)
+    teacher = copy.deepcopy(model)
+    objective = Distillation(teacher, recipe.distil_weight, recipe.temperature) if recipe.distil_weight else None
     model = copy.deepcopy(model)
     torch.manual_seed(recipe.seed)
     if recipe.family == "dense":
         phases = [_Phase(lambda: [], recipe.epochs)]
-    elif target_cycles is None:
+    elif target is None:
         raise InputError(
             f"recipe '{recipe.family}'", "no target", "every family but dense needs a latency", "Give a target."
         )
     else:
-        phases = _phases(recipe, model, hardware, target_cycles)
-    records: list[EpochRecord] = []
-    diverged = False
-    for phase in phases:
-        model.cpu()
-        hooks = phase.prepare()
-        history = train(
-            model, train_set, test_set, _settings(recipe, phase.epochs), hooks, _shifted(progress, records, recipe)
-        )
-        records += [replace(r, epoch=r.epoch + len(records), epochs=recipe.epochs) for r in history.epochs]
-        diverged = diverged or history.diverged
+        phases = _phases(recipe, model, hardware, target)
+    state = load_run(checkpoint, f"{recipe} towards {target}")
+    reports = _Reports(state, progress, checkpoint)
+    diverged = _run_phases(phases, recipe, model, train_set, test_set, reports, objective)
     model.cpu().eval()
-    latency = hardware.measure(model)
-    if target_cycles is not None and latency > target_cycles and not diverged:
-        raise InputError(
-            f"target latency of recipe '{recipe.family}'",
-            f"{target_cycles:.0f} cycles",
-            f"with everything shrunk away the network still takes {latency:.0f}: the layers left dense are not touched",
+    reached = hardware.measure(model)
+    if target is not None and reached > target and not diverged:
+        raise UnreachableTargetError(
+            f"target of recipe '{recipe.family}'",
+            f"{target:.0f} {hardware.unit}",
+            f"with everything shrunk away the network still takes {reached:.0f}: the layers left dense are not touched",
             "Raise the target, or let `layers` name more of them.",
         )
-    return TrainedNetwork(recipe, model, accuracy(model, test_set), tuple(records), target_cycles, latency, diverged)
+    return TrainedNetwork(
+        recipe, model, accuracy(model, test_set), tuple(state.records), target, reached, diverged, kind
+    )
 
 
 @dataclass(frozen=True)
@@ -157,19 +201,20 @@ def _settings(recipe: Recipe, epochs: int) -> LoopSettings:
 
 def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float) -> list[_Phase]:
     names = linear_names(model, recipe.layers)
-    dense_cycles = hardware.measure(model)
+    dense_value = hardware.measure(model)
 
     def project() -> list[Hook]:
         return [
             ProjectionSchedule(
                 target,
                 hardware.measure,
-                hardware.tile_cycles,
+                hardware.tile_cost,
                 hardware.rows,
                 hardware.cols,
                 estimate=hardware.quick,
                 end=recipe.project_end,
                 intervals_only=recipe.intervals_only,
+                regrow=recipe.regrow,
             )
         ]
 
@@ -187,8 +232,9 @@ def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float)
         _to_gblr(model, names, recipe)
         if hardware.cost is None:
             raise InputError("hardware cost", "None", "the hardware family descends on it", "Give Hardware(cost=...).")
-        aim = max(recipe.penalty_fraction * dense_cycles, target)
-        return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, hardware.quick)]
+        aim = max(recipe.penalty_fraction * dense_value, target)
+        estimate = None if hardware.cost_estimates else hardware.quick
+        return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, estimate)]
 
     def from_gblr() -> list[Hook]:
         for name in names:
@@ -217,9 +263,74 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
     return layer
 
 
-def _shifted(progress: Progress | None, before: list[EpochRecord], recipe: Recipe) -> Progress | None:
-    """Count epochs over all phases."""
-    if progress is None:
-        return None
-    done, report = len(before), progress
-    return lambda record: report(replace(record, epoch=record.epoch + done, epochs=recipe.epochs))
+@dataclass(frozen=True)
+class _Reports:
+    """Where epochs are kept and told: the run's state, the caller's progress, a file."""
+
+    state: RunState
+    progress: Progress | None
+    checkpoint: Path | None
+
+    def record(self, one: EpochRecord, epochs: int) -> None:
+        """Keep an epoch's record, counted over all phases, and report it."""
+        self.state.records.append(replace(one, epoch=len(self.state.records) + 1, epochs=epochs))
+        if self.progress is not None:
+            self.progress(self.state.records[-1])
+
+    def save(self, loop: LoopState) -> None:
+        self.state.loop = loop
+        if self.checkpoint is not None and world()[0] == 0:
+            self.state.save(self.checkpoint)
+
+
+def _run_phases(
+    phases: list[_Phase],
+    recipe: Recipe,
+    model: nn.Module,
+    train_set: Dataset[Example],
+    test_set: Dataset[Example],
+    reports: _Reports,
+    objective: Objective | None,
+) -> bool:
+    """Train through all phases, from where the run's state stands. Whether a loss was not finite."""
+    state, diverged = reports.state, False
+    for index, phase in enumerate(phases):
+        model.cpu()
+        if index < state.phase:
+            # Its layers are made again, so that the state of the next phase's start fits.
+            model.load_state_dict(state.starts[index])
+            phase.prepare()
+            continue
+        if len(state.starts) <= index:
+            state.starts.append(copy.deepcopy(model.state_dict()))
+        model.load_state_dict(state.starts[index])
+        hooks, settings = phase.prepare(), _settings(recipe, phase.epochs)
+        history = train(
+            model, train_set, test_set, settings, hooks,
+            lambda one: reports.record(one, recipe.epochs), state.loop, reports.save, objective,
+        )  # fmt: skip
+        diverged = diverged or history.diverged
+        state.phase, state.loop = index + 1, None
+    return diverged
+
+
+def _favoured_kind(
+    recipe: Recipe,
+    model: nn.Module,
+    train_set: Dataset[Example],
+    test_set: Dataset[Example],
+    hardware: Hardware,
+    target: float,
+) -> Family:
+    """The kind of structure that ends a short run of the whole schedule with the lowest training loss.
+
+    First-order importances of tiles and of ranks are in one unit, but say nothing of how well what is left will learn:
+    chosen together by them, tiles lose to ranks where they should not. A trial of a quarter of the epochs does say it.
+    """
+    epochs = max(1, round(recipe.trial_share * recipe.epochs))
+    losses = {}
+    for kind in _KINDS:
+        trial = replace(recipe, family=kind, epochs=epochs)
+        history = train_network(trial, model, train_set, test_set, hardware, target).history
+        losses[kind] = history[-1].loss if history else math.inf
+    return min(_KINDS, key=lambda kind: losses[kind])

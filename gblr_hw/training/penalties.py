@@ -26,15 +26,15 @@ class _SteeredPenalty(QuietHook):
     def __init__(self, controller: TargetController, estimate: Measure, *, every: int = 4) -> None:
         self.controller, self.estimate, self.every = controller, estimate, every
         self.steps = 0
-        self.latency_cycles = 0.0
+        self.value = 0.0
 
     def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
         self.steps += 1
         _clamp(model)
         if self.steps % self.every:
             return
-        self.latency_cycles = self.estimate(model)
-        strength = self.controller.update(self.latency_cycles, progress)
+        self.value = self.estimate(model)
+        strength = self.controller.update(self.value, progress)
         if strength > 0.0:
             self.shrink(model, strength)
             _clamp(model)
@@ -43,13 +43,13 @@ class _SteeredPenalty(QuietHook):
         """Move widths (and locations) by `strength` on average, in normalised width."""
 
     def notes(self) -> dict[str, float]:
-        return {"latency_cycles": self.latency_cycles, "strength": self.controller.strength}
+        return {"measure": self.value, "strength": self.controller.strength}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "latency_cycles": self.latency_cycles, **self.controller.state_dict()}
+        return {"steps": self.steps, "measure": self.value, **self.controller.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.latency_cycles = state["steps"], state["latency_cycles"]
+        self.steps, self.value = state["steps"], state["measure"]
         self.controller.load_state_dict(state)
 
 
@@ -101,14 +101,14 @@ class WidthPenalty(_SteeredPenalty):
             return self.measure(model)
 
         low, high = 0.0, self.controller.strength
-        if (reached := latency(0.0)) > self.controller.target_cycles:
-            while (reached := latency(high)) > self.controller.target_cycles and high < _WHOLE_CIRCLE:
+        if (reached := latency(0.0)) > self.controller.target:
+            while (reached := latency(high)) > self.controller.target and high < _WHOLE_CIRCLE:
                 low, high = high, 2 * high
             for _ in range(_HALVINGS):
                 middle = (low + high) / 2
-                low, high = (middle, high) if latency(middle) > self.controller.target_cycles else (low, middle)
+                low, high = (middle, high) if latency(middle) > self.controller.target else (low, middle)
             reached = latency(high)
-        self.latency_cycles = reached
+        self.value = reached
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "held": self.held}
@@ -134,18 +134,31 @@ class HardwarePenalty(_SteeredPenalty):
     ----------
     controller: finds the strength.
     cost: model -> latency as a torch scalar with gradients to widths and locations.
-    estimate: latency of the model as it would be evaluated, in cycles.
+    estimate: latency of the model as it would be evaluated, in cycles; None where that is the cost's own value, which
+        is then computed once for both.
     every: optimiser steps between estimates.
     """
 
-    def __init__(self, controller: TargetController, cost: Cost, estimate: Measure, *, every: int = 4) -> None:
-        super().__init__(controller, estimate, every=every)
+    def __init__(
+        self, controller: TargetController, cost: Cost, estimate: Measure | None = None, *, every: int = 4
+    ) -> None:
+        super().__init__(controller, estimate or self._value, every=every)
         self.cost = cost
+        self._last: Tensor | None = None
+
+    def _value(self, model: nn.Module) -> float:
+        self._last = self.cost(model)
+        return float(self._last.detach())
+
+    def after_step(self, model: nn.Module, progress: float, learning_rate: float) -> None:
+        super().after_step(model, progress, learning_rate)
+        self._last = None
 
     def shrink(self, model: nn.Module, strength: float) -> None:
         layers = gblr_layers(model)
         widths, locations = [layer.widths for layer in layers], [layer.locations for layer in layers]
-        gradients = torch.autograd.grad(self.cost(model), widths + locations, allow_unused=True)
+        cost = self.cost(model) if self._last is None else self._last
+        gradients = torch.autograd.grad(cost, widths + locations, allow_unused=True)
         with torch.no_grad():
             slopes = [g for g in gradients[: len(widths)] if g is not None]
             mean = torch.cat([g.abs().flatten() for g in slopes]).mean() if slopes else torch.tensor(0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -26,19 +27,24 @@ def train_single(
     machine: Machine,
     target: Target | None,
     *,
+    energy: bool = False,
     images: int = 16,
     epochs: int = 12,
     seed: int = 0,
     device: str = "cpu",
+    distil_weight: float = 0.0,
+    checkpoint: Path | None = None,
     progress: Report | None = None,
 ) -> tuple[TrainedNetwork, float]:
-    """Train a digits ViT of one family; returns it and the dense network's simulated latency in cycles.
+    """Train a digits ViT of one family; returns it and what the dense network
+    takes: cycles, or pJ with `energy`, the target then being one in joules.
 
-    The dense start is trained for as many epochs as the family gets after it. progress(done, of, what) is called after
+    The dense start is trained for as many epochs as the family gets after it; with a `checkpoint` file (CHECKPOINT and
+    CHECKPOINT.dense) both go on where an interrupted run stopped. progress(done, of, what) is called after
     every epoch. Raises InputError for a target that is not below the dense latency or that cannot be reached.
     """
     train_set, test_set = digits()
-    hardware = hardware_of(machine, images * DEMO_SHAPE.tokens)
+    hardware = hardware_of(machine, images * DEMO_SHAPE.tokens, "pJ" if energy else "cycles")
     torch.manual_seed(seed)
     start = ViT(DEMO_SHAPE)
 
@@ -50,10 +56,16 @@ def train_single(
         return tell
 
     base = Recipe("dense", epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed, device=device)
-    dense = train_network(base, start, train_set, test_set, hardware, progress=report("dense start"))
+    dense_file = None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".dense")
+    dense = train_network(
+        base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_file
+    )
     if family == "dense":
-        return dense, dense.latency_cycles
-    cycles = None if target is None else target.cycles(dense.latency_cycles, machine.clock_ghz)
-    recipe = replace(Recipe(family), epochs=epochs, seed=seed, device=device)
-    network = train_network(recipe, dense.model, train_set, test_set, hardware, cycles, report(family))
-    return network, dense.latency_cycles
+        return dense, dense.reached
+    if target is None:
+        wanted = None
+    else:
+        wanted = target.picojoules(dense.reached) if energy else target.cycles(dense.reached, machine.clock_ghz)
+    recipe = replace(Recipe(family), epochs=epochs, seed=seed, device=device, distil_weight=distil_weight)
+    network = train_network(recipe, dense.model, train_set, test_set, hardware, wanted, report(family), checkpoint)
+    return network, dense.reached

@@ -13,7 +13,7 @@ from gblr_hw.lattice import Structure
 from gblr_hw.lattice_linear import LatticeLinear
 from simulator.errors import InputError
 
-Start = Literal["block_sparse", "low_rank", "lattice"]
+Start = Literal["block_sparse", "low_rank", "block_low_rank", "lattice"]
 
 
 def linear_names(model: nn.Module, pattern: str) -> list[str]:
@@ -38,8 +38,8 @@ def lattice_from_linear(
 ) -> LatticeLinear:
     """A lattice layer that starts from a dense one.
 
-    block_sparse: all tiles dense, no ranks: exactly the same matrix. low_rank, lattice: the `ranks` (all, if None)
-    largest singular values, split evenly between the factors, every rank on every chunk.
+    block_sparse: all tiles dense, no ranks: exactly the same matrix. low_rank, block_low_rank, lattice: the `ranks`
+    (all, if None) largest singular values, split evenly between the factors, every rank on every chunk.
     """
     m, n = linear.weight.shape
     count = 0 if family == "block_sparse" else min(m, n) if ranks is None else min(ranks, m, n)
