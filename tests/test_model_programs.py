@@ -136,6 +136,35 @@ def test_a_wide_head_is_cut_where_the_parameter_memory_ends() -> None:
     _check(lower(whole, machine, example_inputs=inputs), whole, inputs, iter((None,)))
 
 
+class _Tied(torch.nn.Module):
+    """A language model's head that shares its weights with the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(11, 6), torch.nn.Linear(6, 11, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.embedding(ids)))
+
+
+def test_tied_weights_are_a_table_and_a_layer() -> None:
+    torch.manual_seed(0)
+    model, inputs = _Tied().eval(), (torch.randint(0, 11, (2, 5)),)
+    program = lower(model, _MID, example_inputs=inputs)
+    assert [layer.name for layer in program.layers if layer.form == "dense"] == ["head"]
+    _check(program, model, inputs, iter((None,)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_are_used_as_they_are(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(9, 12), torch.nn.ReLU(), torch.nn.Linear(12, 4)).to(dtype).eval()
+    inputs = (torch.randn(3, 9).to(dtype),)
+    program = lower(model, _MID, example_inputs=inputs)
+    _check(program, model.double(), tuple(one.double() for one in inputs), iter((None,)))
+
+
 def test_calibration_batches_must_be_like_the_example() -> None:
     model = torch.nn.Linear(8, 8).eval()
     with pytest.raises(InputError, match=r"calibration batch 1: found shapes .*\(4, 8\).*exported with .*\(2, 8\)"):
