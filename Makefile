@@ -43,7 +43,7 @@ bench: $(STAMP) peers-env
 	$(BIN)/python benchmarks/growth.py --out docs/data/growth.json
 	$(BIN)/python benchmarks/peers.py --out docs/data/peers.json
 
-# Known networks, whole: the tables and the picture of docs/networks.md. Twelve minutes on an idle core; 6 GB of memory.
+# Known networks, whole: the tables and the picture of docs/networks.md. A quarter of an hour; 6 GB of memory.
 models: $(STAMP)
 	$(BIN)/python -m benchmarks.models --again
 	$(BIN)/python -m benchmarks.network_sweeps
