@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -385,8 +385,3 @@ def named_tensors(weights: LayerWeights) -> Iterator[tuple[str, Tensor]]:
             for index, part in enumerate(value):
                 for inner, tensor in named_tensors(part):
                     yield f"{name}.{index}.{inner}", tensor
-
-
-def without_bias(weights: GBLRWeights) -> GBLRWeights:
-    """The same layer with its bias left out."""
-    return replace(weights, bias=None)

@@ -308,9 +308,7 @@ class IndexArithmetic(nn.Module):
         return self.table(ids + 1)
 
 
-TREATMENT = "Treat it as moving nothing"
 REFUSALS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
-    "training": (lambda: (nn.Linear(2, 2), torch.randn(1, 2)), ""),
     "computed_index": (
         lambda: (IndexArithmetic(), torch.randint(0, 8, (2, 5))),
         "a table is read by computed indices, or by a part of an input of indices, which no operator of the machine reads",
@@ -371,7 +369,7 @@ def _with_nan() -> nn.Module:
     return nn.Sequential(layer)
 
 
-@pytest.mark.parametrize("name", [name for name in REFUSALS if name != "training"])
+@pytest.mark.parametrize("name", REFUSALS)
 def test_what_cannot_be_lowered_is_refused_at_its_node(name: str) -> None:
     build, rule = REFUSALS[name]
     message = refused(*build())

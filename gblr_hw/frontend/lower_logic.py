@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,29 +53,24 @@ def _truth(builder: Builder, *arguments: str) -> None:
 
 @lowers("aten.__and__", "aten.bitwise_and", "aten.logical_and")
 def _and(builder: Builder, a: Arguments) -> View:
-    _truth(builder, "self", "other")
-    views, constant = _split(a["self"], a["other"])
-    if constant is None:
-        return pointwise(builder, "multiply", *views)
-    shape = np.broadcast_shapes(views[0].shape, tuple(constant.shape))
-    view = layout.expand(views[0], shape)
-    return view if bool(constant.all()) else pointwise(builder, "multiply", view, constant)
+    return _joined(builder, a, "multiply", lambda constant: bool(constant.all()))
 
 
 @lowers("aten.__or__", "aten.bitwise_or", "aten.logical_or")
 def _or(builder: Builder, a: Arguments) -> View:
+    return _joined(builder, a, "maximum", lambda constant: not constant.any())
+
+
+def _joined(builder: Builder, a: Arguments, function: str, neutral: Callable[[torch.Tensor], bool]) -> View:
+    """Two truth values in one; a constant that changes nothing (``neutral``) only gives its shape."""
     _truth(builder, "self", "other")
-    views, constant = _split(a["self"], a["other"])
-    if constant is None:
-        return pointwise(builder, "maximum", *views)
-    shape = np.broadcast_shapes(views[0].shape, tuple(constant.shape))
-    view = layout.expand(views[0], shape)
-    return pointwise(builder, "maximum", view, constant) if bool(constant.any()) else view
-
-
-def _split(*values: Any) -> tuple[list[View], torch.Tensor | None]:
+    values = a["self"], a["other"]
+    views = [value for value in values if isinstance(value, View)]
     constant = next((value for value in values if isinstance(value, torch.Tensor)), None)
-    return [value for value in values if isinstance(value, View)], constant
+    if constant is None:
+        return pointwise(builder, function, *views)
+    view = layout.expand(views[0], np.broadcast_shapes(views[0].shape, tuple(constant.shape)))
+    return view if neutral(constant) else pointwise(builder, function, view, constant)
 
 
 def _difference(builder: Builder, a: Arguments) -> View:

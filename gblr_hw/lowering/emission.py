@@ -53,17 +53,36 @@ class Emission:
         return latest(refs)
 
 
+@dataclass(frozen=True)
+class ParameterSizes:
+    """Bytes of an operator's parameters: held for any block; held, and streamed, for each of a block's rows."""
+
+    held: int = 0
+    held_a_row: int = 0
+    streamed_a_row: int = 0
+
+    @property
+    def by_block(self) -> bool:
+        return self.held_a_row + self.streamed_a_row > 0
+
+    def of_block(self, rows: int) -> int:
+        return self.held + (self.held_a_row + self.streamed_a_row) * rows
+
+
 @dataclass
 class GroupState:
-    """State of one group. accumulators: the latest drains by number, (ids, keys), each of which used the next rows of
-    the accumulator memory. parameters: by operator, the load of its parameters. resident: by operator, the numbers of
-    its weight loads, their slots and their places among all loads.
+    """State of one group. accumulators: buffers in the accumulator memory, which drains use in turn. before: the last
+    drain of the group before. drain_refs: this group's drains. sizes: by operator, what its parameters take;
+    parameters_stay: whether they are loaded once; parameters: by operator, their load and its number. resident: by
+    operator, the numbers of its weight loads, their slots and their places among all loads.
     """
 
     group: Group
     regions: Mapping[Key, Region]
     accumulators: int
     before: Ref | None
+    sizes: Mapping[int, ParameterSizes]
+    parameters_stay: bool
     drain_refs: list[Ref] = field(default_factory=list)
     parameters: dict[int, tuple[Ref, int]] = field(default_factory=dict)
     resident: dict[int, tuple[np.ndarray, np.ndarray, int]] = field(default_factory=dict)

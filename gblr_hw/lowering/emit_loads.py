@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from gblr_hw.lowering.emission import Block, Emission, GroupState
+from gblr_hw.lowering.emission import Block, Emission, GroupState, ParameterSizes
 from gblr_hw.lowering.fuse_groups import by_token
 from gblr_hw.lowering.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.passes_of_operator import Passes
 from gblr_hw.lowering.place_transfers import LOAD, PARAMETERS, load_sequence, prefetch_steps, weight_keys
 from simulator.errors import InputError
 from simulator.isa import Op
+from simulator.machine import Machine
 from simulator.network import Operand, Operator
 from simulator.network_layout import region_rows, view_chunks
+from simulator.schedule import LayerSchedule
 
 RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, M6)
 CONSTANT_BYTES = 4  # a constant of the vector unit, without a row for each token
@@ -91,12 +95,14 @@ def _row_bytes(e: Emission, operand: Operand) -> int:
 def load_parameters(e: Emission, g: GroupState, block: Block, index: int) -> Ref | None:
     """Biases, multipliers or constants of an operator into the half of the parameter memory that is not in use (M4).
 
-    None for an operator without any. They are loaded once a group if all of its operators' fit the two halves.
+    None for an operator without any. They are loaded once a group if all of its operators' fit the two halves. Raises
+    InputError if they do not fit theirs.
     """
-    size = parameter_bytes(e, index, block.rows)
+    size = g.sizes[index].of_block(block.rows)
     if size == 0:
         return None
-    if index in g.parameters and _fit_together(e, g):
+    _check_fit(e, index, g.sizes[index], block.rows)
+    if index in g.parameters and g.parameters_stay:
         return g.parameters[index][0]
     user = e.parameter_users[-2] if len(e.parameter_users) > 1 else None
     step = max(e.step - prefetch_steps(e.machine), 0 if user is None else user.step + 1)
@@ -121,36 +127,34 @@ def used_parameters(e: Emission, g: GroupState, index: int, by: Ref) -> None:
         e.parameter_users[g.parameters[index][1]] = by
 
 
-def parameter_bytes(e: Emission, index: int, rows: int) -> int:
-    """Bytes of parameters of an operator for a block of ``rows``. Raises InputError if they do not fit their half."""
-    operator, schedule = e.network.operators[index], e.schedules[index]
-    if operator.kind == "vector":
-        held, streamed = constant_bytes(operator, rows)
-    else:  # scores and mix have one multiplier, which is no table
-        held, streamed = 0 if schedule.form == "activations" else schedule.parameter_bytes(e.machine.multiplier_row), 0
+def _check_fit(e: Emission, index: int, sizes: ParameterSizes, rows: int) -> None:
+    held = sizes.held + sizes.held_a_row * rows
     if held > e.machine.parameter_half_bytes:
         raise InputError(
-            f"operator '{operator.name}' on machine '{e.machine.name}'",
+            f"operator '{e.network.operators[index].name}' on machine '{e.machine.name}'",
             f"{held} bytes of parameters",
             f"half of vector.parameter_kib holds {e.machine.parameter_half_bytes}",
             "Enlarge 'vector.parameter_kib' in the machine file.",
         )
-    return held + streamed
 
 
-def constant_bytes(operator: Operator, rows: int) -> tuple[int, int]:
-    """Bytes of a vector operator's constants: those that are held, and those with a row for each token, which stream
-    through the parameter memory as codes; a mask is held as one run a row (machine.md, M6).
+def parameter_sizes(operator: Operator, schedule: LayerSchedule, machine: Machine) -> ParameterSizes:
+    """What an operator's parameters take. Scores and mix have one multiplier, which is no table; constants of the
+    vector unit with a row for each token stream through the memory as codes, but a mask is held as one run a row
+    (machine.md, M6).
     """
-    held = streamed = 0
+    if operator.kind != "vector":
+        table = 0 if schedule.form == "activations" else schedule.parameter_bytes(machine.multiplier_row)
+        return ParameterSizes(held=table)
+    held = held_a_row = streamed_a_row = 0
     for array in operator.constants.values():
         if not by_token(array):
             held += CONSTANT_BYTES * array.size if array.size > 1 else 0
         elif is_mask(array):
-            held += RUN_BYTES * rows
+            held_a_row += RUN_BYTES
         else:
-            streamed += rows * array.shape[2] * array.shape[3]
-    return held, streamed
+            streamed_a_row += array.shape[2] * array.shape[3]
+    return ParameterSizes(held, held_a_row, streamed_a_row)
 
 
 def is_mask(array: np.ndarray) -> bool:
@@ -162,12 +166,10 @@ def is_mask(array: np.ndarray) -> bool:
     return bool((np.count_nonzero(edges, axis=-1) <= 2).all())
 
 
-def _fit_together(e: Emission, g: GroupState) -> bool:
-    """Whether the parameters of a group stay: no more than two of its operators have any, none by block."""
-    indices = range(g.group.first, g.group.last)
-    having = [i for i in indices if parameter_bytes(e, i, 1) > 0]
-    fixed = all(parameter_bytes(e, i, 1) == parameter_bytes(e, i, 2) for i in having)
-    return len(having) <= 2 and fixed
+def parameters_stay(sizes: Mapping[int, ParameterSizes]) -> bool:
+    """Whether the parameters of a group's operators stay: no more than two of them have any, none by block."""
+    having = [one for one in sizes.values() if one.of_block(1) > 0]
+    return len(having) <= 2 and not any(one.by_block for one in having)
 
 
 def load_weights(e: Emission, g: GroupState, block: Block, index: int, passes: Passes) -> tuple[np.ndarray, np.ndarray]:

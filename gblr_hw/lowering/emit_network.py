@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gblr_hw.lowering.emission import Block, Emission, GroupState
+from gblr_hw.lowering.emit_loads import parameter_sizes, parameters_stay
 from gblr_hw.lowering.emit_operators import Part, emit_matrix, emit_vector
 from gblr_hw.lowering.fuse_groups import Group
 from gblr_hw.lowering.passes_of_operator import Passes, head_passes, linear_passes
@@ -37,7 +38,12 @@ def _emit_group(e: Emission, group: Group) -> None:
     stages = stages_of(e.network, group.first, group.last, e.side)
     regions = map_regions(e.network, stages, group.block, e.side, e.machine.scratchpad.size_bytes)
     assert regions is not None, "fuse_groups tried this block"
-    g = GroupState(group, regions, e.machine.accumulator_rows // group.block, e.last_drain)
+    sizes = {
+        index: parameter_sizes(e.network.operators[index], e.schedules[index], e.machine)
+        for index in range(group.first, group.last)
+    }
+    accumulators = e.machine.accumulator_rows // group.block
+    g = GroupState(group, regions, accumulators, e.last_drain, sizes, parameters_stay(sizes))
     templates: dict[tuple[int, int], Passes] = {}
     for block in _blocks(e, group):
         g.begins.append(e.step)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional
+
+from gblr_hw.training.vit import MLP
 
 
 @dataclass(frozen=True)
@@ -26,26 +27,13 @@ class MixerShape:
         return (self.image // self.patch) ** 2
 
 
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., width), same shape out."""
-        return self.fc2(functional.gelu(self.fc1(x)))
-
-
 class MixerLayer(nn.Module):
     """Token mixing, then channel mixing, each behind a layer norm and a residual."""
 
     def __init__(self, shape: MixerShape) -> None:
         super().__init__()
-        self.norm1, self.tokens = nn.LayerNorm(shape.width), Mlp(shape.tokens, shape.token_hidden)
-        self.norm2, self.channels = nn.LayerNorm(shape.width), Mlp(shape.width, shape.channel_hidden)
+        self.norm1, self.tokens = nn.LayerNorm(shape.width), MLP(shape.tokens, shape.token_hidden)
+        self.norm2, self.channels = nn.LayerNorm(shape.width), MLP(shape.width, shape.channel_hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, tokens, width), same shape out."""
