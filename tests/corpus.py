@@ -165,7 +165,7 @@ def _note_program(features: Counter[str], program: Program, machine: Machine) ->
         "several layers": len(program.layers) > 1,
         "several tiles wait for one load": shared,
         "two operands": (vector & (ins.other >= 0)).any(),
-        "a vector operator's group": (vector & (ins.tile >= 0)).any(),
+        "a run of a vector operator's chunks": (vector & (ins.tile >= 0)).any(),
         "activations as weights": any(layer.form == "activations" for layer in program.layers),
         "several token blocks": any(layer.block_tokens < program.tokens for layer in program.layers),
         "weights loaded again": repeats,

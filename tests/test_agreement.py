@@ -29,7 +29,7 @@ LEAST = {
     **{f"{engines} DMA engines": 300 for engines in (1, 2, 3)},
     **{f"{side} = {size}": 30 for side in "PQ" for size in range(2, 17)},
     "P < Q": 300, "P > Q": 300, "P = Q": 50, "scatter": 500, "plain array": 200, "T = 1": 200, "m > 1": 100,
-    "several tiles wait for one load": 100, "two operands": 30, "a vector operator's group": 100, "activations as weights": 200,
+    "several tiles wait for one load": 100, "two operands": 30, "a run of a vector operator's chunks": 100, "activations as weights": 200,
     "several layers": 40, "several token blocks": 100, "weights loaded again": 100, "weight buffer: its last slot": 200,
     "scratchpad: its last byte": 200, "accumulator: its last row": 200, "rank memory: no room for another slot": 50,
     "output chunk without tiles": 100, "tile without stored weights": 50,
