@@ -17,6 +17,7 @@ from gblr_hw.checkpoint import save_checkpoint
 from gblr_hw.frontend import export_network
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.lowering.whole_network import lower_network
+from gblr_hw.training.choose_start import DenseStart, choose_start
 from gblr_hw.training.data import digits
 from gblr_hw.training.fashion_mnist import FOLDER, fashion_mnist
 from gblr_hw.training.hardware import Hardware
@@ -52,7 +53,9 @@ ABLATION = {
     "ranks, intervals": Recipe("lattice", intervals_only=True),
     "ranks, regrow": Recipe("lattice", regrow=0.1),
 }
-FAMILIES = {"dense": Recipe("dense"), **RIVALS, **ABLATION}
+# The learned lattice on top of a dense network of full, three quarters' or half width, or narrower dense.
+ANY_WIDTH = {"learned lattice, any width": Recipe("learned")}
+FAMILIES = {"dense": Recipe("dense"), **RIVALS, **ANY_WIDTH, **ABLATION}
 # What a permutation network changes; all else runs in the same cycles with and without one.
 SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "learned lattice")
 
@@ -65,7 +68,7 @@ class Setting:
     """
 
     budgets: tuple[float, ...]
-    families: tuple[str, ...] = tuple(RIVALS)
+    families: tuple[str, ...] = (*RIVALS, *ANY_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ _EDGE, _MID = (0.7, 0.5, 0.4, 0.32, 0.27), (0.85, 0.75, 0.65, 0.55, 0.48)
 _FASHION = (0.75, 0.6, 0.5, 0.46, 0.43)
 PARTS = {
     "digits": Part(_digits_vit, 128, 2, 8, 16, 12, 12, {
-        "edge-16": Setting(_EDGE, (*RIVALS, *ABLATION)),
+        "edge-16": Setting(_EDGE, (*RIVALS, *ANY_WIDTH, *ABLATION)),
         "mid-32": Setting(_MID, SCATTERED),
         "plain-32": Setting(_MID, tuple(family for family in RIVALS if family not in ("GBLR, hardware cost", "ranks"))),
     }),
@@ -145,6 +148,7 @@ def run(
     try:
         network = _train(part, family, dense, budget * dense_cycles, seed, target_machine, hardware, file, data)
     except UnreachableTargetError as error:
+        file.unlink(missing_ok=True)
         return {**row, "unreachable": str(error)}
     if seed == SHOWN_SEED:
         (cache_folder / "networks").mkdir(exist_ok=True)
@@ -153,6 +157,7 @@ def run(
     return {
         **row,
         "kind": network.kind,
+        "width": network.model.get_submodule("embed").out_features,
         "accuracy": network.accuracy,
         "loss": network.history[-1].loss,
         "share": network.reached / dense_cycles,
@@ -170,11 +175,12 @@ def _on_machines(model: nn.Module, example: tuple[Tensor]) -> dict[str, dict[str
     return {"latency_cycles": cycles, "energy_pj": energy}
 
 
-def _dense_start(part: str, seed: int, folder: Path, data: Path) -> nn.Module:
-    """The dense network of a part and seed, trained once."""
-    plan, file = PARTS[part], folder / f"{part}.dense.{seed}.pt"
+def _dense_start(part: str, seed: int, folder: Path, data: Path, width: int | None = None) -> nn.Module:
+    """The dense network of a part and seed, of full width or narrower, trained once."""
+    plan = PARTS[part]
+    file = folder / f"{part}.dense.{seed}.pt" if width is None else folder / f"{part}.dense.{width}.{seed}.pt"
     torch.manual_seed(seed)
-    model = plan.build(plan.width, plan.depth)
+    model = plan.build(plan.width if width is None else width, plan.depth)
     # What is measured of it does not matter: it is the start for every machine.
     hardware = whole_hardware_of(Machine.load(MEASURED_ON[0]), _as_trained(model), plan.example, plan.tokens)
     recipe = Recipe("dense", epochs=plan.dense_epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
@@ -195,6 +201,8 @@ def _train(
 ) -> TrainedNetwork:
     plan = PARTS[part]
     sets = plan.sets(data)
+    if family in ANY_WIDTH:
+        return _train_any_width(part, family, target, seed, machine, file, data)
     if family in ("narrower", "shallower"):
         width, depth = _smaller(part, family, machine.name, target)
         torch.manual_seed(seed)
@@ -207,17 +215,36 @@ def _train(
     return train_network(recipe, dense, *sets, hardware, None if family == "dense" else target, checkpoint=file)
 
 
+def _train_any_width(
+    part: str, family: str, target: float, seed: int, machine: Machine, file: Path, data: Path
+) -> TrainedNetwork:
+    """The learned lattice from the dense network whose short trial goes best: wide and thin, or narrow and whole."""
+    plan = PARTS[part]
+    quick = _widest(part, machine.name, target, plan.depth)
+    wider = (plan.width, plan.width * 3 // 4, plan.width // 2)
+    starts = {}
+    for width in [one for one in wider if quick is None or one > quick] + ([] if quick is None else [quick]):
+        model = _dense_start(part, seed, file.parent, data, width)
+        starts[str(width)] = DenseStart(model, whole_hardware_of(machine, model, plan.example, plan.tokens))
+    recipe = replace(FAMILIES[family], epochs=plan.epochs, seed=seed)
+    chosen = choose_start(recipe, starts, *plan.sets(data), target)
+    return starts[chosen].train(recipe, *plan.sets(data), target, checkpoint=file)
+
+
 def _smaller(part: str, family: str, machine: str, target: float) -> tuple[int, int]:
     """Width and depth of the widest dense network within the target: of full depth, or with fewer blocks."""
-    plan = PARTS[part]
-    depths = [plan.depth] if family == "narrower" else range(plan.depth - 1, 0, -1)
-    for depth in depths:
-        for width in range(plan.width, 7, -8):
-            if _dense_cycles(part, machine, width, depth) <= target:
-                return width, depth
+    depth = PARTS[part].depth
+    for blocks in [depth] if family == "narrower" else range(depth - 1, 0, -1):
+        if (width := _widest(part, machine, target, blocks)) is not None:
+            return width, blocks
     raise UnreachableTargetError(
         "target", f"{target:.0f}", f"no {family} dense network is that quick", "Raise the target."
     )
+
+
+def _widest(part: str, machine: str, target: float, depth: int) -> int | None:
+    widths = range(PARTS[part].width, 7, -8)
+    return next((width for width in widths if _dense_cycles(part, machine, width, depth) <= target), None)
 
 
 @cache
