@@ -26,6 +26,7 @@ from analysis.table import Column, format_table
 from benchmarks.result_lines import ResultLines
 from benchmarks.study_runs import FAMILIES, PARTS, run
 from gblr_hw.training.fashion_mnist import FOLDER
+from simulator.errors import InputError
 
 KEY = ("part", "machine", "family", "budget", "seed")
 SEEDS = (0, 1, 2)
@@ -76,6 +77,14 @@ def _cell(rows: Sequence[dict[str, Any]]) -> str:
     return f"{statistics.mean(accuracies):.1f} ({min(accuracies):.1f}-{max(accuracies):.1f})"
 
 
+def _check_data(part: str, folder: Path) -> None:
+    """Hours of other runs should not come before the news that data is missing."""
+    try:
+        PARTS[part].sets(folder)
+    except InputError as error:
+        raise SystemExit(f"error: {error} Or choose other parts (--part).") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS))
@@ -92,6 +101,8 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     todo = [job for job in jobs(options) if not results.has(**dict(zip(KEY, job, strict=True)))]
+    for part in {job[0] for job in todo}:
+        _check_data(part, options.data)
     call = partial(run, cache_folder=options.cache, data=options.data)
     with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for done, job in enumerate(as_completed([pool.submit(call, *one) for one in todo]), start=1):

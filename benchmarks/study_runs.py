@@ -108,23 +108,23 @@ def _digits_vit(width: int, depth: int) -> nn.Module:
 
 
 def _fashion_vit(width: int, depth: int) -> nn.Module:
-    return ViT(ViTShape(image=28, patch=4, width=width, depth=depth, mlp_ratio=4))
+    return ViT(ViTShape(image=28, patch=7, width=width, depth=depth, mlp_ratio=4))
 
 
 def _fashion_mixer(width: int, depth: int) -> nn.Module:
-    return Mixer(MixerShape(pad=0, width=width, depth=depth, token_hidden=width, channel_hidden=4 * width))
+    return Mixer(MixerShape(pad=0, patch=7, width=width, depth=depth, token_hidden=width, channel_hidden=4 * width))
 
 
 _EDGE, _MID = (0.7, 0.5, 0.4, 0.32, 0.27), (0.85, 0.75, 0.65, 0.55, 0.48)
-_FASHION = (0.75, 0.6, 0.5, 0.46, 0.43)
+_FASHION, _MIXER = (0.65, 0.5, 0.4, 0.33, 0.29), (0.75, 0.6, 0.5, 0.44, 0.4)
 PARTS = {
     "digits": Part(_digits_vit, 128, 2, 8, 16, 12, 12, {
         "edge-16": Setting(_EDGE, (*RIVALS, *ANY_WIDTH, *ABLATION)),
         "mid-32": Setting(_MID, SCATTERED),
         "plain-32": Setting(_MID, tuple(family for family in RIVALS if family not in ("GBLR, hardware cost", "ranks"))),
     }),
-    "fashion-vit": Part(_fashion_vit, 96, 2, 28, 49, 4, 5, {"edge-16": Setting(_FASHION)}, 2500),
-    "fashion-mixer": Part(_fashion_mixer, 96, 2, 28, 49, 4, 5, {"edge-16": Setting(_FASHION)}, 2500),
+    "fashion-vit": Part(_fashion_vit, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_FASHION)}, 2000),
+    "fashion-mixer": Part(_fashion_mixer, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_MIXER)}, 2000),
 }  # fmt: skip
 
 

@@ -139,6 +139,7 @@ def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(study, "ProcessPoolExecutor", _Pool)
     monkeypatch.setattr(study, "as_completed", list)
+    monkeypatch.setattr(study, "_check_data", lambda part, folder: None)
     monkeypatch.setattr(study, "run", run)
     out = tmp_path / "study.jsonl"
     command = ["study", "--part", "fashion-vit", "--family", "ranks", "--seed", "0"]
@@ -152,3 +153,11 @@ def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         study.main()
     assert first + calls[1:] == study.jobs(_options(part=["fashion-vit"], family=["ranks"], seed=[0]))[:3]
     assert len(out.read_text().splitlines()) == 3
+
+
+def test_missing_data_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "run", None)
+    monkeypatch.setattr(sys, "argv", ["study", "--out", str(tmp_path / "a.jsonl"), "--cache", str(tmp_path / "cache"),
+                                      "--data", str(tmp_path)])  # fmt: skip
+    with pytest.raises(SystemExit, match=r"train-images-idx3-ubyte.gz.*dataset-fashion-mnist.*--part"):
+        study.main()
