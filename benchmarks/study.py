@@ -3,10 +3,11 @@
 ``python -m benchmarks.study [--part digits] [--machine edge-16] [--family "block sparse"] [--budget 0.5] [--seed 0]``
 
 Every family starts from the same dense network of a seed and sees the same data for as many epochs; narrower and
-shallower dense networks are trained from scratch for all epochs. The learned lattice's two trials, a quarter of the
-epochs each, come on top. Learning rate, batches and schedule are the same for all. Each option may be given several
-times and selects; without options everything runs. Results are lines of JSON in docs/data/study.jsonl, and what is
-there is not run again; networks under way are kept in build/study, so that an interrupted study goes on.
+shallower dense networks are trained from scratch for all epochs. The learned lattice's three trials, a quarter of the
+epochs each, come on top. Learning rate, batches and schedule are the same for all. Latency is that of the whole
+network, every operator of it, for one image at a time. Each option may be given several times and selects; without
+options everything runs. Results are lines of JSON in docs/data/study.jsonl, and what is there is not run again;
+networks under way are kept in build/study, so that an interrupted study goes on.
 The parts fashion-vit and fashion-mixer need Debian's dataset-fashion-mnist (--data names another folder).
 """
 
@@ -36,12 +37,14 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     """All runs that are asked for, in the order of the table; dense has one budget, 1."""
     found: list[Job] = []
     for part in options.part or PARTS:
-        for machine, budgets in PARTS[part].budgets.items():
+        for machine, setting in PARTS[part].settings.items():
             if options.machine and machine not in options.machine:
                 continue
             for seed in options.seed if options.seed is not None else SEEDS:
-                for family in options.family or FAMILIES:
-                    wanted = (1.0,) if family == "dense" else budgets
+                for family in ("dense", *setting.families):
+                    if options.family and family not in options.family:
+                        continue
+                    wanted = (1.0,) if family == "dense" else setting.budgets
                     found += [
                         (part, machine, family, budget, seed)
                         for budget in wanted
@@ -76,7 +79,7 @@ def _cell(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS))
-    parser.add_argument("--machine", action="append", choices=sorted({m for p in PARTS.values() for m in p.budgets}))
+    parser.add_argument("--machine", action="append", choices=sorted({m for p in PARTS.values() for m in p.settings}))
     parser.add_argument("--family", action="append", choices=list(FAMILIES))
     parser.add_argument("--budget", action="append", type=float)
     parser.add_argument("--seed", action="append", type=int)

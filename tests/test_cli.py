@@ -130,11 +130,11 @@ def test_training_towards_an_energy_goes_on_from_its_checkpoint(
 ) -> None:
     arguments = ("train", "-o", tmp_path / "n.safetensors", "--family", "block_sparse", "--machine", "edge-16",
                  "--images", 1, "--epochs", 1, "--target-energy", "0.8x-dense", "--distil", 0.5, "--json",
-                 "--checkpoint", tmp_path / "run.pt")  # fmt: skip
+                 "--whole-network", "--checkpoint", tmp_path / "run.pt")  # fmt: skip
     assert run(monkeypatch, *arguments) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["energy_pj"] <= summary["target_pj"] == pytest.approx(0.8 * summary["dense_energy_pj"], abs=1)
-    assert summary["kind"] == "block_sparse"
+    assert (summary["kind"], summary["measured"]) == ("block_sparse", "whole network")
     assert load_checkpoint(tmp_path / "n.safetensors")
     assert {path.name for path in tmp_path.iterdir()} == {"n.safetensors", "run.pt", "run.pt.dense"}
     assert run(monkeypatch, *arguments) == 0

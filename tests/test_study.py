@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import study, study_runs
 from benchmarks.result_lines import ResultLines
+from gblr_hw.checkpoint import load_checkpoint
+from gblr_hw.lowering.pipeline import lower
 from simulator.errors import InputError
+from simulator.machine import Machine
+from simulator.simulate import simulate
 
 
 def _options(**chosen: Any) -> argparse.Namespace:
@@ -23,20 +28,20 @@ def _options(**chosen: Any) -> argparse.Namespace:
 def test_everything_is_asked_for_once() -> None:
     whole = study.jobs(_options())
     assert len(set(whole)) == len(whole)
-    rivals = len(study_runs.FAMILIES) - 1
-    settings = sum(len(part.budgets) for part in study_runs.PARTS.values())
-    assert len(whole) == 3 * settings * (1 + 5 * rivals)
-    # At least five budgets and three seeds everywhere.
-    assert all(len(b) >= 5 for part in study_runs.PARTS.values() for b in part.budgets.values())
+    settings = [setting for part in study_runs.PARTS.values() for setting in part.settings.values()]
+    assert len(whole) == 3 * sum(1 + len(setting.budgets) * len(setting.families) for setting in settings)
+    # At least five budgets and three seeds everywhere, every rival for a machine with and one without scatter.
+    assert all(len(setting.budgets) >= 5 for setting in settings)
+    assert set(study_runs.RIVALS) <= set(study_runs.PARTS["digits"].settings["edge-16"].families)
+    assert all(family in study_runs.FAMILIES for setting in settings for family in setting.families)
 
 
 def test_options_select() -> None:
     chosen = study.jobs(_options(part=["digits"], machine=["edge-16"], family=["ranks", "dense"], seed=[4]))
-    assert chosen[0] == ("digits", "edge-16", "ranks", 0.8, 4)
-    assert ("digits", "edge-16", "dense", 1.0, 4) in chosen
+    assert chosen[:2] == [("digits", "edge-16", "dense", 1.0, 4), ("digits", "edge-16", "ranks", 0.7, 4)]
     assert {job[2] for job in chosen} == {"ranks", "dense"}
-    assert study.jobs(_options(part=["fashion-mixer"], budget=[0.9], family=["ranks"], seed=[0])) == [
-        ("fashion-mixer", "edge-16", "ranks", 0.9, 0)
+    assert study.jobs(_options(part=["fashion-mixer"], budget=[0.6], family=["ranks"], seed=[0])) == [
+        ("fashion-mixer", "edge-16", "ranks", 0.6, 0)
     ]
 
 
@@ -71,16 +76,33 @@ def test_the_table_shows_mean_and_range() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     part = replace(study_runs.PARTS["digits"], width=64, depth=2, dense_epochs=1, epochs=1)
     monkeypatch.setitem(study_runs.PARTS, "digits", part)
+    study_runs._dense_cycles.cache_clear()
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("family", ["narrower", "shallower", "block low rank"])
 def test_a_run_meets_its_target_and_is_measured_on_every_machine(family: str, tmp_path: Path) -> None:
     row = study_runs.run("digits", "edge-16", family, 0.7, 0, cache_folder=tmp_path)
+    dense_cycles = study_runs._dense_cycles("digits", "edge-16", 64, 2)
     assert 0.5 < row["share"] <= 0.7
     assert tuple(row["latency_cycles"]) == tuple(row["energy_pj"]) == study_runs.MEASURED_ON
     assert json.loads(json.dumps(row)) == row
-    assert [path.name for path in tmp_path.iterdir()] == ["digits.dense.0.pt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"digits.dense.0.pt", "networks"}
+    kept = load_checkpoint(tmp_path / "networks" / f"digits.edge-16.{family.replace(' ', '_')}.0.7.0.safetensors")
+    assert "blocks.0.mlp.fc1" in kept
+    assert row["latency_cycles"]["edge-16"] == pytest.approx(row["share"] * dense_cycles, abs=0.5)
+
+
+def test_a_smaller_network_keeps_its_latency_when_trained() -> None:
+    """A fresh norm's scale of one takes no cycles, a trained one's does."""
+    plan = study_runs.PARTS["digits"]
+    machine = Machine.load("edge-16")
+    cycles = study_runs._dense_cycles("digits", "edge-16", 64, 1)
+    model = plan.build(64, 1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert simulate(lower(model, machine, example_inputs=plan.example), machine).latency_cycles == cycles
 
 
 @pytest.mark.usefixtures("quick")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from gblr_hw.training.processes import OrderedBatches
 from gblr_hw.training.project_training import ProjectionSchedule, lattice_layers
 from gblr_hw.training.regrow import OpenGradients, regrow
 from gblr_hw.training.swap import lattice_from_linear
-from gblr_hw.training.target import TargetController
+from gblr_hw.training.target import TargetController, UnreachableTargetError
 from gblr_hw.training.vit import ViT, ViTShape
 from simulator.errors import InputError
 from simulator.machine import Machine
@@ -159,7 +160,7 @@ def test_packed_and_masked_runs_train_alike(start: ViT, monkeypatch: pytest.Monk
 
 def test_learned_is_the_kind_with_the_lower_loss_in_a_trial(start: ViT, monkeypatch: pytest.MonkeyPatch) -> None:
     trials: list[tuple[Family, int]] = []
-    losses = {"block_sparse": 0.5, "lattice": 0.4}
+    losses = {"block_sparse": 0.5, "low_rank": 0.6, "lattice": 0.4}
 
     def trained(recipe: Recipe, *args: Any) -> TrainedNetwork:
         trials.append((recipe.family, recipe.epochs))
@@ -169,10 +170,27 @@ def test_learned_is_the_kind_with_the_lower_loss_in_a_trial(start: ViT, monkeypa
     monkeypatch.setattr("gblr_hw.training.networks.train_network", trained)
     recipe = Recipe("learned", epochs=8)
     network = train_network(recipe, start, *small_sets(), HARDWARE, 1.0)
-    assert trials == [("block_sparse", 2), ("lattice", 2), ("lattice", 8)]
+    assert trials == [("block_sparse", 2), ("low_rank", 2), ("lattice", 2), ("lattice", 8)]
     assert (network.recipe, network.kind) == (recipe, "lattice")
     losses["block_sparse"] = 0.4
     assert train_network(recipe, start, *small_sets(), HARDWARE, 1.0).kind == "block_sparse"
+    losses["block_low_rank"] = 0.3
+    assert train_network(recipe, start, *small_sets(), replace(HARDWARE, scatter=False), 1.0).kind == "block_low_rank"
+
+
+def test_learned_leaves_out_kinds_that_cannot_reach_the_target(start: ViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    able: list[Family] = ["lattice"]
+
+    def trained(recipe: Recipe, *args: Any) -> TrainedNetwork:
+        if recipe.family not in able:
+            raise UnreachableTargetError("target", "1", f"{recipe.family} needs more", "Raise the target.")
+        return TrainedNetwork(recipe, start, 0.9, (EpochRecord(1, 1, 0.5, 0.9),), 1.0, 1.0, False, recipe.family)
+
+    monkeypatch.setattr("gblr_hw.training.networks.train_network", trained)
+    assert train_network(Recipe("learned"), start, *small_sets(), HARDWARE, 1.0).kind == "lattice"
+    able.clear()
+    with pytest.raises(UnreachableTargetError, match="lattice needs more"):
+        train_network(Recipe("learned"), start, *small_sets(), HARDWARE, 1.0)
 
 
 def test_learned_equals_the_kind_that_it_chose(start: ViT) -> None:

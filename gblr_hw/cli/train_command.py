@@ -37,7 +37,7 @@ def train_command(
             "--family",
             help="dense; width: GBLR with the authors' width shrinkage; hardware: GBLR with the hardware cost, then "
             "projection; block_sparse, low_rank, block_low_rank, lattice: projection from the dense weights; learned: "
-            "tiles or ranks, whichever a short trial favours.",
+            "dense tiles, whole ranks or ranks by chunk, whichever a short trial favours.",
         ),
     ] = FamilyName.hardware,
     target_latency: Annotated[
@@ -50,6 +50,10 @@ def train_command(
     target_energy: Annotated[
         str | None, typer.Option("--target-energy", help="0.6x-dense, 80uJ or 0.08mJ on the machine.")
     ] = None,
+    whole_network: Annotated[
+        bool,
+        typer.Option("--whole-network", help="The target is for the whole network, not only for its linear layers."),
+    ] = False,
     machine: MachineOption = "mid-32",
     images: Annotated[
         int, typer.Option("--images", help="Images that the machine works on at a time (16 rows each).", min=1)
@@ -83,6 +87,7 @@ def train_command(
             loaded,
             target,
             energy=target_energy is not None,
+            whole_network=whole_network,
             images=images,
             epochs=epochs,
             seed=seed,
@@ -98,6 +103,7 @@ def train_command(
         "family": family.value,
         "kind": network.kind,
         "machine": loaded.name,
+        "measured": "whole network" if whole_network else "linear layers",
         "accuracy": network.accuracy,
         measure: round(network.reached),
         f"dense_{measure}": round(dense),

@@ -27,10 +27,14 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class MachineCost:
-    """A machine's constants in the form that the closed form uses them."""
+    """A machine's constants in the form that the closed form uses them.
+
+    on_chip: inputs and outputs stay in the scratchpad, as between most layers of a whole network, and cost no DRAM.
+    """
 
     machine: Machine
     tokens: int
+    on_chip: bool = False
 
     @cached_property
     def energy(self) -> EnergyModel:
@@ -60,9 +64,10 @@ class MachineCost:
         weight_bits = machine.datatypes.weight_bits
         weight_bytes = tiles * (RECORD_BYTES + burst_waste) + LANE_BYTES * lanes + counts.weights * weight_bits / 8
         output_chunks = -(-out_features // machine.cols)
-        input_bytes = counts.chunks_read * (self.tokens * machine.rows)
-        output_bytes = output_chunks * self.tokens * machine.cols
-        moved = weight_bytes * rounds + input_bytes + output_bytes + parameters
+        activation_bytes = (
+            counts.chunks_read * (self.tokens * machine.rows) + output_chunks * self.tokens * machine.cols
+        )
+        moved = weight_bytes * rounds + parameters + (0 if self.on_chip else activation_bytes)
         latency = self._latency(counts, tiles, weight_bytes, moved, parameters, blocks, out_features)
         events = self._events(counts, tiles, moved, rounds, len(blocks), output_chunks)
         return LayerCost(latency, self._energy(events, latency))
@@ -84,7 +89,7 @@ class MachineCost:
         tile_cycles = float(sum(max(size, machine.rows) for size in blocks))
         chunks_read = counts.chunks_read.clamp(min=1e-6)
         tile_bytes = weight_bytes / tiles.clamp(min=1e-6)
-        one_input = block * machine.rows / per_cycle * torch.tanh(counts.chunks_read)
+        one_input = (0 if self.on_chip else block * machine.rows / per_cycle) * torch.tanh(counts.chunks_read)
         drain = -(-block * machine.cols // machine.vector.lanes)
         begin = machine.dram_latency_cycles + (parameters + tile_bytes) / per_cycle + one_input + machine.rows
         # While the inputs arrive, the tiles that read them cannot outrun the channel.
@@ -95,7 +100,8 @@ class MachineCost:
         wait = fill + 2 * network + machine.rank_memory.requantise_cycles
         bubble = len(blocks) * wait * torch.tanh(counts.expand_tiles.sum()) * torch.exp(-counts.dense_tiles)
         # Output chunks leave no faster than the vector unit drains them, nor than two buffers in rotation are stored.
-        leave = drain + machine.vector.latency_cycles + block * machine.cols / per_cycle + machine.dram_latency_cycles
+        store = 0 if self.on_chip else block * machine.cols / per_cycle + machine.dram_latency_cycles
+        leave = drain + machine.vector.latency_cycles + store
         drains = -(-out_features // machine.cols) * len(blocks) * max(float(drain), leave / 2)
         outputs = torch.clamp((counts.expand_tiles.sum() + counts.dense_tiles) * tile_cycles, min=drains)
         busy = counts.reduce_tiles.sum() * tile_cycles + outputs

@@ -39,11 +39,12 @@ class HardwareCost:
     """``HardwareCost(machine, tokens=197)(model)`` -> ModelCost.
 
     tokens: activation rows that enter every layer. softness: width of a touch's transition, in chunks (design choice:
-    1/8). Layers are those that lowering finds: GBLRLinear, GBLRConv2d, nn.Linear, nn.Conv2d and any module with
-    ``weights()``. Raises InputError if the model has none.
+    1/8). on_chip: activations stay on chip between the layers, as in most of a whole network's program, instead of
+    passing through DRAM. Layers are those that lowering finds: GBLRLinear, GBLRConv2d, nn.Linear, nn.Conv2d and any
+    module with ``weights()``. Raises InputError if the model has none.
     """
 
-    def __init__(self, machine: Machine, tokens: int = 197, softness: float = 0.125) -> None:
+    def __init__(self, machine: Machine, tokens: int = 197, softness: float = 0.125, *, on_chip: bool = False) -> None:
         if tokens < 1:
             raise InputError(
                 "tokens", str(tokens), "a layer sees at least one activation row", "Give a positive number."
@@ -53,7 +54,7 @@ class HardwareCost:
                 "softness", str(softness), "the transition of a touch has a positive width", "Use e.g. 0.125."
             )
         self.machine, self.tokens, self.softness = machine, tokens, softness
-        self._closed_form = MachineCost(machine, tokens)
+        self._closed_form = MachineCost(machine, tokens, on_chip)
         self._dense: dict[tuple[int, int], LayerCost] = {}
 
     def __call__(self, model: nn.Module) -> ModelCost:

@@ -18,9 +18,9 @@ Unit = Literal["cycles", "pJ"]
 
 
 @cache
-def hardware_cost(machine: Machine, tokens: int) -> HardwareCost:
+def hardware_cost(machine: Machine, tokens: int, on_chip: bool) -> HardwareCost:
     """The cost model of a machine; one for all calls, as it keeps what does not change from step to step."""
-    return HardwareCost(machine, tokens=tokens)
+    return HardwareCost(machine, tokens=tokens, on_chip=on_chip)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Hardware:
     cost: model -> differentiable latency or energy (torch scalar), needed by the hardware family only.
     cost_estimates: the cost's value is the estimate, so that whoever needs both asks once.
     unit: of measure, estimate, cost, tile_cost and targets.
+    scatter: whether ranks with chunk sets of their own can run without being grouped.
     """
 
     rows: int
@@ -45,6 +46,7 @@ class Hardware:
     cost: Callable[[nn.Module], Tensor] | None = None
     cost_estimates: bool = False
     unit: Unit = "cycles"
+    scatter: bool = True
 
     @property
     def quick(self) -> Callable[[nn.Module], float]:
@@ -67,14 +69,18 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Cost:
-    """Model -> latency in cycles, or energy in pJ, as a torch scalar with gradients to widths and locations."""
+    """Model -> latency in cycles, or energy in pJ, as a torch scalar with gradients to widths and locations.
+
+    on_chip: see HardwareCost.
+    """
 
     machine: Machine
     tokens: int
     unit: Unit = "cycles"
+    on_chip: bool = False
 
     def __call__(self, model: nn.Module) -> Tensor:
-        cost = hardware_cost(self.machine, self.tokens)(model)
+        cost = hardware_cost(self.machine, self.tokens, self.on_chip)(model)
         return cost.latency_cycles if self.unit == "cycles" else cost.energy_pj
 
 
@@ -93,8 +99,9 @@ def hardware_of(machine: Machine, tokens: int, unit: Unit = "cycles") -> Hardwar
     """A machine that sees `tokens` activation rows in every layer, as training needs it; targets are in `unit`."""
     cost = Cost(machine, tokens, unit)
     if unit == "cycles":
-        # A tile streams the tokens, or waits for the next tile's weights when there are fewer tokens than array rows.
-        tile_cost = float(max(tokens, machine.rows))
+        # A tile streams the tokens, or with few of them waits for the next tile's weights, from DRAM or into the array.
+        weight_bytes = machine.rows * machine.cols * machine.datatypes.weight_bits / 8
+        tile_cost = max(float(tokens), float(machine.rows), 1000 * weight_bytes / machine.dram_bytes_per_kilocycle)
     else:
         # 16 tiles against 64, so that what a layer costs beside its tiles counts little.
         layers = (nn.Linear(side * machine.rows, side * machine.cols) for side in (4, 8))
@@ -109,4 +116,5 @@ def hardware_of(machine: Machine, tokens: int, unit: Unit = "cycles") -> Hardwar
         cost=cost,
         cost_estimates=True,
         unit=unit,
+        scatter=machine.array.scatter,
     )

@@ -77,7 +77,8 @@ class Mixer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         side, patch, pad = self.shape.side, self.shape.patch, self.shape.pad
-        images = functional.pad(images, (pad, pad, pad, pad))
+        if pad:
+            images = functional.pad(images, (pad, pad, pad, pad))
         patches = images.view(-1, side, patch, side, patch).transpose(2, 3).reshape(-1, side * side, patch * patch)
         x: Tensor = self.embed(patches)
         for block in self.blocks:

@@ -45,8 +45,9 @@ _START: dict[Family, Start] = {
     "lattice": "lattice",
 }
 FAMILIES: tuple[Family, ...] = ("dense", "width", "hardware", *_START, "learned")
-# What the learned family chooses between; the first wins a tie.
-_KINDS: tuple[Family, ...] = ("block_sparse", "lattice")
+# What the learned family chooses between, with and without a permutation network; the first wins a tie.
+_KINDS: tuple[Family, ...] = ("block_sparse", "low_rank", "lattice")
+_PLAIN_KINDS: tuple[Family, ...] = ("block_sparse", "low_rank", "block_low_rank")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Recipe:
     family: dense; width (GBLR, the authors' width shrinkage); hardware (GBLR, hardware penalty, then projection);
         block_sparse, low_rank, block_low_rank, lattice (projection from the dense weights: tiles only, whole ranks, any
         chunk set of P ranks at a time, any chunk set of each rank);
-        learned (block_sparse or lattice, whichever reaches the lower loss in a short trial of the whole schedule).
+        learned (block_sparse, low_rank or lattice, block_low_rank in its place without a permutation network: whichever
+        reaches the lowest loss in a short trial of the whole schedule).
     epochs: after the dense start, in all phases together; the learned family's trials come on top, each with
         `trial_share` of them.
     layers: regular expression for the linear layers that are replaced.
@@ -328,9 +330,16 @@ def _favoured_kind(
     chosen together by them, tiles lose to ranks where they should not. A trial of a quarter of the epochs does say it.
     """
     epochs = max(1, round(recipe.trial_share * recipe.epochs))
-    losses = {}
-    for kind in _KINDS:
+    losses: dict[Family, float] = {}
+    refusals = []
+    for kind in _KINDS if hardware.scatter else _PLAIN_KINDS:
         trial = replace(recipe, family=kind, epochs=epochs)
-        history = train_network(trial, model, train_set, test_set, hardware, target).history
+        try:
+            history = train_network(trial, model, train_set, test_set, hardware, target).history
+        except UnreachableTargetError as error:
+            refusals.append(error)
+            continue
         losses[kind] = history[-1].loss if history else math.inf
-    return min(_KINDS, key=lambda kind: losses[kind])
+    if not losses:
+        raise refusals[-1]
+    return min(losses, key=lambda kind: losses[kind])

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from gblr_hw.training.data import digits
-from gblr_hw.training.hardware import hardware_of
+from gblr_hw.training.hardware import Unit, hardware_of
 from gblr_hw.training.loop import EpochRecord
 from gblr_hw.training.networks import Family, Recipe, TrainedNetwork, train_network
 from gblr_hw.training.target import Target
 from gblr_hw.training.vit import ViT, ViTShape
+from gblr_hw.training.whole_hardware import whole_hardware_of
 from simulator.machine import Machine
 
 DEMO_SHAPE = ViTShape(width=128)
@@ -28,6 +29,7 @@ def train_single(
     target: Target | None,
     *,
     energy: bool = False,
+    whole_network: bool = False,
     images: int = 16,
     epochs: int = 12,
     seed: int = 0,
@@ -36,15 +38,16 @@ def train_single(
     checkpoint: Path | None = None,
     progress: Report | None = None,
 ) -> tuple[TrainedNetwork, float]:
-    """Train a digits ViT of one family; returns it and what the dense network
-    takes: cycles, or pJ with `energy`, the target then being one in joules.
+    """Train a digits ViT of one family; returns it and what the dense network takes: cycles, or pJ with `energy`, the
+    target then being one in joules; of its linear layers, or of the `whole_network`.
 
     The dense start is trained for as many epochs as the family gets after it; with a `checkpoint` file (CHECKPOINT and
     CHECKPOINT.dense) both go on where an interrupted run stopped. progress(done, of, what) is called after
     every epoch. Raises InputError for a target that is not below the dense latency or that cannot be reached.
     """
     train_set, test_set = digits()
-    hardware = hardware_of(machine, images * DEMO_SHAPE.tokens, "pJ" if energy else "cycles")
+    unit: Unit = "pJ" if energy else "cycles"
+    hardware = hardware_of(machine, images * DEMO_SHAPE.tokens, unit)
     torch.manual_seed(seed)
     start = ViT(DEMO_SHAPE)
 
@@ -60,6 +63,10 @@ def train_single(
     dense = train_network(
         base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_file
     )
+    if whole_network:
+        example = (torch.zeros(images, DEMO_SHAPE.image, DEMO_SHAPE.image),)
+        hardware = whole_hardware_of(machine, dense.model, example, images * DEMO_SHAPE.tokens, unit)
+        dense = replace(dense, reached=hardware.measure(dense.model))
     if family == "dense":
         return dense, dense.reached
     if target is None:
