@@ -62,6 +62,7 @@ _FAMILIES = {
     "narrower": Mark("narrower", "#999933", "<"),
     "shallower": Mark("shallower", "#44AA99", ">"),
     "ranks": Mark("ranks", "#332288", "p"),
+    "learned_lattice_any_width": Mark("learned lattice, any width", "#EE3377", "d"),
 }
 # Other names of the same families, drawn as they are.
 _ALSO = {
@@ -71,7 +72,7 @@ _ALSO = {
 }
 _KNOWN = {**_FAMILIES, **{name: replace(_FAMILIES[like], label=label) for name, (like, label) in _ALSO.items()}}
 _SPARE: tuple[tuple[str, str | tuple[int, Literal[1], int]], ...] = (
-    ("#AA4499", "d"),
+    ("#AA4499", (3, 1, 0)),
     ("#661100", "8"),
     ("#117733", "H"),
     ("#6699CC", (4, 1, 0)),

@@ -21,6 +21,7 @@ from benchmarks.study_runs import MEASURED_ON
 from benchmarks.study_structures import NETWORKS, SavedNetwork, network_file, structure_picture, structure_table
 from benchmarks.study_summary import claims
 from benchmarks.study_tables import (
+    ANY_WIDTH,
     LEARNED,
     SHOWN,
     WIDER_MARGIN,
@@ -70,9 +71,11 @@ def blocks_of(results: Study) -> dict[str, str]:
         "iso energy, wider": iso_shares(results, machines, "energy_pj", WIDER_MARGIN),
         "hypervolume latency": hypervolumes(results, machines, "latency_cycles"),
         "hypervolume energy": hypervolumes(results, machines, "energy_pj"),
-        "against singles": against_singles(results),
+        "against singles": against_singles(results, LEARNED),
+        "against singles, any width": against_singles(results, ANY_WIDTH),
         "ablations": ablations(results),
-        "ratios to width shrinkage": ratios_to_blind(results, machines),
+        "ratios to width shrinkage": ratios_to_blind(results, machines, LEARNED),
+        "ratios to width shrinkage, any width": ratios_to_blind(results, machines, ANY_WIDTH),
         "scatter": scatter_worth(results, PLAIN, SCATTERED),
         "groups": groups_against_lattice(results, PLAIN, SCATTERED),
     }

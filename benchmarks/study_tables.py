@@ -29,8 +29,8 @@ STRUCTURES = (
     "ranks",
 )
 SMALLER = ("narrower", "shallower")
-LEARNED, BLIND = "learned lattice", "GBLR, width shrinkage"
-SHOWN = (*SMALLER, *STRUCTURES, LEARNED)
+LEARNED, ANY_WIDTH, BLIND = "learned lattice", "learned lattice, any width", "GBLR, width shrinkage"
+SHOWN = (*SMALLER, *STRUCTURES, LEARNED, ANY_WIDTH)
 RIVALS = {"structure": STRUCTURES, "any": (*STRUCTURES, *SMALLER)}
 # What is compared to see what a part of a method is worth: (with it, without it).
 ABLATIONS = (
@@ -141,10 +141,10 @@ def _volume(volume: Volume) -> str:
     return f"{100 * volume.mean:.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def against_singles(study: Study) -> str:
-    """The learned lattice against the best single structure of a budget, and against any smaller dense network too."""
+def against_singles(study: Study, learned: str) -> str:
+    """A learned family against the best single structure of a budget, and against any smaller dense network too."""
     lines: list[dict[str, object]] = []
-    for part, machine, budget, ours in learned_settings(study):
+    for part, machine, budget, ours in learned_settings(study, learned):
         line: dict[str, object] = {"part": part, "machine": machine, "budget": f"{budget:g}"}
         line["ours"] = _accuracies(ours) + _mark([ours]) if ours.reached else "not reached" if ours.runs else "missing"
         for name, families in RIVALS.items():
@@ -159,7 +159,7 @@ def against_singles(study: Study) -> str:
         Column("part", "part", align="left"),
         Column("trained for", "machine", align="left"),
         Column("budget", "budget"),
-        Column("learned lattice", "ours"),
+        Column(learned, "ours"),
         Column("chosen", "kinds"),
         Column("to the best single structure", "structure"),
         Column("to the best of these and smaller dense ones", "any"),
@@ -178,14 +178,14 @@ def best_rival(ours: Setting, rivals: Sequence[Setting]) -> tuple[Setting | None
     return best, None if best is None or not ours.reached else paired(ours, best)
 
 
-def learned_settings(study: Study) -> list[tuple[str, str, float, Setting]]:
-    """(part, training machine, budget, setting) of every learned lattice."""
+def learned_settings(study: Study, learned: str) -> list[tuple[str, str, float, Setting]]:
+    """(part, training machine, budget, setting) of every setting of a learned family."""
     return [
         (part, machine, budget, setting)
         for part in study.parts
         for machine in study.training_machines(part)
         for budget in study.budgets(part, machine)
-        for setting in study.of(part, LEARNED, machine)
+        for setting in study.of(part, learned, machine)
         if setting.budget == budget
     ]
 
@@ -209,12 +209,12 @@ def rivals_at(study: Study, part: str, machine: str, budget: float, families: Se
     return found
 
 
-def ratios_to_blind(study: Study, machines: Sequence[str], quantity: Quantity = "latency_cycles") -> str:
-    """Cost of the learned lattice over that of GBLR with width shrinkage, at the accuracy of each of the latter's
+def ratios_to_blind(study: Study, machines: Sequence[str], family: str) -> str:
+    """Cycles of a learned family over those of GBLR with width shrinkage, at the accuracy of each of the latter's
     settings, trained for the same machine.
     """
     lines: list[dict[str, object]] = []
-    for blind, learned in blind_settings(study):
+    for blind, learned in blind_settings(study, family):
         line: dict[str, object] = {
             "part": blind.part,
             "machine": blind.trained_for,
@@ -222,9 +222,9 @@ def ratios_to_blind(study: Study, machines: Sequence[str], quantity: Quantity = 
             "accuracy": _accuracies(blind) + _mark([blind, *learned]),
         }
         for machine in machines:
-            cost = cost_at(mean_points(learned, quantity, machine), blind.accuracy)
-            line[machine] = "not reached" if cost is None else _ratio(cost, blind.cost(quantity, machine))
-        line["seeds"] = _seed_ratios(blind, learned, quantity, blind.trained_for)
+            cost = cost_at(mean_points(learned, "latency_cycles", machine), blind.accuracy)
+            line[machine] = "not reached" if cost is None else _ratio(cost, blind.cost("latency_cycles", machine))
+        line["seeds"] = _seed_ratios(blind, learned)
         lines.append(line)
     columns = (
         Column("part", "part", align="left"),
@@ -237,12 +237,12 @@ def ratios_to_blind(study: Study, machines: Sequence[str], quantity: Quantity = 
     return format_table(columns, lines, markdown=True)
 
 
-def blind_settings(study: Study) -> list[tuple[Setting, tuple[Setting, ...]]]:
-    """Every setting of width shrinkage with the learned lattices of its part and training machine."""
+def blind_settings(study: Study, family: str) -> list[tuple[Setting, tuple[Setting, ...]]]:
+    """Every setting of width shrinkage with those of a learned family of its part and training machine."""
     found = []
     for part in study.parts:
         for machine in study.training_machines(part):
-            learned = study.of(part, LEARNED, machine)
+            learned = tuple(s for s in study.of(part, family, machine) if s.runs)
             blind = sorted(study.of(part, BLIND, machine), key=lambda s: -s.budget)
             found += [(setting, learned) for setting in blind if setting.reached and learned]
     return found
@@ -252,11 +252,13 @@ def _ratio(cost: Cost, unit: float) -> str:
     return ("≤ " if cost.at_most else "") + f"{cost.value / unit:.2f}"
 
 
-def _seed_ratios(blind: Setting, learned: Sequence[Setting], quantity: Quantity, machine: str) -> str:
-    found = []
+def _seed_ratios(blind: Setting, learned: Sequence[Setting]) -> str:
+    machine, found = blind.trained_for, []
     for seed, run in sorted(blind.runs.items()):
-        cost = cost_at(seed_points(learned, seed, quantity, machine), run.accuracy)
-        found.append("not reached" if cost is None else _ratio(cost, run.cost(quantity, machine)))
+        points = seed_points(learned, seed, "latency_cycles", machine)
+        cost = cost_at(points, run.accuracy)
+        unit = run.cost("latency_cycles", machine)
+        found.append("missing" if not points else "not reached" if cost is None else _ratio(cost, unit))
     return " / ".join(found)
 
 

@@ -31,7 +31,7 @@ from benchmarks.random_layer import SIDE, TOKENS, random_blocks
 from benchmarks.study_claims import read_study
 from benchmarks.study_runs import PARTS
 from benchmarks.study_structures import NETWORKS, SavedNetwork, loaded, network_file
-from benchmarks.study_tables import BLIND, LEARNED
+from benchmarks.study_tables import ANY_WIDTH, BLIND, LEARNED
 from gblr_hw.frontend import export_network
 from gblr_hw.lowering.emit import emit
 from gblr_hw.lowering.lower_layer import lower_layer
@@ -46,6 +46,7 @@ TRAINED = {
     "trained with the smooth cost alone": "GBLR, penalty only",
     "smooth cost, then projection": "GBLR, hardware cost",
     "learned lattice": LEARNED,
+    "learned lattice, any width": ANY_WIDTH,
 }
 SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "block low rank", "block sparse")
 

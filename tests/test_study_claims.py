@@ -201,7 +201,7 @@ def test_the_learned_lattice_is_counted_against_the_best_of_each_budget() -> Non
         *(row("narrower", 0.4, seed, 0.97 + 0.01 * seed, 50.0) for seed in range(2)),
         *(row("shallower", 0.5, seed, 1.0, 51.0) for seed in range(2)),
     ]
-    text = study_tables.against_singles(study_of(*DENSE, *rows))
+    text = study_tables.against_singles(study_of(*DENSE, *rows), study_tables.LEARNED)
     assert "+1.00 ± 0.00 win, ranks" in text
     assert "-2.00 ± 0.00 loss, narrower" in text
     lines = study_summary.claims(study_of(*DENSE, *rows), ("m",), "m", "n").splitlines()
@@ -224,11 +224,11 @@ def test_ratios_to_width_shrinkage_follow_the_learned_front() -> None:
         row("learned lattice", 0.4, 0, 0.94, 30.0),
         row("learned lattice", 0.6, 0, 0.96, 50.0),
     ]
-    text = study_tables.ratios_to_blind(study_of(*DENSE, *rows), ("m",))
+    text = study_tables.ratios_to_blind(study_of(*DENSE, *rows), ("m",), "learned lattice")
     assert "0.50" in text.splitlines()[2]  # (30 + 50) / 2 / 80
     summary = study_summary.claims(study_of(*DENSE, *rows), ("m",), "m", "n")
     assert "1 of 1 settings of width-penalty GBLR; median ratio 0.50, 0.50 to 0.50, upper bounds in 0" in summary
-    assert study_tables.ratios_to_blind(study_of(*DENSE), ("m",)).count("\n") == 2
+    assert study_tables.ratios_to_blind(study_of(*DENSE), ("m",), "learned lattice").count("\n") == 2
 
 
 def test_the_summary_counts_where_a_claim_holds_and_where_it_fails() -> None:
@@ -244,10 +244,13 @@ def test_the_summary_counts_where_a_claim_holds_and_where_it_fails() -> None:
     assert "does not keep it on 0" in lines[2]
     assert "0 of 1 settings" in lines[6] or "not reached in any of 1" in lines[6]
     assert "1 of 2 part-machine pairs among structures, 0 with smaller" in lines[7]
-    assert "cycles on m over n: GBLR, width shrinkage 2.00, learned lattice 1.00" in lines[9]
+    assert "cycles on m over n: 1.00 against 2.00" in lines[9]
     lines = study_summary.claims(study_of(*DENSE, row("learned lattice", 0.5, 0, 0.9)), ("m",), "m", "n").splitlines()
     assert "0 of 1 part-machine pairs" in lines[2]
     assert "does not keep it on 1" in lines[2]
+    others = [{**one, "family": "learned lattice, any width"} for one in rows[:1]]
+    cells = study_summary.claims(study_of(*DENSE, *rows, *others), ("m", "n"), "m", "n").splitlines()[4].split(" | ")
+    assert cells[1].strip() == cells[2].strip() == "0 wins, 0 ties, 0 losses, 1 of one seed only"
 
 
 def test_ablations_are_differences_by_seed() -> None:
@@ -340,7 +343,9 @@ def test_the_shown_network_is_near_the_middle_and_no_plain_low_rank(tmp_path: Pa
         network_file(tmp_path, "digits", "m", "learned lattice", budget, 0).path.touch()
     assert shown(rows) == [0.5]
     assert shown([{**one, "kind": "low_rank"} for one in rows]) == [0.4]
-    text = study_tables.against_singles(study_of(*DENSE, *rows, row("learned lattice", 0.5, 1, 0.9, kind="low_rank")))
+    text = study_tables.against_singles(
+        study_of(*DENSE, *rows, row("learned lattice", 0.5, 1, 0.9, kind="low_rank")), "learned lattice"
+    )
     assert "lattice 1, low rank 1" in text
 
 
