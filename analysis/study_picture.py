@@ -16,7 +16,7 @@ from simulator.errors import InputError
 
 _LABELS = {"latency_cycles": "latency / latency of dense", "energy_pj": "energy / energy of dense"}
 # More than this below dense is cut off: one collapsed network would press the others together.
-_DEEPEST = 0.12
+_DEEPEST = 0.05
 
 
 def draw_study(

@@ -141,26 +141,26 @@ def structure_table(network: SavedNetwork) -> str:
 
 
 def structure_picture(networks: Sequence[SavedNetwork], layers_each: int = 4) -> Figure:
-    """Maps of some layers of each network: how many ranks and dense tiles cover each entry."""
+    """Maps of the first structured layers of each network: how many ranks cover each entry."""
     counts: dict[str, NDArray[np.integer]] = {}
     for network in networks:
-        layers = [(n, w) for n, w in loaded(network).items() if evaluate(w).family != "dense"]
-        step = max(1, len(layers) // layers_each)
-        for name, weights in layers[::step][:layers_each]:
-            counts[f"{network.part} {name}"] = covered(evaluate(weights))
+        side = Machine.load(network.trained_for).rows
+        layers = [(name, evaluate(weights)) for name, weights in loaded(network).items()]
+        structured = [(name, factors) for name, factors in layers if factors.family != "dense"]
+        counts |= {f"{network.part} {name}": covered(factors, side) for name, factors in structured[:layers_each]}
     sides = {Machine.load(network.trained_for).rows for network in networks}
     side = sides.pop() if len(sides) == 1 else 0
     return draw_block_maps(counts, chunks=(side, side) if side else None, title=_picture_title(networks))
 
 
-def covered(factors: Factors) -> NDArray[np.int32]:
-    """(m, n) ranks, and dense tiles as one each, at every entry."""
+def covered(factors: Factors, side: int) -> NDArray[np.int32]:
+    """(m, n) ranks at every entry; a dense tile counts as the ``side`` ranks that it can hold."""
     counts = coverage(factors.writes, factors.reads)
-    return counts if factors.dense_support is None else counts + factors.dense_support.astype(np.int32)
+    return counts if factors.dense_support is None else counts + side * factors.dense_support.astype(np.int32)
 
 
 def _picture_title(networks: Sequence[SavedNetwork]) -> str:
-    return "; ".join(f"{n.part}: {n.family}, {n.budget:g}x on {n.trained_for}" for n in networks)
+    return ", ".join(f"{network.part} {network.budget:g}x on {network.trained_for}" for network in networks)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from benchmarks.study_tables import (
 
 GOAL = 0.5
 OURS = (LEARNED, ANY_WIDTH)
+_NOTHING = "nothing to compare yet"
 _COMMAND = "`python -m benchmarks.study_claims`"
 # A cost that is as good as the least: cycles differ by less than this where programs are the same but for an order.
 _EQUAL = 1.0005
@@ -107,6 +108,8 @@ def _least(study: Study, family: str, machines: Sequence[str], quantity: Quantit
             best = cheapest(rivals, dense.accuracy - MARGIN, quantity, machine)
             most = _EQUAL * (dense if best is None else best).cost(quantity, machine)
             counts[name] += found.cost(quantity, machine) <= most
+    if not counts["all"]:
+        return _NOTHING
     return (
         f"{_of(counts['structure'], counts['all'])} part-machine pairs among structures, {counts['any']} with smaller "
         f"dense networks among the rivals; it does not keep it on {counts['none']}"
@@ -135,6 +138,8 @@ def _goal(study: Study, family: str) -> str:
         if cost is not None:
             bounds += cost.at_most
             ratios.append(cost.value / blind.cost("latency_cycles", blind.trained_for))
+    if not compared:
+        return _NOTHING
     if not ratios:
         return f"not reached in any of {compared} comparisons"
     met = sum(ratio <= GOAL for ratio in ratios)
@@ -155,6 +160,8 @@ def _fronts(study: Study, family: str, machines: Sequence[str], quantity: Quanti
             volumes = [front_volume(study, part, rival, quantity, machine, floor) for rival in families]
             best = max((volume.mean for volume in volumes if volume is not None), default=0.0)
             counts[name] += ours is not None and ours.mean >= best
+    if not counts["all"]:
+        return _NOTHING
     return (
         f"{_of(counts['structure'], counts['all'])} part-machine pairs among structures, {counts['any']} with smaller "
         "dense networks among the rivals"
@@ -170,7 +177,9 @@ def _scatter(study: Study, family: str, plain: str, scattered: str) -> str:
             if setting.family == name
             for run in setting.runs.values()
         ]
-        found.append(f"{statistics.geometric_mean(ratios):.2f}" if ratios else "nothing yet")
+        if not ratios:
+            return _NOTHING
+        found.append(f"{statistics.geometric_mean(ratios):.2f}")
     return f"cycles on {plain} over {scattered}: {found[0]} against {found[1]}"
 
 

@@ -237,10 +237,10 @@ def test_tables_of_structures_add_up(kept: Path) -> None:
     table = study_structures.structure_table(network)
     assert "digits, trained for edge-16: learned lattice, 0.5x, seed 0" in table
     assert "100.0 %" in table
-    covered = study_structures.covered(evaluate(weights))
+    covered = study_structures.covered(evaluate(weights), 16)
     factors = evaluate(weights)
     np.testing.assert_array_equal(covered[16:], coverage(factors.writes, factors.reads)[16:])
-    assert (covered[:16, :16] == 2).all()
+    assert (covered[:16, :16] == 17).all()
     assert len(study_structures.structure_picture([network]).axes) == 2  # one map and the colour bar
 
 
