@@ -48,10 +48,12 @@ models: $(STAMP)
 	$(BIN)/python -m benchmarks.models --again
 	$(BIN)/python -m benchmarks.network_sweeps
 
-# Structures compared at equal simulated latency (hours; what docs/data/study.jsonl holds is not run again). The parts on
-# Fashion-MNIST need Debian's dataset-fashion-mnist.
+# Structures compared at equal simulated latency (hours; what docs/data/study.jsonl holds is not run again), then the
+# tables and pictures of docs/claims.md. The parts on Fashion-MNIST need Debian's dataset-fashion-mnist.
 study: $(STAMP)
 	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m benchmarks.study_claims --write docs/claims.md
+	$(BIN)/python -m benchmarks.waterfall --write docs/claims.md
 
 # SCALE-Sim and ZigZag, for benchmarks/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed

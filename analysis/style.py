@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -42,11 +42,11 @@ CAUSE_COLOURS = {
 
 @dataclass(frozen=True)
 class Mark:
-    """How a family is drawn: legend text, colour and matplotlib marker."""
+    """How a family is drawn: legend text, colour and matplotlib marker (also as sides, 1 for a star, angle)."""
 
     label: str
     colour: str
-    marker: str
+    marker: str | tuple[int, Literal[1], int]
 
 
 _FAMILIES = {
@@ -59,10 +59,26 @@ _FAMILIES = {
     "lattice": Mark("lattice", BLUE, "P"),
     "lattice_groups": Mark("lattice, rank groups", GREY, "X"),
     "gblr": Mark("GBLR", "#882255", "h"),
+    "narrower": Mark("narrower", "#999933", "<"),
+    "shallower": Mark("shallower", "#44AA99", ">"),
+    "ranks": Mark("ranks", "#332288", "p"),
+    "learned_lattice_any_width": Mark("learned lattice, any width", "#EE3377", "d"),
 }
-_SPARE = [
-    (c, m) for m, c in zip("<>pd8H", ("#999933", "#44AA99", "#332288", "#AA4499", "#661100", "#117733"), strict=True)
-]
+# Other names of the same families, drawn as they are.
+_ALSO = {
+    "gblr_width_shrinkage": ("gblr_width_penalty", "GBLR, width shrinkage"),
+    "gblr_hardware_cost": ("gblr_hardware_penalty", "GBLR, hardware cost"),
+    "learned_lattice": ("lattice", "learned lattice"),
+}
+_KNOWN = {**_FAMILIES, **{name: replace(_FAMILIES[like], label=label) for name, (like, label) in _ALSO.items()}}
+_SPARE: tuple[tuple[str, str | tuple[int, Literal[1], int]], ...] = (
+    ("#AA4499", (3, 1, 0)),
+    ("#661100", "8"),
+    ("#117733", "H"),
+    ("#6699CC", (4, 1, 0)),
+    ("#DDCC77", (6, 1, 0)),
+    ("#CC6677", (8, 1, 0)),
+)
 
 _SETTINGS: dict[Any, object] = {
     "font.family": ["DejaVu Sans"],
@@ -126,7 +142,7 @@ def marks(families: Iterable[str]) -> dict[str, Mark]:
     """
     names = list(dict.fromkeys(families))
     keys = {name: name.strip().lower().replace(" ", "_").replace("-", "_").replace(",", "") for name in names}
-    strangers = sorted({key for key in keys.values() if key not in _FAMILIES})
+    strangers = sorted({key for key in keys.values() if key not in _KNOWN})
     if len(strangers) > len(_SPARE):
         raise InputError(
             "families",
@@ -135,7 +151,7 @@ def marks(families: Iterable[str]) -> dict[str, Mark]:
             f"Use the known families ({', '.join(_FAMILIES)}).",
         )
     spare = {key: Mark(key.replace("_", " "), *look) for key, look in zip(strangers, _SPARE, strict=False)}
-    return {name: _FAMILIES.get(key) or spare[key] for name, key in keys.items()}
+    return {name: _KNOWN.get(key) or spare[key] for name, key in keys.items()}
 
 
 def series_colour(index: int) -> str:

@@ -17,9 +17,9 @@ from simulator import Machine, preset_names, simulate
 SIDE, TOKENS, MEAN_WIDTH = 768, 197, 0.15
 
 
-def random_blocks() -> GBLRWeights:
+def random_blocks(seed: int = 0) -> GBLRWeights:
     """Widths exponential, cut at 1; locations uniform."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     widths = torch.distributions.Exponential(1 / MEAN_WIDTH).sample((2, SIDE)).clamp(0, 1)
     factors = (torch.randn(SIDE, 1, SIDE), torch.randn(SIDE, SIDE, 1))
     return GBLRWeights(widths, torch.rand(2, SIDE), *factors, None, 1.0, False)

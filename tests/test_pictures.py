@@ -19,7 +19,10 @@ from analysis.front_picture import draw_front
 from analysis.layer_bars import draw_layer_bars
 from analysis.records import NetworkPoint
 from analysis.roofline import draw_roofline, roofline_points
+from analysis.study_picture import draw_study
+from analysis.study_settings import gather
 from analysis.timeline import busy_fraction, draw_timeline
+from analysis.waterfall_picture import Step, draw_waterfall, factors, shares
 from simulator.errors import InputError
 from simulator.report import CAUSES
 from tests.fake_reports import UNITS, fake_network_report, fake_report
@@ -348,3 +351,79 @@ def test_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
         style.save_figure(draw_layer_bars(report), tmp_path / "bars.gif")
     assert list(tmp_path.iterdir()) == []
+
+
+def study_rows(families, parts=("digits",), seeds=(0, 1, 2)):
+    rng = np.random.default_rng(4)
+    machines = ("edge-16", "mid-32", "cloud-128", "plain-32")
+    found = []
+    for part, family, seed in itertools.product(parts, families, seeds):
+        for budget in (1.0,) if family == "dense" else (0.3, 0.5, 0.8):
+            values = {machine: 1e4 * budget * (1 + 0.1 * rng.random()) for machine in machines}
+            found.append(
+                {
+                    **dict(part=part, machine="edge-16", family=family, budget=budget, seed=seed),
+                    **dict(accuracy=0.9 + 0.07 * rng.random(), latency_cycles=values, energy_pj=values),
+                }
+            )
+    return gather(found), machines
+
+
+def test_study_fronts_are_laid_out_and_always_the_same(tmp_path, monkeypatch):
+    families = ("narrower", "low rank", "GBLR, width shrinkage", "learned lattice")
+    study, machines = study_rows(("dense", *families))
+    figure = draw_study(study, "digits", machines, families)
+    check_layout(figure, monkeypatch)
+    texts = [text for text, _ in drawn_texts(figure, monkeypatch)]
+    assert {"digits, edge-16", "latency / latency of dense", "test accuracy (%)", "learned lattice"} <= set(texts)
+    for name in ("a.png", "b.png"):
+        style.save_figure(draw_study(study, "digits", machines, families), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_collapsed_network_does_not_press_the_others_together():
+    study, machines = study_rows(("dense", "ranks"))
+    broken = {**vars(study.of("digits", "ranks")[0]), "family": "low rank"}
+    broken["runs"] = {seed: replace(run, accuracy=0.1) for seed, run in broken["runs"].items()}
+    study = replace(study, settings=(*study.settings, type(study.settings[0])(**broken)))
+    figure = draw_study(study, "digits", machines, ("ranks", "low rank"))
+    assert figure.axes[0].get_ylim()[0] > 75
+
+
+STEPS = (
+    Step("dense, plain array", "network", 116_815),
+    Step("machine-blind GBLR, ranks in index order", "network", 225_191.4),
+    Step("best form of each layer, dense included", "compiler", 116_815),
+    Step("not measured", "training", None),
+    Step("scatter: ranks packed by chunk, best form", "machine", 48_255),
+    Step("learned lattice", "training", 31_000, at_most=True),
+)
+
+
+def test_waterfalls_are_laid_out_and_say_what_each_step_does(tmp_path, monkeypatch):
+    figure = draw_waterfall([("random intervals, 768 x 768, mid-32", STEPS), ("digits", STEPS[:1])])
+    check_layout(figure, monkeypatch)
+    texts = [text for text, _ in drawn_texts(figure, monkeypatch)]
+    assert "225,191  x 1.93" in texts
+    assert "at most 31,000  x 0.64" in texts
+    assert "not measured" not in texts
+    style.save_figure(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_factors_pass_over_missing_steps_and_shares_multiply_to_the_whole():
+    assert factors(STEPS)[3:5] == [None, pytest.approx(48_255 / 116_815)]
+    assert shares(STEPS)["network"] == pytest.approx(225_191.4 / 116_815)
+    assert np.prod(list(shares(STEPS).values())) == pytest.approx(31_000 / 116_815)
+    assert factors(STEPS[3:]) == [None, None, pytest.approx(31_000 / 48_255)]
+
+
+def test_waterfalls_refuse_what_they_cannot_draw():
+    with pytest.raises(InputError, match="waterfall step 'a': found 'magic'; owed_to is one of network, compiler"):
+        Step("a", "magic", 1.0)
+    with pytest.raises(InputError, match=r"waterfall step 'a': found 0\.0; cycles are above 0"):
+        Step("a", "network", 0.0)
+    with pytest.raises(InputError, match="draw_waterfall: panels: found none"):
+        draw_waterfall([])
+    with pytest.raises(InputError, match="waterfall 'b': found no measured step"):
+        draw_waterfall([("b", STEPS[3:4])])

@@ -8,11 +8,16 @@ saves tiles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba as nb
 import numpy as np
 
+from gblr_hw.lattice import Structure
 from gblr_hw.lowering.plan import LayerPlan, RankTiles, filled
 from simulator.isa import Op
+
+Grouping = Callable[[Structure, int], np.ndarray]
 
 _SWEEPS = 6
 # Pairs of ranks times chunks above which the quadratic searches are left out: a few seconds of them.
@@ -23,11 +28,17 @@ _PAIRS, _FOURS = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 _BYTES, _SUM = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
 
 
-def group_ranks(plan: LayerPlan) -> LayerPlan:
-    """Fill in places (bank = lane, slot = group) and one REDUCE or EXPAND tile for each chunk of each group."""
-    structure = plan.structure
-    touch = np.concatenate([structure.reads, structure.writes], axis=1)
-    group = group_numbers(touch, plan.machine.group_size)
+def group_ranks(plan: LayerPlan, grouping: Grouping | None = None) -> LayerPlan:
+    """Fill in places (bank = lane, slot = group) and one REDUCE or EXPAND tile for each chunk of each group.
+
+    grouping: the structure and the ranks that a group may hold -> group of each rank, (K,), numbered from 0 without
+    gaps; that of ``group_numbers`` if None.
+    """
+    structure, size = plan.structure, plan.machine.group_size
+    if grouping is None:
+        group = group_numbers(np.concatenate([structure.reads, structure.writes], axis=1), size)
+    else:
+        group = grouping(structure, size)
     order = np.argsort(group, kind="stable")
     bank = np.empty(len(group), dtype=np.int64)
     bank[order] = np.arange(len(group)) - np.searchsorted(group[order], group[order], side="left")

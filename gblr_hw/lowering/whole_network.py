@@ -25,6 +25,9 @@ from simulator.network import Network, Operator
 from simulator.program import Program
 from simulator.schedule import LayerSchedule
 
+# lower_linear(name, weights, machine, tokens, calibration rows, steps=...), as ``lower_layer`` takes them.
+LowerLinear = Callable[..., LayerSchedule]
+
 _ROOMY_KIB = 1 << 24
 NETWORK_PASSES = ("network", "fuse_groups", "notes")
 
@@ -38,12 +41,14 @@ def lower_network(
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     longest: int = LONGEST,
+    lower_linear: LowerLinear = lower_layer,
 ) -> Program:
     """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port
     name, from which every tensor's int8 step is taken, and channel scales where they pay (``fit_calibration``; with a
     percentile just that of the magnitudes, ``calibrate_network``); without them the program computes in float only.
-    longest: operators that may share a group. Raises InputError for a machine that is not square, weights narrower than
-    activations where activations are weights, and operators that do not fit.
+    longest: operators that may share a group. lower_linear: makes the schedule of a linear operator. Raises InputError
+    for a machine that is not square, weights narrower than activations where activations are weights, and operators
+    that do not fit.
     """
     _check_machine(network, machine)
     rows: Mapping[str, np.ndarray] = {}
@@ -59,7 +64,7 @@ def lower_network(
         if progress is not None:
             progress(done, len(network.operators), operator.name)
         examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
-        schedules.append(_schedule(network, operator, weights, roomy, examples))
+        schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear))
     groups = fuse_groups(network, schedules, machine, longest)
     if dump is not None:
         dump("network", str(network))
@@ -99,6 +104,7 @@ def _schedule(
     weights: Mapping[str, LayerWeights],
     machine: Machine,
     examples: np.ndarray | None,
+    lower_linear: LowerLinear,
 ) -> LayerSchedule:
     if operator.kind == "vector":
         return vector_schedule(network, operator, machine.cols)
@@ -106,7 +112,7 @@ def _schedule(
         return activation_schedule(network, operator, machine.cols)
     tokens = min(operator.rows, machine.accumulator_rows // 2)
     steps = network.tensors[operator.operands[0].tensor].step, network.tensors[operator.output].step
-    return lower_layer(
+    return lower_linear(
         operator.name, weights[operator.name], machine, tokens, examples, steps=steps if all(steps) else None
     )
 
