@@ -29,6 +29,7 @@ from gblr_hw.training.whole_hardware import whole_hardware_of
 from simulator import Machine, simulate
 
 DENSE_LEARNING_RATE = 3e-3
+FASHION_TEST_IMAGES = 1000
 MEASURED_ON = ("edge-16", "mid-32", "cloud-128", "plain-32")
 # The seed whose networks are kept, to be looked into.
 SHOWN_SEED = 0
@@ -100,7 +101,7 @@ class Part:
 
 @cache
 def _fashion(images: int, folder: Path) -> Any:
-    return fashion_mnist(images, images // 2, folder)
+    return fashion_mnist(images, FASHION_TEST_IMAGES, folder)
 
 
 def _digits_vit(width: int, depth: int) -> nn.Module:
@@ -123,8 +124,8 @@ PARTS = {
         "mid-32": Setting(_MID, SCATTERED),
         "plain-32": Setting(_MID, tuple(family for family in RIVALS if family not in ("GBLR, hardware cost", "ranks"))),
     }),
-    "fashion-vit": Part(_fashion_vit, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_FASHION)}, 2000),
-    "fashion-mixer": Part(_fashion_mixer, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_MIXER)}, 2000),
+    "fashion-vit": Part(_fashion_vit, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_FASHION)}, 1500),
+    "fashion-mixer": Part(_fashion_mixer, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_MIXER)}, 1500),
 }  # fmt: skip
 
 
