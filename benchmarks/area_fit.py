@@ -1,5 +1,5 @@
-"""Fits the logic coefficients of the area table to docs/synthesis.json by least squares of the relative errors, and prints
-them with what they miss at each size that was synthesised: `python -m benchmarks.area_fit`.
+"""Fits the logic coefficients of the area table to docs/synthesis.json by least squares of the relative errors, and
+prints them with what they miss at each size that was synthesised: `python -m benchmarks.area_fit`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Area of a machine by part, from synthesised standard cells and published memory cells (docs/codesign.md).
 
-Every part is a few coefficients of an area table times counts of the machine: cells, lanes, banks, bits that pass. At the
-sizes that were synthesised (8, 16, 32 lanes) parts are within 6 % and whole machines' logic within 3 % of synthesis; banks
-and register stages in between are interpolated by the same counts, larger arrays are extrapolated.
+Every part is a few coefficients of an area table times counts of the machine: cells, lanes, banks, bits that pass. At
+the sizes that were synthesised (8, 16, 32 lanes) parts are within 6 % and whole machines' logic within 3 % of
+synthesis; banks and register stages in between are interpolated by the same counts, larger arrays are extrapolated.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def test_range_and_extrapolation_are_told() -> None:
 
 def test_other_widths_are_refused() -> None:
     narrow = Machine.load("mid-32").with_(datatypes={"weight_bits": 4})
-    with pytest.raises(InputError, match="4 bit weights, 8 bit activations, 32 bit sums; area table 'cmos-180' is of 8"):
+    with pytest.raises(
+        InputError, match="4 bit weights, 8 bit activations, 32 bit sums; area table 'cmos-180' is of 8"
+    ):
         area_mm2(narrow)
 
 
@@ -94,5 +96,7 @@ def test_bad_tables_name_field_value_and_rule(tmp_path: Path) -> None:
         path.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(InputError, match=message):
             AreaTable.load(path)
-    with pytest.raises(InputError, match="area table 'nowhere': found no such table or file; a table is one of cmos-180"):
+    with pytest.raises(
+        InputError, match="area table 'nowhere': found no such table or file; a table is one of cmos-180"
+    ):
         AreaTable.load("nowhere")
