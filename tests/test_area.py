@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from simulator.area import NETWORK_PARTS, area_mm2
 from simulator.area_table import AreaTable
@@ -74,6 +75,18 @@ def test_range_and_extrapolation_are_told() -> None:
     area = area_mm2(Machine.load("mid-32"))
     assert area.total.low < area.total.mm2 < area.total.high
     assert not area.extrapolated and area_mm2(_machine(64, 64)).extrapolated
+
+
+def test_the_command_prints_the_parts_and_their_total(tmp_path: Path) -> None:
+    from gblr_hw.cli.main import app
+
+    told = json.loads(CliRunner().invoke(app, ["machine", "area", "mid-32", "--json"]).stdout)
+    assert told["table"] == "cmos-180" and not told["extrapolated"]
+    assert told["mm2"].pop("total")["mm2"] == pytest.approx(sum(part["mm2"] for part in told["mm2"].values()))
+    path = tmp_path / "large.toml"
+    path.write_text(_machine(64, 64).to_toml(), encoding="utf-8")
+    text = CliRunner().invoke(app, ["machine", "area", str(path)]).stdout
+    assert "scatter network" in text and "extrapolated: no array of this size" in text
 
 
 def test_other_widths_are_refused() -> None:
