@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import style
+from analysis.axes import limits, set_x
 from analysis.pareto import pareto_front
 from simulator.errors import InputError
 
@@ -35,13 +36,14 @@ def draw_codesign(points: Sequence[CodesignPoint], areas: Sequence[float], title
     shown = [area for area in areas if any(point.area_mm2 <= area for point in points)]
     if not shown:
         raise InputError("draw_codesign: points", "no pair", "a picture needs a pair within an area", "Search longer.")
-    families = list(dict.fromkeys(point.family for point in points))
-    looks = style.marks(sorted(families))
+    looks = style.marks(sorted({point.family for point in points}))
+    low, high, logarithmic = limits(*(1e6 * edge(point.latency_s for point in points) for edge in (min, max)))
     with style.house_style():
         figure = style.new_figure(max(6.4, 3.3 * len(shown)), 4.3)
-        panels = figure.subplots(1, len(shown), squeeze=False, sharey=True, sharex=True)[0]
+        panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
         for axes, area in zip(panels, shown, strict=True):
             _draw_panel(axes, [point for point in points if point.area_mm2 <= area], looks)
+            set_x(axes, low, high, logarithmic)
             axes.set_title(f"up to {area:g} mm²")
             axes.set_xlabel("latency (µs)")
         panels[0].set_ylabel("relative error of the layers (mean)")
@@ -57,8 +59,7 @@ def draw_codesign(points: Sequence[CodesignPoint], areas: Sequence[float], title
 
 
 def _draw_panel(axes: Axes, points: Sequence[CodesignPoint], looks: dict[str, style.Mark]) -> None:
-    axes.set_xscale("log")
-    axes.grid(True, which="both")
+    axes.grid(True)
     for scatter, (_, colour) in _KINDS.items():
         own = [point for point in points if point.scatter == scatter]
         if not own:
@@ -74,8 +75,8 @@ def _draw_panel(axes: Axes, points: Sequence[CodesignPoint], looks: dict[str, st
                 point.error,
                 linestyle="none",
                 marker=looks[point.family].marker,
-                markersize=6 if chosen else 3,
+                markersize=5.5 if chosen else 3,
                 color=colour,
-                alpha=1.0 if chosen else 0.18,
+                alpha=0.9 if chosen else 0.25,
                 zorder=4 if chosen else 2,
             )

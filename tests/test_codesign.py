@@ -21,7 +21,7 @@ from gblr_hw.codesign.loop import Outcome, codesign
 from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import Networks
 from gblr_hw.codesign.problem import Bounds, Pair, Problem
-from gblr_hw.codesign.report import answer, document, front_table
+from gblr_hw.codesign.report import answer, document, front_table, gains
 from gblr_hw.codesign.search import search
 from gblr_hw.codesign.settle import settle
 from gblr_hw.codesign.share_layers import descend, ladder_of, rounded, share_layers
@@ -187,7 +187,9 @@ def test_tiles_move_between_layers_where_that_is_faster() -> None:
     pair = pair_of(problem, choice, problem.networks.uniform("rank_groups", 8, 0.7), known)
     assert pair is not None
     for slack, expected in ((1.0, (0.7, 0.7)), (1.05, (0.3, 0.7)), (9.0, (0.3, 0.3))):
-        moved = share_layers(pair, slack * pair.error, problem, known)
+        tried = share_layers(pair, slack * pair.error, problem, known)
+        moved = tried.after
+        assert tried.before == pair and moved.latency_s <= tried.without_gradient.latency_s
         assert moved.network.shares == expected and moved.machine == pair.machine
         assert moved.error <= slack * pair.error
         assert moved is pair or moved.latency_s < pair.latency_s
@@ -237,6 +239,11 @@ def test_comparison_takes_the_fastest_of_each_kind_within_area_and_error(outcome
     assert 1 <= len(levels) <= 8 and list(levels) == sorted(levels)
     assert compare(pairs, [1.0], levels) == []
     assert "no error level in common" in answer([])
+    for row in outcome.comparisons:
+        if row.plain is not None and row.scatter is not None and row.speedup_per_area is not None:
+            areas = row.plain.area_mm2 / row.scatter.area_mm2
+            assert row.speedup_per_area == pytest.approx(row.speedup * areas)
+    assert gains(replace(outcome, moved=())).startswith("No pair became faster")
     assert "of 1 cases" in answer([row for row in outcome.comparisons if row.speedup is not None][:1])
 
 
@@ -326,7 +333,7 @@ def test_the_command_writes_front_machines_and_picture(tmp_path: Path) -> None:
     ]  # fmt: skip
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0, result.output
-    assert "plain against scatter" in result.output and "At equal area and error" in result.output
+    assert "plain against scatter" in result.output and "Within equal areas and errors" in result.output
     front = json.loads((tmp_path / "front.json").read_text())
     assert front["layers"] == ["smooth", "rough"] and front["area_table"]["node_nm"] == 180
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")

@@ -130,7 +130,7 @@ def _networks(
 
 
 def _print(outcome: Outcome, written: list[str]) -> None:
-    from gblr_hw.codesign.report import answer, comparison_table, front_table, refusals
+    from gblr_hw.codesign.report import answer, comparison_table, front_table, gains, refusals
 
     console.print("pairs that none beats", style="bold")
     print(front_table(outcome.front), end="")
@@ -138,6 +138,7 @@ def _print(outcome: Outcome, written: list[str]) -> None:
     console.print("\nplain against scatter, at equal area and error", style="bold")
     print(comparison_table(outcome.comparisons), end="")
     print(answer(outcome.comparisons))
+    print(gains(outcome))
     for path in written:
         console.print(f"written to {path}", highlight=False, soft_wrap=True)
 

@@ -12,7 +12,8 @@ from analysis.pareto import pareto_front
 from gblr_hw.codesign.problem import Pair
 
 _MOST_LEVELS = 8
-_STEP = 0.05  # of the error levels, at least
+_STEP = 0.05  # of the error levels
+_SPEED = ("latency_s", "error")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Comparison:
         if self.plain is None or self.scatter is None:
             return None
         return self.plain.latency_s / self.scatter.latency_s
+
+    @property
+    def speedup_per_area(self) -> float | None:
+        """The same of latency times area: above 1 scatter gives more speed per mm2."""
+        if self.plain is None or self.scatter is None:
+            return None
+        return self.plain.latency_s * self.plain.area_mm2 / (self.scatter.latency_s * self.scatter.area_mm2)
 
 
 def front_of(pairs: Sequence[Pair], objectives: Sequence[str]) -> list[Pair]:
@@ -59,23 +67,24 @@ def compare(pairs: Sequence[Pair], areas: Iterable[float], errors: Iterable[floa
 
 
 def area_levels(pairs: Sequence[Pair], bound: float | None) -> tuple[float, ...]:
-    """The bound; without one, areas that double from the least to the largest pair's."""
+    """The bound; without one, areas that double from a little above the least pair's until every fast one is within."""
     if bound is not None:
         return (bound,)
-    least, most = min(pair.area_mm2 for pair in pairs), max(pair.area_mm2 for pair in pairs)
+    least = min(pair.area_mm2 for pair in pairs)
+    most = max(pair.area_mm2 for pair in front_of(pairs, _SPEED))
     first = _two_digits(1.25 * least)
-    return tuple(first * 2**k for k in range(1 + max(0, math.ceil(math.log2(max(most / first, 1))))))
+    return tuple(first * 2**k for k in range(1 + max(0, math.ceil(math.log2(most / first)))))
 
 
 def error_levels(pairs: Sequence[Pair]) -> tuple[float, ...]:
-    """Round errors between the least and the largest one below dense's... at most eight of them."""
-    errors = [pair.error for pair in pairs if pair.network.family != "dense"] or [pair.error for pair in pairs]
-    least, most = min(errors), max(errors)
-    step = _STEP * max(1, math.ceil((most - least) / _STEP / _MOST_LEVELS))
-    first = math.ceil(least / step - 1e-9)
-    return tuple(round(k * step, 10) for k in range(first, max(first, math.ceil(most / step - 1e-9)) + 1))[
-        :_MOST_LEVELS
+    """Eight round errors at most, from the least that both kinds of machine reach without a dense network."""
+    reached = [
+        min((pair.error for pair in pairs if pair.scatter == scatter and pair.network.family != "dense"), default=0.0)
+        for scatter in (False, True)
     ]
+    first = math.ceil(max(reached) / _STEP - 1e-9)
+    last = math.ceil(max(pair.error for pair in front_of(pairs, _SPEED)) / _STEP - 1e-9)
+    return tuple(round(k * _STEP, 10) for k in range(first, max(first, last) + 1))[:_MOST_LEVELS]
 
 
 def fastest(pairs: Sequence[Pair], area: float, error: float, scatter: bool) -> Pair | None:

@@ -10,7 +10,7 @@ from gblr_hw.codesign.measure import Measurements
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.search import search
 from gblr_hw.codesign.settle import settle
-from gblr_hw.codesign.share_layers import share_layers
+from gblr_hw.codesign.share_layers import Moved, share_layers
 
 Progress = Callable[[int, int, str], None]
 
@@ -20,9 +20,9 @@ class Outcome:
     """pairs: all within the bounds. front: those that none beats. comparisons: plain against scatter, by area and
     error.
 
-    measured: pairs simulated or looked up. refused: trials over the area, over the energy, and on machines that
-    cannot hold the network. moved: (pair, the same machine with its tiles moved between layers) wherever that lowered
-    the error.
+    measured: pairs simulated or looked up. refused: trials over the area, over the energy, and on machines that cannot
+    hold the network. moved: pairs that win an area and error level and became faster with their tiles moved between
+    layers; winners: pairs for which that was tried.
     """
 
     pairs: tuple[Pair, ...]
@@ -30,7 +30,8 @@ class Outcome:
     comparisons: tuple[Comparison, ...]
     measured: int
     refused: tuple[int, int, int]
-    moved: tuple[tuple[Pair, Pair], ...]
+    moved: tuple[Moved, ...]
+    winners: int
 
 
 def codesign(
@@ -48,24 +49,25 @@ def codesign(
     found = search(problem, known, trials, seed, progress)
     areas, errors = area_levels(found.pairs, problem.bounds.max_area_mm2), error_levels(found.pairs)
     pairs = settle(problem, known, found.pairs, areas, errors, progress)
-    moved: dict[tuple[Pair, float], Pair] = {}
+    moved: list[Moved] = []
     winners = _winners(compare(pairs, areas, errors))
     try:
         for number, (pair, error) in enumerate(winners):
             progress(number, len(winners), "moving tiles between layers")
-            better = share_layers(pair, error, problem, known)
-            if better is not pair:
-                moved[pair, error] = better
+            tried = share_layers(pair, error, problem, known)
+            if tried.after is not pair:
+                moved.append(tried)
     finally:
         known.save()
-    pairs = list(dict.fromkeys([*pairs, *moved.values()]))
+    pairs = list(dict.fromkeys([*pairs, *(tried.after for tried in moved)]))
     return Outcome(
         pairs=tuple(pairs),
         front=tuple(front_of(pairs, problem.bounds.objectives)),
         comparisons=tuple(compare(pairs, areas, errors)),
         measured=len(known),
         refused=(found.over_area, found.over_energy, found.unfit),
-        moved=tuple((pair, better) for (pair, _), better in moved.items()),
+        moved=tuple(moved),
+        winners=len(winners),
     )
 
 

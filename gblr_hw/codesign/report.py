@@ -38,7 +38,7 @@ def front_table(front: Sequence[Pair], markdown: bool = False) -> str:
 
 
 def comparison_table(comparisons: Sequence[Comparison], markdown: bool = False) -> str:
-    """Plain against scatter, a row for each area and error level."""
+    """Plain against scatter, a row for each area and error level; speeds are those of scatter over plain."""
     columns = (
         Column("mm2, at most", "max_area_mm2", lambda value: f"{value:g}"),
         Column("error, at most", "max_error", lambda value: f"{value:g}"),
@@ -46,7 +46,8 @@ def comparison_table(comparisons: Sequence[Comparison], markdown: bool = False) 
         Column("by", "plain_pair", align="left"),
         Column("scatter", "scatter", seconds),
         Column("by", "scatter_pair", align="left"),
-        Column("plain / scatter", "speedup", lambda value: f"{value:.3f}"),
+        Column("speed", "speedup", lambda value: f"{value:.3f}"),
+        Column("speed per mm2", "per_area", lambda value: f"{value:.3f}"),
     )
     rows = [
         {
@@ -57,6 +58,7 @@ def comparison_table(comparisons: Sequence[Comparison], markdown: bool = False) 
             "scatter": row.scatter and row.scatter.latency_s,
             "scatter_pair": row.scatter and _short(row.scatter),
             "speedup": row.speedup,
+            "per_area": row.speedup_per_area,
         }
         for row in comparisons
     ]
@@ -68,12 +70,28 @@ def answer(comparisons: Sequence[Comparison]) -> str:
     both = [row.speedup for row in comparisons if row.speedup is not None]
     if not both:
         return "The two kinds of machine reach no error level in common."
+    dense = [row.speedup_per_area for row in comparisons if row.speedup_per_area is not None]
     faster, slower = sum(value > 1 + _EVEN for value in both), sum(value < 1 / (1 + _EVEN) for value in both)
     return (
-        f"At equal area and error scatter is faster in {faster} of {len(both)} cases, slower in {slower}, even in "
-        f"{len(both) - faster - slower}; plain over scatter latency {min(both):.3f} to {max(both):.3f}, "
-        f"median {median(both):.3f}."
+        f"Within equal areas and errors scatter is faster in {faster} of {len(both)} cases, slower in {slower}, even "
+        f"in {len(both) - faster - slower}. Its speed over plain's: {_spread(both)}; per mm2: {_spread(dense)}."
     )
+
+
+def gains(outcome: Outcome) -> str:
+    """What moving tiles between layers brought, in one sentence."""
+    if not outcome.moved:
+        return "No pair became faster by moving tiles between its layers."
+    found = [tried.before.latency_s / tried.after.latency_s for tried in outcome.moved]
+    lowered = [tried.before.latency_s / tried.without_gradient.latency_s for tried in outcome.moved]
+    return (
+        f"Tiles moved between layers made {len(found)} of {outcome.winners} winning pairs faster: {_spread(found)}; "
+        f"shares only lowered, without the gradient: {_spread(lowered)}."
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{min(values):.3f} to {max(values):.3f}, median {median(values):.3f}"
 
 
 def refusals(outcome: Outcome) -> str:
@@ -103,14 +121,13 @@ def document(outcome: Outcome, problem: Problem, trials: int, seed: int) -> dict
                 "max_area_mm2": row.max_area_mm2,
                 "max_error": row.max_error,
                 "speedup": row.speedup,
+                "speedup_per_area": row.speedup_per_area,
                 "plain": row.plain and _numbers(row.plain),
                 "scatter": row.scatter and _numbers(row.scatter),
             }
             for row in outcome.comparisons
         ],
-        "moved_between_layers": [
-            {"before": _numbers(before), "after": _numbers(after)} for before, after in outcome.moved
-        ],
+        "moved_between_layers": [{key: _numbers(pair) for key, pair in vars(tried).items()} for tried in outcome.moved],
     }
 
 

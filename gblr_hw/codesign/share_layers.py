@@ -68,19 +68,34 @@ class Ladder:
         return low, places - low
 
 
-def share_layers(pair: Pair, max_error: float, problem: Problem, known: Measurements) -> Pair:
-    """The same machine and family with each layer's share its own: faster within ``max_error``, or the pair itself."""
+@dataclass(frozen=True)
+class Moved:
+    """A pair, the fastest with its tiles moved between layers, and what lowering shares finds without a gradient."""
+
+    before: Pair
+    after: Pair
+    without_gradient: Pair
+
+
+def share_layers(pair: Pair, max_error: float, problem: Problem, known: Measurements) -> Moved:
+    """The same machine and family, each layer's share its own: faster within ``max_error``, or the pair itself."""
     shares = problem.space.shares
     if pair.network.family == "dense" or len(shares) < 2 or len(set(pair.network.shares)) > 1:
-        return pair
+        return Moved(pair, pair, pair)
     start = np.full(len(pair.network.shares), shares.index(pair.network.shares[0]))
     ladder = ladder_of(pair, problem)
-    levels = rounded(ladder, descend(ladder, start, max_error), max_error)
-    network = NetworkChoice(pair.network.family, pair.network.side, tuple(shares[level] for level in levels))
-    moved = pair_of(problem, pair.choice, network, known)
-    if moved is None or moved.error > max_error or not problem.bounds.hold(moved):
-        return pair
-    return moved if moved.latency_s < pair.latency_s else pair
+
+    def simulated(places: _FloatArray) -> Pair:
+        levels = rounded(ladder, places, max_error)
+        network = NetworkChoice(pair.network.family, pair.network.side, tuple(shares[level] for level in levels))
+        moved = pair_of(problem, pair.choice, network, known)
+        if moved is None or moved.error > max_error or not problem.bounds.hold(moved):
+            return pair
+        return moved if moved.latency_s < pair.latency_s else pair
+
+    lowered = simulated(start.astype(np.float64))
+    found = simulated(descend(ladder, start, max_error))
+    return Moved(pair, min(lowered, found, key=lambda moved: moved.latency_s), lowered)
 
 
 def ladder_of(pair: Pair, problem: Problem) -> Ladder:
