@@ -30,16 +30,19 @@ class Curve:
         return np.sort(self.order[max(0, len(self.order) - seats * tiles) :]) if tiles else self.order[:0]
 
 
-def expand_curves(problem: FitProblem, fit: Fit) -> list[Curve]:
-    """What each output chunk loses with its ranks, v fixed and u refitted: exact but for the order being greedy."""
+def expand_curves(problem: FitProblem, fit: Fit, grouped: bool = False) -> list[Curve]:
+    """What each output chunk loses with its ranks, v fixed and u refitted: exact but for the order being greedy.
+
+    grouped: ranks leave P at a time (`eliminate.elimination_curve`).
+    """
     gram, cross = _expand_system(problem, fit)
     inverse = _inverse(gram)
     solution = inverse @ cross
     spans = (slice(r * problem.cols, (r + 1) * problem.cols) for r in range(problem.chunks_out))
-    return [Curve(*elimination_curve(inverse, solution[:, span], problem.rows)) for span in spans]
+    return [Curve(*elimination_curve(inverse, solution[:, span], problem.rows, grouped)) for span in spans]
 
 
-def reduce_curves(problem: FitProblem, fit: Fit) -> list[Curve]:
+def reduce_curves(problem: FitProblem, fit: Fit, grouped: bool = False) -> list[Curve]:
     """The same for input chunks, u fixed. With moments, other chunks keep what they hold."""
     gram, cross = _reduce_system(problem, fit)
     inverse = _inverse(gram)
@@ -49,7 +52,7 @@ def reduce_curves(problem: FitProblem, fit: Fit) -> list[Curve]:
         # Coordinates in which the block's norm is the Euclidean one.
         solution = inverse @ cross[:, span] + (fit.v[:, span] if problem.moments is not None else 0.0)
         solution = solution if problem.moments is None else solution @ problem.roots[chunk]
-        curves.append(Curve(*elimination_curve(inverse, solution, problem.cols)))
+        curves.append(Curve(*elimination_curve(inverse, solution, problem.cols, grouped)))
     return curves
 
 

@@ -14,11 +14,15 @@ from torch import Tensor
 
 from gblr_hw.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
 from gblr_hw.conversion_input import Array, read_layers
+from gblr_hw.fit_groups import fit_groups
 from gblr_hw.fit_layer import Schedule, fit_layer
 from gblr_hw.fit_problem import FitProblem
 from gblr_hw.fit_to_limit import Limit, limit_of, resolve, start_tiles, trim_to_limit
 from gblr_hw.fit_weights import fit_of, lattice_weights, relative_error
 from gblr_hw.kept_layers import kept_or_made, layer_key
+from gblr_hw.lattice import check_square
+from gblr_hw.project_groups import project_groups
+from gblr_hw.projection import project_jointly
 from gblr_hw.weights import DenseWeights, LatticeWeights
 from simulator.errors import InputError
 from simulator.machine import Machine
@@ -34,6 +38,7 @@ class _Request:
 
     schedule: Schedule
     intervals_only: bool
+    groups: bool
     dense_tiles: bool
     work: Path | None
     allocation: Allocation
@@ -52,6 +57,7 @@ def convert(
     energy_pj: float | None = None,
     tokens: int = 197,
     intervals_only: bool = False,
+    groups: bool = False,
     with_dense_tiles: bool = True,
     allocation: Allocation = "even",
     judge: Judge | None = None,
@@ -61,6 +67,9 @@ def convert(
     work: Path | None = None,
 ) -> dict[str, LatticeWeights]:
     """Turn dense layers into ranks with chunk sets, and dense tiles where they serve better, at one budget.
+
+    For a machine without scatter the ranks come in groups that share their chunk sets: single ranks with chunks of
+    their own would take more tiles there than were counted.
 
     Parameters
     ----------
@@ -72,6 +81,7 @@ def convert(
     covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are
         plain.
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
+    groups: ranks share their chunk sets P at a time (P = rows = cols), also where the machine has scatter.
     with_dense_tiles: whether tiles may be kept dense beside the ranks.
     allocation: "even" gives each layer the same fraction. "by-error" also tries to move tiles between layers so that
         the sum of their relative squared errors falls, and returns what `judge` finds better: never worse than even.
@@ -86,13 +96,18 @@ def convert(
     Raises
     ------
     InputError: a budget outside (0, 1] or below what every layer needs (the message names the least), several budgets,
-        matrices or covariances that are not finite or of the wrong shape, names that do not exist.
+        matrices or covariances that are not finite or of the wrong shape, names that do not exist, rank groups on an
+        array that is not square or together with intervals_only.
     """
+    groups = groups or (isinstance(machine, Machine) and not machine.scatter)
+    if groups:
+        _check_groups(machine, intervals_only)
     limit = limit_of(machine, tokens, tiles, latency, energy_pj)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
     request = _Request(
-        schedule or Schedule(), intervals_only, with_dense_tiles, _folder(work), allocation, judge, progress, biases
-    )
+        schedule or Schedule(), intervals_only, groups, with_dense_tiles, _folder(work), allocation, judge, progress,
+        biases,
+    )  # fmt: skip
     if limit is None:
         budget = total_tiles(problems, 0.3 if tiles is None else tiles)
         converted = _convert(problems, budget, request)
@@ -137,12 +152,15 @@ def _fit_one(problem: FitProblem, budget: int, request: _Request) -> LatticeWeig
     def make() -> LatticeWeights:
         # A layer of one tile has no cheaper form than that tile.
         with_tiles = request.dense_tiles or budget < 2
-        found = fit_layer(
-            problem, budget, request.schedule, intervals_only=request.intervals_only, dense_tiles=with_tiles
-        )
+        if request.groups:
+            found = fit_groups(problem, budget, request.schedule, dense_tiles=with_tiles)
+        else:
+            found = fit_layer(
+                problem, budget, request.schedule, intervals_only=request.intervals_only, dense_tiles=with_tiles
+            )
         return lattice_weights(*found, problem.rows, problem.cols)
 
-    flags = (request.intervals_only, request.dense_tiles)
+    flags = (request.intervals_only, request.dense_tiles, *([True] if request.groups else []))
     return kept_or_made(request.work, layer_key(problem, budget, request.schedule, flags), make)
 
 
@@ -164,7 +182,19 @@ def _convert_to_limit(
         if limit.measure(found) > limit.value or budget >= most:
             break
         budget = min(most, max(budget + 1, round(budget * 1.1)))
-    return trim_to_limit(problems, found, limit, request.intervals_only, request.schedule.final_sweeps)
+    project = project_groups if request.groups else partial(project_jointly, intervals_only=request.intervals_only)
+    return trim_to_limit(problems, found, limit, project, request.schedule.final_sweeps)
+
+
+def _check_groups(machine: Array | Machine, intervals_only: bool) -> None:
+    check_square(machine.rows, machine.cols)
+    if intervals_only:
+        raise InputError(
+            "intervals_only",
+            "with rank groups",
+            "groups have any chunk sets (a machine without scatter runs groups only)",
+            "Leave it out, or convert for a machine with scatter.",
+        )
 
 
 def _folder(work: Path | None) -> Path | None:

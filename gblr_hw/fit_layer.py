@@ -38,6 +38,10 @@ class Schedule:
     final_sweeps: int = 30
 
 
+# (problem, budget, schedule, dense tiles to begin with) -> structure within the budget, and its fit
+Search = Callable[[FitProblem, int, Schedule, BoolArray], tuple[Structure, Fit]]
+
+
 def fit_layer(
     problem: FitProblem, budget: int, schedule: Schedule, *, intervals_only: bool = False, dense_tiles: bool = True
 ) -> tuple[Structure, Fit]:
@@ -47,13 +51,19 @@ def fit_layer(
     truncated SVD in whole tiles; block sparse; the matrix itself when the budget holds it. The best one by measured
     error is returned, so none of these is ever better. With `intervals_only` every rank's chunk sets are cyclic runs.
     """
+    return best_candidate(problem, budget, schedule, _best_runs if intervals_only else _choose, dense_tiles)
+
+
+def best_candidate(
+    problem: FitProblem, budget: int, schedule: Schedule, search: Search, dense_tiles: bool
+) -> tuple[Structure, Fit]:
+    """The best of what `search` finds, alone and beside dense tiles, and of everything simpler (see `fit_layer`)."""
     outputs, inputs = problem.matrix.shape
     all_tiles = np.ones((problem.chunks_out, problem.chunks_in), bool)
     if dense_tiles and budget >= dense_tile_count(outputs, inputs, problem.rows, problem.cols):
         return _dense_only(problem, all_tiles)
     if budget < 2:
         return block_sparse_layer(problem, budget)
-    search = _best_runs if intervals_only else _choose
     candidates = [truncated_layer(problem, budget), search(problem, budget, schedule, all_tiles & False)]
     if dense_tiles:
         sparse = block_sparse_layer(problem, budget)
@@ -100,16 +110,26 @@ def _tile_starts(
 
 
 def _choose(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArray) -> tuple[Structure, Fit]:
-    """Ranks with any chunk sets: choose writes, choose reads, refit; the budget falls geometrically."""
+    """Ranks with any chunk sets, from truncated SVD beside the dense tiles."""
+    return choose(problem, budget, schedule, tiles, start_fit(problem, _ranks(problem, budget, schedule), tiles))
+
+
+def choose(
+    problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArray, fit: Fit, *, grouped: bool = False
+) -> tuple[Structure, Fit]:
+    """Choose writes, choose reads, refit, while the budget falls geometrically from a fit with more ranks.
+
+    tiles (R, C): the dense tiles to begin with; with none there stay none. grouped: ranks share their chunks P at a
+    time.
+    """
     hybrid = bool(tiles.any())
-    fit = _start(problem, budget, schedule, tiles)
     start = max(budget, _full_tiles(problem, len(fit.v)) + int(tiles.sum()))
     total = schedule.steps + schedule.final_steps
-    reduce_losses = [curve.losses for curve in reduce_curves(problem, fit)]
+    reduce_losses = [curve.losses for curve in reduce_curves(problem, fit, grouped)]
     for step in range(1, total + 1):
         share = min(1.0, step / schedule.steps)
         wanted = max(budget, round(start ** (1 - share) * budget**share))
-        curves = expand_curves(problem, fit)
+        curves = expand_curves(problem, fit, grouped)
         losses = [*(curve.losses for curve in curves), *reduce_losses]
         worth = problem.tile_worth(problem.matrix - fit.u @ fit.v).ravel() if hybrid else np.zeros(0)
         counts = share_tiles([*losses, *(np.array([value, 0.0]) for value in worth)], wanted)
@@ -117,7 +137,7 @@ def _choose(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArr
             tiles = np.array(counts[len(losses) :], bool).reshape(tiles.shape)
             fit = Fit(fit.u, fit.v, problem.best_tiles(problem.matrix - fit.u @ fit.v, tiles))
         writes, fit = choose_writes(problem, fit, curves, counts[: len(curves)])
-        curves = reduce_curves(problem, fit)
+        curves = reduce_curves(problem, fit, grouped)
         reduce_losses = [curve.losses for curve in curves]
         left = wanted - int(tiles.sum()) - sum(counts[: problem.chunks_out])
         reads, fit = choose_reads(problem, fit, curves, share_tiles(reduce_losses, left))
@@ -141,7 +161,7 @@ def _shrink_runs(
     importance: Callable[[FitProblem, Fit], Importance],
 ) -> tuple[Structure, Fit]:
     """Projections that cut the ends of runs, with refits in between."""
-    fit = _start(problem, budget, schedule, tiles)
+    fit = start_fit(problem, _ranks(problem, budget, schedule), tiles)
     full = _full(problem, len(fit.v))
     structure = Structure(tiles, full.reads, full.writes)
     start = structure.tile_count(problem.rows, problem.cols)
@@ -185,16 +205,21 @@ def _settled_importance(problem: FitProblem, fit: Fit) -> Importance:
     return Importance(worth.tiles, worth.reads / reads, worth.writes / writes)
 
 
-def _start(problem: FitProblem, budget: int, schedule: Schedule, tiles: BoolArray) -> Fit:
-    """Truncated SVD of what the dense tiles leave, with more ranks than the budget holds."""
-    outputs, inputs = problem.matrix.shape
+def _ranks(problem: FitProblem, budget: int, schedule: Schedule) -> int:
+    """Ranks to start from: `schedule.ranks` times those that low rank has at the budget."""
     per_rank = problem.chunks_in / problem.cols + problem.chunks_out / problem.rows
-    ranks = int(min(max(round(schedule.ranks * budget / per_rank), 1), outputs, inputs))
-    if not tiles.any():
-        return truncated_svd(problem, problem.matrix, ranks)
-    dense = problem.best_tiles(problem.matrix, tiles)
-    start = truncated_svd(problem, problem.matrix - dense, ranks)
-    return Fit(start.u, start.v, dense)
+    return max(round(schedule.ranks * budget / per_rank), 1)
+
+
+def start_fit(problem: FitProblem, ranks: int, tiles: BoolArray, multiple: int = 1) -> Fit:
+    """Truncated SVD of what the dense tiles leave: `ranks` of it, or all there are, and zeros up to a `multiple`."""
+    ranks = min(ranks, -(-min(problem.matrix.shape) // multiple) * multiple)
+    dense = problem.best_tiles(problem.matrix, tiles) if tiles.any() else None
+    start = truncated_svd(problem, problem.matrix if dense is None else problem.matrix - dense, ranks)
+    missing = ranks - len(start.v)
+    if not missing:
+        return replace(start, dense=dense)
+    return Fit(np.pad(start.u, ((0, 0), (0, missing))), np.pad(start.v, ((0, missing), (0, 0))), dense)
 
 
 def truncated_svd(problem: FitProblem, matrix: FloatArray, ranks: int) -> Fit:

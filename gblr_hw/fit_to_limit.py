@@ -17,7 +17,7 @@ from gblr_hw.fit_problem import Fit, FitProblem
 from gblr_hw.fit_weights import fit_of, lattice_weights
 from gblr_hw.lattice import Structure, channel_mask
 from gblr_hw.lowering.pipeline import lower
-from gblr_hw.projection import InfeasibleBudgetError, project_jointly
+from gblr_hw.projection import Importance, InfeasibleBudgetError
 from gblr_hw.training.target import parse_target
 from gblr_hw.weights import DenseWeights, LatticeWeights, LayerWeights
 from simulator import simulate
@@ -25,6 +25,8 @@ from simulator.errors import InputError
 from simulator.machine import Machine
 
 Network = Mapping[str, LatticeWeights]
+# (layers, tiles in all, rows, cols) -> smaller structures
+Projection = Callable[[Mapping[str, tuple[Structure, Importance]], float, int, int], dict[str, Structure]]
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,11 @@ def resolve(problems: Mapping[str, FitProblem], limit: Limit) -> tuple[Limit, fl
 
 
 def trim_to_limit(
-    problems: Mapping[str, FitProblem], found: Network, limit: Limit, intervals_only: bool, sweeps: int
+    problems: Mapping[str, FitProblem], found: Network, limit: Limit, project: Projection, sweeps: int
 ) -> dict[str, LatticeWeights]:
     """Take the tiles that lose least until the limit is met, then refit: the most tiles of this order that meet it.
+
+    project: how structures are cut to a number of tiles.
 
     Raises InputError, naming the least cost reached, if no part of the network that keeps every layer alive meets it.
     """
@@ -91,7 +95,7 @@ def trim_to_limit(
 
     def cut(tiles: int) -> dict[str, LatticeWeights] | None:
         try:
-            structures = project_jointly(parts, tiles, rows, cols, intervals_only=intervals_only)
+            structures = project(parts, tiles, rows, cols)
         except InfeasibleBudgetError:
             return None
         return {name: _restricted(problems[name], found[name], structure) for name, structure in structures.items()}

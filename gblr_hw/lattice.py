@@ -117,6 +117,14 @@ def is_interval(chunks: BoolArray) -> BoolArray:
     return np.asarray(rises <= 1)
 
 
+def check_square(rows: int, cols: int) -> None:
+    """Raise InputError unless rank groups, P ranks that share their chunks, fill a tile on both sides."""
+    if rows != cols:
+        raise InputError(
+            "array", f"{rows} x {cols}", "rank groups fill a tile on both sides", "Use a machine with rows = cols."
+        )
+
+
 def _frozen(name: str, array: BoolArray) -> BoolArray:
     array = np.asarray(array)
     if array.dtype != np.bool_ or array.ndim != 2:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from gblr_hw.lattice import Structure
+from gblr_hw.lattice import Structure, check_square
 from gblr_hw.projection import Importance, project_jointly
 from simulator.errors import InputError
 
@@ -25,10 +25,7 @@ def project_groups(
     ------
     InputError: an array that is not square, or a group whose ranks do not share their chunks.
     """
-    if rows != cols:
-        raise InputError(
-            "array", f"{rows} x {cols}", "rank groups fill a tile on both sides", "Use a machine with rows = cols."
-        )
+    check_square(rows, cols)
     grouped = {name: _grouped(name, *layer, rows) for name, layer in layers.items()}
     found = project_jointly(grouped, budget, 1, 1)
     chosen = {}

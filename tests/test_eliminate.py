@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gblr_hw.choose_chunks import share_tiles
-from gblr_hw.eliminate import _eliminate, elimination_curve
+from gblr_hw.eliminate import _eliminate, _eliminate_groups, elimination_curve
 
 
 def _problem(rng: np.random.Generator, ranks: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,6 +38,25 @@ def test_losses_are_those_of_refitting_what_is_kept(ranks: int, width: int, seat
         assert loss == pytest.approx(_left(basis, wanted, kept) - all_ranks, rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_groups_leave_whole_and_lose_what_refitting_says(groups: int) -> None:
+    for seed in range(10):
+        basis, wanted, inverse = _problem(np.random.default_rng(seed), 3 * groups, 2)
+        order, losses = elimination_curve(inverse, inverse @ basis.T @ wanted, 3, grouped=True)
+        assert (order.reshape(-1, 3) % 3 == [0, 1, 2]).all()
+        all_ranks = _left(basis, wanted, np.arange(3 * groups))
+        least = [
+            min(_left(basis, wanted, np.flatnonzero(np.isin(np.arange(3 * groups) // 3, some))) for some in chosen)
+            for chosen in ([*itertools.combinations(range(groups), kept)] for kept in range(groups + 1))
+        ]
+        for kept, loss in enumerate(losses):
+            left = _left(basis, wanted, order[3 * (groups - kept) :])
+            assert loss == pytest.approx(left - all_ranks, rel=1e-6, abs=1e-8)
+            # The first to go is the best one to go; further on the order is greedy.
+            assert left <= 1.25 * least[kept]
+        assert losses[-2] + all_ranks == pytest.approx(least[-2])
+
+
 def test_close_to_the_best_subset() -> None:
     """Squared error above the best subset's, as a share of it: 0.7 % on average over these cases, 12 % at worst."""
     gaps = []
@@ -56,7 +75,8 @@ def test_one_compiled_signature() -> None:
     for ranks in (3, 30):
         basis, wanted, inverse = _problem(rng, ranks, 4)
         elimination_curve(inverse.T, (inverse @ basis.T @ wanted)[:, ::2], 4)
-    assert len(_eliminate.signatures) == 1
+        elimination_curve(inverse.T, (inverse @ basis.T @ wanted)[:, ::2], 3, grouped=True)
+    assert len(_eliminate.signatures) == len(_eliminate_groups.signatures) == 1
 
 
 @given(st.lists(st.lists(st.floats(0, 10), min_size=1, max_size=5), min_size=1, max_size=4), st.integers(0, 12))

@@ -72,6 +72,10 @@ def convert_command(
     intervals_only: Annotated[
         bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")
     ] = False,
+    groups: Annotated[
+        bool,
+        typer.Option("--groups", help="Ranks share their chunks P at a time; always so for a machine without scatter."),
+    ] = False,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Folder for finished layers: an interrupted conversion goes on from there."),
@@ -105,7 +109,7 @@ def convert_command(
     with progress_bar(as_json) as progress:
         converted = convert(
             dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
-            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only,
+            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, groups=groups,
             allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
             work=work,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``gblr-hw machine``: list and show machine descriptions, and write their RTL."""
+"""``gblr-hw machine``: list and show machine descriptions, their areas, and write their RTL."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from analysis.table import Column, format_table
 from gblr_hw.cli.options import JsonOption, check_output, console, print_json
 from gblr_hw.cli.tables import print_machine_table
+from simulator.area import area_mm2
 from simulator.machine import Machine, preset_names
 
 machine_app = typer.Typer(
@@ -16,6 +18,8 @@ machine_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+_AREA_COLUMNS = (("mm2", "mm2"), ("low", "low"), ("high", "high"))
 
 
 @machine_app.command("list")
@@ -39,6 +43,24 @@ def show_machine(
         print_json(loaded.to_dict())
     else:
         print(loaded.to_toml(), end="")
+
+
+@machine_app.command("area")
+def show_area(
+    machine: Annotated[str, typer.Argument(help="A preset's name or a TOML file.", metavar="NAME|FILE")],
+    as_json: JsonOption = False,
+) -> None:
+    """Area by part, from synthesised cells and published memory cells (docs/codesign.md); best used as ratios."""
+    area = area_mm2(Machine.load(machine))
+    rows = {name: vars(part) for name, part in {**area.parts, "total": area.total}.items()}
+    if as_json:
+        print_json({"table": area.table, "extrapolated": area.extrapolated, "mm2": rows})
+        return
+    columns = [Column("part", "part", align="left")]
+    columns += [Column(heading, key, lambda value: f"{value:.2f}") for heading, key in _AREA_COLUMNS]
+    print(format_table(columns, [{"part": name.replace("_", " "), **row} for name, row in rows.items()]), end="")
+    if area.extrapolated:
+        print("extrapolated: no array of this size was synthesised")
 
 
 @machine_app.command("verilog")

@@ -100,16 +100,13 @@ class HardwareCost:
             fixed = self._fixed(evaluate(weights))
             return fixed, fixed
         in_features, out_features = parts[0].in_features, parts[0].layer.out_features
-        exact = self._count(exact_sides(parts, self.machine.rows, self.machine.cols), smooth=False)
-        soft = self._count(smooth_sides(parts, self.machine.rows, self.machine.cols, self.softness), smooth=True)
+        exact = _counted(exact_sides(parts, self.machine.rows, self.machine.cols), self.machine, smooth=False)
+        soft = _counted(
+            smooth_sides(parts, self.machine.rows, self.machine.cols, self.softness), self.machine, smooth=True
+        )
         with torch.no_grad():
             hard = self._cheaper(exact, in_features, out_features)
         return hard, self._closed_form.layer(soft, in_features, out_features)
-
-    def _count(self, sides: Sides, *, smooth: bool) -> LayerCounts:
-        if self.machine.scatter:
-            return count_scattered(sides, self.machine.rows, self.machine.cols, smooth=smooth)
-        return count_grouped(sides, self.machine.group_size, smooth=smooth)
 
     def _cheaper(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
         """The form that lowering would choose: ranks, or every tile dense."""
@@ -121,24 +118,34 @@ class HardwareCost:
         return min(ranks, dense, key=lambda cost: float(cost.latency_cycles))
 
     def _fixed(self, factors: Factors) -> LayerCost:
-        """A layer whose structure does not move: counted from its evaluated factors."""
-        structure = Structure.of(factors, self.machine.rows, self.machine.cols)
-        sides = Sides(
-            torch.tensor(structure.reads, dtype=torch.float32),
-            torch.tensor(structure.writes, dtype=torch.float32),
-            torch.as_tensor(factors.reads.sum(1), dtype=torch.float32),
-            torch.as_tensor(factors.writes.sum(1), dtype=torch.float32),
-        )
-        counts = self._count(sides, smooth=False)
-        support = 0 if factors.dense_support is None else int(factors.dense_support.sum())
-        read = torch.as_tensor(structure.reads.any(axis=0) | structure.tiles.any(axis=0)).sum()
-        counts = replace(
-            counts,
-            dense_tiles=torch.tensor(float(structure.tiles.sum())),
-            chunks_read=read.float(),
-            weights=counts.weights + support,
-        )
-        return self._cheaper(counts, factors.in_features, factors.out_features)
+        """A layer whose structure does not move."""
+        return self._cheaper(fixed_counts(factors, self.machine), factors.in_features, factors.out_features)
+
+
+def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
+    """Counts of a layer whose structure does not move, from its evaluated factors."""
+    structure = Structure.of(factors, machine.rows, machine.cols)
+    sides = Sides(
+        torch.tensor(structure.reads, dtype=torch.float32),
+        torch.tensor(structure.writes, dtype=torch.float32),
+        torch.as_tensor(factors.reads.sum(1), dtype=torch.float32),
+        torch.as_tensor(factors.writes.sum(1), dtype=torch.float32),
+    )
+    counts = _counted(sides, machine, smooth=False)
+    support = 0 if factors.dense_support is None else int(factors.dense_support.sum())
+    read = torch.as_tensor(structure.reads.any(axis=0) | structure.tiles.any(axis=0)).sum()
+    return replace(
+        counts,
+        dense_tiles=torch.tensor(float(structure.tiles.sum())),
+        chunks_read=read.float(),
+        weights=counts.weights + support,
+    )
+
+
+def _counted(sides: Sides, machine: Machine, *, smooth: bool) -> LayerCounts:
+    if machine.scatter:
+        return count_scattered(sides, machine.rows, machine.cols, smooth=smooth)
+    return count_grouped(sides, machine.group_size, smooth=smooth)
 
 
 def _straight_through(value: float, smooth: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""What a pair of a machine and a network costs: lowered, simulated, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from analysis.files import read_text, replacing
+from gblr_hw.codesign.networks import NetworkChoice
+from gblr_hw.codesign.problem import Pair, Problem
+from gblr_hw.codesign.space import MachineChoice
+from gblr_hw.lowering.pipeline import lower
+from gblr_hw.weights import LatticeWeights
+from simulator.area import area_mm2
+from simulator.errors import InputError
+from simulator.machine import Machine
+from simulator.simulate import simulate
+
+_FORMAT, _VERSION = "gblr-hw codesign measurements", 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Simulated cost of a network on a machine, or why the machine cannot hold it (the costs are then 0)."""
+
+    latency_cycles: int
+    energy_pj: float
+    unfit: str = ""
+
+
+class Measurements:
+    """Measured pairs by digest, in a file of the work folder if there is one; `save` writes what is new."""
+
+    def __init__(self, work: Path | None) -> None:
+        self.path = None if work is None else work / "measurements.json"
+        self._known: dict[str, Measured] = {}
+        self._saved = 0
+        if self.path is not None and self.path.is_file():
+            self._known = _read(self.path)
+            self._saved = len(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, problem: Problem, machine: Machine, network: NetworkChoice) -> Measured:
+        """The network's cost on the machine, simulated if it is not known yet."""
+        layers = problem.networks.layers(network)
+        about = machine.with_(name="any", description="").to_json()
+        parts = [about, str(problem.tokens), *(f"{name} {layer.key}" for name, layer in layers.items())]
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        if key not in self._known:
+            weights = {name: layer.weights for name, layer in layers.items()}
+            self._known[key] = _simulated(weights, machine, problem.tokens)
+        return self._known[key]
+
+    def save(self) -> None:
+        """Write the file anew if anything was added."""
+        if self.path is None or len(self._known) == self._saved:
+            return
+        rows = {key: asdict(measured) for key, measured in sorted(self._known.items())}
+        with replacing(self.path) as file:
+            document = {"format": _FORMAT, "version": _VERSION, "measurements": rows}
+            file.write((json.dumps(document, indent=1) + "\n").encode())
+        self._saved = len(self._known)
+
+
+def pair_of(problem: Problem, choice: MachineChoice, network: NetworkChoice, known: Measurements) -> Pair | None:
+    """The pair with all its numbers; None if the machine cannot hold the network."""
+    machine = problem.space.machine(choice, problem.base)
+    measured = known.of(problem, machine, network)
+    if measured.unfit:
+        return None
+    layers = problem.networks.layers(network).values()
+    return Pair(
+        choice=choice,
+        machine=machine,
+        network=network,
+        latency_cycles=measured.latency_cycles,
+        latency_s=measured.latency_cycles / (machine.clock_ghz * 1e9),
+        energy_pj=measured.energy_pj,
+        error=sum(layer.error for layer in layers) / len(layers),
+        area_mm2=area_mm2(machine).total.mm2,
+        tile_share=sum(layer.tiles for layer in layers) / problem.networks.dense_tiles(choice.side),
+    )
+
+
+def _simulated(weights: Mapping[str, LatticeWeights], machine: Machine, tokens: int) -> Measured:
+    try:
+        program = lower(weights, machine, tokens=tokens)
+    except InputError as error:
+        return Measured(0, 0.0, str(error))
+    report = simulate(program, machine)
+    return Measured(report.latency_cycles, report.energy_pj)
+
+
+def _read(path: Path) -> dict[str, Measured]:
+    try:
+        document = json.loads(read_text(path))
+        if (document["format"], document["version"]) != (_FORMAT, _VERSION):
+            raise KeyError("format")
+        return {key: Measured(**row) for key, row in document["measurements"].items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            str(path),
+            f"no measurements of this version ({error})",
+            "a work folder holds what an earlier search measured",
+            "Delete the file: it is measured again.",
+        ) from error

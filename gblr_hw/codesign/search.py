@@ -1,0 +1,183 @@
+"""The search: Optuna's multi-objective TPE over machine and network, one study for machines with scatter and one
+without.
+
+Both kinds get the same number of trials, so that which is better does not hang on where the sampler looked. Studies
+live in memory: the same seed asks for the same pairs again, and what was measured before is only looked up. That is
+how an interrupted search goes on, and why it ends as an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gblr_hw.codesign.measure import Measurements, pair_of
+from gblr_hw.codesign.networks import NetworkChoice
+from gblr_hw.codesign.problem import Pair, Problem
+from gblr_hw.codesign.space import MachineChoice, Space
+from simulator.area import area_mm2
+from simulator.errors import InputError
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+Progress = Callable[[int, int, str], None]
+_REFUSED = 1e9  # an objective of a pair that may not be built: only how far it is from the constraints counts
+_SAVE_EVERY = 50  # trials
+
+
+@dataclass(frozen=True)
+class Found:
+    """Distinct pairs within the bounds, in the order they were met, and what was refused; least_energy_pj: of any
+    pair.
+    """
+
+    pairs: tuple[Pair, ...]
+    over_area: int
+    over_energy: int
+    unfit: int
+
+
+def search(
+    problem: Problem,
+    known: Measurements,
+    trials: int,
+    seed: int,
+    progress: Progress = lambda done, of, what: None,
+) -> Found:
+    """Ask for ``trials`` pairs in all, half of them with scatter, and measure them.
+
+    Raises InputError without the package optuna, for bounds that no pair meets (the message names the least reachable
+    area or energy), and for less than one trial a kind of machine.
+    """
+    check_bounds(problem)
+    kinds = problem.space.scatter
+    if trials < len(kinds):
+        raise InputError("trials", str(trials), f"there are {len(kinds)} kinds of machine", "Give more.")
+    asked = [_Asked(problem, known, scatter, seed + index) for index, scatter in enumerate(kinds)]
+    try:
+        for number in range(trials):
+            progress(number, trials, "searching")
+            asked[number % len(kinds)].step()
+            if number % _SAVE_EVERY == _SAVE_EVERY - 1:
+                known.save()
+    finally:
+        known.save()
+    pairs = list(dict.fromkeys(pair for kind in asked for pair in kind.measured))
+    within = tuple(pair for pair in pairs if problem.bounds.hold(pair))
+    if not within:
+        _refuse(problem, pairs)
+    over_area, unfit = (sum(getattr(kind, count) for kind in asked) for count in ("over_area", "unfit"))
+    return Found(within, over_area, len(pairs) - len(within), unfit)
+
+
+def check_bounds(problem: Problem) -> None:
+    """Raises InputError for bounds that are not positive and an area below the smallest machine's."""
+    for name, value in vars(problem.bounds).items():
+        if value is not None and not value > 0:
+            raise InputError(name, f"{value:g}", "a bound is positive", "Give a positive number or leave it out.")
+    most = problem.bounds.max_area_mm2
+    if most is None:
+        return
+    areas = ((area_mm2(problem.space.machine(c, problem.base)).total.mm2, c) for c in problem.space.machines())
+    least, choice = min(areas, key=lambda item: item[0])
+    if least > most:
+        name = problem.space.machine(choice, problem.base).name
+        raise InputError(
+            "max area",
+            f"{most:g} mm2",
+            f"the smallest machine of the space, {name}, takes {least:.1f} mm2",
+            "Raise the area, or give a space with smaller machines.",
+        )
+
+
+def _refuse(problem: Problem, pairs: list[Pair]) -> None:
+    if not pairs:
+        raise InputError(
+            "space", "no pair measured", "a machine within the area must hold the network", "Allow larger memories."
+        )
+    least = min(pairs, key=lambda pair: pair.energy_pj)
+    reached = f"{least.energy_pj / 1e6:.4g} uJ, by {least.network.family} on {least.machine.name}"
+    raise InputError(
+        "max energy",
+        f"{(problem.bounds.max_energy_pj or 0) / 1e6:g} uJ",
+        f"the least that was reached is {reached}",
+        "Raise the energy, allow smaller shares, or search longer.",
+    )
+
+
+class _Asked:
+    """One kind of machine: its study, and what it has measured."""
+
+    def __init__(self, problem: Problem, known: Measurements, scatter: bool, seed: int) -> None:
+        self.problem, self.known, self.scatter = problem, known, scatter
+        self.measured: list[Pair] = []
+        self.over_area = self.unfit = 0
+        self._study = _study(len(problem.bounds.objectives), seed)
+        space = problem.space
+        middle = {name: len(values) // 2 for name, values in _ladders(space).items()}
+        for index in range(len(space.sides)):
+            for family in space.families_of(scatter):
+                self._study.enqueue_trial({**middle, "sides": index, "family": family})
+
+    def step(self) -> None:
+        """One trial."""
+        trial = self._study.ask()
+        machine_choice, network = self._suggested(trial)
+        bounds = self.problem.bounds
+        area = area_mm2(self.problem.space.machine(machine_choice, self.problem.base)).total.mm2
+        excess = 0.0 if bounds.max_area_mm2 is None else area / bounds.max_area_mm2 - 1
+        pair = None
+        if excess > 0:
+            self.over_area += 1
+        else:
+            pair = pair_of(self.problem, machine_choice, network, self.known)
+            self.unfit += pair is None
+        trial.set_constraint("area", excess)
+        trial.set_constraint("fits", float(pair is None))
+        if pair is None:
+            trial.set_constraint("energy", 0.0)
+            self._study.tell(trial, [_REFUSED] * len(bounds.objectives))
+            return
+        most = bounds.max_energy_pj
+        trial.set_constraint("energy", 0.0 if most is None else pair.energy_pj / most - 1)
+        self.measured.append(pair)
+        self._study.tell(trial, [getattr(pair, name) for name in bounds.objectives])
+
+    def _suggested(self, trial: Trial) -> tuple[MachineChoice, NetworkChoice]:
+        space = self.problem.space
+        at = {name: values[trial.suggest_int(name, 0, len(values) - 1)] for name, values in _ladders(space).items()}
+        family: Any = trial.suggest_categorical("family", space.families_of(self.scatter))
+        choice = MachineChoice(
+            side=at["sides"],
+            scatter=self.scatter,
+            banks_per_lane=at["banks_per_lane"] if self.scatter else 1.0,
+            scratchpad_kib_per_lane=at["scratchpad_kib_per_lane"],
+            accumulator_kib_per_lane=at["accumulator_kib_per_lane"],
+            rank_kib_per_bank=at["rank_kib_per_bank"],
+            weight_tiles=at["weight_tiles"],
+            gb_per_s=at["gb_per_s"],
+        )
+        return choice, self.problem.networks.uniform(family, choice.side, at["shares"])
+
+
+def _ladders(space: Space) -> dict[str, tuple[Any, ...]]:
+    """Quantities whose values are in order, so that the sampler may take near ones for alike."""
+    names = (
+        "sides", "banks_per_lane", "scratchpad_kib_per_lane", "accumulator_kib_per_lane", "rank_kib_per_bank",
+        "weight_tiles", "gb_per_s", "shares",
+    )  # fmt: skip
+    return {name: getattr(space, name) for name in names}
+
+
+def _study(objectives: int, seed: int) -> Study:
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError(
+            "codesign", "no package 'optuna'", "the search needs it", "pip install 'gblr-hw[codesign]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=20, multivariate=True)
+    return optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)

@@ -1,0 +1,166 @@
+"""Move tiles between the layers of a pair along the gradient of the closed-form cost: faster at the same error.
+
+Errors and counts of each layer are known at the shares of the space; between them errors are interpolated in their
+logarithms and counts linearly, so that error and latency are differentiable in where each layer stands. What the
+gradient finds is rounded to shares that were fitted, whose errors are known, and only kept if the simulator says that
+it is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.autograd.functional import jacobian
+
+from gblr_hw.codesign.measure import Measurements, pair_of
+from gblr_hw.codesign.networks import NetworkChoice
+from gblr_hw.codesign.problem import Pair, Problem
+from gblr_hw.cost.closed_form import MachineCost
+from gblr_hw.cost.counts import LayerCounts
+from gblr_hw.cost.hardware_cost import fixed_counts
+from gblr_hw.factors import evaluate
+
+_STEPS = 30  # of the quadratic programming
+_LEAST = 1e-6  # error: an exact layer has no logarithm
+_Levels = npt.NDArray[np.int64]
+_FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """Every layer at every share on one machine. errors (L, J); cycles (L, J) by the closed form; counts [L][J];
+    sizes (inputs, outputs) of each layer.
+    """
+
+    cost: MachineCost
+    errors: _FloatArray
+    cycles: _FloatArray
+    counts: tuple[tuple[LayerCounts, ...], ...]
+    sizes: tuple[tuple[int, int], ...]
+
+    def error_at(self, places: Tensor) -> Tensor:
+        """Mean error of the layers at places (L,) in [0, J - 1]."""
+        low, part = self._between(places)
+        rows = torch.arange(len(places))
+        logarithms = torch.as_tensor(self.errors, dtype=places.dtype).clamp(min=_LEAST).log()
+        return torch.lerp(logarithms[rows, low], logarithms[rows, low + 1], part).exp().mean()
+
+    def latency_at(self, places: Tensor) -> Tensor:
+        """Latency in cycles by the closed form, layer after layer."""
+        low, part = self._between(places)
+        latency = torch.zeros(())
+        for index, (counts, size) in enumerate(zip(self.counts, self.sizes, strict=True)):
+            ends = counts[int(low[index])], counts[int(low[index]) + 1]
+            share = part[index].float()
+            first, second = ({f.name: getattr(end, f.name) for f in fields(end)} for end in ends)
+            mixed = {name: torch.lerp(first[name], second[name], share) for name in first}
+            latency = latency + self.cost.layer(LayerCounts(**mixed), *size).latency_cycles
+        return latency
+
+    def _between(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        low = places.detach().floor().long().clamp(0, self.errors.shape[1] - 2)
+        return low, places - low
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A pair, the fastest with its tiles moved between layers, and what lowering shares finds without a gradient."""
+
+    before: Pair
+    after: Pair
+    without_gradient: Pair
+
+
+def share_layers(pair: Pair, max_error: float, problem: Problem, known: Measurements) -> Moved:
+    """The same machine and family, each layer's share its own: faster within ``max_error``, or the pair itself."""
+    shares = problem.space.shares
+    if pair.network.family == "dense" or len(shares) < 2 or len(set(pair.network.shares)) > 1:
+        return Moved(pair, pair, pair)
+    start = np.full(len(pair.network.shares), shares.index(pair.network.shares[0]))
+    ladder = ladder_of(pair, problem)
+
+    def simulated(places: _FloatArray) -> Pair:
+        levels = rounded(ladder, places, max_error)
+        network = NetworkChoice(pair.network.family, pair.network.side, tuple(shares[level] for level in levels))
+        moved = pair_of(problem, pair.choice, network, known)
+        if moved is None or moved.error > max_error or not problem.bounds.hold(moved):
+            return pair
+        return moved if moved.latency_s < pair.latency_s else pair
+
+    lowered = simulated(start.astype(np.float64))
+    found = simulated(descend(ladder, start, max_error))
+    return Moved(pair, min(lowered, found, key=lambda moved: moved.latency_s), lowered)
+
+
+def ladder_of(pair: Pair, problem: Problem) -> Ladder:
+    """The pair's layers, in its family, at every share of the space."""
+    cost = MachineCost(pair.machine, problem.tokens)
+    by_share = [
+        list(problem.networks.layers(problem.networks.uniform(pair.network.family, pair.network.side, share)).values())
+        for share in problem.space.shares
+    ]
+    layers = tuple(zip(*by_share, strict=True))
+    counts = tuple(tuple(fixed_counts(evaluate(at.weights), pair.machine) for at in row) for row in layers)
+    sizes = tuple((row[0].weights.in_features, row[0].weights.out_features) for row in layers)
+    cycles = [
+        [float(cost.layer(at, *size).latency_cycles) for at in row] for row, size in zip(counts, sizes, strict=True)
+    ]
+    return Ladder(cost, np.array([[at.error for at in row] for row in layers]), np.array(cycles), counts, sizes)
+
+
+def descend(ladder: Ladder, start: _Levels, max_error: float) -> _FloatArray:
+    """Places of the layers on the ladder, (L,) in [0, J - 1], of least closed-form latency within the mean error.
+
+    Sequential quadratic programming on the gradients of both.
+    """
+    scale = float(ladder.cycles[np.arange(len(start)), start].sum())
+
+    def latency(places: Tensor) -> Tensor:
+        return ladder.latency_at(places) / scale
+
+    def room(places: Tensor) -> Tensor:
+        return 1 - ladder.error_at(places) / max_error
+
+    found = minimize(
+        lambda x: float(latency(torch.as_tensor(x))),
+        start.astype(np.float64),
+        jac=lambda x: _gradient(latency, x),
+        bounds=[(0, ladder.errors.shape[1] - 1)] * len(start),
+        constraints={
+            "type": "ineq",
+            "fun": lambda x: float(room(torch.as_tensor(x))),
+            "jac": lambda x: _gradient(room, x),
+        },
+        method="SLSQP",
+        options={"maxiter": _STEPS},
+    )
+    return np.asarray(found.x, np.float64)
+
+
+def rounded(ladder: Ladder, places: _FloatArray, max_error: float) -> _Levels:
+    """Whole levels near the places within the mean error: rounded up, then lowered where that saves most cycles for its
+    error, as long as the error allows it.
+    """
+    top = ladder.errors.shape[1] - 1
+    levels = np.minimum(np.ceil(places - 1e-3), top).astype(np.int64)
+    rows = np.arange(len(levels))
+    while True:
+        lower = np.maximum(levels - 1, 0)
+        saved = ladder.cycles[rows, levels] - ladder.cycles[rows, lower]
+        lost = ladder.errors[rows, lower] - ladder.errors[rows, levels]
+        allowed = (saved > 0) & (ladder.errors[rows, levels].mean() + lost / len(levels) <= max_error)
+        if not allowed.any():
+            return levels
+        worth = np.where(allowed, saved / np.maximum(lost, _LEAST), -np.inf)
+        levels[int(np.argmax(worth))] -= 1
+
+
+def _gradient(of: Callable[[Tensor], Tensor], places: _FloatArray) -> _FloatArray:
+    slope = jacobian(of, torch.as_tensor(places))
+    return np.asarray(slope.double().numpy(), np.float64)
