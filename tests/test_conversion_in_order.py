@@ -14,10 +14,10 @@ from gblr_hw.calibration import collect_covariances
 from gblr_hw.conversion import convert
 from gblr_hw.conversion_in_order import _fit, convert_in_order
 from gblr_hw.fit_layer import Schedule
-from gblr_hw.fit_one import FitOptions
+from gblr_hw.fit_one import FitOptions, fit_one
 from gblr_hw.fit_problem import FitProblem
 from gblr_hw.pair_moments import PairMoments, pair_moments, stages
-from gblr_hw.weights import DenseWeights
+from gblr_hw.weights import DenseWeights, LatticeWeights
 from simulator.errors import InputError
 from simulator.machine import Machine
 
@@ -108,15 +108,19 @@ def test_with_every_tile_a_layer_is_ordinary_least_squares(with_bias: bool) -> N
     x, matrix, bias = rng.normal(size=(200, 9)) + 0.4, rng.normal(size=(5, 9)), rng.normal(size=5)
     missing = x @ rng.normal(size=(9, 5)) + 0.3 * rng.normal(size=(200, 5)) + 1
     moments = PairMoments(x.T @ x / 200, missing.T @ x / 200, x.mean(0), missing.mean(0))
-    options, problem = FitOptions(QUICK, False, False, True, None), FitProblem(matrix, None, 4, 4)
+    problem = FitProblem(matrix, None, 4, 4)
+
+    def exactly(target: FitProblem) -> LatticeWeights:
+        return fit_one(target, 6, FitOptions(QUICK, False, False, True, None))
+
     start = torch.from_numpy(bias) if with_bias else None
-    found = _fit("a", problem, start, moments, 0.0, 6, options)
+    found = _fit(problem, start, moments, 0.0, exactly)
     design = np.c_[x, np.ones(200)] if with_bias else x
     best = np.linalg.lstsq(design, x @ matrix.T + bias * with_bias + missing, rcond=None)[0]
     np.testing.assert_allclose(found.matrix(), best[:9].T, rtol=1e-4, atol=1e-4)
     if with_bias:
         np.testing.assert_allclose(found.bias, best[9], rtol=1e-4, atol=1e-4)
-    pulled = _fit("a", problem, start, moments, 1e9, 6, options)
+    pulled = _fit(problem, start, moments, 1e9, exactly)
     np.testing.assert_allclose(pulled.matrix(), matrix, rtol=1e-5, atol=1e-6)
 
 
@@ -150,6 +154,13 @@ def test_later_layers_make_up_for_earlier_ones(groups: bool) -> None:
     assert errors[1] < 0.9 * errors[0]
     assert errors[2] < 0.9 * errors[1]
     assert found["key"].bias is None
+    kept = convert_in_order(model, MACHINE, batches, NAMES, sums=SUMS, start=plain)
+    for name, weights in kept.items():
+        for side in ("reads", "writes", "tiles"):
+            assert torch.equal(getattr(weights, side), getattr(plain[name], side))
+    assert output_error(model, kept, batches) < 0.8 * errors[0]
+    with pytest.raises(InputError, match="start: found no layer 'down'"):
+        convert_in_order(model, MACHINE, batches, NAMES, start={name: plain[name] for name in NAMES[:3]})
 
 
 def test_hidden_channels_are_reordered_in_both_layers() -> None:
