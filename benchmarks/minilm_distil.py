@@ -21,7 +21,7 @@ Batch = dict[str, Tensor]
 class Steps:
     """AdamW without weight decay; the learning rate rises over a tenth of the steps, then falls to 0."""
 
-    steps: int = 100
+    steps: int = 76
     batch: int = 32
     learning_rate: float = 1e-3
 
