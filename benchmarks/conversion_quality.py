@@ -19,6 +19,7 @@ from analysis.table import Column, format_table
 from gblr_hw.calibration import load_covariances
 from gblr_hw.checkpoint import load_checkpoint
 from gblr_hw.conversion_input import read_layers
+from gblr_hw.fit_groups import fit_groups
 from gblr_hw.fit_layer import Schedule, block_sparse_layer, fit_layer, truncated_layer
 from gblr_hw.fit_problem import Fit, FitProblem
 from simulator.machine import Machine
@@ -84,6 +85,7 @@ def main() -> None:
                         "lattice": f"{relative(problem, fit):.3f}",
                         "reordered": "-" if other is None else f"{relative(reordered[name], other):.3f}",
                         "intervals": f"{relative(problem, runs):.3f}",
+                        "groups": f"{relative(problem, fit_groups(problem, budget, Schedule())[1]):.3f}",
                         "svd": f"{relative(problem, truncated_layer(problem, budget)[1]):.3f}",
                         "sparse": f"{relative(problem, block_sparse_layer(problem, budget)[1]):.3f}",
                         "both": f"{tiles_and_low_rank(problem, budget):.3f}",
@@ -97,6 +99,7 @@ def main() -> None:
         Column("lattice", "lattice"),
         Column("reordered", "reordered"),
         Column("intervals only", "intervals"),
+        Column("rank groups", "groups"),
         Column("SVD", "svd"),
         Column("block sparse", "sparse"),
         Column("tiles + low rank", "both"),

@@ -81,10 +81,10 @@ class Task:
         self.model = AutoModel.from_pretrained(folder).eval()
         layers = load_checkpoint(folder / "model.safetensors")
         self.dense = {name: w for name, w in layers.items() if name.startswith("encoder.")}
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
         chosen, self.labels = texts()
-        self.calibration = batches(tokenizer, chosen[:CALIBRATION])
-        self.test = batches(tokenizer, chosen[CALIBRATION : CALIBRATION + TEST])
+        self.calibration = batches(self.tokenizer, chosen[:CALIBRATION])
+        self.test = batches(self.tokenizer, chosen[CALIBRATION : CALIBRATION + TEST])
         self.wanted, self.wanted_calibration = embed(self.model, self.test), embed(self.model, self.calibration)
 
     def covariances(self, path: Path) -> dict[str, np.ndarray]:
@@ -100,7 +100,11 @@ class Task:
 
     def measure(self, network: Mapping[str, DenseWeights | LatticeWeights]) -> dict[str, float]:
         load_into(self.model, network)
-        train, test = embed(self.model, self.calibration), embed(self.model, self.test)
+        return self.measure_model(self.model)
+
+    def measure_model(self, model: torch.nn.Module) -> dict[str, float]:
+        """Cosine to the dense embeddings, and accuracy of a probe on the model's own, both on the test texts."""
+        train, test = embed(model, self.calibration), embed(model, self.test)
         probe = LogisticRegression(max_iter=2000, C=10).fit(train, self.labels[:CALIBRATION])
         accuracy = probe.score(test, self.labels[CALIBRATION : CALIBRATION + TEST])
         return {"cosine": float((test * self.wanted).sum(axis=1).mean()), "accuracy": float(accuracy)}

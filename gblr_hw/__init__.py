@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gblr_hw.checkpoint import load_checkpoint, save_checkpoint
     from gblr_hw.conv import GBLRConv2d
     from gblr_hw.conversion import convert
+    from gblr_hw.conversion_in_order import convert_in_order
     from gblr_hw.cost.hardware_cost import HardwareCost
     from gblr_hw.counts import multiplications
     from gblr_hw.linear import GBLRLinear
@@ -23,6 +24,7 @@ _HOMES = {
     "GBLRLinear": "gblr_hw.linear",
     "HardwareCost": "gblr_hw.cost.hardware_cost",
     "convert": "gblr_hw.conversion",
+    "convert_in_order": "gblr_hw.conversion_in_order",
     "load_checkpoint": "gblr_hw.checkpoint",
     "lower": "gblr_hw.lowering.pipeline",
     "multiplications": "gblr_hw.counts",
@@ -35,6 +37,7 @@ __all__ = [
     "GBLRLinear",
     "HardwareCost",
     "convert",
+    "convert_in_order",
     "load_checkpoint",
     "lower",
     "multiplications",

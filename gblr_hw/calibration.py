@@ -52,7 +52,7 @@ def collect_covariances(
 
         return hook
 
-    handles = [_linear(model, name).register_forward_pre_hook(keep(name)) for name in wanted]
+    handles = [linear_module(model, name).register_forward_pre_hook(keep(name)) for name in wanted]
     training = model.training
     model.eval()
     try:
@@ -85,7 +85,8 @@ def load_covariances(path: Path) -> dict[str, FloatArray]:
     return {name: tensor.double().numpy() for name, tensor in found.items()}
 
 
-def _linear(model: nn.Module, name: str) -> nn.Linear:
+def linear_module(model: nn.Module, name: str) -> nn.Linear:
+    """The linear layer of that name. Raises InputError if it is none."""
     try:
         module = model.get_submodule(name)
     except AttributeError:

@@ -14,17 +14,14 @@ from torch import Tensor
 
 from gblr_hw.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
 from gblr_hw.conversion_input import Array, read_layers
-from gblr_hw.fit_groups import fit_groups
-from gblr_hw.fit_layer import Schedule, fit_layer
+from gblr_hw.fit_layer import Schedule
+from gblr_hw.fit_one import FitOptions, check_groups, fit_one, runs_groups_only, work_folder
 from gblr_hw.fit_problem import FitProblem
 from gblr_hw.fit_to_limit import Limit, limit_of, resolve, start_tiles, trim_to_limit
-from gblr_hw.fit_weights import fit_of, lattice_weights, relative_error
-from gblr_hw.kept_layers import kept_or_made, layer_key
-from gblr_hw.lattice import check_square
+from gblr_hw.fit_weights import fit_of, relative_error
 from gblr_hw.project_groups import project_groups
 from gblr_hw.projection import project_jointly
 from gblr_hw.weights import DenseWeights, LatticeWeights
-from simulator.errors import InputError
 from simulator.machine import Machine
 
 Progress = Callable[[int, int, str], None]
@@ -36,11 +33,7 @@ Judge = Callable[[Mapping[str, LatticeWeights]], float]
 class _Request:
     """What every layer of one conversion shares."""
 
-    schedule: Schedule
-    intervals_only: bool
-    groups: bool
-    dense_tiles: bool
-    work: Path | None
+    options: FitOptions
     allocation: Allocation
     judge: Judge | None
     progress: Progress | None
@@ -99,15 +92,13 @@ def convert(
         matrices or covariances that are not finite or of the wrong shape, names that do not exist, rank groups on an
         array that is not square or together with intervals_only.
     """
-    groups = groups or (isinstance(machine, Machine) and not machine.scatter)
+    groups = groups or runs_groups_only(machine)
     if groups:
-        _check_groups(machine, intervals_only)
+        check_groups(machine, intervals_only)
     limit = limit_of(machine, tokens, tiles, latency, energy_pj)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
-    request = _Request(
-        schedule or Schedule(), intervals_only, groups, with_dense_tiles, _folder(work), allocation, judge, progress,
-        biases,
-    )  # fmt: skip
+    options = FitOptions(schedule or Schedule(), intervals_only, groups, with_dense_tiles, work_folder(work))
+    request = _Request(options, allocation, judge, progress, biases)
     if limit is None:
         budget = total_tiles(problems, 0.3 if tiles is None else tiles)
         converted = _convert(problems, budget, request)
@@ -123,7 +114,7 @@ def _convert(
 ) -> dict[str, LatticeWeights]:
     """All layers at `budget` tiles in all."""
     rounds = 2 if request.allocation == "by-error" and len(problems) > 1 else 1
-    shares = share_evenly(problems, budget, 1 if request.dense_tiles else 2)
+    shares = share_evenly(problems, budget, 1 if request.options.dense_tiles else 2)
     even = _fit_all(problems, shares, request, 0, rounds)
     if rounds == 1:
         return even
@@ -144,24 +135,8 @@ def _fit_all(
     for index, (name, problem) in enumerate(problems.items()):
         if request.progress is not None:
             request.progress(turn * len(problems) + index, turns * len(problems), name)
-        found[name] = replace(_fit_one(problem, shares[name], request), bias=request.biases[name])
+        found[name] = replace(fit_one(problem, shares[name], request.options), bias=request.biases[name])
     return found
-
-
-def _fit_one(problem: FitProblem, budget: int, request: _Request) -> LatticeWeights:
-    def make() -> LatticeWeights:
-        # A layer of one tile has no cheaper form than that tile.
-        with_tiles = request.dense_tiles or budget < 2
-        if request.groups:
-            found = fit_groups(problem, budget, request.schedule, dense_tiles=with_tiles)
-        else:
-            found = fit_layer(
-                problem, budget, request.schedule, intervals_only=request.intervals_only, dense_tiles=with_tiles
-            )
-        return lattice_weights(*found, problem.rows, problem.cols)
-
-    flags = (request.intervals_only, request.dense_tiles, *([True] if request.groups else []))
-    return kept_or_made(request.work, layer_key(problem, budget, request.schedule, flags), make)
 
 
 def _total_error(problems: Mapping[str, FitProblem], found: Mapping[str, LatticeWeights]) -> float:
@@ -182,25 +157,6 @@ def _convert_to_limit(
         if limit.measure(found) > limit.value or budget >= most:
             break
         budget = min(most, max(budget + 1, round(budget * 1.1)))
-    project = project_groups if request.groups else partial(project_jointly, intervals_only=request.intervals_only)
-    return trim_to_limit(problems, found, limit, project, request.schedule.final_sweeps)
-
-
-def _check_groups(machine: Array | Machine, intervals_only: bool) -> None:
-    check_square(machine.rows, machine.cols)
-    if intervals_only:
-        raise InputError(
-            "intervals_only",
-            "with rank groups",
-            "groups have any chunk sets (a machine without scatter runs groups only)",
-            "Leave it out, or convert for a machine with scatter.",
-        )
-
-
-def _folder(work: Path | None) -> Path | None:
-    if work is None:
-        return None
-    if work.exists() and not work.is_dir():
-        raise InputError(f"work folder '{work}'", "a file", "finished layers are kept in a folder", "Name another.")
-    work.mkdir(parents=True, exist_ok=True)
-    return work
+    options = request.options
+    project = project_groups if options.groups else partial(project_jointly, intervals_only=options.intervals_only)
+    return trim_to_limit(problems, found, limit, project, options.schedule.final_sweeps)

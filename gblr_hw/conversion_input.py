@@ -86,7 +86,11 @@ def _matrix(name: str, layer: npt.NDArray[np.floating] | DenseWeights) -> tuple[
 def _moments(name: str, covariances: Mapping[str, npt.NDArray[np.floating]] | None, inputs: int) -> FloatArray | None:
     if covariances is None or name not in covariances:
         return None
-    moments = np.asarray(covariances[name], np.float64)
+    return positive_moments(name, np.asarray(covariances[name], np.float64), inputs)
+
+
+def positive_moments(name: str, moments: FloatArray, inputs: int) -> FloatArray:
+    """Second moments (n, n) of a layer's inputs, symmetric and positive definite. Raises InputError if they are not."""
     if moments.shape != (inputs, inputs) or not np.isfinite(moments).all():
         raise InputError(
             f"covariance of layer '{name}'",
