@@ -7,14 +7,13 @@ from statistics import median
 from typing import Any
 
 from analysis.table import Column, format_table, percent, seconds
-from gblr_hw.codesign.front import Comparison
+from gblr_hw.codesign.front import EVEN, Comparison
 from gblr_hw.codesign.loop import Outcome
 from gblr_hw.codesign.problem import Pair, Problem
 from simulator.area_table import AreaTable
 from simulator.energy_table import EnergyTable
 
 _SHOWN = 24
-_EVEN = 0.005  # relative latency within which two pairs are called equally fast
 
 
 def front_table(front: Sequence[Pair], markdown: bool = False) -> str:
@@ -71,7 +70,7 @@ def answer(comparisons: Sequence[Comparison]) -> str:
     if not both:
         return "The two kinds of machine reach no error level in common."
     dense = [row.speedup_per_area for row in comparisons if row.speedup_per_area is not None]
-    faster, slower = sum(value > 1 + _EVEN for value in both), sum(value < 1 / (1 + _EVEN) for value in both)
+    faster, slower = sum(value > 1 + EVEN for value in both), sum(value < 1 / (1 + EVEN) for value in both)
     return (
         f"Within equal areas and errors scatter is faster in {faster} of {len(both)} cases, slower in {slower}, even "
         f"in {len(both) - faster - slower}. Its speed over plain's: {_spread(both)}; per mm2: {_spread(dense)}."
