@@ -12,6 +12,7 @@ from analysis.pareto import pareto_front
 from gblr_hw.codesign.problem import Pair
 
 _MOST_LEVELS = 8
+EVEN = 0.005  # relative difference of latencies below which pairs are as fast
 _STEP = 0.05  # of the error levels
 _SPEED = ("latency_s", "error")
 
@@ -88,9 +89,13 @@ def error_levels(pairs: Sequence[Pair]) -> tuple[float, ...]:
 
 
 def fastest(pairs: Sequence[Pair], area: float, error: float, scatter: bool) -> Pair | None:
-    """The fastest pair of a kind within an area and an error; of equally fast ones the smallest."""
+    """The fastest pair of a kind within an area and an error; of those as fast within half a per cent the smallest."""
     allowed = [p for p in pairs if p.scatter == scatter and p.area_mm2 <= area and p.error <= error]
-    return min(allowed, key=speed, default=None)
+    if not allowed:
+        return None
+    least = min(pair.latency_s for pair in allowed)
+    even = [pair for pair in allowed if pair.latency_s <= least * (1 + EVEN)]
+    return min(even, key=lambda pair: (pair.area_mm2, *speed(pair)))
 
 
 def speed(pair: Pair) -> tuple[float, float, float, str]:

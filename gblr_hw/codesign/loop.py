@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gblr_hw.codesign.front import Comparison, area_levels, compare, error_levels, front_of
+from gblr_hw.codesign.front import Comparison, area_levels, compare, error_levels, fastest, front_of
 from gblr_hw.codesign.measure import Measurements
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.search import search
@@ -21,8 +22,8 @@ class Outcome:
     error.
 
     measured: pairs simulated or looked up. refused: trials over the area, over the energy, and on machines that cannot
-    hold the network. moved: pairs that win an area and error level and became faster with their tiles moved between
-    layers; winners: pairs for which that was tried.
+    hold the network. moved: pairs that win an area and error level for their family and became faster with their tiles
+    moved between layers; winners: pairs for which that was tried.
     """
 
     pairs: tuple[Pair, ...]
@@ -50,7 +51,7 @@ def codesign(
     areas, errors = area_levels(found.pairs, problem.bounds.max_area_mm2), error_levels(found.pairs)
     pairs = settle(problem, known, found.pairs, areas, errors, progress)
     moved: list[Moved] = []
-    winners = _winners(compare(pairs, areas, errors))
+    winners = _winners(problem, pairs, areas, errors)
     try:
         for number, (pair, error) in enumerate(winners):
             progress(number, len(winners), "moving tiles between layers")
@@ -71,7 +72,18 @@ def codesign(
     )
 
 
-def _winners(comparisons: list[Comparison]) -> list[tuple[Pair, float]]:
-    """Distinct pairs that win for their kind, with the error level that they win at."""
-    found = [(pair, row.max_error) for row in comparisons for pair in (row.plain, row.scatter) if pair is not None]
-    return list(dict.fromkeys(found))
+def _winners(
+    problem: Problem, pairs: Sequence[Pair], areas: Sequence[float], errors: Sequence[float]
+) -> list[tuple[Pair, float]]:
+    """Distinct pairs that are the fastest of their kind and family within an area and error level, with that level.
+
+    The families behind the winner are among them: their shares lie elsewhere between the levels.
+    """
+    found: dict[tuple[Pair, float], None] = {}
+    for family in problem.space.families:
+        own = [pair for pair in pairs if pair.network.family == family]
+        for area, error, scatter in itertools.product(areas, errors, problem.space.scatter):
+            pair = fastest(own, area, error, scatter)
+            if pair is not None and family != "dense":
+                found.setdefault((pair, error))
+    return list(found)
