@@ -148,6 +148,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for method, family, tiles in dict.fromkeys((row["method"], row["family"], row["tiles"]) for row in rows):
         own = [row for row in rows if (row["method"], row["family"], row["tiles"]) == (method, family, tiles)]
         line: dict[str, object] = {"network": f"{family}, {method}", "tiles": f"{tiles:g}", "seeds": len(own)}
+        line["used"] = f"{own[0]['tiles_used']:,}" if "tiles_used" in own[0] else "-"
         for key in ("cosine", "accuracy"):
             line[key] = f"{sum(row[key] for row in own) / len(own):.3f}"
         for name in MEASURED_ON:
@@ -155,7 +156,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(line)
     columns = (
         Column("network", "network", align="left"),
-        *(Column(key, key) for key in ("tiles", "seeds", "cosine", "accuracy", *MEASURED_ON)),
+        *(Column(key, key) for key in ("tiles", "used", "seeds", "cosine", "accuracy", *MEASURED_ON)),
     )
     return format_table(columns, lines, markdown=True)
 

@@ -42,7 +42,7 @@ def convert_in_order(
     hidden: Mapping[str, str] | None = None,
     groups: bool = False,
     with_dense_tiles: bool = True,
-    ridge: float = 0.03,
+    ridge: float = 0.01,
     start: Mapping[str, LatticeWeights] | None = None,
     schedule: Schedule | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -114,8 +114,9 @@ def _fit(
     """A layer's target and its norm from the moments, and the bias that makes up for means."""
     inputs, wanted = moments.about_means() if bias is not None else (moments.inputs, moments.wanted)
     inputs = positive_moments("to convert in order", inputs, problem.matrix.shape[1])
-    pull = ridge * float(np.trace(inputs)) / len(inputs)
-    change = np.linalg.solve(inputs + pull * np.eye(len(inputs)), wanted.T).T
+    # Ridge regression towards W: errors count in the covariance and, by the pull, in every direction a little.
+    inputs = inputs + ridge * float(np.trace(inputs)) / len(inputs) * np.eye(len(inputs))
+    change = np.linalg.solve(inputs, wanted.T).T
     weights = approximate(FitProblem(problem.matrix + change, inputs, problem.rows, problem.cols))
     if bias is None:
         return weights

@@ -90,7 +90,8 @@ def pair_moments(
     count = 0
 
     def add(key: str, left: Tensor, right: Tensor) -> None:
-        totals[key] = totals.get(key, 0.0) + (left.T @ right).double().numpy()
+        # In float64 from the start: covariances are what is left of these sums when the means are taken out.
+        totals[key] = totals.get(key, 0.0) + (left.double().T @ right.double()).numpy()
 
     for batch in batches:
         mask = None if rows is None else rows(batch).bool()

@@ -87,9 +87,17 @@ def test_options_choose_networks_and_the_table_shows_shares_of_dense() -> None:
     rows = [{"method": "dense", "family": "dense", "tiles": 1.0, "seed": 0, "cosine": 1.0, "accuracy": 0.9} | cost]
     for seed in (0, 1):
         less = {"latency_cycles": {"mid-32": 90, "plain-32": 100}}
-        row = {"method": "distilled", "family": "lattice", "tiles": 0.2, "seed": seed, "cosine": 0.8, "accuracy": seed}
+        row = {
+            "method": "distilled",
+            "family": "lattice",
+            "tiles": 0.2,
+            "seed": seed,
+            "cosine": 0.8,
+            "accuracy": seed,
+            "tiles_used": 2073,
+        }
         rows.append(row | less)
     line = table(rows).splitlines()[-1]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        "lattice, distilled", "0.2", "2", "0.800", "0.500", "0.300", "0.250"
+        "lattice, distilled", "0.2", "2,073", "2", "0.800", "0.500", "0.300", "0.250"
     ]  # fmt: skip
