@@ -58,7 +58,9 @@ ABLATION = {
 ANY_WIDTH = {"learned lattice, any width": Recipe("learned")}
 FAMILIES = {"dense": Recipe("dense"), **RIVALS, **ANY_WIDTH, **ABLATION}
 # What a permutation network changes; all else runs in the same cycles with and without one.
-SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "learned lattice")
+SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "learned lattice", *ANY_WIDTH)
+
+_LATTICE_ONLY = ("GBLR, hardware cost", "ranks")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ PARTS = {
     "digits": Part(_digits_vit, 128, 2, 8, 16, 12, 12, {
         "edge-16": Setting(_EDGE, (*RIVALS, *ANY_WIDTH, *ABLATION)),
         "mid-32": Setting(_MID, SCATTERED),
-        "plain-32": Setting(_MID, tuple(family for family in RIVALS if family not in ("GBLR, hardware cost", "ranks"))),
+        "plain-32": Setting(_MID, (*(one for one in RIVALS if one not in _LATTICE_ONLY), *ANY_WIDTH)),
     }),
     "fashion-vit": Part(_fashion_vit, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_FASHION)}, 1500),
     "fashion-mixer": Part(_fashion_mixer, 96, 2, 28, 16, 4, 5, {"edge-16": Setting(_MIXER)}, 1500),

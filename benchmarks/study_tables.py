@@ -238,13 +238,18 @@ def ratios_to_blind(study: Study, machines: Sequence[str], family: str) -> str:
 
 
 def blind_settings(study: Study, family: str) -> list[tuple[Setting, tuple[Setting, ...]]]:
-    """Every setting of width shrinkage with those of a learned family of its part and training machine."""
+    """Settings of width shrinkage that still work (at most FLOOR below dense), each with those of a learned family of
+    its part and training machine.
+    """
     found = []
     for part in study.parts:
+        dense = study.dense(part)
+        least = 0.0 if dense is None else dense.accuracy - FLOOR
         for machine in study.training_machines(part):
             learned = tuple(s for s in study.of(part, family, machine) if s.runs)
             blind = sorted(study.of(part, BLIND, machine), key=lambda s: -s.budget)
-            found += [(setting, learned) for setting in blind if setting.reached and learned]
+            working = [setting for setting in blind if setting.reached and setting.accuracy >= least]
+            found += [(setting, learned) for setting in working if learned]
     return found
 
 

@@ -221,11 +221,13 @@ def test_a_rival_trained_for_another_machine_counts_where_it_has_no_run_of_its_o
 def test_ratios_to_width_shrinkage_follow_the_learned_front() -> None:
     rows = [
         row("GBLR, width shrinkage", 0.8, 0, 0.95, 80.0),
+        row("GBLR, width shrinkage", 0.3, 0, 0.5, 30.0),  # too far below dense for a comparison
         row("learned lattice", 0.4, 0, 0.94, 30.0),
         row("learned lattice", 0.6, 0, 0.96, 50.0),
     ]
     text = study_tables.ratios_to_blind(study_of(*DENSE, *rows), ("m",), "learned lattice")
     assert "0.50" in text.splitlines()[2]  # (30 + 50) / 2 / 80
+    assert len(text.splitlines()) == 3
     summary = study_summary.claims(study_of(*DENSE, *rows), ("m",), "m", "n")
     assert "1 of 1 settings of width-penalty GBLR; median ratio 0.50, 0.50 to 0.50, upper bounds in 0" in summary
     assert study_tables.ratios_to_blind(study_of(*DENSE), ("m",), "learned lattice").count("\n") == 2

@@ -132,9 +132,9 @@ def train_network(
 ) -> TrainedNetwork:
     """Train one network. `model` is copied: an untrained network for "dense", the dense start for every other family.
 
-    Every family but dense needs `target`; all but width and low_rank meet it with no tile to spare, low_rank in
-    steps of whole ranks, width in steps of whole widths, and none exceeds it. Deterministic for a recipe on one machine
-    and thread count.
+    Every family but dense needs `target`; all but width and low_rank meet it with no tile to spare, low_rank (also as
+    what learned chose) in steps of whole ranks, width in steps of whole widths, and none exceeds it. Deterministic for
+    a recipe on one machine and thread count.
 
     checkpoint: a file that is written after every epoch; where it exists the run goes on from it, to the same bits.
     The learned family's trials are repeated. When the loss is not finite training stops, and the network is that of the
