@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import tomllib
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from simulator.errors import InputError
+from simulator.table_file import read_table
 
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -92,42 +87,4 @@ class AreaTable:
     @staticmethod
     def load(source: str | Path) -> AreaTable:
         """Read a shipped table by name or a TOML file by path; InputError names file, field, value and rule."""
-        folder = resources.files("simulator") / "area_tables"
-        shipped = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-        if str(source) in shipped:
-            return _shipped(str(source))
-        if not Path(source).is_file():
-            raise InputError(
-                f"area table '{source}'",
-                "no such table or file",
-                f"a table is one of {', '.join(shipped)} or a TOML file",
-                "Check the name.",
-            )
-        return _read(Path(source), str(source))
-
-
-@lru_cache
-def _shipped(name: str) -> AreaTable:
-    return _read(resources.files("simulator") / "area_tables" / f"{name}.toml", name)
-
-
-def _read(path: Traversable, source: str) -> AreaTable:
-    raw = path.read_bytes()
-    try:
-        data = _Table.model_validate(tomllib.loads(raw.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"area table '{source}'",
-            f"text that is not TOML ({error})",
-            "a table must parse as TOML",
-            "Mend the line.",
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"area table '{source}': field '{'.'.join(str(part) for part in first['loc'])}'",
-            repr(first["input"])[:80],
-            first["msg"],
-            "Compare with the table cmos-180.",
-        ) from error
-    return AreaTable(data, hashlib.sha256(raw).hexdigest())
+        return AreaTable(*read_table(_Table, "area", source, "Check the name."))

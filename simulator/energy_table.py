@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import tomllib
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simulator.errors import InputError
+from simulator.table_file import read_table
 
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # the grids are interpolated in logarithms
@@ -143,16 +139,8 @@ class EnergyTable:
     @staticmethod
     def load(source: str | Path) -> EnergyTable:
         """Read a shipped table by name or a TOML file by path; InputError names file, field, value and rule."""
-        if str(source) in _shipped_names():
-            return _read_shipped(str(source))
-        if not Path(source).is_file():
-            raise InputError(
-                f"energy table '{source}'",
-                "no such table or file",
-                f"a table is one of {', '.join(_shipped_names())} or a TOML file",
-                "Mend 'energy.table'.",
-            )
-        return _read(Path(source), str(source))
+        data, sha256 = read_table(_Table, "energy", source, "Mend 'energy.table'.")
+        return EnergyTable(data, sha256, str(source))
 
     def dram(self, kind: str) -> DramEntry:
         """The entry of a DRAM kind; an unknown kind is an error, never free."""
@@ -184,41 +172,6 @@ class EnergyTable:
         return SramEnergy(
             *(_log_bilinear(grid, table, size_kib, word_bits) for table in (grid.read_pj, grid.write_pj, grid.leak_uw))
         )
-
-
-@lru_cache
-def _shipped_names() -> tuple[str, ...]:
-    folder = resources.files("simulator") / "energy_tables"
-    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
-
-
-@lru_cache
-def _read_shipped(name: str) -> EnergyTable:
-    """A table of the package: it does not change under a running program, so it is read once."""
-    return _read(resources.files("simulator") / "energy_tables" / f"{name}.toml", name)
-
-
-def _read(path: Traversable, source: str) -> EnergyTable:
-    raw = path.read_bytes()
-    try:
-        data = _Table.model_validate(tomllib.loads(raw.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"energy table '{source}'",
-            f"text that is not TOML ({error})",
-            "a table must parse as TOML",
-            "Mend the line.",
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"energy table '{source}': field '{field}'",
-            repr(first["input"])[:80],
-            first["msg"],
-            "Compare with the table cmos-45.",
-        ) from error
-    return EnergyTable(data, hashlib.sha256(raw).hexdigest(), source)
 
 
 def _bracket(axis: tuple[float, ...], value: float) -> tuple[int, float]:

@@ -97,30 +97,16 @@ def _networks(
     fitting: object,
 ) -> Networks:
     """The checkpoint's dense layers that are chosen, ready to be fitted."""
-    from fnmatch import fnmatchcase
     from types import SimpleNamespace
 
     from gblr_hw.calibration import load_covariances
     from gblr_hw.checkpoint import load_checkpoint
     from gblr_hw.codesign.networks import Networks
     from gblr_hw.conversion_input import read_layers
+    from gblr_hw.dense_layers import dense_layers
     from gblr_hw.fit_layer import Schedule
-    from gblr_hw.weights import DenseWeights
 
-    dense = {
-        name: weights
-        for name, weights in load_checkpoint(checkpoint).items()
-        if isinstance(weights, DenseWeights)
-        and any(fnmatchcase(name, pattern) for pattern in include or ("*",))
-        and not any(fnmatchcase(name, pattern) for pattern in exclude or ())
-    }
-    if not dense:
-        raise InputError(
-            f"checkpoint '{checkpoint}'",
-            "no dense layer",
-            "there must be something to approximate",
-            "Check which file it is, and the patterns.",
-        )
+    dense = dense_layers(load_checkpoint(checkpoint), f"checkpoint '{checkpoint}'", include, exclude)
     moments = None if covariances is None else load_covariances(covariances)
     if moments is not None:
         moments = {name: moments[name] for name in dense if name in moments}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,25 +85,12 @@ def convert_command(
     from gblr_hw.calibration import load_covariances
     from gblr_hw.checkpoint import load_checkpoint, save_checkpoint
     from gblr_hw.conversion import convert
-    from gblr_hw.weights import DenseWeights
+    from gblr_hw.dense_layers import dense_layers
 
     loaded_machine = Machine.load(machine)
     check_output(output)
     layers = load_checkpoint(checkpoint)
-    dense = {
-        name: weights
-        for name, weights in layers.items()
-        if isinstance(weights, DenseWeights)
-        and any(fnmatchcase(name, pattern) for pattern in include or ("*",))
-        and not any(fnmatchcase(name, pattern) for pattern in exclude or ())
-    }
-    if not dense:
-        raise InputError(
-            f"checkpoint '{checkpoint}'",
-            "no dense layer",
-            "there must be something to convert",
-            "Check which file it is, and the patterns.",
-        )
+    dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
     moments = None if covariances is None else load_covariances(covariances)
     with progress_bar(as_json) as progress:
         converted = convert(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 
 from gblr_hw.training.hardware import Hardware
 from gblr_hw.training.loop import Example
-from gblr_hw.training.networks import Recipe, TrainedNetwork, train_network
-from gblr_hw.training.target import UnreachableTargetError
+from gblr_hw.training.networks import Recipe, TrainedNetwork, lowest_loss, train_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +53,5 @@ def choose_start(
     choice comes after. Raises UnreachableTargetError when no start can reach the target.
     """
     family = "block_sparse" if recipe.family == "learned" else recipe.family
-    trial = replace(recipe, family=family, epochs=max(1, round(recipe.trial_share * recipe.epochs)))
-    losses: dict[str, float] = {}
-    refusals = []
-    for name, start in starts.items():
-        try:
-            history = start.train(trial, train_set, test_set, target).history
-        except UnreachableTargetError as error:
-            refusals.append(error)
-            continue
-        losses[name] = history[-1].loss if history else math.inf
-    if not losses:
-        raise refusals[-1]
-    return min(losses, key=lambda name: losses[name])
+    trial = replace(recipe, family=family, epochs=recipe.trial_epochs)
+    return lowest_loss({n: partial(start.train, trial, train_set, test_set, target) for n, start in starts.items()})

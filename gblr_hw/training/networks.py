@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -37,6 +38,7 @@ from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_line
 from gblr_hw.training.target import TargetController, UnreachableTargetError
 from simulator.errors import InputError
 
+Name = TypeVar("Name", bound=str)
 Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "block_low_rank", "lattice", "learned"]
 _START: dict[Family, Start] = {
     "block_sparse": "block_sparse",
@@ -92,6 +94,11 @@ class Recipe:
     temperature: float = 2.0
     device: str = "cpu"
     bfloat16: bool = False
+
+    @property
+    def trial_epochs(self) -> int:
+        """Epochs of a trial."""
+        return max(1, round(self.trial_share * self.epochs))
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -329,17 +336,28 @@ def _favoured_kind(
     First-order importances of tiles and of ranks are in one unit, but say nothing of how well what is left will learn:
     chosen together by them, tiles lose to ranks where they should not. A trial of a quarter of the epochs does say it.
     """
-    epochs = max(1, round(recipe.trial_share * recipe.epochs))
-    losses: dict[Family, float] = {}
+    trial = replace(recipe, epochs=recipe.trial_epochs)
+    kinds = _KINDS if hardware.scatter else _PLAIN_KINDS
+
+    def run(kind: Family) -> TrainedNetwork:
+        return train_network(replace(trial, family=kind), model, train_set, test_set, hardware, target)
+
+    return lowest_loss({kind: partial(run, kind) for kind in kinds})
+
+
+def lowest_loss(trials: Mapping[Name, Callable[[], TrainedNetwork]]) -> Name:
+    """The trial that ends with the lowest training loss, the first of equals; those that cannot reach their target are
+    left out. Raises the last UnreachableTargetError when that is all of them.
+    """
+    losses: dict[Name, float] = {}
     refusals = []
-    for kind in _KINDS if hardware.scatter else _PLAIN_KINDS:
-        trial = replace(recipe, family=kind, epochs=epochs)
+    for name, trial in trials.items():
         try:
-            history = train_network(trial, model, train_set, test_set, hardware, target).history
+            history = trial().history
         except UnreachableTargetError as error:
             refusals.append(error)
             continue
-        losses[kind] = history[-1].loss if history else math.inf
+        losses[name] = history[-1].loss if history else math.inf
     if not losses:
         raise refusals[-1]
-    return min(losses, key=lambda kind: losses[kind])
+    return min(losses, key=lambda name: losses[name])
