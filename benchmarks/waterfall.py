@@ -272,7 +272,9 @@ def main() -> None:
         if kept:
             blocks["scatter, networks"] = scatter_table(kept)
         shown = [found[1], *networks]
-        style.save_figure(draw_waterfall([(one.title, one.steps) for one in shown]), options.picture)
+        # Without the networks a picture of the whole would be lost for one of its first part.
+        if networks or not options.picture.exists():
+            style.save_figure(draw_waterfall([(one.title, one.steps) for one in shown]), options.picture)
         if options.write is not None:
             rewrite(options.write, blocks)
         else:
@@ -280,7 +282,9 @@ def main() -> None:
     except InputError as error:
         raise SystemExit(str(error)) from None
     if not kept:
-        print(f"no networks in {options.networks}: only random intervals were measured. `make study` leaves some.")
+        print(
+            f"no networks in {options.networks}: only random intervals were measured, and what is there stays as it is"
+        )
 
 
 if __name__ == "__main__":

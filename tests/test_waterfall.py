@@ -219,9 +219,12 @@ def test_the_command_without_kept_networks_measures_random_intervals(
     command = ["waterfall", "--results", str(lines), "--networks", str(tmp_path), "--picture", str(picture)]
     monkeypatch.setattr(sys, "argv", [*command, "--write", str(document)])
     waterfall.main()
-    assert "only random intervals were measured. `make study` leaves some" in capsys.readouterr().out
+    assert "and what is there stays as it is" in capsys.readouterr().out
     assert "| dense | network |     10 |    1.000 |" in document.read_text()
     assert picture.exists()
+    picture.write_bytes(b"the whole")
+    waterfall.main()
+    assert picture.read_bytes() == b"the whole"
 
 
 def test_tables_of_structures_add_up(kept: Path) -> None:
