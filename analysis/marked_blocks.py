@@ -39,3 +39,11 @@ def rewrite(path: Path, blocks: Mapping[str, str]) -> None:
     if after != before:
         with replacing(path) as file:
             file.write(after.encode())
+
+
+def publish(blocks: Mapping[str, str], document: Path | None) -> None:
+    """Write blocks into a document's marked places, or print them where none is given."""
+    if document is not None:
+        rewrite(document, blocks)
+    else:
+        print("\n".join(f"{name}\n\n{text}" for name, text in blocks.items()), end="")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import style
-from analysis.marked_blocks import rewrite
+from analysis.marked_blocks import publish
 from analysis.study_picture import draw_study
 from analysis.study_settings import KEY, RunKey, Study, gather
 from benchmarks import study
@@ -123,10 +123,7 @@ def main() -> None:
             blocks["structures"] = "\n".join(structure_table(network) for network in networks)
             style.save_figure(structure_picture(networks), options.images / "study-structures.png")
         draw(results, options.images)
-        if options.write is not None:
-            rewrite(options.write, blocks)
-        else:
-            print("\n".join(f"{name}\n\n{text}" for name, text in blocks.items()), end="")
+        publish(blocks, options.write)
     except InputError as error:
         raise SystemExit(str(error)) from None
     if not networks:

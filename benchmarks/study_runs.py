@@ -20,7 +20,7 @@ from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.training.choose_start import DenseStart, choose_start
 from gblr_hw.training.data import digits
 from gblr_hw.training.fashion_mnist import FOLDER, fashion_mnist
-from gblr_hw.training.hardware import Hardware
+from gblr_hw.training.hardware import Hardware, hardware_of
 from gblr_hw.training.mixer import Mixer, MixerShape
 from gblr_hw.training.networks import Recipe, TrainedNetwork, train_network
 from gblr_hw.training.target import UnreachableTargetError
@@ -185,7 +185,7 @@ def _dense_start(part: str, seed: int, folder: Path, data: Path, width: int | No
     torch.manual_seed(seed)
     model = plan.build(plan.width if width is None else width, plan.depth)
     # What is measured of it does not matter: it is the start for every machine.
-    hardware = whole_hardware_of(Machine.load(MEASURED_ON[0]), _as_trained(model), plan.example, plan.tokens)
+    hardware = hardware_of(Machine.load(MEASURED_ON[0]), plan.tokens)
     recipe = Recipe("dense", epochs=plan.dense_epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
     # A finished run's file is read back without training.
     return train_network(recipe, model, *plan.sets(data), hardware, checkpoint=file).model

@@ -22,7 +22,7 @@ import torch
 
 from analysis import style
 from analysis.equal_accuracy import cheapest, cost_at, mean_points
-from analysis.marked_blocks import rewrite
+from analysis.marked_blocks import publish
 from analysis.study_settings import Setting, Study
 from analysis.table import Column, count, format_table
 from analysis.waterfall_picture import OWNERS, Step, draw_waterfall, factors, shares
@@ -275,10 +275,7 @@ def main() -> None:
         # Without the networks a picture of the whole would be lost for one of its first part.
         if networks or not options.picture.exists():
             style.save_figure(draw_waterfall([(one.title, one.steps) for one in shown]), options.picture)
-        if options.write is not None:
-            rewrite(options.write, blocks)
-        else:
-            print("\n".join(f"{name}\n\n{text}" for name, text in blocks.items()), end="")
+        publish(blocks, options.write)
     except InputError as error:
         raise SystemExit(str(error)) from None
     if not kept:

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from simulator.table_file import read_table
-
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from simulator.table_file import Amount, Strict, check_entry, read_table
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AreaEntry(_Strict):
+class AreaEntry(Strict):
     """Area of one unit of a part, and the range that it may have."""
 
-    um2: _Amount
-    low: _Amount
-    high: _Amount
+    um2: Amount
+    low: Amount
+    high: Amount
     source: str
 
 
-class Logic(_Strict):
+class Logic(Strict):
     """Coefficients of ``simulator.area``, which says what each is multiplied by."""
 
     cell: AreaEntry
@@ -46,11 +40,11 @@ class Logic(_Strict):
     vector_lane: AreaEntry
 
 
-class MemoryArea(_Strict):
+class MemoryArea(Strict):
     bit: AreaEntry
 
 
-class _Table(_Strict):
+class _Table(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     name: str
     node_nm: int
@@ -66,10 +60,7 @@ class _Table(_Strict):
     def _ordered_and_sourced(self) -> _Table:
         entries = [(f"logic.{name}", entry) for name, entry in self.logic] + [("memory.bit", self.memory.bit)]
         for name, entry in entries:
-            if not entry.low <= entry.um2 <= entry.high:
-                raise ValueError(f"{name}: low <= um2 <= high does not hold ({entry.low}, {entry.um2}, {entry.high})")
-            if entry.source not in self.sources:
-                raise ValueError(f"{name}: source '{entry.source}' is not in [sources]")
+            check_entry(name, entry.um2, entry.low, entry.high, entry.source, self.sources, "um2")
         return self
 
 

@@ -8,44 +8,39 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from simulator.errors import InputError
-from simulator.table_file import read_table
+from simulator.table_file import Amount, Strict, check_entry, read_table
 
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # the grids are interpolated in logarithms
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Sourced(_Strict):
+class _Sourced(Strict):
     source: str
 
 
 class Entry(_Sourced):
     """Energy of one event, with the range that sources give."""
 
-    pj: _Amount
-    low: _Amount
-    high: _Amount
+    pj: Amount
+    low: Amount
+    high: Amount
 
 
 class Quantity(_Sourced):
-    value: _Amount
-    low: _Amount
-    high: _Amount
+    value: Amount
+    low: Amount
+    high: Amount
 
 
 class DramEntry(_Sourced):
-    pj_per_bit: _Amount
-    low: _Amount
-    high: _Amount
+    pj_per_bit: Amount
+    low: Amount
+    high: Amount
 
 
-class Ops(_Strict):
+class Ops(Strict):
     mul_i8: Entry
     add_i32: Entry
     mul_i32: Entry
@@ -53,7 +48,7 @@ class Ops(_Strict):
     wire_bit_mm: Entry
 
 
-class Geometry(_Strict):
+class Geometry(Strict):
     cell_pitch_mm: Quantity
     wire_activity: Quantity
 
@@ -61,8 +56,8 @@ class Geometry(_Strict):
 class Sram(_Sourced):
     """Grids indexed [size][word width]."""
 
-    low_factor: _Amount
-    high_factor: _Amount
+    low_factor: Amount
+    high_factor: Amount
     size_kib: tuple[_Positive, ...]
     word_bits: tuple[_Positive, ...]
     read_pj: tuple[tuple[_Positive, ...], ...]
@@ -81,7 +76,7 @@ class Sram(_Sourced):
         return self
 
 
-class _Table(_Strict):
+class _Table(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     name: str
     node_nm: int
@@ -108,10 +103,7 @@ class _Table(_Strict):
                 if isinstance(entry, Quantity)
                 else entry.pj_per_bit
             )
-            if not entry.low <= value <= entry.high:
-                raise ValueError(f"{name}: low <= value <= high does not hold ({entry.low}, {value}, {entry.high})")
-            if entry.source not in self.sources:
-                raise ValueError(f"{name}: source '{entry.source}' is not in [sources]")
+            check_entry(name, value, entry.low, entry.high, entry.source, self.sources)
         return self
 
 

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Container
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simulator.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """A part of a table: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def check_entry(
+    name: str, value: float, low: float, high: float, source: str, sources: Container[str], what: str = "value"
+) -> None:
+    """Raise ValueError, for a table's validator, unless low <= value <= high and the source is one of the table's."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}: low <= {what} <= high does not hold ({low}, {value}, {high})")
+    if source not in sources:
+        raise ValueError(f"{name}: source '{source}' is not in [sources]")
 
 
 def read_table(model: type[Model], kind: str, source: str | Path, remedy: str) -> tuple[Model, str]:
