@@ -1,0 +1,1 @@
+"""Pictures, traces and tables of simulation reports and plain records. Knows nothing of torch."""

@@ -9,27 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gblr_hw.checkpoint import load_checkpoint, save_checkpoint
-    from gblr_hw.conv import GBLRConv2d
-    from gblr_hw.conversion import convert
-    from gblr_hw.conversion_in_order import convert_in_order
+    from gblr_hw.conversion.conversion import convert
+    from gblr_hw.conversion.conversion_in_order import convert_in_order
     from gblr_hw.cost.hardware_cost import HardwareCost
-    from gblr_hw.counts import multiplications
-    from gblr_hw.linear import GBLRLinear
+    from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
+    from gblr_hw.layers.conv import GBLRConv2d
+    from gblr_hw.layers.linear import GBLRLinear
+    from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
-    from gblr_hw.replace import replace_linear
+    from gblr_hw.weights.multiplications import multiplications
 
 _HOMES = {
-    "GBLRConv2d": "gblr_hw.conv",
-    "GBLRLinear": "gblr_hw.linear",
+    "GBLRConv2d": "gblr_hw.layers.conv",
+    "GBLRLinear": "gblr_hw.layers.linear",
     "HardwareCost": "gblr_hw.cost.hardware_cost",
-    "convert": "gblr_hw.conversion",
-    "convert_in_order": "gblr_hw.conversion_in_order",
-    "load_checkpoint": "gblr_hw.checkpoint",
+    "convert": "gblr_hw.conversion.conversion",
+    "convert_in_order": "gblr_hw.conversion.conversion_in_order",
+    "load_checkpoint": "gblr_hw.files.checkpoint",
     "lower": "gblr_hw.lowering.pipeline",
-    "multiplications": "gblr_hw.counts",
-    "replace_linear": "gblr_hw.replace",
-    "save_checkpoint": "gblr_hw.checkpoint",
+    "multiplications": "gblr_hw.weights.multiplications",
+    "replace_linear": "gblr_hw.layers.replace",
+    "save_checkpoint": "gblr_hw.files.checkpoint",
 }
 
 __all__ = [

@@ -1,13 +1,13 @@
 """The accelerator: machines, the block-schedule IR, cycle-exact engines, energy and functional execution."""
 
-from simulator.engine import DeadlockError
-from simulator.errors import InputError
-from simulator.execute import execute
-from simulator.execute_network import execute_network
-from simulator.machine import Machine, preset_names
-from simulator.program import Program
-from simulator.report import CAUSES, LayerReport, Report
-from simulator.simulate import simulate
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine, preset_names
+from simulator.numbers.execute import execute
+from simulator.numbers.execute_network import execute_network
+from simulator.program.program import Program
+from simulator.timing.engine import DeadlockError
+from simulator.timing.report import CAUSES, LayerReport, Report
+from simulator.timing.simulate import simulate
 
 __all__ = [
     "CAUSES",

@@ -12,11 +12,11 @@ from hypothesis import settings
 
 import simulator
 from simulator import Machine, Program, Report
-from tests.bounds import assert_bounds
+from tests.oracles.bounds import assert_bounds
 
 # Every simulation that a test runs is held against the physical bounds. This file is read before any test module, so
 # that they, and the packages they import, all see this ``simulate``.
-_module = sys.modules["simulator.simulate"]
+_module = sys.modules["simulator.timing.simulate"]
 _simulate = _module.simulate
 
 

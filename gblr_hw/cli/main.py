@@ -13,8 +13,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from simulator.engine import DeadlockError
-from simulator.errors import InputError
+from simulator.base.errors import InputError
+from simulator.timing.engine import DeadlockError
 
 _COMMANDS = {
     "demo": "demo_command:demo_command",
@@ -49,7 +49,7 @@ class _LazyGroup(TyperGroup):
 
 def _load(name: str) -> Any:
     module, attribute = _COMMANDS[name].split(":")
-    loaded = getattr(import_module(f"gblr_hw.cli.{module}"), attribute)
+    loaded = getattr(import_module(f"gblr_hw.cli.commands.{module}"), attribute)
     if not isinstance(loaded, typer.Typer):
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(name)(loaded)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.pareto import pareto_front
+from analysis.tables.pareto import pareto_front
 from gblr_hw.codesign.problem import Pair
 
 _MOST_LEVELS = 8

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from analysis.files import read_text, replacing
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.space import MachineChoice
 from gblr_hw.lowering.pipeline import lower
-from gblr_hw.weights import LatticeWeights
-from simulator.area import area_mm2
-from simulator.errors import InputError
-from simulator.machine import Machine
-from simulator.simulate import simulate
+from gblr_hw.weights.stored import LatticeWeights
+from simulator.base.errors import InputError
+from simulator.base.files import read_text, replacing
+from simulator.machine.area import area_mm2
+from simulator.machine.machine import Machine
+from simulator.timing.simulate import simulate
 
 _FORMAT, _VERSION = "gblr-hw codesign measurements", 1
 

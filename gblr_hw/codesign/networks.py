@@ -10,15 +10,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gblr_hw.allocate import dense_tiles
 from gblr_hw.codesign.space import Family
-from gblr_hw.fit_groups import fit_groups
-from gblr_hw.fit_layer import Schedule, block_sparse_layer, fit_layer, truncated_layer
-from gblr_hw.fit_problem import Fit, FitProblem
-from gblr_hw.fit_weights import lattice_weights, relative_error
-from gblr_hw.kept_layers import kept_or_made, layer_key
-from gblr_hw.lattice import Structure
-from gblr_hw.weights import LatticeWeights
+from gblr_hw.conversion.allocate import dense_tiles
+from gblr_hw.conversion.fit.fit_groups import fit_groups
+from gblr_hw.conversion.fit.fit_layer import Schedule, block_sparse_layer, fit_layer, truncated_layer
+from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
+from gblr_hw.conversion.fit.fit_weights import lattice_weights, relative_error
+from gblr_hw.conversion.kept_layers import kept_or_made, layer_key
+from gblr_hw.weights.stored import LatticeWeights
+from gblr_hw.weights.structure import Structure
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gblr_hw.codesign.networks import NetworkChoice, Networks
 from gblr_hw.codesign.space import MachineChoice, Space
-from simulator.machine import Machine
+from simulator.machine.machine import Machine
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from analysis.table import Column, format_table, percent, seconds
+from analysis.tables.table import Column, format_table, percent, seconds
 from gblr_hw.codesign.front import EVEN, Comparison
 from gblr_hw.codesign.loop import Outcome
 from gblr_hw.codesign.problem import Pair, Problem
-from simulator.area_table import AreaTable
-from simulator.energy_table import EnergyTable
+from simulator.machine.area_table import AreaTable
+from simulator.machine.energy_table import EnergyTable
 
 _SHOWN = 24
 

@@ -16,8 +16,8 @@ from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.space import MachineChoice, Space
-from simulator.area import area_mm2
-from simulator.errors import InputError
+from simulator.base.errors import InputError
+from simulator.machine.area import area_mm2
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

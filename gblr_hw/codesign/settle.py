@@ -14,7 +14,7 @@ from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.space import MachineChoice
-from simulator.area import area_mm2
+from simulator.machine.area import area_mm2
 
 Progress = Callable[[int, int, str], None]
 _LADDERS = ("scratchpad_kib_per_lane", "accumulator_kib_per_lane", "rank_kib_per_bank", "weight_tiles", "gb_per_s")

@@ -22,9 +22,9 @@ from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.cost.closed_form import MachineCost
-from gblr_hw.cost.counts import LayerCounts
 from gblr_hw.cost.hardware_cost import fixed_counts
-from gblr_hw.factors import evaluate
+from gblr_hw.cost.touches import LayerCounts
+from gblr_hw.weights.factors import evaluate
 
 _STEPS = 30  # of the quadratic programming
 _LEAST = 1e-6  # error: an exact layer has no logarithm

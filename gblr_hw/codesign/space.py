@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from analysis.files import read_text
-from simulator.errors import InputError
-from simulator.machine import MAX_SIDE, Machine
+from simulator.base.errors import InputError
+from simulator.base.files import read_text
+from simulator.machine.machine import MAX_SIDE, Machine
 
 Family = Literal["lattice", "rank_groups", "block_sparse", "low_rank", "dense"]
 FAMILIES: tuple[Family, ...] = ("lattice", "rank_groups", "block_sparse", "low_rank", "dense")

@@ -11,10 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gblr_hw.cost.counts import LayerCounts
-from simulator.energy import EnergyModel, energy_model
-from simulator.machine import Machine
-from simulator.schedule import LANE_BYTES, PARAMETER_BYTES, RANK_PARAMETER_BYTES, RECORD_BYTES
+from gblr_hw.cost.touches import LayerCounts
+from simulator.machine.energy import EnergyModel, energy_model
+from simulator.machine.machine import Machine
+from simulator.program.schedule import LANE_BYTES, PARAMETER_BYTES, RANK_PARAMETER_BYTES, RECORD_BYTES
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class MachineCost:
         blocks: int,
         output_chunks: int,
     ) -> dict[str, Tensor | float]:
-        """Counted events by the names of simulator.accesses; mac_padding costs nothing and is left out."""
+        """Counted events by the names of simulator.timing.accesses; mac_padding costs nothing and is left out."""
         machine, tokens, types = self.machine, self.tokens, self.machine.datatypes
         cells = machine.rows * machine.cols
         input_words = tokens * -(-machine.rows * types.activation_bits // machine.scratchpad.word_bits)

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.collect import joint_projection, layer_weights
-from gblr_hw.conv import GBLRConv2d
 from gblr_hw.cost.closed_form import LayerCost, MachineCost
-from gblr_hw.cost.counts import LayerCounts, Part, Sides, count_grouped, count_scattered, exact_sides, smooth_sides
-from gblr_hw.factors import Factors, evaluate
-from gblr_hw.lattice import Structure
-from gblr_hw.linear import GBLRLinear
-from simulator.errors import InputError
-from simulator.machine import Machine
+from gblr_hw.cost.touches import LayerCounts, Part, Sides, count_grouped, count_scattered, exact_sides, smooth_sides
+from gblr_hw.layers.conv import GBLRConv2d
+from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.weights.collect import joint_projection, layer_weights
+from gblr_hw.weights.factors import Factors, evaluate, structure_of
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class HardwareCost:
 
 def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
     """Counts of a layer whose structure does not move, from its evaluated factors."""
-    structure = Structure.of(factors, machine.rows, machine.cols)
+    structure = structure_of(factors, machine.rows, machine.cols)
     sides = Sides(
         torch.tensor(structure.reads, dtype=torch.float32),
         torch.tensor(structure.writes, dtype=torch.float32),

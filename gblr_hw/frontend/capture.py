@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.nn import functional
 
-from gblr_hw.frontend.builder import Layers
-from gblr_hw.weights import WEIGHT_KINDS, ConvWeights, LayerWeights
-from simulator.errors import InputError
+from gblr_hw.frontend.graph.builder import Layers
+from gblr_hw.weights.stored import WEIGHT_KINDS, ConvWeights, LayerWeights
+from simulator.base.errors import InputError
 
 # The layers of the export that is running, by the path that their operator carries. An operator of torch's library is
 # one for the whole process, so what it stands for has to be found by name.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gblr_hw.counts import multiplications
-from gblr_hw.weights import DenseWeights, LayerWeights
-from simulator.network import Network, Operator
+from gblr_hw.weights.multiplications import multiplications
+from gblr_hw.weights.stored import DenseWeights, LayerWeights
+from simulator.network.network import Network, Operator
 
 
 def multiplications_of(network: Network, weights: Mapping[str, LayerWeights]) -> dict[str, int]:

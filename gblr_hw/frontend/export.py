@@ -11,18 +11,18 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from gblr_hw.frontend import lower_joins, lower_logic, lower_matrix, lower_pointwise, lower_rows, lower_views
-from gblr_hw.frontend.builder import Builder, Site
 from gblr_hw.frontend.capture import Captured, capture, release
-from gblr_hw.frontend.finish import finished
-from gblr_hw.frontend.layout import LayoutError, View
-from gblr_hw.frontend.messages import module_path, refusal, source_of
-from gblr_hw.frontend.outputs import output_port
-from gblr_hw.frontend.registry import LOWERINGS, Lowering, arguments_of, lowering_of
-from gblr_hw.frontend.treatment import treated
-from gblr_hw.weights import LayerWeights
-from simulator.errors import InputError
-from simulator.network import Network
+from gblr_hw.frontend.graph.builder import Builder, Site
+from gblr_hw.frontend.graph.layout import LayoutError, View
+from gblr_hw.frontend.graph.messages import module_path, refusal, source_of
+from gblr_hw.frontend.graph.registry import LOWERINGS, Lowering, arguments_of, lowering_of
+from gblr_hw.frontend.operators.outputs import output_port
+from gblr_hw.frontend.operators.treatment import treated
+from gblr_hw.frontend.tidy.finish import finished
+from gblr_hw.frontend.torch_ops import lower_joins, lower_logic, lower_matrix, lower_pointwise, lower_rows, lower_views
+from gblr_hw.weights.stored import LayerWeights
+from simulator.base.errors import InputError
+from simulator.network.network import Network
 
 Treatment = Literal["free", "vector"]
 # The modules that declare lowering functions; naming them keeps the imports from looking unused.

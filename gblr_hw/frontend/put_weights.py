@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.checkpoint import load_checkpoint
-from gblr_hw.conv import GBLRConv2d
-from gblr_hw.lattice_linear import LatticeLinear
-from gblr_hw.linear import GBLRLinear
-from gblr_hw.own_format import METADATA_KEY
-from gblr_hw.tensor_files import read_tensors
-from gblr_hw.weights import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
-from simulator.errors import InputError
+from gblr_hw.files.checkpoint import load_checkpoint
+from gblr_hw.files.own_format import METADATA_KEY
+from gblr_hw.files.tensor_files import read_tensors
+from gblr_hw.layers.conv import GBLRConv2d
+from gblr_hw.layers.lattice_linear import LatticeLinear
+from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
+from simulator.base.errors import InputError
 
 
 def put_weights(model: nn.Module, path: Path, gaussian: bool | None = None) -> list[str]:

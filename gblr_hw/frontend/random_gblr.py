@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from gblr_hw.conv import GBLRConv2d
-from gblr_hw.linear import GBLRLinear
-from gblr_hw.weights import ConvWeights, GBLRWeights
-from simulator.errors import InputError
+from gblr_hw.layers.conv import GBLRConv2d
+from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.weights.stored import ConvWeights, GBLRWeights
+from simulator.base.errors import InputError
 
 
 def random_blocks(inputs: int, outputs: int, fraction: float, generator: torch.Generator) -> GBLRWeights:

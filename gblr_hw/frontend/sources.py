@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.frontend.models.decoders import LlamaBlock, WithCache
-from gblr_hw.frontend.models.mlp_mixer import MixerShape, MlpMixer
-from gblr_hw.frontend.models.resnet import ResNet
-from gblr_hw.weights import check_positive
-from simulator.errors import InputError
+from gblr_hw.models.decoders import LlamaBlock, WithCache
+from gblr_hw.models.mlp_mixer import MixerShape, MlpMixer
+from gblr_hw.models.resnet import ResNet
+from gblr_hw.weights.stored import check_positive
+from simulator.base.errors import InputError
 
 Example = tuple[Tensor, ...]
 Built = tuple[nn.Module, Example]

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.isa import Op
-from simulator.network import Network, Operator
-from simulator.network_layout import head_stride, heads_per_tile
-from simulator.schedule import LayerSchedule, Payload, TileTable
+from simulator.network.network import Network, Operator
+from simulator.network.network_layout import head_stride, heads_per_tile
+from simulator.program.isa import Op
+from simulator.program.schedule import LayerSchedule, Payload, TileTable
 
 
 def activation_schedule(network: Network, operator: Operator, side: int) -> LayerSchedule:

@@ -12,19 +12,19 @@ from functools import cached_property
 
 import numpy as np
 
-from gblr_hw.lowering.block_tokens import block_tokens
-from gblr_hw.lowering.build_schedule import build_schedule
-from gblr_hw.lowering.choose_form import Form, candidate_forms, outline
-from gblr_hw.lowering.colour_banks import colour_banks
-from gblr_hw.lowering.emit import emit_instructions
-from gblr_hw.lowering.group_ranks import group_ranks
-from gblr_hw.lowering.order_tiles import order_tiles
-from gblr_hw.lowering.pack_ranks import pack_ranks
-from gblr_hw.lowering.plan import LayerPlan
-from simulator.engine import run_engine
-from simulator.errors import InputError
-from simulator.schedule import LayerSchedule
-from simulator.timing import time_instructions
+from gblr_hw.lowering.emit.emit import emit_instructions
+from gblr_hw.lowering.passes.block_tokens import block_tokens
+from gblr_hw.lowering.passes.build_schedule import build_schedule
+from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
+from gblr_hw.lowering.passes.colour_banks import colour_banks
+from gblr_hw.lowering.passes.group_ranks import group_ranks
+from gblr_hw.lowering.passes.order_tiles import order_tiles
+from gblr_hw.lowering.passes.pack_ranks import pack_ranks
+from gblr_hw.lowering.passes.plan import LayerPlan
+from simulator.base.errors import InputError
+from simulator.program.schedule import LayerSchedule
+from simulator.timing.durations import time_instructions
+from simulator.timing.engine import run_engine
 
 
 @dataclass(frozen=True, eq=False)

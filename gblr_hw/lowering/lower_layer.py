@@ -9,15 +9,15 @@ from functools import partial
 import numpy as np
 
 from gblr_hw.lowering.choose_best import choose_best
-from gblr_hw.lowering.choose_form import numbers
-from gblr_hw.lowering.drop_empty import drop_empty
-from gblr_hw.lowering.evaluate_masks import evaluate_masks
-from gblr_hw.lowering.plan import LayerPlan, describe, filled, no_tiles
-from gblr_hw.lowering.quantise_weights import quantise_weights
-from gblr_hw.weights import LayerWeights
-from simulator.listing import print_schedule
-from simulator.machine import Machine
-from simulator.schedule import LayerSchedule
+from gblr_hw.lowering.passes.choose_form import numbers
+from gblr_hw.lowering.passes.drop_empty import drop_empty
+from gblr_hw.lowering.passes.evaluate_masks import evaluate_masks
+from gblr_hw.lowering.passes.plan import LayerPlan, describe, filled, no_tiles
+from gblr_hw.lowering.passes.quantise_weights import quantise_weights
+from gblr_hw.weights.stored import LayerWeights
+from simulator.machine.machine import Machine
+from simulator.program.listing import print_schedule
+from simulator.program.schedule import LayerSchedule
 
 PASSES = (
     "evaluate_masks",

@@ -11,12 +11,12 @@ from torch import nn
 
 from gblr_hw.frontend import export_network
 from gblr_hw.frontend.export import Treatment
-from gblr_hw.frontend.registry import Lowering
+from gblr_hw.frontend.graph.registry import Lowering
 from gblr_hw.lowering.whole_network import lower_network
-from simulator.errors import InputError
-from simulator.machine import Machine
-from simulator.network import Port
-from simulator.program import Program
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+from simulator.network.network import Port
+from simulator.program.program import Program
 
 
 def lower_model(

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
-from gblr_hw.collect import weights_of
 from gblr_hw.frontend.export import Treatment
-from gblr_hw.frontend.registry import Lowering
-from gblr_hw.lowering.emit import emit
+from gblr_hw.frontend.graph.registry import Lowering
+from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.lower_model import lower_model
-from gblr_hw.weights import LayerWeights
-from simulator.errors import InputError
-from simulator.listing import print_program
-from simulator.machine import Machine
-from simulator.program import Program
+from gblr_hw.weights.collect import weights_of
+from gblr_hw.weights.stored import LayerWeights
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+from simulator.program.listing import print_program
+from simulator.program.program import Program
 
 MAX_TOKENS = 1 << 20
 
@@ -43,7 +43,7 @@ def lower(
     With ``example_inputs`` (a tensor, a tuple of positional or a dict of keyword arguments) the source is a model in
     evaluation mode, and all of it is lowered for inputs of their shapes: every operation, through torch.export.
     calibration: then a sequence of batches like them. treat: operations that are not known, by node, module path or
-    name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.registry`).
+    name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
 
     Without them the source is a checkpoint (layer name -> weights), or a model whose linear and convolution layers are
     taken; layers run one after another.

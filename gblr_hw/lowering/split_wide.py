@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gblr_hw.factors import evaluate
-from gblr_hw.weights import DenseWeights, LatticeWeights, LayerWeights
-from simulator.machine import Machine
-from simulator.network import Network, Operator, Tensor
-from simulator.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
+from gblr_hw.weights.factors import evaluate
+from gblr_hw.weights.stored import DenseWeights, LatticeWeights, LayerWeights
+from simulator.machine.machine import Machine
+from simulator.network.network import Network, Operator, Tensor
+from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
 
 _SPARE_SLOTS = 1.25  # banks do not fill evenly
 

@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedule
-from gblr_hw.lowering.emit_loads import CONSTANT_BYTES
-from gblr_hw.lowering.emit_network import emit_network, with_blocks
-from gblr_hw.lowering.fuse_groups import LONGEST, describe_groups, fuse_groups
+from gblr_hw.lowering.emit.emit_loads import CONSTANT_BYTES
+from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
+from gblr_hw.lowering.groups.fuse_groups import LONGEST, describe_groups, fuse_groups
 from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.split_wide import split_wide
-from gblr_hw.network_weights import linear_of
-from gblr_hw.scaled_weights import scaled_weights
-from gblr_hw.weights import LayerWeights
-from simulator.calibrate_network import Calibration, calibrate_network
-from simulator.channel_scales import Scales, linear_scales
-from simulator.errors import InputError
-from simulator.fit_calibration import fit_calibration
-from simulator.machine import Machine
-from simulator.network import Network, Operator
-from simulator.program import Program
-from simulator.schedule import LayerSchedule
+from gblr_hw.weights.network_weights import linear_of
+from gblr_hw.weights.scaled_weights import scaled_weights
+from gblr_hw.weights.stored import LayerWeights
+from simulator.base.errors import InputError
+from simulator.calibration.calibrate_network import Calibration, calibrate_network
+from simulator.calibration.channel_scales import Scales, linear_scales
+from simulator.calibration.fit_calibration import fit_calibration
+from simulator.machine.machine import Machine
+from simulator.network.network import Network, Operator
+from simulator.program.program import Program
+from simulator.program.schedule import LayerSchedule
 
 # lower_linear(name, weights, machine, tokens, calibration rows, steps=...), as ``lower_layer`` takes them.
 LowerLinear = Callable[..., LayerSchedule]

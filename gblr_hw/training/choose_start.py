@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import nn
 from torch.utils.data import Dataset
 
-from gblr_hw.training.hardware import Hardware
-from gblr_hw.training.loop import Example
+from gblr_hw.training.loop.loop import Example
+from gblr_hw.training.measure.hardware import Hardware
 from gblr_hw.training.networks import Recipe, TrainedNetwork, lowest_loss, train_network
 
 

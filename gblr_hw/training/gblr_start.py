@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from gblr_hw.linear import GBLRLinear
-from gblr_hw.mask import evaluation_mask
-from gblr_hw.refit import refit_expand, refit_reduce
+from gblr_hw.conversion.fit.refit import refit_expand, refit_reduce
+from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.weights.mask import evaluation_mask
 
 _SWEEPS = 8
 

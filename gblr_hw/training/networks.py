@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from gblr_hw.factors import evaluate
-from gblr_hw.linear import GBLRLinear
-from gblr_hw.training.distil import Distillation
+from gblr_hw.cost.target import TargetController, UnreachableTargetError
+from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.training.gblr_start import gblr_from_linear
-from gblr_hw.training.hardware import Hardware
-from gblr_hw.training.loop import (
+from gblr_hw.training.loop.distil import Distillation
+from gblr_hw.training.loop.loop import (
     EpochRecord,
     Example,
     Hook,
@@ -30,13 +29,14 @@ from gblr_hw.training.loop import (
     accuracy,
     train,
 )
-from gblr_hw.training.penalties import HardwarePenalty, WidthPenalty
-from gblr_hw.training.processes import world
-from gblr_hw.training.project_training import ProjectionSchedule
-from gblr_hw.training.run_state import RunState, load_run
+from gblr_hw.training.loop.processes import world
+from gblr_hw.training.loop.run_state import RunState, load_run
+from gblr_hw.training.measure.hardware import Hardware
+from gblr_hw.training.shrink.penalties import HardwarePenalty, WidthPenalty
+from gblr_hw.training.shrink.project_training import ProjectionSchedule
 from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names, set_module
-from gblr_hw.training.target import TargetController, UnreachableTargetError
-from simulator.errors import InputError
+from gblr_hw.weights.factors import evaluate
+from simulator.base.errors import InputError
 
 Name = TypeVar("Name", bound=str)
 Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "block_low_rank", "lattice", "learned"]

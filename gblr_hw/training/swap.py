@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from gblr_hw.factors import Factors
-from gblr_hw.lattice import Structure
-from gblr_hw.lattice_linear import LatticeLinear
-from simulator.errors import InputError
+from gblr_hw.layers.lattice_linear import LatticeLinear
+from gblr_hw.weights.factors import Factors, structure_of
+from gblr_hw.weights.structure import Structure
+from simulator.base.errors import InputError
 
 Start = Literal["block_sparse", "low_rank", "block_low_rank", "lattice"]
 
@@ -63,7 +63,7 @@ def lattice_from_factors(factors: Factors, rows: int, cols: int, family: str = "
 
     Entries of a touched chunk outside a rank's support start at zero and are free to grow: their tile is paid for.
     """
-    structure = Structure.of(factors, rows, cols)
+    structure = structure_of(factors, rows, cols)
     alive = structure.reads.any(axis=1)
     structure = Structure(structure.tiles, structure.reads[alive], structure.writes[alive])
     module = LatticeLinear(

@@ -1,0 +1,1 @@
+"""Pictures that any user can draw, and the style that they share."""

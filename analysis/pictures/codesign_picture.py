@@ -1,0 +1,82 @@
+"""Error over latency of machine-and-network pairs, plain machines against those with scatter, a panel for each area."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.pictures import style
+from analysis.pictures.axes import limits, set_x
+from analysis.tables.pareto import pareto_front
+from simulator.base.errors import InputError
+
+_KINDS = {False: ("plain array", style.ORANGE), True: ("with scatter", style.BLUE)}
+
+
+@dataclass(frozen=True)
+class CodesignPoint:
+    """A pair: latency in seconds, relative error, area in mm2, its kind of machine, its network's family."""
+
+    latency_s: float
+    error: float
+    area_mm2: float
+    scatter: bool
+    family: str
+
+
+def draw_codesign(points: Sequence[CodesignPoint], areas: Sequence[float], title: str = "") -> Figure:
+    """One panel an area: every pair within it as a faint mark, and each kind's front of latency and error as steps.
+
+    Raises ``InputError`` when no pair is within the largest area.
+    """
+    shown = [area for area in areas if any(point.area_mm2 <= area for point in points)]
+    if not shown:
+        raise InputError("draw_codesign: points", "no pair", "a picture needs a pair within an area", "Search longer.")
+    looks = style.marks(sorted({point.family for point in points}))
+    low, high, logarithmic = limits(*(1e6 * edge(point.latency_s for point in points) for edge in (min, max)))
+    with style.house_style():
+        figure = style.new_figure(max(6.4, 3.3 * len(shown)), 4.3)
+        panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+        for axes, area in zip(panels, shown, strict=True):
+            _draw_panel(axes, [point for point in points if point.area_mm2 <= area], looks)
+            set_x(axes, low, high, logarithmic)
+            axes.set_title(f"up to {area:g} mm²")
+            axes.set_xlabel("latency (µs)")
+        panels[0].set_ylabel("relative error of the layers (mean)")
+        if title:
+            figure.suptitle(title)
+        handles = [Line2D([], [], color=colour, linewidth=1.6, label=label) for label, colour in _KINDS.values()]
+        handles += [
+            Line2D([], [], linestyle="none", marker=look.marker, color=style.GREY, label=look.label, markersize=6)
+            for look in looks.values()
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False)
+    return figure
+
+
+def _draw_panel(axes: Axes, points: Sequence[CodesignPoint], looks: dict[str, style.Mark]) -> None:
+    axes.grid(True)
+    for scatter, (_, colour) in _KINDS.items():
+        own = [point for point in points if point.scatter == scatter]
+        if not own:
+            continue
+        front = pareto_front([(point.latency_s, point.error) for point in own], ("min", "min"))
+        best = sorted({(1e6 * own[i].latency_s, own[i].error) for i in front})
+        axes.step([x for x, _ in best], [y for _, y in best], where="post", color=colour, linewidth=1.6, zorder=3)
+        on_front = set(front.tolist())
+        for index, point in enumerate(own):
+            chosen = index in on_front
+            axes.plot(
+                1e6 * point.latency_s,
+                point.error,
+                linestyle="none",
+                marker=looks[point.family].marker,
+                markersize=5.5 if chosen else 3,
+                color=colour,
+                alpha=0.9 if chosen else 0.25,
+                zorder=4 if chosen else 2,
+            )

@@ -1,0 +1,1 @@
+"""Execution traces as files that Perfetto opens."""

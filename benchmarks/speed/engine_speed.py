@@ -1,0 +1,181 @@
+"""How long ViT-Base takes to simulate, beside PyTorch on the same core, and how long the command line takes to start.
+
+python -m benchmarks.speed.engine_speed [--out engine_speed.json]
+
+One process on one core, one thread. Every round simulates each program and runs the network's 50 linears once in
+PyTorch (197 rows, float32), one after the other; a figure is the median over the rounds, a ratio the median of the
+rounds' ratios. "fresh": on a Program object made anew, so that nothing is remembered from an earlier simulation. The
+report is included, the making of the object is not: a program is checked when it is made, whoever reads it.
+Start-up: `gblr-hw simulate FILE --json` in a process of its own, from the start of the process to its end.
+About 1 minute.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are loaded
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.nn.functional import linear
+
+from analysis.tables.table import Column, count, format_table, percent
+from benchmarks.shared.measurement import cpu_seconds, out_option, stay_on_one_core, write_json
+from benchmarks.speed.vit_base import FORMS, TOKENS, vit_base
+from gblr_hw import lower
+from gblr_hw.weights.stored import DenseWeights
+from simulator import Machine, Program, simulate
+from simulator.program.isa import TILE_OPS, is_any
+from simulator.program.schedule import TileTable
+from simulator.timing.durations import resolve_timing
+from simulator.timing.engine import run_engine
+
+MACHINES = ("mid-32", "cloud-128")
+ROUNDS = 15
+STARTS = 5
+
+
+def fresh(program: Program) -> Program:
+    """An equal program that shares no derived columns with ``program``."""
+    layers = tuple(
+        replace(layer, tiles=TileTable(**{f.name: getattr(layer.tiles, f.name) for f in fields(TileTable)}))
+        for layer in program.layers
+    )
+    return replace(program, layers=layers)
+
+
+def run_linears(layers: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]) -> None:
+    with torch.no_grad():
+        for rows, weight, bias in layers:
+            linear(rows, weight, bias)
+
+
+def measure(programs: dict[tuple[str, str], Program]) -> list[dict[str, object]]:
+    """A row a program."""
+    dense = [weights for weights in vit_base("dense").values() if isinstance(weights, DenseWeights)]
+    linears = [(torch.randn(TOKENS, w.in_features), w.weight, w.bias) for w in dense]
+    samples: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {key: [] for key in programs}
+    for _ in range(ROUNDS + 1):
+        for key, program in programs.items():
+            machine, anew = program.machine, fresh(program)
+            timing = resolve_timing(program, machine)
+            samples[key].append(
+                (
+                    cpu_seconds(lambda p=program, m=machine: simulate(p, m)),
+                    cpu_seconds(lambda p=anew, m=machine: simulate(p, m)),
+                    cpu_seconds(lambda t=timing: run_engine(t)),
+                    cpu_seconds(lambda: run_linears(linears)),
+                )
+            )
+    rows = []
+    for (form, name), program in programs.items():
+        rounds = samples[form, name][1:]  # the first one compiles and warms up
+        warm, anew_s, engine, pytorch = (median(values) for values in zip(*rounds, strict=True))
+        cycles = simulate(program, program.machine).latency_cycles
+        rows.append(
+            {
+                "form": form,
+                "machine": name,
+                "instructions": len(program.instructions),
+                "passes": int(is_any(program.instructions.op, TILE_OPS).sum()),
+                "cycles": cycles,
+                "warm_s": warm,
+                "fresh_s": anew_s,
+                "engine_s": engine,
+                "cycles_per_s": cycles / warm,
+                "pytorch_s": pytorch,
+                "of_pytorch": median(mine / theirs for mine, _, _, theirs in rounds),
+                "samples": rounds,
+            }
+        )
+    return rows
+
+
+def start(program: Path, cache: Path | None) -> tuple[float, float]:
+    """Wall and CPU seconds of a process that simulates ``program`` and ends."""
+    environment = {**os.environ, **({"NUMBA_CACHE_DIR": str(cache)} if cache else {})}
+    used, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = [sys.executable, "-m", "gblr_hw.cli.main", "simulate", str(program), "--json"]
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, env=environment, cwd=Path(__file__).resolve().parents[2]
+    )
+    wall, now = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+
+
+def measure_starts(programs: dict[tuple[str, str], Program]) -> list[dict[str, object]]:
+    """A row a program and state of the compile cache."""
+    one = lower({"layer": DenseWeights(torch.randn(768, 768))}, Machine.load("mid-32"), tokens=TOKENS)
+    named = {"one linear, 768 x 768": one}
+    named |= {f"ViT-Base, {form}, {name}": p for (form, name), p in programs.items() if name == "mid-32"}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, program) in enumerate(named.items()):
+            path = Path(folder) / "net.program"
+            program.save(path)
+            start(path, None)
+            for state in ("warm", "cold") if number == 0 else ("warm",):
+                caches = [Path(folder) / f"cache{i}" if state == "cold" else None for i in range(STARTS)]
+                times = [start(path, cache) for cache in caches[: 1 if state == "cold" else STARTS]]
+                wall, cpu = (median(values) for values in zip(*times, strict=True))
+                rows.append(
+                    {
+                        "program": name,
+                        "file_mb": path.stat().st_size / 1e6,
+                        "cache": state,
+                        "wall_s": wall,
+                        "cpu_s": cpu,
+                        "samples": times,
+                    }
+                )
+    return rows
+
+
+def main() -> None:
+    options = out_option(__doc__)
+    stay_on_one_core()
+    torch.set_num_threads(1)
+    programs = {
+        (form, name): lower(vit_base(form), Machine.load(name), tokens=TOKENS) for form in FORMS for name in MACHINES
+    }
+    speed, starts = measure(programs), measure_starts(programs)
+
+    def milliseconds(value: object) -> str:
+        return f"{1e3 * float(value):.1f}"  # type: ignore[arg-type]
+
+    columns = (
+        Column("ViT-Base", "form", align="left"),
+        Column("machine", "machine", align="left"),
+        Column("instructions", "instructions", count),
+        Column("tile passes", "passes", count),
+        Column("cycles", "cycles", count),
+        Column("simulate, warm (ms)", "warm_s", milliseconds),
+        Column("fresh (ms)", "fresh_s", milliseconds),
+        Column("the engine in it (ms)", "engine_s", milliseconds),
+        Column("M cycles/s", "cycles_per_s", lambda value: f"{float(value) / 1e6:,.0f}"),  # type: ignore[arg-type]
+        Column("PyTorch's linears (ms)", "pytorch_s", milliseconds),
+        Column("simulate / PyTorch", "of_pytorch", percent),
+    )
+    print(format_table(columns, speed, markdown=True))
+    columns = (
+        Column("gblr-hw simulate --json", "program", align="left"),
+        Column("file (MB)", "file_mb", lambda value: f"{float(value):.1f}"),  # type: ignore[arg-type]
+        Column("compile cache", "cache", align="left"),
+        Column("wall (s)", "wall_s", lambda value: f"{float(value):.2f}"),  # type: ignore[arg-type]
+        Column("CPU (s)", "cpu_s", lambda value: f"{float(value):.2f}"),  # type: ignore[arg-type]
+    )
+    print(format_table(columns, starts, markdown=True), end="")
+    write_json(options.out, speed=speed, starts=starts)
+
+
+if __name__ == "__main__":
+    main()

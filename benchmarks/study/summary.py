@@ -1,0 +1,187 @@
+"""Each claim of the study in a line, with what the results say of it: how often it holds, and how often it does not."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from analysis.tables.table import Column, format_table
+from benchmarks.study.equal_accuracy import cheapest, cost_at, front_volume, mean_points
+from benchmarks.study.settings import Quantity, Setting, Study
+from benchmarks.study.tables import (
+    ANY_WIDTH,
+    BLIND,
+    FLOOR,
+    INCOMPLETE,
+    LEARNED,
+    MARGIN,
+    RIVALS,
+    best_rival,
+    blind_settings,
+    learned_settings,
+    rivals_at,
+)
+
+GOAL = 0.5
+OURS = (LEARNED, ANY_WIDTH)
+_NOTHING = "nothing to compare yet"
+_COMMAND = "`python -m benchmarks.study.claims`"
+# A cost that is as good as the least: cycles differ by less than this where programs are the same but for an order.
+_EQUAL = 1.0005
+
+
+def claims(study: Study, machines: Sequence[str], plain: str, scattered: str) -> str:
+    """The table of claims: results of both learned families, command, seeds and spread. Counts are over all parts and
+    machines.
+    """
+    seeds = f"means of seeds {', '.join(map(str, study.seeds))}"
+    table, paired = f"{seeds}; ranges in the table", "paired by seed; a tie is within one standard error"
+    rows: dict[str, tuple[Callable[[str], str], str]] = {
+        "keeps dense's accuracy (0.5 points) in the fewest cycles": (
+            lambda family: _least(study, family, machines, "latency_cycles"),
+            table,
+        ),
+        "keeps dense's accuracy (0.5 points) for the least energy": (
+            lambda family: _least(study, family, machines, "energy_pj"),
+            table,
+        ),
+        "is as accurate as the best single structure at every budget": (
+            lambda family: _at_budgets(study, family, "structure"),
+            paired,
+        ),
+        "is as accurate as any smaller dense network of that latency, too": (
+            lambda family: _at_budgets(study, family, "any"),
+            paired,
+        ),
+        f"takes at most {GOAL:g} of the cycles of width-penalty GBLR at equal accuracy": (
+            lambda family: _goal(study, family),
+            f"{seeds}; by seed in the table",
+        ),
+        "its front of latency encloses the most": (
+            lambda family: _fronts(study, family, machines, "latency_cycles"),
+            table,
+        ),
+        "its front of energy encloses the most": (
+            lambda family: _fronts(study, family, machines, "energy_pj"),
+            table,
+        ),
+        "gains less from scatter than machine-blind GBLR": (
+            lambda family: _scatter(study, family, plain, scattered),
+            "geometric mean over seeds and settings",
+        ),
+    }
+    mark = f" {INCOMPLETE}" if study.missing else ""
+    lines = [
+        {"claim": claim, "command": _COMMAND, "spread": spread}
+        | {family: result(family) + mark if any(study.of(p, family) for p in study.parts) else None for family in OURS}
+        for claim, (result, spread) in rows.items()
+    ]
+    columns = (
+        Column("claim", "claim", align="left"),
+        *(Column(family, family, align="left") for family in OURS),
+        Column("command", "command", align="left"),
+        Column("seeds and spread", "spread", align="left"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
+def _places(study: Study, family: str, machines: Sequence[str]) -> Iterator[tuple[str, str, Setting]]:
+    """(part, machine, dense network) wherever a learned family can be compared."""
+    for part in study.parts:
+        dense = study.dense(part)
+        if dense is not None and any(s.reached for s in study.of(part, family)):
+            for machine in machines:
+                yield part, machine, dense
+
+
+def _least(study: Study, family: str, machines: Sequence[str], quantity: Quantity) -> str:
+    counts: Counter[str] = Counter()
+    for part, machine, dense in _places(study, family, machines):
+        found = cheapest(study.of(part, family), dense.accuracy - MARGIN, quantity, machine)
+        counts["all"] += 1
+        counts["none"] += found is None
+        if found is None:
+            continue
+        for name, families in RIVALS.items():
+            rivals = [s for rival in families for s in study.of(part, rival)]
+            best = cheapest(rivals, dense.accuracy - MARGIN, quantity, machine)
+            most = _EQUAL * (dense if best is None else best).cost(quantity, machine)
+            counts[name] += found.cost(quantity, machine) <= most
+    if not counts["all"]:
+        return _NOTHING
+    return (
+        f"{_of(counts['structure'], counts['all'])} part-machine pairs among structures, {counts['any']} with smaller "
+        f"dense networks among the rivals; it does not keep it on {counts['none']}"
+    )
+
+
+def _at_budgets(study: Study, family: str, name: str) -> str:
+    verdicts: Counter[str] = Counter()
+    for part, machine, budget, ours in learned_settings(study, family):
+        _, difference = best_rival(ours, rivals_at(study, part, machine, budget, RIVALS[name]))
+        verdicts["not reached" if ours.unreachable else "missing" if difference is None else difference.verdict] += 1
+    plural = {"win": "wins", "tie": "ties", "loss": "losses"}
+    text = ", ".join(f"{verdicts[one]} {one if verdicts[one] == 1 else many}" for one, many in plural.items())
+    others = [f"{verdicts[key]} {words}" for key, words in _OTHERS.items() if verdicts[key]]
+    return ", ".join([text, *others])
+
+
+_OTHERS = {"one seed": "of one seed only", "not reached": "not reached", "missing": "not compared"}
+
+
+def _goal(study: Study, family: str) -> str:
+    ratios, compared, bounds = [], 0, 0
+    for blind, learned in blind_settings(study, family):
+        compared += 1
+        cost = cost_at(mean_points(learned, "latency_cycles", blind.trained_for), blind.accuracy)
+        if cost is not None:
+            bounds += cost.at_most
+            ratios.append(cost.value / blind.cost("latency_cycles", blind.trained_for))
+    if not compared:
+        return _NOTHING
+    if not ratios:
+        return f"not reached in any of {compared} comparisons"
+    met = sum(ratio <= GOAL for ratio in ratios)
+    return (
+        f"{_of(met, compared)} settings of width-penalty GBLR; median ratio {statistics.median(ratios):.2f}, "
+        f"{min(ratios):.2f} to {max(ratios):.2f}, upper bounds in {bounds}; accuracy not reached in "
+        f"{compared - len(ratios)}"
+    )
+
+
+def _fronts(study: Study, family: str, machines: Sequence[str], quantity: Quantity) -> str:
+    counts: Counter[str] = Counter()
+    for part, machine, dense in _places(study, family, machines):
+        counts["all"] += 1
+        floor = dense.accuracy - FLOOR
+        ours = front_volume(study, part, family, quantity, machine, floor)
+        for name, families in RIVALS.items():
+            volumes = [front_volume(study, part, rival, quantity, machine, floor) for rival in families]
+            best = max((volume.mean for volume in volumes if volume is not None), default=0.0)
+            counts[name] += ours is not None and ours.mean >= best
+    if not counts["all"]:
+        return _NOTHING
+    return (
+        f"{_of(counts['structure'], counts['all'])} part-machine pairs among structures, {counts['any']} with smaller "
+        "dense networks among the rivals"
+    )
+
+
+def _scatter(study: Study, family: str, plain: str, scattered: str) -> str:
+    found = []
+    for name in (family, BLIND):
+        ratios = [
+            run.cost("latency_cycles", plain) / run.cost("latency_cycles", scattered)
+            for setting in study.settings
+            if setting.family == name
+            for run in setting.runs.values()
+        ]
+        if not ratios:
+            return _NOTHING
+        found.append(f"{statistics.geometric_mean(ratios):.2f}")
+    return f"cycles on {plain} over {scattered}: {found[0]} against {found[1]}"
+
+
+def _of(count: int, every: int) -> str:
+    return f"{count} of {every}"

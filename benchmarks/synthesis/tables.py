@@ -1,0 +1,129 @@
+"""Tables of docs/synthesis.md from the figures in docs/synthesis.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analysis.tables.table import Column, count, format_table, percent
+from benchmarks.synthesis.parts import SHORT_CYCLES, machine_of, parts_of
+
+Rows = dict[str, dict[str, Any]]  # part -> its figures
+GATHERS = ("gather", "gather of sums")
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Parts, networks, and the price of rank permutation, as Markdown; sizes without all areas are named below."""
+    incomplete = ""
+    parts: list[dict[str, Any]] = []
+    networks: list[dict[str, Any]] = []
+    prices: list[dict[str, Any]] = []
+    for key, found in results["sides"].items():
+        side, rows = int(key), {row["part"]: row for row in found}
+        lacking = [name for name in parts_of(side) if not isinstance(rows.get(name, {}).get("area_um2"), float)]
+        if lacking:
+            incomplete += f"\n{side} x {side} is left out, for want of the area of: {'; '.join(lacking)}.\n"
+            continue
+        array = rows["array"]["area_um2"]
+        alone = [row for name, row in rows.items() if not name.startswith(("scatter", "gather"))]
+        parts += [{**row, "side": side, "share": row["area_um2"] / array} for row in alone]
+        networks += network_rows(side, rows, array)
+        prices += price_rows(side, rows, array)
+    written = ((PART_COLUMNS, parts), (NETWORK_COLUMNS, networks), (PRICE_COLUMNS, prices))
+    return "\n".join(format_table(columns, rows, markdown=True) for columns, rows in written) + incomplete
+
+
+def network_rows(side: int, rows: Rows, array_um2: float) -> list[dict[str, Any]]:
+    """A row for each kind, bank count and latency: both directions side by side."""
+    listed = []
+    for name, scatter in rows.items():
+        if not name.startswith("scatter "):
+            continue
+        kind = name.removeprefix("scatter ")
+        gather, sums = (rows.get(f"{way} {kind}", {}) for way in GATHERS)
+        row = {"side": side, "network": kind, "share": (scatter["area_um2"] + gather["area_um2"]) / array_um2}
+        for way, figures in (("scatter", scatter), ("gather", gather), ("sums", sums)):
+            row |= {f"{way}_{key}": figures.get(key) for key in ("area_um2", "luts", "mhz")}
+        listed.append(row)
+    return listed
+
+
+def price_rows(side: int, rows: Rows, array_um2: float) -> list[dict[str, Any]]:
+    """What rank permutation adds to a plain machine, by design: control, networks and requantisers, over the array."""
+    requantiser = rows["requantiser"]["area_um2"]
+    plain = rows["control, plain"]["area_um2"] + side * requantiser
+    cycles = machine_of(side, banks=2 * side).rank_memory.network_cycles
+
+    def network(kind: str, banks: int, stages: int, gather: str) -> float:
+        return sum(rows[f"{way} {kind}, {banks} banks, {stages} cycles"]["area_um2"] for way in ("scatter", gather))
+
+    def price(kind: str, banks: int, stages: int, place: str) -> dict[str, Any]:
+        """``place``: requantisers stand at the banks and gather carries codes, or at the lanes and it carries sums."""
+        around = rows[f"control, {banks} banks"]["area_um2"] - network("crossbar", banks, cycles, "gather")
+        networks = network(kind, banks, stages, "gather" if place == "banks" else "gather of sums")
+        requantisers = (banks if place == "banks" else side) * requantiser
+        return {
+            "side": side,
+            "design": f"{kind}, {banks} banks, {stages} cycles",
+            "place": place,
+            "networks": networks / array_um2,
+            "control": (around - rows["control, plain"]["area_um2"]) / array_um2,
+            "requantisers": (requantisers - side * requantiser) / array_um2,
+            "price": (around + networks + requantisers - plain) / array_um2,
+        }
+
+    many, some, few = 2 * side, side * 5 // 4, side
+    designs = [("crossbar", many, cycles, "banks")]
+    designs += [
+        (kind, many, SHORT_CYCLES, place) for kind in ("crossbar", "benes", "omega") for place in ("banks", "lanes")
+    ]
+    designs += [("crossbar", banks, SHORT_CYCLES, "banks") for banks in (some, few)]
+    return [price(*design) for design in designs]
+
+
+def mm2(value: object) -> str:
+    return f"{value / 1e6:.3f}" if isinstance(value, float) else "not done"
+
+
+def whole(value: object) -> str:
+    return count(value) if isinstance(value, int) else "not done"
+
+
+def mhz(value: object) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else "not done"
+
+
+PART_COLUMNS = (
+    Column("P = Q", "side"),
+    Column("part", "part", align="left"),
+    Column("gates", "gates", count),
+    Column("xor", "xor", count),
+    Column("mux", "mux", count),
+    Column("flip-flops", "flip_flops", count),
+    Column("macros", "macros", count),
+    Column("mm2", "area_um2", mm2),
+    Column("of it flip-flops", "flip_flop_um2", mm2),
+    Column("of the array", "share", percent),
+    Column("LUTs", "luts", whole),
+    Column("MHz", "mhz", mhz),
+)
+NETWORK_COLUMNS = (
+    Column("P = Q", "side"),
+    Column("network", "network", align="left"),
+    Column("scatter mm2", "scatter_area_um2", mm2),
+    Column("gather mm2", "gather_area_um2", mm2),
+    Column("both, of the array", "share", percent),
+    Column("gather of sums mm2", "sums_area_um2", mm2),
+    Column("scatter LUTs", "scatter_luts", whole),
+    Column("gather LUTs", "gather_luts", whole),
+    Column("scatter MHz", "scatter_mhz", mhz),
+    Column("gather MHz", "gather_mhz", mhz),
+)
+PRICE_COLUMNS = (
+    Column("P = Q", "side"),
+    Column("networks", "design", align="left"),
+    Column("requantisers at", "place", align="left"),
+    Column("networks", "networks", percent),
+    Column("control", "control", percent),
+    Column("requantisers", "requantisers", percent),
+    Column("price", "price", percent),
+)

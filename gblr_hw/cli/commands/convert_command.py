@@ -1,0 +1,171 @@
+"""``gblr-hw convert``: from a dense checkpoint to ranks, chunk sets and dense tiles at one budget of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from analysis.tables.table import Column, count, format_table
+from gblr_hw.cli.shared.options import (
+    JsonOption,
+    MachineOption,
+    TokensOption,
+    check_output,
+    console,
+    print_json,
+    progress_bar,
+)
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+
+if TYPE_CHECKING:
+    from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+
+
+def convert_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint with dense layers; layers of other families are kept as they are.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
+    machine: MachineOption = "mid-32",
+    tiles: Annotated[
+        float | None,
+        typer.Option("--tiles", help="Budget: fraction of the layers' dense tiles, all together (0.3 if none given)."),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option("--latency", help="Budget instead: 0.4x-dense, 0.05ms or 12000cycles, as simulated."),
+    ] = None,
+    energy_uj: Annotated[
+        float | None, typer.Option("--energy", help="Budget instead: microjoules, as simulated.")
+    ] = None,
+    tokens: TokensOption = 197,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", help="Shell pattern of layers to convert; may be repeated.", metavar="PATTERN"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Shell pattern of layers to leave dense; may be repeated.", metavar="PATTERN"),
+    ] = None,
+    covariances: Annotated[
+        Path | None,
+        typer.Option("--covariances", help="Safetensors with input second moments (n, n) under the layers' names."),
+    ] = None,
+    hidden: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hidden",
+            help="Layers with hidden channels between them, to be reordered in both; * stands for the same text.",
+            metavar="PRODUCER=CONSUMER",
+        ),
+    ] = None,
+    by_error: Annotated[
+        bool,
+        typer.Option("--by-error", help="Move tiles between layers where that lowers their relative errors' sum."),
+    ] = False,
+    intervals_only: Annotated[
+        bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")
+    ] = False,
+    groups: Annotated[
+        bool,
+        typer.Option("--groups", help="Ranks share their chunks P at a time; always so for a machine without scatter."),
+    ] = False,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Folder for finished layers: an interrupted conversion goes on from there."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a checkpoint's dense layers to ranks with chunk sets, at a budget of the network that is met exactly."""
+    from gblr_hw.conversion.conversion import convert
+    from gblr_hw.conversion.covariances import load_covariances
+    from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
+    from gblr_hw.weights.dense_layers import dense_layers
+
+    loaded_machine = Machine.load(machine)
+    check_output(output)
+    layers = load_checkpoint(checkpoint)
+    dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
+    moments = None if covariances is None else load_covariances(covariances)
+    with progress_bar(as_json) as progress:
+        converted = convert(
+            dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
+            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, groups=groups,
+            allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
+            work=work,
+        )  # fmt: skip
+    save_checkpoint({name: converted.get(name, weights) for name, weights in layers.items()}, output)
+    if as_json:
+        rows = _rows(dense, converted, loaded_machine, moments, hidden or [])
+        print_json({"checkpoint": str(output), "machine": loaded_machine.name, "layers": rows})
+        return
+    _print_table(_rows(dense, converted, loaded_machine, moments, hidden or []))
+    console.print(f"written to {output}", highlight=False, soft_wrap=True)
+
+
+def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:
+    """Producer -> consumer, each pattern's * standing for the same text on both sides."""
+    pairs = {}
+    for pattern in patterns:
+        producer, sign, consumer = pattern.partition("=")
+        if not sign or producer.count("*") > 1 or producer.count("*") != consumer.count("*"):
+            raise InputError(
+                "--hidden", repr(pattern), "it is PRODUCER=CONSUMER with at most one * on each side", "Correct it."
+            )
+        before, _, after = producer.partition("*")
+        found = [
+            name for name in names
+            if name == producer or ("*" in producer and name.startswith(before) and name.endswith(after))
+        ]  # fmt: skip
+        if not found:
+            raise InputError("--hidden", repr(pattern), f"'{producer}' must match a layer", "Check the names.")
+        for name in found:
+            pairs[name] = consumer.replace("*", name[len(before) : len(name) - len(after)])
+    return pairs
+
+
+def _rows(
+    dense: Mapping[str, DenseWeights],
+    converted: Mapping[str, LatticeWeights],
+    machine: Machine,
+    moments: Mapping[str, np.ndarray] | None,
+    hidden: list[str],
+) -> list[dict[str, object]]:
+    from gblr_hw.conversion.conversion_input import read_layers
+    from gblr_hw.conversion.fit.fit_weights import relative_error
+    from gblr_hw.weights.structure import dense_tile_count
+
+    problems, _ = read_layers(dense, machine, moments, _pairs(hidden, list(dense)))
+    rows: list[dict[str, object]] = []
+    for name, weights in converted.items():
+        structure = weights.structure()
+        rows.append(
+            {
+                "name": name,
+                "tiles": structure.tile_count(machine.rows, machine.cols),
+                "dense_tiles": dense_tile_count(weights.out_features, weights.in_features, machine.rows, machine.cols),
+                "kept_dense": int(structure.tiles.sum()),
+                "ranks": structure.ranks,
+                "relative_error": relative_error(problems[name], weights),
+            }
+        )
+    return rows
+
+
+def _print_table(rows: list[dict[str, object]]) -> None:
+    columns = (
+        Column("layer", "name", align="left"),
+        Column("tiles", "tiles", count),
+        Column("dense layer's", "dense_tiles", count),
+        Column("kept dense", "kept_dense", count),
+        Column("ranks", "ranks", count),
+        Column("relative error", "relative_error", lambda value: f"{value:.4f}"),
+    )
+    print(format_table(columns, rows), end="")
+    used, of = (sum(int(str(row[key])) for row in rows) for key in ("tiles", "dense_tiles"))
+    print(f"{used:,} of {of:,} tiles ({used / of:.4f})")

@@ -1,0 +1,51 @@
+"""``gblr-hw front``: the latency-accuracy front of measured networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from analysis.tables.pareto import pareto_front
+from analysis.tables.records import NetworkPoint, load_points
+from gblr_hw.cli.shared.options import JsonOption, check_output, console, print_json
+
+
+def front_command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Points (.json or .csv) that `gblr-hw demo` or `train` wrote; several are joined."),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to draw (PNG, SVG or PDF).")] = None,
+    title: Annotated[str, typer.Option("--title", help="Title of the picture.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Which networks are not beaten in both latency and accuracy, machine by machine; as a table and a picture."""
+    from analysis.pictures.front_picture import draw_front
+    from analysis.pictures.style import save_figure
+    from gblr_hw.demo.points_table import points_table
+
+    points = [point for file in files for point in load_points(file)]
+    if output is not None:
+        save_figure(draw_front(points, title=title), check_output(output))
+    best = {
+        machine: front_of([p for p in points if p.machine == machine])
+        for machine in sorted({p.machine for p in points})
+    }
+    if as_json:
+        print_json({machine: [vars(point) for point in front] for machine, front in best.items()})
+        return
+    for machine, front in best.items():
+        console.print(f"front on {machine}", style="bold")
+        print(points_table(front), end="")
+    if output is not None:
+        console.print(f"picture written to {output}", highlight=False, soft_wrap=True)
+
+
+def front_of(points: list[NetworkPoint]) -> list[NetworkPoint]:
+    """The points that no other beats in latency and accuracy, fastest first."""
+    values = np.array([[point.latency_cycles, point.accuracy] for point in points], dtype=np.float64)
+    chosen = [points[int(index)] for index in pareto_front(values, ("min", "max"))]
+    return sorted(chosen, key=lambda point: (point.latency_cycles, point.name))

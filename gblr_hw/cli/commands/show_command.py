@@ -1,0 +1,105 @@
+"""``gblr-hw show``: what is in a checkpoint or a program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gblr_hw.cli.shared.options import GaussianOption, JsonOption, check_output, print_json
+from gblr_hw.cli.shared.tables import print_checkpoint_table, print_program_table
+from simulator.base.errors import InputError
+from simulator.program.listing import print_schedule
+from simulator.program.program import Program
+from simulator.program.program_file import is_program
+
+
+def show_command(
+    file: Annotated[Path, typer.Argument(help="A program, or a checkpoint of any kind that `gblr-hw lower` reads.")],
+    gaussian: GaussianOption = None,
+    listing: Annotated[bool, typer.Option("--listing", help="Print the whole program as text.")] = False,
+    layer: Annotated[str | None, typer.Option("--layer", help="Print one layer's schedule as text.")] = None,
+    block_map: Annotated[
+        Path | None, typer.Option("--map", help="Draw the map of overlapping blocks of a checkpoint (PNG, SVG or PDF).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a program (tiles, forms, listing) or a checkpoint (layers, sizes, multiplications, block map)."""
+    if is_program(file):
+        _show_program(Program.load(file), listing, layer, as_json)
+        return
+    if listing or layer:
+        raise InputError(
+            f"file '{file}'", "not a program", "--listing and --layer print programs", "Lower the checkpoint first."
+        )
+    _show_checkpoint(file, gaussian, block_map, as_json)
+
+
+def _show_program(program: Program, listing: bool, layer: str | None, as_json: bool) -> None:
+    if listing:
+        print(str(program), end="")
+    elif layer is not None:
+        print(print_schedule(program.layers[program.layer_index(layer)]), end="")
+    elif as_json:
+        rows = [
+            {
+                "name": one.name,
+                "form": one.form,
+                "in_features": one.in_features,
+                "out_features": one.out_features,
+                "ranks": one.ranks,
+                "tiles": len(one.tiles),
+                "multiplications": one.multiplications,
+            }
+            for one in program.layers
+        ]
+        print_json(
+            {
+                "machine": program.machine.name,
+                "tokens": program.tokens,
+                "layers": rows,
+                "provenance": dict(program.provenance),
+            }
+        )
+    else:
+        print_program_table(program)
+
+
+def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, as_json: bool) -> None:
+    from analysis.pictures.block_map import coverage, draw_block_maps
+    from analysis.pictures.style import save_figure
+    from gblr_hw.files.checkpoint import load_checkpoint
+    from gblr_hw.weights.factors import evaluate
+    from gblr_hw.weights.multiplications import multiplications
+
+    checkpoint = load_checkpoint(file, gaussian=gaussian)
+    counts = {name: multiplications(weights) for name, weights in checkpoint.items()}
+    layers = {name: evaluate(weights) for name, weights in checkpoint.items()}
+    if block_map is not None:
+        maps = {name: coverage(factors.writes, factors.reads) for name, factors in layers.items() if factors.ranks}
+        if not maps:
+            raise InputError(
+                f"checkpoint '{file}'",
+                "no layer with blocks",
+                "--map draws layers that have blocks",
+                "Leave --map out.",
+            )
+        save_figure(draw_block_maps(maps), check_output(block_map))
+    rows = [
+        {
+            "name": name,
+            "family": f.family,
+            "in_features": f.in_features,
+            "out_features": f.out_features,
+            "ranks": f.ranks,
+            "ranks_alive": int((f.reads.any(axis=1) & f.writes.any(axis=1)).sum()),
+            "multiplications": counts[name],
+            "multiplications_of_dense": counts[name] / (f.in_features * f.out_features),
+        }
+        for name, f in layers.items()
+    ]
+    if as_json:
+        print_json({"checkpoint": str(file), "layers": rows})
+        return
+    print_checkpoint_table(rows)

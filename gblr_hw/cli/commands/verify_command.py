@@ -1,0 +1,49 @@
+"""``gblr-hw verify``: run a program on the RTL of its machine and hold it against the engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gblr_hw.cli.shared.options import JsonOption, console, print_json
+from simulator.program.program import Program
+
+_CACHE = Path("~/.cache/gblr-hw/rtl").expanduser()
+
+
+def verify_command(
+    program: Annotated[Path, typer.Argument(help="A program that `gblr-hw lower` wrote.")],
+    seed: Annotated[int, typer.Option("--seed", help="Of inputs and of memories at power-up.", min=0)] = 0,
+    cache: Annotated[Path, typer.Option("--cache", help="Folder for compiled RTL.")] = _CACHE,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile the RTL of the program's machine, run the program on it, and compare every event's cycle and every output
+    code with the engine's and with int8 execution. Exit code 1 if anything differs. Needs the rtl extra and g++; to
+    compile takes half a minute for an 8 x 8 array, once.
+    """
+    from simulator.program.encoding import require_plain_layers
+    from simulator.rtl.bench.agreement import compare, numbers_for
+    from simulator.rtl.bench.cosimulation import compile_rtl
+
+    loaded = Program.load(program)
+    require_plain_layers(loaded)
+    machine = loaded.machine
+    with console.status(f"compiling the RTL of {machine.name}, {machine.rows} x {machine.cols}"):
+        rtl = compile_rtl(machine, cache)
+    result = compare(rtl, loaded, machine, numbers_for(loaded, seed), memory_seed=seed + 1)
+    differences = [*result.timing, *result.numbers]
+    if as_json:
+        print_json(asdict(result))
+    else:
+        verdict = "differ" if differences else "agree"
+        print(
+            f"RTL and engine {verdict}: {result.instructions:,} instructions in {result.latency_cycles:,} cycles, "
+            f"{result.output_codes:,} output codes"
+        )
+        for line in differences:
+            print(f"  {line}")
+    if differences:
+        raise typer.Exit(1)

@@ -1,0 +1,60 @@
+"""Options and small steps that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from simulator.base.errors import InputError
+
+MachineOption = Annotated[
+    str,
+    typer.Option("--machine", "-m", help="A preset (see `gblr-hw machine list`) or a TOML file.", metavar="NAME|FILE"),
+]
+GaussianOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--gaussian/--no-gaussian",
+        help="Whether a checkpoint in the published layout was trained with the mask's Gaussian term. The file does "
+        "not say; our own format does.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
+TokensOption = Annotated[int, typer.Option("--tokens", help="Activation rows that enter every layer.", min=1)]
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def print_json(data: object) -> None:
+    """A JSON document on standard output, keys sorted."""
+    print(json.dumps(data, indent=2, sort_keys=True))
+
+
+def check_output(path: Path) -> Path:
+    """An output path whose folder exists, checked before long work begins."""
+    if path.is_dir() or not path.parent.is_dir():
+        found = "a folder" if path.is_dir() else f"no folder '{path.parent}'"
+        raise InputError(f"output '{path}'", found, "an output is a file in a folder that exists", "Name another path.")
+    return path
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A callback (done, of, what) that draws a progress bar on standard error; silent when ``quiet``."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+
+        def report(done: int, of: int, what: str) -> None:
+            progress.update(task, completed=done, total=of, description=what)
+
+        yield report

@@ -1,0 +1,1 @@
+"""Pretrained dense weights become structures: budgets, allocation, order, measurement of inputs."""

@@ -1,0 +1,83 @@
+"""Share a tile budget among layers: evenly, or by what each layer's error would lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from gblr_hw.conversion.fit.choose_chunks import share_tiles
+from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.weights.structure import dense_tile_count
+from simulator.base.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+# How far a layer's share may leave the even one: beyond, the model of its error is not to be trusted.
+_LEAST, _MOST = 0.7, 1.5
+
+
+def total_tiles(problems: Mapping[str, FitProblem], share: float) -> int:
+    """Whole tiles in a fraction of all the dense layers' tiles."""
+    return int(np.floor(share * sum(dense_tiles(problem) for problem in problems.values()) + 1e-9))
+
+
+def dense_tiles(problem: FitProblem) -> int:
+    """Tiles of the layer kept dense."""
+    outputs, inputs = problem.matrix.shape
+    return dense_tile_count(outputs, inputs, problem.rows, problem.cols)
+
+
+def share_evenly(problems: Mapping[str, FitProblem], budget: int, least_tiles: int = 1) -> dict[str, int]:
+    """Tiles by layer, in proportion to the dense tiles and summing to the budget: largest remainders get one more.
+
+    least_tiles: what a layer cannot do without: one dense tile, or two tiles (a rank reduced and expanded) where dense
+    tiles are not allowed. A budget of all dense tiles or more keeps every layer dense. Raises InputError for a budget
+    that cannot give each layer its least; the message names what can.
+    """
+    dense = {name: dense_tiles(problem) for name, problem in problems.items()}
+    least = {name: min(least_tiles, count) for name, count in dense.items()}
+    if budget < sum(least.values()):
+        raise InputError(
+            "tile budget",
+            f"{budget} tiles for {len(dense)} layers",
+            f"no layer may be empty, and the smallest reachable total is {sum(least.values())}",
+            "Raise the budget, or leave layers dense (`--exclude`).",
+        )
+    budget = min(budget, sum(dense.values()))
+    exact = {name: budget * count / sum(dense.values()) for name, count in dense.items()}
+    shares = {name: max(least[name], int(exact[name] + 1e-9)) for name in dense}
+    while (missing := budget - sum(shares.values())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [n for n in dense if (shares[n] < dense[n] if step > 0 else shares[n] > least[n])]
+        name = max(movable, key=lambda n: step * (exact[n] - shares[n]))
+        shares[name] += step
+    return shares
+
+
+def share_by_error(
+    problems: Mapping[str, FitProblem], tiles: Mapping[str, int], errors: Mapping[str, float]
+) -> dict[str, int]:
+    """Move tiles between layers to lower the sum of their relative squared errors, all tiles kept.
+
+    tiles, errors: tiles of each layer now, and the squared error it has with them. A layer's error at other tiles is
+    taken from its spectrum: k tiles are worth as many ranks as leave the error measured, and others in proportion.
+    """
+    lowest = {n: max(min(2, tiles[n]), int(_LEAST * tiles[n])) for n in tiles}
+    highest = {n: max(tiles[n], min(dense_tiles(problems[n]), int(_MOST * tiles[n]))) for n in tiles}
+    curves = []
+    for name, problem in problems.items():
+        counts = np.arange(lowest[name], highest[name] + 1)
+        curves.append(_expected(problem, tiles[name], errors[name], counts) / max(problem.energy, 1e-300))
+    extra = share_tiles(curves, sum(tiles.values()) - sum(lowest.values()))
+    return {name: lowest[name] + more for name, more in zip(problems, extra, strict=True)}
+
+
+def _expected(problem: FitProblem, tiles: int, error: float, counts: npt.NDArray[np.int64]) -> FloatArray:
+    """Squared error at other numbers of tiles, from the spectrum scaled to the one error measured."""
+    root = np.eye(len(problem.matrix[0])) if problem.moments is None else np.linalg.cholesky(problem.moments)
+    squares = np.square(np.linalg.svd(problem.matrix @ root, compute_uv=False))
+    tail = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
+    ranks = np.arange(len(tail), dtype=np.float64)
+    equal = float(np.interp(-error, -tail, ranks))
+    return np.asarray(np.interp(counts * equal / tiles, ranks, tail))

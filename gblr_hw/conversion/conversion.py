@@ -1,0 +1,162 @@
+"""Convert a pretrained dense network to lattice weights at a budget of the whole network, met exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from gblr_hw.conversion.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
+from gblr_hw.conversion.conversion_input import Array, read_layers
+from gblr_hw.conversion.fit.fit_layer import Schedule
+from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_weights import fit_of, relative_error
+from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only, work_folder
+from gblr_hw.conversion.fit_to_limit import Limit, limit_of, resolve, start_tiles, trim_to_limit
+from gblr_hw.projection.project_groups import project_groups
+from gblr_hw.projection.projection import project_jointly
+from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+from simulator.machine.machine import Machine
+
+Progress = Callable[[int, int, str], None]
+Allocation = Literal["by-error", "even"]
+Judge = Callable[[Mapping[str, LatticeWeights]], float]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What every layer of one conversion shares."""
+
+    options: FitOptions
+    allocation: Allocation
+    judge: Judge | None
+    progress: Progress | None
+    biases: Mapping[str, Tensor | None]
+
+
+def convert(
+    layers: Mapping[str, npt.NDArray[np.floating] | DenseWeights],
+    machine: Array | Machine,
+    tiles: float | None = None,
+    covariances: Mapping[str, npt.NDArray[np.floating]] | None = None,
+    *,
+    latency: str | float | None = None,
+    energy_pj: float | None = None,
+    tokens: int = 197,
+    intervals_only: bool = False,
+    groups: bool = False,
+    with_dense_tiles: bool = True,
+    allocation: Allocation = "even",
+    judge: Judge | None = None,
+    hidden: Mapping[str, str] | None = None,
+    schedule: Schedule | None = None,
+    progress: Progress | None = None,
+    work: Path | None = None,
+) -> dict[str, LatticeWeights]:
+    """Turn dense layers into ranks with chunk sets, and dense tiles where they serve better, at one budget.
+
+    For a machine without scatter the ranks come in groups that share their chunk sets: single ranks with chunks of
+    their own would take more tiles there than were counted.
+
+    Parameters
+    ----------
+    layers: name -> matrix (m, n) or DenseWeights (its bias is kept).
+    machine: its array counts the tiles; for a latency or an energy it is simulated.
+    tiles: budget as a fraction of all the layers' dense tiles (0.3 if no budget is given), used up to the last tile.
+    latency: budget instead: "0.4x-dense", "0.05ms", "12000cycles", or a number of cycles, for `tokens` activation rows.
+    energy_pj: budget instead, in picojoules.
+    covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are
+        plain.
+    intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
+    groups: ranks share their chunk sets P at a time (P = rows = cols), also where the machine has scatter.
+    with_dense_tiles: whether tiles may be kept dense beside the ranks.
+    allocation: "even" gives each layer the same fraction. "by-error" also tries to move tiles between layers so that
+        the sum of their relative squared errors falls, and returns what `judge` finds better: never worse than even.
+    judge: network -> loss, lower is better (say, the output's error on calibration inputs); if None, that sum itself.
+    hidden: producer -> consumer of hidden channels that nothing else sees (`reorder.order_hidden`): they are reordered
+        in both, so the two results belong together, in the new order.
+    progress: called with (layers done, layers in all, name of the next).
+    work: a folder in which finished layers are kept; the same call later goes on from there, with the same result.
+
+    Returns name -> weights; `weights.matrix()` is the reconstructed matrix.
+
+    Raises
+    ------
+    InputError: a budget outside (0, 1] or below what every layer needs (the message names the least), several budgets,
+        matrices or covariances that are not finite or of the wrong shape, names that do not exist, rank groups on an
+        array that is not square or together with intervals_only.
+    """
+    groups = groups or runs_groups_only(machine)
+    if groups:
+        check_groups(machine, intervals_only)
+    limit = limit_of(machine, tokens, tiles, latency, energy_pj)
+    problems, biases = read_layers(layers, machine, covariances, hidden or {})
+    options = FitOptions(schedule or Schedule(), intervals_only, groups, with_dense_tiles, work_folder(work))
+    request = _Request(options, allocation, judge, progress, biases)
+    if limit is None:
+        budget = total_tiles(problems, 0.3 if tiles is None else tiles)
+        converted = _convert(problems, budget, request)
+    else:
+        converted = _convert_to_limit(problems, limit, request)
+    return {name: replace(weights, bias=biases[name]) for name, weights in converted.items()}
+
+
+def _convert(
+    problems: Mapping[str, FitProblem],
+    budget: int,
+    request: _Request,
+) -> dict[str, LatticeWeights]:
+    """All layers at `budget` tiles in all."""
+    rounds = 2 if request.allocation == "by-error" and len(problems) > 1 else 1
+    shares = share_evenly(problems, budget, 1 if request.options.dense_tiles else 2)
+    even = _fit_all(problems, shares, request, 0, rounds)
+    if rounds == 1:
+        return even
+    errors = {name: problem.squared_error(fit_of(even[name])) for name, problem in problems.items()}
+    moved = _fit_all(problems, share_by_error(problems, shares, errors), request, 1, rounds)
+    judge = request.judge or partial(_total_error, problems)
+    return min(even, moved, key=judge)
+
+
+def _fit_all(
+    problems: Mapping[str, FitProblem],
+    shares: Mapping[str, int],
+    request: _Request,
+    turn: int,
+    turns: int,
+) -> dict[str, LatticeWeights]:
+    found = {}
+    for index, (name, problem) in enumerate(problems.items()):
+        if request.progress is not None:
+            request.progress(turn * len(problems) + index, turns * len(problems), name)
+        found[name] = replace(fit_one(problem, shares[name], request.options), bias=request.biases[name])
+    return found
+
+
+def _total_error(problems: Mapping[str, FitProblem], found: Mapping[str, LatticeWeights]) -> float:
+    """Sum of the layers' relative squared errors: what allocation lowers, and what the choice is made by."""
+    return sum(relative_error(problem, found[name]) ** 2 for name, problem in problems.items())
+
+
+def _convert_to_limit(
+    problems: Mapping[str, FitProblem],
+    limit: Limit,
+    request: _Request,
+) -> dict[str, LatticeWeights]:
+    """Convert a little above the limit, then take tiles until the machine meets it."""
+    limit, dense_cost = resolve(problems, limit)
+    budget, most = start_tiles(problems, limit, dense_cost), sum(dense_tiles(problem) for problem in problems.values())
+    while True:
+        found = _convert(problems, budget, request)
+        if limit.measure(found) > limit.value or budget >= most:
+            break
+        budget = min(most, max(budget + 1, round(budget * 1.1)))
+    options = request.options
+    project = project_groups if options.groups else partial(project_jointly, intervals_only=options.intervals_only)
+    return trim_to_limit(problems, found, limit, project, options.schedule.final_sweeps)

@@ -1,0 +1,145 @@
+"""Convert a model layer by layer, each layer making up for what the ones before it got wrong."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gblr_hw.conversion.allocate import share_evenly, total_tiles
+from gblr_hw.conversion.conversion_input import Array, positive_moments, read_layers
+from gblr_hw.conversion.covariances import Batch, linear_module
+from gblr_hw.conversion.fit.accelerate import refit
+from gblr_hw.conversion.fit.fit_layer import Schedule
+from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_weights import fit_of, lattice_weights
+from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only, work_folder
+from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@torch.no_grad()
+def convert_in_order(
+    model: nn.Module,
+    machine: Array | Machine,
+    batches: Sequence[Batch],
+    names: Iterable[str],
+    tiles: float = 0.3,
+    *,
+    sums: Mapping[str, str] | None = None,
+    rows: Callable[[Batch], Tensor] | None = None,
+    hidden: Mapping[str, str] | None = None,
+    groups: bool = False,
+    with_dense_tiles: bool = True,
+    ridge: float = 0.01,
+    start: Mapping[str, LatticeWeights] | None = None,
+    schedule: Schedule | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    work: Path | None = None,
+) -> dict[str, LatticeWeights]:
+    """Convert linear layers of a model in the order in which they run, on the inputs that the converted ones leave.
+
+    A layer W, b then sees x' in the place of x. It is fitted to W x + b all the same: its target is the matrix that
+    comes closest to that from x' (ridge regression towards W), and the error counts in the covariance of x'. Means go
+    into the bias, where there is one. Layers that read the same tensor are fitted together.
+
+    Parameters
+    ----------
+    model: in evaluation mode while this runs, and left as it is. batches, rows: as for `collect_covariances`.
+    names: the nn.Linear modules to convert. tiles, hidden, groups, with_dense_tiles, schedule, progress, work: as for
+        `convert`, each layer with the same fraction.
+    sums: layer -> module whose input its output is added to (the normalisation after a residual sum): it is this sum
+        that is then made to fit, so that errors that came along the residual are made up for as well.
+    ridge: pull towards W, relative to the mean of the inputs' variances.
+    start: a network made by `convert` with the same `hidden`: its structures are kept, of whatever family, and only its
+        factors are fitted anew (`schedule.final_sweeps` sweeps), which is much quicker.
+
+    Returns name -> weights, biases included; with `hidden` in the new order of the channels.
+
+    Raises
+    ------
+    InputError: as `convert` and `collect_covariances`, and for layers that do not run.
+    """
+    if start is not None:
+        _check_start(start, names := list(names))
+    order = [name for stage in stages(model, batches, names) for name in stage]
+    dense = {name: _weights(model, name) for name in order}
+    groups = groups or runs_groups_only(machine)
+    if groups:
+        check_groups(machine, False)
+    problems, biases = read_layers(dense, machine, None, hidden or {})
+    shares = share_evenly(problems, total_tiles(problems, tiles), 1 if with_dense_tiles else 2)
+    options = FitOptions(schedule or Schedule(), False, groups, with_dense_tiles, work_folder(work))
+
+    def approximate(name: str, problem: FitProblem) -> LatticeWeights:
+        if start is None:
+            return fit_one(problem, shares[name], options)
+        structure, fit = start[name].structure(), fit_of(start[name])
+        fit = refit(problem, structure, fit, options.schedule.final_sweeps)
+        return replace(lattice_weights(structure, fit, problem.rows, problem.cols), family=start[name].family)
+
+    teacher = copy.deepcopy(model).eval()
+    for name, problem in problems.items():
+        _put(teacher, name, torch.from_numpy(problem.matrix), biases[name])
+    student, found = copy.deepcopy(teacher), dict[str, LatticeWeights]()
+    for stage in stages(model, batches, names):
+        moments = pair_moments(teacher, student, batches, stage, sums or {}, rows)
+        for name in stage:
+            if progress is not None:
+                progress(len(found), len(order), name)
+            weights = _fit(problems[name], biases[name], moments[name], ridge, partial(approximate, name))
+            found[name] = weights
+            _put(student, name, weights.matrix(), weights.bias)
+    return found
+
+
+def _fit(
+    problem: FitProblem,
+    bias: Tensor | None,
+    moments: PairMoments,
+    ridge: float,
+    approximate: Callable[[FitProblem], LatticeWeights],
+) -> LatticeWeights:
+    """A layer's target and its norm from the moments, and the bias that makes up for means."""
+    inputs, wanted = moments.about_means() if bias is not None else (moments.inputs, moments.wanted)
+    inputs = positive_moments("to convert in order", inputs, problem.matrix.shape[1])
+    # Ridge regression towards W: errors count in the covariance and, by the pull, in every direction a little.
+    inputs = inputs + ridge * float(np.trace(inputs)) / len(inputs) * np.eye(len(inputs))
+    change = np.linalg.solve(inputs, wanted.T).T
+    weights = approximate(FitProblem(problem.matrix + change, inputs, problem.rows, problem.cols))
+    if bias is None:
+        return weights
+    left = (problem.matrix - weights.matrix().double().numpy()) @ moments.mean_input + moments.mean_wanted
+    return replace(weights, bias=bias + torch.from_numpy(left).to(bias))
+
+
+def _check_start(start: Mapping[str, LatticeWeights], names: Iterable[str]) -> None:
+    for name in names:
+        if name not in start:
+            raise InputError(
+                "start", f"no layer '{name}'", "it has every layer's structure", "Convert the same layers."
+            )
+
+
+def _weights(model: nn.Module, name: str) -> DenseWeights:
+    linear = linear_module(model, name)
+    bias = None if linear.bias is None else linear.bias.detach().cpu().clone()
+    return DenseWeights(linear.weight.detach().cpu().clone(), bias)
+
+
+def _put(model: nn.Module, name: str, matrix: Tensor, bias: Tensor | None) -> None:
+    linear = linear_module(model, name)
+    linear.weight.copy_(matrix)
+    if bias is not None:
+        linear.bias.copy_(bias)

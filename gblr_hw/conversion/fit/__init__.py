@@ -1,0 +1,1 @@
+"""One matrix at a tile budget: candidates, chunk choice, least-squares refits."""

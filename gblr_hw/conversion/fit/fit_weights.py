@@ -1,0 +1,41 @@
+"""Fits as stored weights, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
+from gblr_hw.weights.stored import LatticeWeights
+from gblr_hw.weights.structure import Structure
+
+
+def lattice_weights(structure: Structure, fit: Fit, rows: int, cols: int) -> LatticeWeights:
+    """Stored weights of a fit: living ranks only, a rank's scale shared evenly so that both factors quantise alike."""
+    alive = structure.reads.any(axis=1)
+    u, v = fit.u[:, alive], fit.v[alive]
+    tiny = np.finfo(np.float32).tiny
+    balance = np.sqrt(np.maximum(np.linalg.norm(v, axis=1), tiny) / np.maximum(np.linalg.norm(u, axis=0), tiny))
+    dense = np.zeros((len(u), v.shape[1])) if fit.dense is None else fit.dense
+    return LatticeWeights(
+        u=torch.from_numpy((u * balance).astype(np.float32)),
+        v=torch.from_numpy((v / balance[:, None]).astype(np.float32)),
+        reads=torch.from_numpy(structure.reads[alive]),
+        writes=torch.from_numpy(structure.writes[alive]),
+        tiles=torch.from_numpy(structure.tiles.copy()),
+        dense=torch.from_numpy(dense.astype(np.float32)),
+        bias=None,
+        chunk_in=rows,
+        chunk_out=cols,
+    )
+
+
+def relative_error(problem: FitProblem, weights: LatticeWeights) -> float:
+    """||(W - W') C^(1/2)|| / ||W C^(1/2)||; zero for a zero matrix."""
+    return float(np.sqrt(max(problem.squared_error(fit_of(weights)), 0.0) / max(problem.energy, 1e-300)))
+
+
+def fit_of(weights: LatticeWeights) -> Fit:
+    """The factors of stored weights, in float64."""
+    u, v, dense = (getattr(weights, part).double().numpy() for part in ("u", "v", "dense"))
+    return Fit(u, v, dense if bool(weights.tiles.any()) else None)

@@ -1,0 +1,149 @@
+"""What layers see in a converted model beside the dense one: moments of inputs, and of what is missing behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gblr_hw.conversion.covariances import Batch, linear_module
+from simulator.base.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PairMoments:
+    """Moments of a layer's input x' (n) in the converted model and of e (m), what the dense model has more behind it.
+
+    inputs: E[x' x'^T] (n, n). wanted: E[e x'^T] (m, n). mean_input (n,), mean_wanted (m,).
+    """
+
+    inputs: FloatArray
+    wanted: FloatArray
+    mean_input: FloatArray
+    mean_wanted: FloatArray
+
+    def about_means(self) -> tuple[FloatArray, FloatArray]:
+        """inputs and wanted as covariances."""
+        return (
+            self.inputs - np.outer(self.mean_input, self.mean_input),
+            self.wanted - np.outer(self.mean_wanted, self.mean_input),
+        )
+
+
+class _ReachedError(Exception):
+    """All that is wanted of a run has been seen."""
+
+
+def stages(model: nn.Module, batches: Sequence[Batch], names: Iterable[str]) -> list[list[str]]:
+    """The named linear layers in the order in which they run; those that read the same tensor one after another
+    together.
+
+    Raises InputError for a layer that is not linear, or does not run exactly once.
+    """
+    found: list[list[str]] = []
+    seen: list[Tensor] = []
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if seen and seen[-1] is inputs[0]:
+                found[-1].append(name)
+            else:
+                found.append([name])
+            # Kept alive, so that no later tensor takes its place in memory.
+            seen.append(inputs[0])
+
+        return hook
+
+    wanted = list(names)
+    handles = [linear_module(model, name).register_forward_pre_hook(keep(name)) for name in wanted]
+    _run(model, batches[0], handles)
+    ran = [name for stage in found for name in stage]
+    for name in wanted:
+        if ran.count(name) != 1:
+            raise InputError(
+                f"layer '{name}'", f"{ran.count(name)} runs", "a layer to convert in order runs once", "Leave it out."
+            )
+    return found
+
+
+def pair_moments(
+    teacher: nn.Module,
+    student: nn.Module,
+    batches: Iterable[Batch],
+    stage: Sequence[str],
+    sums: Mapping[str, str],
+    rows: Callable[[Batch], Tensor] | None,
+) -> dict[str, PairMoments]:
+    """Moments of the layers of one stage, whose dense weights are still in both models.
+
+    Behind a layer is its own output, or the input of the module that `sums` names for it. rows: as for
+    `collect_covariances`.
+    """
+    behind = {name: sums[name] for name in stage if name in sums}
+    totals: dict[str, FloatArray] = {}
+    count = 0
+
+    def add(key: str, left: Tensor, right: Tensor) -> None:
+        # In float64 from the start: covariances are what is left of these sums when the means are taken out.
+        totals[key] = totals.get(key, 0.0) + (left.double().T @ right.double()).numpy()
+
+    for batch in batches:
+        mask = None if rows is None else rows(batch).bool()
+        wanted, given = (_seen(model, batch, stage[0], behind, mask) for model in (teacher, student))
+        x, gap = given[""], wanted[""] - given[""]
+        ones = torch.ones(len(x), 1)
+        count += len(x)
+        add("inputs", x, x)
+        add("mean input", x, ones)
+        for key, ahead in (("", gap), *((name, wanted[name] - given[name]) for name in behind)):
+            add(f"wanted {key}", ahead, x)
+            add(f"mean wanted {key}", ahead, ones)
+    mean_input, inputs = totals["mean input"][:, 0] / count, totals["inputs"] / count
+    found = {}
+    for name in stage:
+        key = name if name in behind else ""
+        missing, mean_missing = totals[f"wanted {key}"] / count, totals[f"mean wanted {key}"][:, 0] / count
+        if name not in behind:
+            matrix: FloatArray = linear_module(teacher, name).weight.detach().cpu().double().numpy()
+            missing, mean_missing = matrix @ missing, matrix @ mean_missing
+        found[name] = PairMoments(inputs, missing, mean_input, mean_missing)
+    return found
+
+
+def _seen(
+    model: nn.Module, batch: Batch, first: str, behind: Mapping[str, str], mask: Tensor | None
+) -> dict[str, Tensor]:
+    """The input of layer `first` under "", and the inputs of the modules behind, under the layers' names."""
+    found: dict[str, Tensor] = {}
+
+    def keep(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].detach().float().cpu()
+            found[key] = x.reshape(-1, x.shape[-1]) if mask is None else x[mask]
+            if len(found) == len(behind) + 1:
+                raise _ReachedError
+
+        return hook
+
+    points = {"": first, **behind}
+    _run(model, batch, [model.get_submodule(at).register_forward_pre_hook(keep(key)) for key, at in points.items()])
+    return found
+
+
+def _run(model: nn.Module, batch: Batch, handles: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
+    training = model.training
+    model.eval()
+    try:
+        _ = model(batch) if isinstance(batch, Tensor) else model(**batch)
+    except _ReachedError:
+        pass
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""The embedded example: real digits, its networks, tables and pictures."""

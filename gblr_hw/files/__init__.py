@@ -1,0 +1,1 @@
+"""Checkpoints on disk: our own format, the published layout, plain state dicts."""

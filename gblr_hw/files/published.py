@@ -1,0 +1,286 @@
+"""The authors' published layout: state dicts of GBLR layers, bare or nested in a Lightning file, next to dense layers.
+
+Layers are found by their keys:
+
+* ``NAME.widths, .locations, .lr_weight1, .lr_weight2`` (with optional ``.bias, .freq_in, .freq_out, .sigma``): a GBLR
+layer;
+* ``NAME.gaudi_modules.<i>.widths, ...`` with an optional ``NAME.bias``: a convolution with one GBLR per kernel
+position;
+* ``NAME.gaudi_module.widths, ...`` with an optional ``NAME.bias``: a convolution as one GBLR over ``oc x (k1 k2 ic)``;
+* ``NAME.weight`` with two dimensions, ``NAME.bias`` optional: a dense layer;
+* ``NAME.in_proj_weight``, ``NAME.in_proj_bias`` (nn.MultiheadAttention): a dense layer NAME.in_proj;
+* ``NAME.weight`` with four dimensions (oc, ic, k1, k2): a dense layer over im2col rows in (k1, k2, ic) order.
+
+Skipped: 1-dimensional weights (norms), weights of other dimensions, tensors with other last names (position embeddings,
+class tokens, running statistics), 2-dimensional weights whose name says that they are looked up and not multiplied
+(`LOOKUP_NAMES`). Weights that are not real floating-point numbers are refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LayerWeights, check_shape
+from simulator.base.errors import InputError
+
+REQUIRED_KEYS = ("widths", "locations", "lr_weight1", "lr_weight2")
+OPTIONAL_KEYS = ("bias", "freq_in", "freq_out", "sigma")
+LOOKUP_NAMES = ("embedding", "embeddings", "embed", "embeds", "embed_tokens", "wte", "wpe", "tok_emb", "pos_emb")
+DEFAULT_SIGMA = 100.0
+ROOT = "layer"
+
+Kernels = Mapping[str, tuple[int, int]]
+Built = TypeVar("Built")
+
+
+def strip_prefixes(state: Mapping[str, Tensor], *, nested: bool = False) -> dict[str, Tensor]:
+    """Drop what wrappers put before every name: ``model.`` (Lightning), ``module.``, ``_orig_mod.`` (torch.compile).
+
+    A Lightning file (nested) may also hold names of its own, such as a loss's: there ``model.`` is dropped where it
+    stands.
+    """
+    names = dict(state)
+    if nested:
+        shortened = {name.removeprefix("model."): tensor for name, tensor in names.items()}
+        names = shortened if len(shortened) == len(names) else names
+    for _ in range(3):
+        for prefix in ("model.", "module.", "_orig_mod."):
+            if names and all(name.startswith(prefix) for name in names):
+                names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+    return names
+
+
+def _as_float32(name: str, tensor: Tensor) -> Tensor:
+    if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
+        raise InputError(
+            f"tensor '{name}'",
+            f"dtype {tensor.dtype}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}",
+            "weights are tensors of real floating-point numbers",
+            "Convert it to float32 first; integers of a quantised network need its scales.",
+        )
+    return tensor.detach().float() if tensor.dtype != torch.float64 else tensor.detach()
+
+
+def _sigma(mapping: Mapping[str, Tensor], gaussian: bool) -> float:
+    if "sigma" not in mapping:
+        if gaussian:
+            raise InputError(
+                "tensor 'sigma'",
+                "nothing",
+                "a mask with the Gaussian needs its sigma",
+                "Pass gaussian=False, or add sigma.",
+            )
+        return DEFAULT_SIGMA
+    sigma = torch.as_tensor(mapping["sigma"])
+    if sigma.numel() != 1 or sigma.is_complex():
+        raise InputError(
+            "tensor 'sigma'",
+            f"{sigma.dtype} of shape {tuple(sigma.shape)}",
+            "sigma is one number",
+            "Check the layer's tensors.",
+        )
+    return float(sigma)
+
+
+def _check_frequencies(mapping: Mapping[str, Tensor], name: str, channels: int) -> None:
+    if name not in mapping:
+        return
+    freq, expected = mapping[name], torch.arange(channels // 2 + 1)
+    check_shape(name, freq, tuple(expected.shape), f"it holds the frequencies 0 .. n/2 of {channels} channels")
+    # In the tensor's own type: half precision rounds the frequencies above 2048.
+    if not torch.equal(freq.detach().cpu(), expected.to(freq.dtype)):
+        raise InputError(
+            f"tensor '{name}'",
+            "other values",
+            f"it must be 0, 1, ..., {channels // 2}",
+            "Leave it out to have it rebuilt.",
+        )
+
+
+def gblr_from_state(mapping: Mapping[str, Tensor], gaussian: bool | None) -> GBLRWeights:
+    """One published layer as weights; half precision is read as float32.
+
+    mapping: the keys of one layer, without its name. gaussian: whether it was trained with the Gaussian term, which the
+    file does not say. Raises InputError on missing, unknown or malformed tensors, and when gaussian is None.
+    """
+    missing = [key for key in REQUIRED_KEYS if key not in mapping]
+    if missing:
+        raise InputError(
+            "GBLR layer",
+            f"no {', '.join(missing)}",
+            f"a layer has {', '.join(REQUIRED_KEYS)}",
+            "Pass the keys of one layer.",
+        )
+    unknown = sorted(set(mapping) - set(REQUIRED_KEYS) - set(OPTIONAL_KEYS))
+    if unknown:
+        raise InputError(
+            "GBLR layer",
+            f"unknown tensors {', '.join(unknown)}",
+            "a layer has only the published keys",
+            "Leave them out.",
+        )
+    if not isinstance(gaussian, bool):
+        raise InputError(
+            "gaussian",
+            repr(gaussian),
+            "the published layout does not say whether the mask was trained with its Gaussian term",
+            "Pass gaussian=True or gaussian=False (`--gaussian`, `--no-gaussian`), as in the training configuration.",
+        )
+    weights = GBLRWeights(
+        widths=_as_float32("widths", mapping["widths"]),
+        locations=_as_float32("locations", mapping["locations"]),
+        lr_weight1=_as_float32("lr_weight1", mapping["lr_weight1"]),
+        lr_weight2=_as_float32("lr_weight2", mapping["lr_weight2"]),
+        bias=_as_float32("bias", mapping["bias"]) if mapping.get("bias") is not None else None,
+        sigma=_sigma(mapping, gaussian),
+        gaussian=gaussian,
+    )
+    _check_frequencies(mapping, "freq_in", weights.in_features)
+    _check_frequencies(mapping, "freq_out", weights.out_features)
+    return weights
+
+
+def _conv_from_parts(
+    parts: list[GBLRWeights], arrangement: str, bias: Tensor | None, kernel: tuple[int, int] | None
+) -> LayerWeights:
+    if kernel is None and arrangement == "positions":
+        side = math.isqrt(len(parts))
+        if side * side != len(parts):
+            raise InputError(
+                "convolution",
+                f"{len(parts)} kernel positions",
+                "the file does not hold the kernel's shape, and it is not square",
+                "Pass kernels={layer name: (k1, k2)}.",
+            )
+        kernel = (side, side)
+    bias = None if bias is None else _as_float32("bias", bias)
+    if kernel is None:
+        # Without the kernel's shape it is still, exactly, a linear layer over im2col rows.
+        whole = parts[0]
+        return GBLRWeights(
+            whole.widths, whole.locations, whole.lr_weight1, whole.lr_weight2, bias, whole.sigma, whole.gaussian
+        )
+    count = kernel[0] * kernel[1]
+    inputs = parts[0].in_features
+    if arrangement == "unfolded" and inputs % count:
+        raise InputError(
+            "convolution",
+            f"{inputs} inputs",
+            f"a {kernel[0]} x {kernel[1]} kernel needs a multiple of {count}",
+            "Fix kernels.",
+        )
+    return ConvWeights(
+        parts=tuple(parts),
+        arrangement="positions" if arrangement == "positions" else "unfolded",
+        kernel=kernel,
+        in_channels=inputs if arrangement == "positions" else inputs // count,
+        out_channels=parts[0].out_features,
+        bias=bias,
+    )
+
+
+def _dense_from_state(name: str, weight: Tensor, bias: Tensor | None) -> DenseWeights | None:
+    if weight.dim() not in (2, 4):
+        return None
+    if weight.dim() == 2 and name.rsplit(".", 1)[-1] in LOOKUP_NAMES:
+        return None
+    # Half precision stays as it is, in the file's own pages; whoever evaluates the layer makes float32 of it.
+    matrix = weight.detach() if weight.dtype in (torch.float16, torch.bfloat16) else _as_float32("weight", weight)
+    if weight.dim() == 4:
+        matrix = matrix.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+    return DenseWeights(matrix, None if bias is None else _as_float32("bias", bias))
+
+
+class _Reader:
+    """Walks a flat state dict in order and builds each layer when its first key is met."""
+
+    def __init__(self, state: Mapping[str, Tensor], gaussian: bool | None, kernels: Kernels) -> None:
+        self.gaussian, self.kernels = gaussian, kernels
+        self.layers: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            name, _, last = key.rpartition(".")
+            self.layers.setdefault(name or ROOT, {})[last] = tensor
+
+    def _gblr(self, name: str) -> GBLRWeights:
+        return self._named(name, lambda: gblr_from_state(self.layers[name], self.gaussian))
+
+    @staticmethod
+    def _named(name: str, build: Callable[[], Built]) -> Built:
+        try:
+            return build()
+        except InputError as error:
+            raise InputError(f"layer '{name}': {error.where}", error.value, error.rule, error.remedy) from None
+
+    def read(self) -> dict[str, LayerWeights]:
+        found: dict[str, LayerWeights] = {}
+        for name, tensors in self.layers.items():
+            conv = re.fullmatch(r"(.*?)\.?(gaudi_modules\.\d+|gaudi_module)", name)
+            if conv and any(key in tensors for key in REQUIRED_KEYS):
+                owner = conv.group(1) or ROOT
+                if owner not in found:
+                    arrangement = "unfolded" if conv.group(2) == "gaudi_module" else "positions"
+                    found[owner] = self._conv(owner, name.removesuffix(conv.group(2)), arrangement)
+            elif any(key in tensors for key in REQUIRED_KEYS):
+                found[name] = self._gblr(name)
+            else:
+                self._add_dense(found, name, tensors, "weight", "bias", name)
+                self._add_dense(found, name, tensors, "in_proj_weight", "in_proj_bias", f"{name}.in_proj")
+        return found
+
+    def _add_dense(
+        self,
+        found: dict[str, LayerWeights],
+        name: str,
+        tensors: dict[str, Tensor],
+        weight: str,
+        bias: str,
+        new_name: str,
+    ) -> None:
+        if weight in tensors:
+            dense = self._named(new_name, lambda: _dense_from_state(name, tensors[weight], tensors.get(bias)))
+            if dense is not None:
+                found[new_name] = dense
+
+    def _conv(self, owner: str, prefix: str, arrangement: str) -> LayerWeights:
+        if arrangement == "positions":
+            stem = f"{prefix}gaudi_modules."
+            count = sum(name.startswith(stem) and name.removeprefix(stem).isdigit() for name in self.layers)
+            names = [f"{stem}{index}" for index in range(count)]
+            absent = [name for name in names if name not in self.layers]
+            if absent:
+                raise InputError(
+                    f"layer '{owner}'", f"no {absent[0]}", "kernel positions count from 0", "Check the file."
+                )
+        else:
+            names = [f"{prefix}gaudi_module"]
+        parts = [self._gblr(name) for name in names]
+        bias = self.layers.get(owner, {}).get("bias")
+        return self._named(owner, lambda: _conv_from_parts(parts, arrangement, bias, self.kernels.get(owner)))
+
+
+def layers_from_state(
+    state: Mapping[str, Tensor], gaussian: bool | None, kernels: Kernels | None = None
+) -> dict[str, LayerWeights]:
+    """All layers of a flat state dict, in the order of its keys; see the module's docstring for what is read and
+    skipped.
+
+    A layer whose keys have no name before them ("widths", "weight") is named "layer".
+
+    gaussian: whether GBLR layers use the Gaussian (needed only if there are any). kernels: layer name -> (k1, k2) for
+    GBLR convolutions; without it, one GBLR per position is taken for a square kernel, and the unfolded arrangement is
+    read as a GBLR layer over im2col rows. Raises InputError naming the layer, the tensor, the rule and the remedy.
+    """
+    kernels = kernels or {}
+    layers = _Reader(state, gaussian, kernels).read()
+    unknown = sorted(set(kernels) - set(layers))
+    if unknown:
+        raise InputError(
+            "kernels", repr(unknown[0]), f"the layers are {', '.join(layers) or 'none'}", "Correct the name."
+        )
+    return layers

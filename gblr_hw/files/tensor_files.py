@@ -1,0 +1,167 @@
+"""Tensors from and to disk: PyTorch files without unpickling anything but tensors, and safetensors written
+atomically.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from simulator.base.errors import InputError
+
+# What torch's restricted unpickler raises on damaged bytes: anything that a malformed opcode stream can provoke.
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    AssertionError, OSError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+_CONTAINERS = ("state_dict", "model")
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """Tensors by name; whether they lay under "state_dict"; whether their order is the writer's; safetensors
+    metadata.
+    """
+
+    state: dict[str, Tensor]
+    nested: bool
+    ordered: bool
+    metadata: dict[str, str]
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """Read a safetensors or PyTorch file, told apart by its first bytes. Raises InputError if it is neither, or
+    damaged.
+    """
+    if path.is_dir():
+        raise InputError(str(path), "a folder", "a checkpoint is one file", "Name the file inside it.")
+    if not path.is_file():
+        raise InputError(str(path), "no such file", "the checkpoint must exist", "Check the path.")
+    size = path.stat().st_size
+    if size == 0:
+        raise InputError(str(path), "an empty file", "a checkpoint holds tensors", "Write it again.")
+    found = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    if not found.state:
+        raise InputError(
+            str(path), "no tensors", "a checkpoint holds at least one", "Check that this is the right file."
+        )
+    for name, tensor in found.state.items():
+        # A view with stride 0 can declare any size over a few stored bytes.
+        if tensor.is_sparse or tensor.is_quantized or tensor.numel() * tensor.element_size() > size:
+            raise InputError(
+                f"{path}: tensor '{name}'",
+                f"shape {tuple(tensor.shape)}, layout {tensor.layout}, in a file of {size} bytes",
+                "a tensor is dense and stored in full",
+                "The file is damaged, or save the tensor with .to_dense().contiguous().",
+            )
+    return found
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{")
+
+
+def _read_safetensors(path: Path) -> TensorFile:
+    try:
+        with safetensors.safe_open(path, framework="pt") as reader:
+            metadata = dict(reader.metadata() or {})
+            state = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - it is no mapping
+    except (safetensors.SafetensorError, OSError, ValueError, MemoryError, RuntimeError) as error:
+        raise InputError(
+            str(path),
+            f"an unreadable safetensors file ({_first_line(error)})",
+            "its header must describe the bytes that follow it",
+            "It is truncated or damaged: copy or write it again.",
+        ) from None
+    return TensorFile(state, nested=False, ordered=False, metadata=metadata)
+
+
+def _read_torch(path: Path) -> TensorFile:
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except _UNREADABLE as error:
+        foreign = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class) (\S+)", str(error))
+        if foreign:
+            raise InputError(
+                str(path),
+                f"a pickle with the foreign class {next(filter(None, foreign.groups()))}",
+                "only tensors and plain containers are ever unpickled, since a pickle can run any code",
+                "Where you trust the file, save its state dict alone: torch.save(model.state_dict(), path).",
+            ) from None
+        raise InputError(
+            str(path),
+            f"an unreadable file ({_first_line(error)})",
+            "a checkpoint is a safetensors file or one written by torch.save",
+            "It is truncated, damaged or of another format: copy or write it again.",
+        ) from None
+    return _state_dict(path, loaded)
+
+
+def _state_dict(path: Path, loaded: Any) -> TensorFile:
+    nested = False
+    if isinstance(loaded, Mapping):
+        for container in _CONTAINERS:
+            if isinstance(loaded.get(container), Mapping):
+                loaded, nested = loaded[container], container == "state_dict"
+                break
+    if not isinstance(loaded, Mapping):
+        raise InputError(
+            str(path), f"a {type(loaded).__name__}", "a checkpoint is a state dict", "Save it with model.state_dict()."
+        )
+    state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not state and loaded:
+        key, value = next(iter(loaded.items()))
+        raise InputError(
+            str(path),
+            f"no tensors (the first entry {key!r} is a {type(value).__name__})",
+            "a state dict maps names to tensors",
+            "Save it with torch.save(model.state_dict(), path).",
+        )
+    return TensorFile(state, nested=nested, ordered=True, metadata={})
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:160]
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and metadata to `path`: to a temporary name in the same folder first, then renamed.
+
+    The bytes depend on the content alone if metadata has one key. Raises InputError if the folder does not exist or the
+    file cannot be written.
+    """
+    if path.is_dir():
+        raise InputError(str(path), "a folder", "a checkpoint is one file", "Name a file inside it.")
+    if not path.parent.is_dir():
+        raise InputError(str(path), "no such folder", "a file is written into an existing folder", "Create it first.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(stored, temporary, metadata=dict(metadata))
+        temporary.chmod(0o644)  # the library writes for the owner alone
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(str(path), _first_line(error), "the file must be writable", "Check disk and rights.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sorted_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal content gives equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,1 @@
+"""The operator graph under construction: layouts, values, the builder, lowering functions by name."""

@@ -1,0 +1,1 @@
+"""Operators that lowering functions build: products, attention, joins, vector work, outputs."""

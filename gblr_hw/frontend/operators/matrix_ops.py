@@ -1,0 +1,183 @@
+"""Matrix products with stored weights: linear layers over rows, convolutions over windows of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+
+from gblr_hw.frontend.graph.builder import Builder
+from gblr_hw.frontend.graph.frame import Frame
+from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, Dim, LayoutError, View, contiguous
+from gblr_hw.frontend.operators.vector_ops import copied
+from gblr_hw.weights.stored import DenseWeights, LayerWeights
+from simulator.base.errors import InputError
+from simulator.network.network import Operand, Window
+from simulator.network.vector_steps import Step
+
+# A grouped convolution as one matrix is mostly zeros; beyond this many entries that is no way to run it.
+MAX_GROUPED_ENTRIES = 2**24
+
+
+def linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
+    """``weights`` times the last dimension of ``view``, as an operator ``name``."""
+    view = builder.place(view, "r" * (len(view.dims) - 1) + "w")
+    return builder.either_way(view, lambda value: _linear(builder, value, weights, name))
+
+
+def _linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
+    last = len(view.dims) - 1
+    if view.axes(last) == {TOKENS, CHANNELS}:
+        view, weights = _flattened(builder, view, weights)
+    if view.axes(last) == {TOKENS}:
+        raise LayoutError("the inputs of a linear layer lie along its tokens")
+    if any(CHANNELS in view.axes(dim) for dim in range(last)):
+        raise LayoutError("the rows of a linear layer lie along channels")
+    if any(atom.axis == REPEAT for atom in view.dims[last]):
+        view = copied(builder, view)
+    # Weights have their columns in the framework's order, so the inputs are packed in that order.
+    frame = builder.frame(view)
+    frame = replace(frame, atoms=(*frame.atoms[:-1], _in_order(view.dims[last])))
+    read = builder.read(view, frame)
+    if read.picks:
+        read = builder.read(copied(builder, view, frame=frame), frame)
+    out = _with_last(frame, weights.out_features)
+    return _emit(builder, read.operand, weights, name, out)
+
+
+def _in_order(dim: Dim) -> Dim:
+    """Channels packed in the framework's order, cut as ``dim`` is."""
+    inner = [prod(atom.size for atom in dim[place + 1 :]) for place in range(len(dim))]
+    return tuple(Atom(atom.size, CHANNELS, stride) for atom, stride in zip(dim, inner, strict=True))
+
+
+def _with_last(frame: Frame, width: int) -> Frame:
+    atoms = (*frame.atoms[:-1], (Atom(width, CHANNELS, 1),))
+    return Frame(atoms, frame.batch, frame.tokens, width, width)
+
+
+def _emit(builder: Builder, operand: Operand, weights: LayerWeights, name: str, out: Frame) -> View:
+    name = builder.unique(name)
+    builder.weights[name] = weights
+    return builder.add_operator("linear", name, (operand,), out)
+
+
+def _flattened(builder: Builder, view: View, weights: LayerWeights) -> tuple[View, LayerWeights]:
+    """Tokens and channels of an image as one row, and dense weights with their columns in that row's order."""
+    tensor = builder.tensors[view.tensor]
+    channels = tensor.groups * tensor.width
+    if tensor.tokens * channels != view.shape[-1] or len(view.dims) != 2 or TOKENS in view.axes(0):
+        raise LayoutError("a part of an image is flattened, or images and other tokens meet")
+    count = tensor.tokens
+    window = Window((count, 1), (count, 1), (1, 1), (0, 0))
+    operand = Operand(tensor.name, 1, count, channels, access="window", window=window)
+    row = Frame((*contiguous((tensor.batch,), BATCH), *contiguous((count * channels,), CHANNELS)), tensor.batch, 1,
+                count * channels, channels)  # fmt: skip
+    flat = builder.add_operator("vector", builder.name_here("flatten"), (operand,), row, (Step("copy", (0,)),))
+    places = torch.zeros(1, dtype=torch.long)
+    for atom in view.dims[1]:
+        stride = atom.stride * (channels if atom.axis == TOKENS else 1)
+        places = (places[:, None] + stride * torch.arange(atom.size)).reshape(-1)
+    if torch.equal(places, torch.arange(len(places))):
+        return flat, weights
+    if not isinstance(weights, DenseWeights):
+        atoms = tuple(Atom(a.size, CHANNELS, a.stride * (channels if a.axis == TOKENS else 1)) for a in view.dims[1])
+        return View(flat.tensor, (flat.dims[0], atoms)), weights
+    matrix = torch.empty_like(weights.weight)
+    matrix[:, places] = weights.weight
+    return flat, DenseWeights(matrix, weights.bias)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The sizes of a convolution over images (H, W)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    def window(self, image: tuple[int, int], fill: float = 0.0) -> Window:
+        """How it reads an image."""
+        return Window(image, self.kernel, self.stride, self.padding, self.dilation, fill)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether each output position reads the same input position alone."""
+        return (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
+
+
+def image_of(builder: Builder, view: View) -> tuple[View, tuple[int, int]]:
+    """A value (B, C, H, W) whose image fills a tensor, row by row, and its height and width."""
+    height, width = view.shape[2:]
+    view = builder.place(view, "bwtt")
+    if view.axes(1) == {TOKENS} or CHANNELS in view.axes(2) | view.axes(3):
+        view = builder.transposed(view)
+    wanted = (
+        *contiguous((view.shape[0],), BATCH), *contiguous((view.shape[1],), CHANNELS),
+        *contiguous((height, width), TOKENS),
+    )  # fmt: skip
+    frame = Frame(wanted, view.shape[0], height * width, view.shape[1], view.shape[1])
+    if not builder.is_whole(view, frame):
+        read = builder.read(view, frame)
+        place = 1 if read.picks else 0
+        steps = [Step("permute", (0,), numbers=tuple(map(float, read.picks)))] if read.picks else []
+        steps.append(Step("copy", (place,)))
+        view = builder.add_operator("vector", builder.name_here("copy"), (read.operand,), frame, steps)
+    return view, (height, width)
+
+
+def image_frame(batch: int, channels: int, output: tuple[int, int]) -> Frame:
+    """The frame of images (B, C, H, W) with positions as tokens."""
+    atoms = (
+        *contiguous((batch,), BATCH), *contiguous((channels,), CHANNELS), *contiguous(output, TOKENS)
+    )  # fmt: skip
+    return Frame(atoms, batch, prod(output), channels, channels)
+
+
+def convolution(builder: Builder, view: View, weights: LayerWeights, sizes: Convolution, name: str) -> View:
+    """A convolution of images (B, C, H, W) by ``weights`` over im2col rows in (k1, k2, channel) order."""
+    view, image = image_of(builder, view)
+    channels = view.shape[1]
+    window = sizes.window(image)
+    out = image_frame(view.shape[0], weights.out_features, window.output)
+    tokens = prod(window.output)
+    if sizes.by_rows:
+        operand = Operand(view.tensor, tokens, 1, channels)
+    else:
+        operand = Operand(view.tensor, tokens, prod(sizes.kernel), channels, access="window", window=window)
+    return _emit(builder, operand, weights, name, out)
+
+
+def convolution_matrix(kernel: torch.Tensor, groups: int, source: str) -> torch.Tensor:
+    """The kernel (oc, ic / groups, k1, k2) as a matrix (oc, k1 k2 ic), zero where a group does not read."""
+    outputs, inputs = kernel.shape[:2]
+    if groups == 1:
+        return kernel.permute(0, 2, 3, 1).reshape(outputs, -1)
+    entries = kernel.numel() * groups
+    if entries > MAX_GROUPED_ENTRIES:
+        raise InputError(
+            source, f"groups={groups}, as one matrix {entries} entries",
+            f"a grouped convolution runs as one block-diagonal matrix of at most {MAX_GROUPED_ENTRIES} entries",
+            "Replace it by an ordinary convolution, or give a plug-in lowering function.",
+        )  # fmt: skip
+    full = kernel.new_zeros(outputs, *kernel.shape[2:], groups, inputs)
+    share = outputs // groups
+    for group in range(groups):
+        rows = slice(group * share, (group + 1) * share)
+        full[rows, :, :, group] = kernel[rows].permute(0, 2, 3, 1)
+    return full.reshape(outputs, -1)
+
+
+def pooled(builder: Builder, function: str, view: View, sizes: Convolution) -> View:
+    """Largest value, mean or sum ("max", "mean", "sum") over windows of images (B, C, H, W)."""
+    view, image = image_of(builder, view)
+    window = sizes.window(image, float("-inf") if function == "max" else 0.0)
+    out = image_frame(view.shape[0], view.shape[1], window.output)
+    operand = Operand(
+        view.tensor, prod(window.output), prod(sizes.kernel), view.shape[1], access="window", window=window
+    )
+    return builder.add_operator(
+        "vector", builder.name_here(), (operand,), out, (Step(f"{function}_groups", (0,)),)
+    )  # fmt: skip

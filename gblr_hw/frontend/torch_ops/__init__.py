@@ -1,0 +1,1 @@
+"""Lowering functions for PyTorch's operations, by kind."""

@@ -1,0 +1,135 @@
+"""Concatenation, tables, constant indices and padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gblr_hw.frontend.graph import layout
+from gblr_hw.frontend.graph.builder import Builder, Value
+from gblr_hw.frontend.graph.layout import CHANNELS, LayoutError, View
+from gblr_hw.frontend.graph.registry import Arguments, lowers
+from gblr_hw.frontend.operators.join_ops import concatenated, gathered, picked
+
+
+@lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
+def _cat(builder: Builder, a: Arguments) -> View:
+    return concatenated(builder, a["tensors"], a["dim"])
+
+
+@lowers("aten.stack.default")
+def _stack(builder: Builder, a: Arguments) -> View:
+    dim = a["dim"] % (len(a["tensors"][0].shape) + 1)
+    parts: list[Value] = [
+        layout.insert(part, dim) if isinstance(part, View) else part.unsqueeze(dim) for part in a["tensors"]
+    ]
+    return concatenated(builder, parts, dim)
+
+
+@lowers("aten.embedding.default")
+def _embedding(builder: Builder, a: Arguments) -> View:
+    if not isinstance(a["weight"], torch.Tensor) or not isinstance(a["indices"], View):
+        raise LayoutError("a table that depends on an input")
+    return gathered(builder, a["weight"], a["indices"])
+
+
+@lowers("aten.index_select.default")
+def _index_select(builder: Builder, a: Arguments) -> View:
+    return _pick(builder, a["self"], a["dim"], a["index"])
+
+
+@lowers("aten.index.Tensor")
+def _index(builder: Builder, a: Arguments) -> View:
+    """By one index along one dimension, or by several that pick the whole in its order (masks do)."""
+    view, indices = a["self"], list(a["indices"])
+    if isinstance(view, torch.Tensor):
+        places = [one for one in indices if one is not None]
+        if view.dim() == 2 and len(places) == 1 and indices[0] is places[0] and isinstance(places[0], View):
+            return gathered(builder, view, places[0])
+        raise LayoutError("a constant is read at places that depend on an input")
+    if any(isinstance(one, View) for one in indices):
+        raise LayoutError("a value is read at places that depend on an input")
+    given = [(dim, one) for dim, one in enumerate(indices) if one is not None]
+    if len(given) == 1 and given[0][1].dim() == 1:
+        return _pick(builder, view, given[0][0], given[0][1])
+    return _along_axes(view, given)
+
+
+def _along_axes(view: View, given: list[tuple[int, torch.Tensor]]) -> View:
+    """Several indices, each counting 0, 1, ... along one dimension of the result."""
+    if [dim for dim, _ in given] != list(range(len(view.dims))):
+        raise LayoutError("some dimensions are read at places, others whole")
+    shape = torch.broadcast_shapes(*(index.shape for _, index in given))
+    dims: list[layout.Dim] = [()] * len(shape)
+    origin = view
+    for dim, index in given:
+        index = index.reshape((1,) * (len(shape) - index.dim()) + tuple(index.shape))
+        along = [place for place, size in enumerate(index.shape) if size > 1]
+        numbers = index.flatten().tolist()
+        start = numbers[0]
+        if len(along) > 1 or numbers != list(range(start, start + len(numbers))):
+            raise LayoutError("a value is read at scattered places")
+        origin = layout.take(origin, dim, start % view.shape[dim], len(numbers))
+        if along:
+            dims[along[0]] = origin.dims[dim]
+    seen = View(view.tensor, tuple(dims), origin.origin)
+    return layout.expand(seen, shape)
+
+
+def _pick(builder: Builder, view: Any, dim: int, index: Any) -> View:
+    if not isinstance(view, View) or not isinstance(index, torch.Tensor):
+        raise LayoutError("a value is read at places that depend on an input")
+    dim %= len(view.dims)
+    size = view.shape[dim]
+    if index.dtype == torch.bool:
+        index = index.nonzero().flatten()
+    places = [place % size for place in index.flatten().tolist()]
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if step > 0 and places == list(range(places[0], places[0] + step * len(places), step)):
+        return layout.take(view, dim, places[0], len(places), step)
+    return picked(builder, view, dim, places)
+
+
+@lowers("aten.flip.default")
+def _flip(builder: Builder, a: Arguments) -> View:
+    view = a["self"]
+    for dim in a["dims"]:
+        view = picked(builder, view, dim, list(reversed(range(view.shape[dim]))))
+    return view
+
+
+@lowers("aten.roll.default")
+def _roll(builder: Builder, a: Arguments) -> View:
+    view = builder.placed(a["self"])
+    for shift, dim in zip(a["shifts"], a["dims"], strict=True):
+        size = view.shape[dim]
+        if view.axes(dim) == {CHANNELS}:
+            view = picked(builder, view, dim, [(place - shift) % size for place in range(size)])
+            continue
+        cut = -shift % size
+        if cut:
+            parts = (layout.take(view, dim, cut, size - cut), layout.take(view, dim, 0, cut))
+            view = concatenated(builder, parts, dim)
+    return view
+
+
+@lowers("aten.pad.default", "aten.constant_pad_nd.default")
+def _pad(builder: Builder, a: Arguments) -> View:
+    """A constant before and after, dimension by dimension from the last."""
+    view, value = a["self"], float(a["value"] or 0.0)
+    if a.get("mode", "constant") != "constant":
+        raise LayoutError(f"padding in mode '{a['mode']}'")
+    for place in range(len(a["pad"]) // 2):
+        dim = len(view.dims) - 1 - place
+        before, after = a["pad"][2 * place], a["pad"][2 * place + 1]
+        if before < 0 or after < 0:
+            view = layout.take(view, dim, max(-before, 0), view.shape[dim] + min(before, 0) + min(after, 0))
+        parts: list[Value] = [view]
+        for size, position in ((before, 0), (after, len(parts))):
+            if size > 0:
+                shape = [*view.shape[:dim], size, *view.shape[dim + 1 :]]
+                filler = builder.keep(torch.full(shape, value))
+                parts.insert(position if position == 0 else len(parts), filler)
+        view = concatenated(builder, parts, dim) if len(parts) > 1 else view
+    return view

@@ -1,0 +1,192 @@
+"""Linear layers, convolutions, products of activations and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import torch
+
+from gblr_hw.frontend.graph import layout
+from gblr_hw.frontend.graph.builder import Builder, Value
+from gblr_hw.frontend.graph.layout import LayoutError, View
+from gblr_hw.frontend.graph.registry import Arguments, lowers
+from gblr_hw.frontend.operators.attention_ops import product
+from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_matrix, linear
+from gblr_hw.frontend.operators.vector_ops import pointwise, rowwise
+from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
+from gblr_hw.frontend.torch_ops.lower_pointwise import combined
+from gblr_hw.frontend.torch_ops.lower_rows import pair
+from gblr_hw.weights.stored import ConvWeights
+
+
+@lowers("gblr_hw.layer.default")
+def _own_layer(builder: Builder, a: Arguments) -> View:
+    module: Any
+    module, weights = builder.layers[a["path"]]
+    name = a["path"] or "layer"
+    if not isinstance(weights, ConvWeights):
+        return linear(builder, a["inputs"], weights, name)
+    dilation = pair(module.dilation, (1, 1))
+    padding = _padding(module.padding, weights.kernel, dilation)
+    sizes = Convolution(weights.kernel, pair(module.stride, (1, 1)), padding, dilation)
+    return convolution(builder, a["inputs"], weights, sizes, name)
+
+
+@lowers("aten.linear.default")
+def _linear(builder: Builder, a: Arguments) -> View:
+    return _by_constant(builder, a["input"], a["weight"], a["bias"])
+
+
+def _by_constant(builder: Builder, view: Value, weight: Value, bias: Value | None) -> View:
+    """``view`` times ``weight`` (m, n) plus ``bias``, both constants."""
+    if not isinstance(view, View) or not isinstance(weight, torch.Tensor) or isinstance(bias, View):
+        raise LayoutError("weights or biases that depend on an input")
+    if weight.dim() != 2:
+        raise LayoutError(f"weights of shape {tuple(weight.shape)} instead of a matrix")
+    return linear(builder, view, builder.dense(weight, bias), builder.weight_name(weight))
+
+
+@lowers("aten.addmm.default")
+def _addmm(builder: Builder, a: Arguments) -> View:
+    bias, left, right = a["self"], a["mat1"], a["mat2"]
+    plain = isinstance(bias, torch.Tensor) and bias.dim() == 1 and (a["beta"], a["alpha"]) == (1, 1)
+    if plain and isinstance(left, View) and isinstance(right, torch.Tensor) and bias.shape[0] == right.shape[1]:
+        return linear(builder, left, builder.dense(right, bias, across=True), builder.weight_name(right))
+    return _sum(builder, a, matmul(builder, left, right))
+
+
+@lowers("aten.baddbmm.default")
+def _baddbmm(builder: Builder, a: Arguments) -> View:
+    return _sum(builder, a, matmul(builder, a["batch1"], a["batch2"]))
+
+
+def _sum(builder: Builder, a: Arguments, result: View) -> View:
+    if a["alpha"] != 1:
+        result = pointwise(builder, "multiply", result, numbers=(a["alpha"],))
+    if a["beta"] == 0:
+        return result
+    added = a["self"]
+    if a["beta"] != 1:
+        added = combined(builder, "multiply", added, a["beta"]) if isinstance(added, View) else added * a["beta"]
+    return combined(builder, "add", result, added)
+
+
+@lowers("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
+def _matmul(builder: Builder, a: Arguments) -> View:
+    return matmul(builder, a["self"], a["other"] if "other" in a else a["mat2"])
+
+
+def matmul(builder: Builder, left: Value, right: Value) -> View:
+    """A product of two values, of which a constant one holds weights."""
+    if isinstance(left, View) and isinstance(right, View):
+        return product(builder, left, right)
+    if isinstance(right, torch.Tensor) and isinstance(left, View):
+        right = _one_matrix(right)
+        return linear(builder, left, builder.dense(right, None, across=True), builder.weight_name(right))
+    if isinstance(left, torch.Tensor) and isinstance(right, View):
+        left = _one_matrix(left)
+        result = linear(builder, _flipped(right), builder.dense(left, None), builder.weight_name(left))
+        return _flipped(result)
+    raise LayoutError("a product of two constants")
+
+
+def _one_matrix(value: torch.Tensor) -> torch.Tensor:
+    """A constant factor as a matrix; the same one for all sequences if it has leading dimensions."""
+    while value.dim() > 2:
+        if value.shape[0] > 1 and not bool((value == value[:1]).all()):
+            raise LayoutError("each sequence or head has weights of its own")
+        value = value[0]
+    if value.dim() != 2:
+        raise LayoutError(f"a product with a vector of {value.numel()} weights")
+    return value
+
+
+def _flipped(view: View) -> View:
+    rank = len(view.dims)
+    if rank < 2:
+        raise LayoutError("a product with a vector that depends on an input")
+    return layout.permute(view, [*range(rank - 2), rank - 1, rank - 2])
+
+
+@lowers("aten.scaled_dot_product_attention.default")
+def _attention(builder: Builder, a: Arguments) -> View:
+    query, key, value = a["query"], a["key"], a["value"]
+    if not all(isinstance(one, View) for one in (query, key, value)):
+        raise LayoutError("attention over constant queries, keys or values")
+    if a["enable_gqa"]:
+        key, value = (_shared(one, query.shape[-3]) for one in (key, value))
+    if a["dropout_p"]:
+        raise LayoutError("dropout is on in a model that is in evaluation mode")
+    scores = product(builder, query, _flipped(key))
+    scale = a["scale"] if a["scale"] is not None else 1 / sqrt(query.shape[-1])
+    if scale != 1:
+        scores = builder.named("scale", lambda: pointwise(builder, "multiply", scores, numbers=(scale,)))
+    mask = _causal(builder, scores) if a["is_causal"] else a["attn_mask"]
+    if mask is not None:
+        scores = _masked(builder, scores, mask)
+    weights = builder.named("softmax", lambda: rowwise(builder, "softmax", scores, [-1]))
+    return product(builder, weights, value)
+
+
+def _shared(view: View, heads: int) -> View:
+    """Keys or values of fewer heads, each for several query heads in turn."""
+    *outer, groups, tokens, width = view.shape
+    spread = layout.expand(layout.insert(view, len(outer) + 1), [*outer, groups, heads // groups, tokens, width])
+    return layout.reshape(spread, [*outer, heads, tokens, width])
+
+
+def _causal(builder: Builder, scores: View) -> torch.Tensor:
+    rows, columns = scores.shape[-2:]
+    return builder.derived(("causal", rows, columns), lambda: torch.ones(rows, columns, dtype=torch.bool).tril())
+
+
+def _masked(builder: Builder, scores: View, mask: Value) -> View:
+    if isinstance(mask, View):
+        mask = builder.place_like(mask, scores)
+        if builder.dtype_of("attn_mask") == torch.bool:
+            seen = mask
+            mask = builder.once(("mask", seen), lambda: between(builder, seen, 0.0, FAR_BELOW))
+        return builder.named("mask", lambda: pointwise(builder, "add", scores, mask))
+    if bool(mask.all() if mask.dtype == torch.bool else (mask == 0).all()):
+        return scores
+    if mask.dtype == torch.bool:
+        kept = mask
+        mask = builder.derived(("mask", id(kept)), lambda: torch.where(kept, 0.0, float("-inf")), kept)
+    return builder.named("mask", lambda: pointwise(builder, "add", scores, mask))
+
+
+def _padding(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, int]:
+    if value == "valid":
+        return 0, 0
+    if value == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        if any(one % 2 for one in total):
+            raise LayoutError("padding='same' of an even kernel pads one side more than the other")
+        return total[0] // 2, total[1] // 2
+    return pair(value)
+
+
+@lowers("aten.conv2d.default", "aten.conv2d.padding", "aten.conv1d.default", "aten.conv1d.padding")
+def _convolution(builder: Builder, a: Arguments) -> View:
+    view, weight = a["input"], a["weight"]
+    if not isinstance(weight, torch.Tensor) or not isinstance(view, View):
+        raise LayoutError("a kernel that depends on an input")
+    name = builder.weight_name(weight)
+    line = weight.dim() == 3
+    stride, dilation = pair(a["stride"], (1, 1)), pair(a["dilation"], (1, 1))
+    if len(view.dims) == weight.dim() - 1:
+        view = layout.insert(view, 0)
+    kernel = weight.unsqueeze(2) if line else weight
+    sides = (kernel.shape[2], kernel.shape[3])
+    padding = a["padding"] if isinstance(a["padding"], str) else pair(a["padding"])
+    if line:
+        view = layout.insert(view, 2)
+        stride, dilation = (1, stride[1]), (1, dilation[1])
+        padding = padding if isinstance(padding, str) else (0, padding[1])
+    sizes = Convolution(sides, stride, _padding(padding, sides, dilation), dilation)
+    weights = builder.kernel(weight, a["bias"], lambda: convolution_matrix(kernel, a["groups"], name))
+    result = convolution(builder, view, weights, sizes, name)
+    result = layout.drop(result, 2) if line else result
+    return layout.drop(result, 0) if len(a["input"].dims) == weight.dim() - 1 else result

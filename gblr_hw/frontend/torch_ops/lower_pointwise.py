@@ -1,0 +1,167 @@
+"""Elementwise operations, as vector operators of one step; `fuse` joins them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gblr_hw.frontend.graph.builder import Builder, Value
+from gblr_hw.frontend.graph.layout import LayoutError, View
+from gblr_hw.frontend.graph.registry import Arguments, lowers
+from gblr_hw.frontend.operators.vector_ops import pointwise
+
+_UNARY = {
+    "neg": "negative", "abs": "absolute", "square": "square", "sqrt": "sqrt", "rsqrt": "rsqrt", "exp": "exp",
+    "log": "log", "sin": "sine", "cos": "cosine", "tanh": "tanh", "erf": "erf", "sigmoid": "sigmoid",
+    "relu": "relu", "silu": "silu",
+}  # fmt: skip
+
+
+def _unary(function: str) -> Any:
+    def lower(builder: Builder, a: Arguments) -> View:
+        return pointwise(builder, function, a["self"])
+
+    return lower
+
+
+for _name, _function in _UNARY.items():
+    lowers(f"aten.{_name}")(_unary(_function))
+
+
+def _constant(value: Any) -> torch.Tensor | None:
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def _scaled(builder: Builder, value: Any, factor: float) -> Any:
+    if factor == 1:
+        return value
+    if isinstance(value, View):
+        return pointwise(builder, "multiply", value, numbers=(factor,))
+    return value * factor
+
+
+def combined(builder: Builder, function: str, left: Any, right: Any) -> View:
+    """A function of two values of which at least one depends on an input; the other may be a constant or a number."""
+    if not isinstance(left, View):
+        return _reversed(builder, function, left, right)
+    if isinstance(right, View):
+        return pointwise(builder, function, left, right)
+    tensor = _constant(right)
+    if tensor is None or tensor.numel() == 1:
+        number = float(right)
+        view = left if tensor is None or tensor.dim() <= len(left.dims) else _grown(left, tensor)
+        return pointwise(builder, function, view, numbers=(number,))
+    return pointwise(builder, function, left, tensor)
+
+
+def _grown(view: View, tensor: torch.Tensor) -> View:
+    return View(view.tensor, ((),) * (tensor.dim() - len(view.dims)) + view.dims, view.origin)
+
+
+def _reversed(builder: Builder, function: str, left: Any, right: View) -> View:
+    """A constant on the left: the vector unit takes its constants on the right."""
+    if function in ("add", "multiply", "maximum", "minimum"):
+        return combined(builder, function, right, left)
+    if function == "subtract":
+        return combined(builder, "add", pointwise(builder, "negative", right), left)
+    if function == "divide":
+        return combined(builder, "multiply", pointwise(builder, "power", right, numbers=(-1.0,)), left)
+    raise LayoutError(f"the constant stands on the left of '{function}'")
+
+
+@lowers("aten.add.Tensor", "aten.add.Scalar")
+def _add(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "add", a["self"], _scaled(builder, a["other"], a["alpha"]))
+
+
+@lowers("aten.sub.Tensor", "aten.sub.Scalar")
+def _sub(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "subtract", a["self"], _scaled(builder, a["other"], a["alpha"]))
+
+
+@lowers("aten.rsub.Tensor", "aten.rsub.Scalar")
+def _rsub(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "subtract", a["other"], _scaled(builder, a["self"], a["alpha"]))
+
+
+@lowers("aten.mul.Tensor", "aten.mul.Scalar")
+def _mul(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "multiply", a["self"], a["other"])
+
+
+@lowers("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor")
+def _div(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "divide", a["self"], a["other"])
+
+
+@lowers("aten.maximum")
+def _maximum(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "maximum", a["self"], a["other"])
+
+
+@lowers("aten.minimum")
+def _minimum(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "minimum", a["self"], a["other"])
+
+
+@lowers("aten.reciprocal")
+def _reciprocal(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "power", a["self"], numbers=(-1.0,))
+
+
+@lowers("aten.pow.Tensor_Scalar")
+def _pow(builder: Builder, a: Arguments) -> View:
+    exponent = float(a["exponent"])
+    if exponent == 2.0:
+        return pointwise(builder, "square", a["self"])
+    return pointwise(builder, "power", a["self"], numbers=(exponent,))
+
+
+@lowers("aten.gelu")
+def _gelu(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "gelu_tanh" if a["approximate"] == "tanh" else "gelu", a["self"])
+
+
+@lowers("aten.clamp.default", "aten.hardtanh.default", "aten.relu6", "aten.clamp_min", "aten.clamp_max")
+def _clamp(builder: Builder, a: Arguments) -> View:
+    low, high = a.get("min", a.get("min_val", 0.0)), a.get("max", a.get("max_val", 6.0))
+    low = float("-inf") if low is None else float(low)
+    high = float("inf") if high is None else float(high)
+    return pointwise(builder, "clip", a["self"], numbers=(low, high))
+
+
+@lowers("aten.hardsigmoid")
+def _hardsigmoid(builder: Builder, a: Arguments) -> View:
+    shifted = pointwise(builder, "add", a["self"], numbers=(3.0,))
+    return pointwise(builder, "multiply", pointwise(builder, "clip", shifted, numbers=(0.0, 6.0)), numbers=(1 / 6,))
+
+
+@lowers("aten.hardswish")
+def _hardswish(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "multiply", a["self"], _hardsigmoid(builder, a))
+
+
+@lowers("aten.leaky_relu")
+def _leaky_relu(builder: Builder, a: Arguments) -> View:
+    slope = float(a["negative_slope"])
+    scaled = pointwise(builder, "multiply", a["self"], numbers=(slope,))
+    return pointwise(builder, "maximum" if slope <= 1 else "minimum", a["self"], scaled)
+
+
+@lowers("aten.addcmul")
+def _addcmul(builder: Builder, a: Arguments) -> View:
+    scaled = _scaled(builder, _product(builder, a["tensor1"], a["tensor2"]), a["value"])
+    return combined(builder, "add", a["self"], scaled)
+
+
+def _product(builder: Builder, left: Value, right: Value) -> Value:
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return left * right
+    return combined(builder, "multiply", left, right)
+
+
+@lowers("aten.softplus")
+def _softplus(builder: Builder, a: Arguments) -> View:
+    raised = pointwise(builder, "add", pointwise(builder, "exp", a["self"]), numbers=(1.0,))
+    return pointwise(builder, "log", raised)

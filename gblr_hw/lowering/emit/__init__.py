@@ -1,0 +1,1 @@
+"""Instructions: transfers, tiles, drains and vector work in order, with their dependences."""

@@ -1,0 +1,388 @@
+"""One operator, or a matrix operator with what follows it chunk by chunk, for one block of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gblr_hw.lowering.emit.emission import Block, Emission, GroupState
+from gblr_hw.lowering.emit.emit_loads import address, load_operand, load_parameters, load_weights, used_parameters
+from gblr_hw.lowering.emit.instruction_stream import Ref, latest, number
+from gblr_hw.lowering.emit.passes_of_operator import Passes
+from gblr_hw.lowering.emit.place_transfers import DRAIN, TILE
+from gblr_hw.lowering.emit.scratch_hazards import Class
+from gblr_hw.lowering.groups.scratchpad_map import source_of, stored
+from simulator.network.network import Operand
+from simulator.network.network_layout import output_chunks, view_chunks
+from simulator.program.isa import Op
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part ``number`` of ``of`` of the heads; all at once is part 0 of 1."""
+
+    number: int = 0
+    of: int = 1
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An operand in the scratchpad: its address, the loads of its chunks (by chunk) if DRAM is where it comes from,
+    the last of them, the last instruction of the vector unit that wrote it, its first chunk here, and its chunks.
+    """
+
+    place: int
+    loads: np.ndarray | None
+    loaded: Ref | None
+    written: Ref | None
+    first_chunk: int
+    chunks: int
+
+
+def _source(e: Emission, g: GroupState, block: Block, index: int, place: int, part: Part) -> _Source:
+    operator = e.network.operators[index]
+    operand = operator.operands[place]
+    key = source_of(e.network, operator, operand, g.group.first, e.side)
+    if isinstance(key, Operand):
+        load_operand(e, g, block, index, place, operand)
+        loads, last = block.loaded[operand]
+        return _Source(address(e, g, block, key), loads, last, None, 0, len(loads))
+    begin = operand.channel0 // e.side
+    sliced = g.regions[key].copies > 1
+    chunks = view_chunks(e.network, operand, e.side)
+    here = address(e, g, block, key, part.number) + begin * block.rows * e.side
+    first = part.number * (chunks // part.of) if sliced else 0
+    return _Source(here, None, None, block.written[turn(g, key, part)], first, chunks // part.of if sliced else chunks)
+
+
+def turn(g: GroupState, name: str, part: Part) -> tuple[str, int]:
+    """A result and which of its region's copies a part of the heads uses."""
+    return name, part.number % g.regions[name].copies
+
+
+def _used(e: Emission, block: Block, source: _Source, by: Class, ref: Ref) -> None:
+    high = source.place + source.chunks * block.rows * e.side
+    e.hazards.use(source.place, high, by, ref)
+
+
+def emit_vector(e: Emission, g: GroupState, block: Block, index: int, part: Part) -> None:
+    """A vector operator on whole rows, or on some heads' scores; it takes a step of its own."""
+    operator, side = e.network.operators[index], e.side
+    sources = [_source(e, g, block, index, place, part) for place in range(len(operator.operands))]
+    parameters = load_parameters(e, g, block, index)
+    chunks = output_chunks(e.network, operator, side) // part.of
+    region = g.regions[operator.output]
+    into = address(e, g, block, operator.output, part.number)
+    if region.copies == 1:
+        into += part.number * chunks * block.rows * side
+    # In an operator on some heads, an operand that all heads share is whole.
+    places = [
+        s.place + part.number * chunks * block.rows * side if s.loads is not None and operand.groups > 1 else s.place
+        for s, operand in zip(sources, operator.operands, strict=True)
+    ]
+    held = e.hazards.before(into, into + chunks * block.rows * side)
+    work = max([chunks, *(s.chunks for s in sources)]) if part.of == 1 else chunks
+    ref, _ = e.stream.put(
+        e.step,
+        DRAIN,
+        _sequence(e, 1),
+        op=Op.VECTOR,
+        layer=index,
+        tile=-1 if part.of == 1 else part.number * chunks,
+        chunk=work,
+        token0=block.row0,
+        tokens=block.rows,
+        src=places[0],
+        other=places[1] if len(places) > 1 else -1,
+        dst=into,
+        row_cycles=operator.passes,
+        after_weights=number(parameters),
+        after_input=number(latest(s.loaded for s in sources)),
+        after_array=number(held.get("array")),
+        after_vector=number(latest(s.written for s in sources)),
+        after_store=number(held.get("store")),
+    )
+    used_parameters(e, g, index, ref)
+    for source in sources:
+        _used(e, block, source, "vector", ref)
+    e.hazards.use(into, into + chunks * block.rows * side, "vector", ref)
+    block.written[turn(g, operator.output, part)] = ref
+    if stored(e.network, operator.output, g.group.last):
+        first_chunk = part.number * chunks if part.of > 1 else 0
+        _, last = e.stream.put(
+            np.full(chunks, e.step),
+            DRAIN,
+            _sequence(e, chunks),
+            op=Op.STORE,
+            layer=index,
+            chunk=first_chunk + np.arange(chunks),
+            token0=block.row0,
+            tokens=block.rows,
+            src=into + np.arange(chunks) * block.rows * side,
+            dram_bytes=block.rows * side,
+            after_vector=ref.id,
+        )
+        e.hazards.use(into, into + chunks * block.rows * side, "store", last)
+        _note_store(e, operator.output, block, last)
+    e.step += 1
+
+
+def emit_matrix(e: Emission, g: GroupState, block: Block, indices: Sequence[int], passes: Passes, part: Part) -> None:
+    """The passes of a matrix operator, and for each output chunk its drain and the operators that follow it."""
+    index, count = indices[0], len(passes)
+    source = _source(e, g, block, index, 0, part)
+    others = {
+        (follower, place): _source(e, g, block, follower, place, part)
+        for follower in indices[1:]
+        for place, operand in enumerate(e.network.operators[follower].operands)
+        if not _made_by(e, indices, operand)
+    }
+    parameters = {i: load_parameters(e, g, block, i) for i in indices}
+    load_ids, slots = load_weights(e, g, block, index, passes)
+    first_tile = e.stream.count
+    chain = _Chain(e, g, block, indices, passes, part, first_tile + count, others)
+    waits = chain.accumulator_waits()
+    rows_of = np.full(int(passes.drained.max(initial=0)) + 1, -1, dtype=np.int64)
+    wait_of = rows_of.copy()
+    rows_of[passes.drained], wait_of[passes.drained] = chain.accumulator_rows(), waits
+    reads, writes = passes.source >= 0, passes.target >= 0
+    local = np.where(reads, passes.source - source.first_chunk, 0)
+    into = np.where(writes, passes.target, 0)
+    after_vector = np.where(passes.opens, wait_of[into], -1)
+    first_reader = int(np.argmax(reads)) if reads.any() else 0
+    if count and source.written is not None:
+        # The array works in order: what its first reader has waited for is there for the others.
+        opened = int(after_vector[first_reader])
+        after_vector[first_reader] = chain.later(opened, source.written)
+    steps = e.step + np.arange(count)
+    if count:
+        tiles = e.stream.put(
+            steps,
+            TILE,
+            0,
+            op=passes.kind,
+            layer=index,
+            tile=passes.tile,
+            chunk=np.where(writes, passes.target, passes.source),
+            token0=block.row0,
+            tokens=block.rows,
+            src=np.where(reads, source.place + local * block.rows * e.side, -1),
+            dst=np.where(writes, rows_of[into], -1),
+            slot=slots[passes.load],
+            accumulate=writes & ~passes.opens,
+            row_cycles=passes.row_cycles,
+            after_weights=load_ids[passes.load],
+            after_input=-1 if source.loads is None else np.where(reads, source.loads[local], -1),
+            after_array=np.where(passes.rank_ready >= 0, first_tile + passes.rank_ready, -1),
+            after_vector=after_vector,
+        )
+        _used(e, block, source, "array", tiles[1])
+    chain.emit(parameters, first_tile, steps)
+    e.step += max(1, count)
+
+
+def _made_by(e: Emission, indices: Sequence[int], operand: Operand) -> bool:
+    return any(e.network.operators[i].output == operand.tensor for i in indices)
+
+
+def _sequence(e: Emission, count: int) -> np.ndarray:
+    e.sequence += count
+    return np.arange(e.sequence - count, e.sequence)
+
+
+def _note_store(e: Emission, tensor: str, block: Block, ref: Ref) -> None:
+    known = e.stores.setdefault(tensor, [])
+    end = block.row0 + block.rows
+    if known and known[-1][0] == end:
+        known[-1] = (end, ref)
+    else:
+        known.append((end, ref))
+
+
+@dataclass
+class _Chain:
+    """Drains of a matrix operator's output chunks, each with the vector instructions and stores that follow it.
+
+    ``first``: number that the first drain will have; after the drains come each follower's instructions, then stores.
+    """
+
+    e: Emission
+    g: GroupState
+    block: Block
+    indices: Sequence[int]
+    passes: Passes
+    part: Part
+    first: int
+    others: dict[tuple[int, int], _Source]
+
+    @property
+    def chunks(self) -> int:
+        return len(self.passes.drained)
+
+    def accumulator_rows(self) -> np.ndarray:
+        """First accumulator row of each drain's chunk: the buffers are used in turn."""
+        drains = len(self.g.drain_refs) + np.arange(self.chunks)
+        return drains % self.g.accumulators * self.g.group.block
+
+    def accumulator_waits(self) -> np.ndarray:
+        """The drain that frees each chunk's accumulator rows, -1 for none."""
+        known, n = self.g.drain_refs, self.g.accumulators
+        numbers = len(known) + np.arange(self.chunks) - n
+        before = number(self.g.before)
+        return np.array(
+            [
+                before if at < 0 else known[at].id if at < len(known) else self.first + at - len(known)
+                for at in numbers.tolist()
+            ],
+            dtype=np.int64,
+        )
+
+    def later(self, drain: int, written: Ref) -> int:
+        """The later of an accumulator's last drain and the writer of the inputs."""
+        if drain < 0 or drain >= self.first:
+            return written.id if drain < 0 else drain
+        known = {ref.id: ref for ref in self.g.drain_refs[-2 * self.g.accumulators :]}
+        if self.g.before is not None:
+            known[self.g.before.id] = self.g.before
+        ref = latest([known.get(drain), written])
+        return number(ref)
+
+    def emit(self, parameters: dict[int, Ref | None], first_tile: int, steps: np.ndarray) -> None:
+        e, block, chunks = self.e, self.block, self.chunks
+        at = (steps[self.passes.finish] if len(steps) else np.full(chunks, e.step)).astype(np.int64)
+        kept = [i for i in self.indices if stored(e.network, e.network.operators[i].output, self.g.group.last)]
+        stride = len(self.indices) + len(kept) + 1
+        base = e.sequence
+        e.sequence += (chunks + 1) * stride
+        begin = base + stride * np.arange(chunks) + len(kept)
+        places = {i: self._places(i) for i in self.indices}
+        store0 = self.first + len(self.indices) * chunks
+        store_of = {i: store0 + n * chunks for n, i in enumerate(kept)}
+        held = {i: self._held(i, places[i], store_of.get(i)) for i in self.indices}
+        own = np.where(self.passes.has_sums, first_tile + self.passes.finish, held[self.indices[0]][0])
+        rows = self.accumulator_rows()
+        drains = e.stream.put(
+            at,
+            DRAIN,
+            begin,
+            op=Op.DRAIN,
+            layer=self.indices[0],
+            chunk=self.passes.drained,
+            token0=block.row0,
+            tokens=block.rows,
+            src=rows,
+            dst=places[self.indices[0]],
+            accumulate=self.passes.has_sums,
+            after_weights=number(parameters[self.indices[0]]),
+            after_array=own,
+            after_store=held[self.indices[0]][1],
+        )
+        self._finish(self.indices[0], places[self.indices[0]], drains)
+        for n, follower in enumerate(self.indices[1:], 1):
+            refs = self._follow(follower, n, at, begin + n, places, parameters[follower], held[follower])
+            self._finish(follower, places[follower], refs)
+        following = np.append(at[1:], at[-1:])
+        sequence = np.append(base + stride * np.arange(1, chunks), base + stride * chunks)
+        for n, i in enumerate(kept):
+            self._store(i, n, following, sequence + n, places[i], self.first + self.indices.index(i) * chunks)
+        keys = drains[0].id + np.arange(chunks)
+        order = [Ref(int(k), int(v)) for k, v in zip((at * 4 + DRAIN << 30) + begin, keys, strict=True)]
+        self.g.drain_refs.extend(order)
+        e.last_drain = order[-1]
+
+    def _places(self, index: int) -> np.ndarray:
+        """Where each drained chunk of an operator's output goes."""
+        e, region = self.e, self.g.regions[self.e.network.operators[index].output]
+        base = address(e, self.g, self.block, e.network.operators[index].output, self.part.number)
+        if not region.whole:
+            return base + np.arange(self.chunks) % region.chunks * region.rows * e.side
+        local = self.passes.drained - (self.passes.drained.min() if region.copies > 1 else 0)
+        return base + local * self.block.rows * e.side
+
+    def _held(self, index: int, places: np.ndarray, store0: int | None) -> tuple[int, np.ndarray]:
+        """What writers of an output wait for: the array's last reader of its bytes, and stores of them."""
+        e, region = self.e, self.g.regions[self.e.network.operators[index].output]
+        size = self.block.rows * e.side
+        low, high = int(places.min()), int(places.max()) + size
+        held = e.hazards.before(low, high)
+        stores = np.full(self.chunks, number(held.get("store")))
+        if not region.whole and store0 is not None and self.chunks > region.chunks:
+            stores[region.chunks :] = store0 + np.arange(self.chunks - region.chunks)
+        return number(held.get("array")), stores
+
+    def _follow(
+        self,
+        index: int,
+        n: int,
+        at: np.ndarray,
+        sequence: np.ndarray,
+        places: dict[int, np.ndarray],
+        parameters: Ref | None,
+        held: tuple[int, np.ndarray],
+    ) -> list[Ref]:
+        """A follower's instruction for each chunk, behind that of the operator before it."""
+        e, block, operator = self.e, self.block, self.e.network.operators[index]
+        sources, loads = [], np.full(self.chunks, -1)
+        for place, operand in enumerate(operator.operands):
+            if (index, place) not in self.others:
+                made = next(i for i in self.indices if e.network.operators[i].output == operand.tensor)
+                sources.append(places[made])
+                continue
+            source = self.others[index, place]
+            sources.append(source.place + self.passes.drained * block.rows * e.side)
+            if source.loads is not None:
+                loads = np.maximum(loads, source.loads[self.passes.drained])
+        before = self.first + (n - 1) * self.chunks + np.arange(self.chunks)
+        return e.stream.put(
+            at,
+            DRAIN,
+            sequence,
+            op=Op.VECTOR,
+            layer=index,
+            tile=self.passes.drained,
+            chunk=1,
+            token0=block.row0,
+            tokens=block.rows,
+            src=sources[0],
+            other=sources[1] if len(sources) > 1 else -1,
+            dst=places[index],
+            row_cycles=operator.passes,
+            after_weights=number(parameters),
+            after_input=loads,
+            after_array=held[0],
+            after_vector=before,
+            after_store=held[1],
+        )
+
+    def _finish(self, index: int, places: np.ndarray, refs: list[Ref]) -> None:
+        """Note who wrote an output and used what for it. Drains stand in order of the steps of their last passes."""
+        e, name = self.e, self.e.network.operators[index].output
+        last = refs[1]
+        self.block.written[turn(self.g, name, self.part)] = last
+        used_parameters(e, self.g, index, last)
+        e.hazards.use(int(places.min()), int(places.max()) + self.block.rows * e.side, "vector", last)
+        for (follower, _), source in self.others.items():
+            if follower == index:
+                _used(e, self.block, source, "vector", last)
+
+    def _store(
+        self, index: int, n: int, at: np.ndarray, sequence: np.ndarray, places: np.ndarray, writers: int
+    ) -> None:
+        e, block, name = self.e, self.block, self.e.network.operators[index].output
+        refs = e.stream.put(
+            at,
+            DRAIN,
+            sequence,
+            op=Op.STORE,
+            layer=index,
+            chunk=self.passes.drained,
+            token0=block.row0,
+            tokens=block.rows,
+            src=places,
+            dram_bytes=block.rows * e.side,
+            after_vector=writers + np.arange(self.chunks),
+        )
+        e.hazards.use(int(places.min()), int(places.max()) + block.rows * e.side, "store", refs[1])
+        _note_store(e, name, block, refs[1])

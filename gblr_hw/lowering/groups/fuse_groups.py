@@ -1,0 +1,254 @@
+"""Which operators run together on one block of rows, and how large a block is: chosen by cost.
+
+The operators, in order, are cut into groups. A group works on one block of rows from its first operator to its last and
+keeps what is between in the scratchpad; between groups values go through DRAM. Larger groups move fewer activations,
+smaller blocks load weights more often. All cuts and block sizes that fit are weighed with the cost below, and the
+cheapest sequence is found by dynamic programming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gblr_hw.lowering.groups.scratchpad_map import map_regions, source_of, stored
+from gblr_hw.lowering.groups.stages import Stage, local, stages_of
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+from simulator.network.network import Network, Operand
+from simulator.network.network_layout import heads_per_tile, output_chunks, region_chunks, view_chunks
+from simulator.program.schedule import LayerSchedule
+
+LONGEST = 24  # operators in a group
+_CUTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Operators [first, last), worked on ``block`` rows at a time. flat: a block may hold rows of several sequences.
+    resident: all its weight tiles stay in the weight buffer, so that they are loaded once.
+    """
+
+    first: int
+    last: int
+    block: int
+    flat: bool
+    resident: bool
+
+
+def fuse_groups(
+    network: Network, schedules: Sequence[LayerSchedule], machine: Machine, longest: int = LONGEST
+) -> tuple[Group, ...]:
+    """The cheapest cut into groups of at most ``longest`` operators (1: all values go through DRAM). Raises InputError
+    naming the operator that does not fit the scratchpad with a single row.
+    """
+    count = len(network.operators)
+    planner = _Planner(network, schedules, machine)
+    best: list[tuple[float, tuple[Group, ...]] | None] = [None] * (count + 1)
+    best[0] = (0.0, ())
+    for last in range(1, count + 1):
+        for first in range(last - 1, max(-1, last - 1 - longest), -1):
+            before = best[first]
+            if before is None or not planner.joins(first, last):
+                break
+            found = planner.cheapest(first, last)
+            if found is not None and (best[last] is None or before[0] + found[0] < best[last][0]):  # type: ignore[index]
+                best[last] = (before[0] + found[0], (*before[1], found[1]))
+        if best[last] is None:
+            raise _too_large(network, last - 1, machine)
+    result = best[count]
+    assert result is not None
+    return result[1]
+
+
+def per_sequence(network: Network, first: int, last: int) -> bool:
+    """Whether some operator treats each sequence by itself, so that a block may not hold rows of two."""
+    for operator in network.operators[first:last]:
+        for operand in operator.operands:
+            if operand.access in ("weights", "transposed") or (operand.tokens == 1 and operator.tokens > 1):
+                return True
+        if any(by_token(array) for array in operator.constants.values()):
+            return True
+    return False
+
+
+def by_token(constant: np.ndarray) -> bool:
+    """Whether a constant of the vector unit has a row for each token."""
+    return constant.ndim == 4 and constant.shape[1] > 1
+
+
+class _Planner:
+    """Costs of candidate groups; those that are alike (as the layers of a transformer are) are worked out once."""
+
+    def __init__(self, network: Network, schedules: Sequence[LayerSchedule], machine: Machine) -> None:
+        self.network, self.schedules, self.machine = network, schedules, machine
+        self._known: dict[object, tuple[float, int, bool, bool] | None] = {}
+        bits = machine.datatypes.weight_bits
+        self._weight_bytes = [
+            int(s.tiles.weight_count.sum()) if s.form == "activations" else int(s.tiles.record_bytes(bits).sum())
+            for s in schedules
+        ]
+
+    def joins(self, first: int, last: int) -> bool:
+        """Whether operator ``first`` may run in one group with those up to ``last``: the same rows, and nothing of
+        the group is read in a way that needs all of it in DRAM.
+        """
+        network = self.network
+        head = network.operators[first]
+        if (head.batch, head.tokens) != (network.operators[last - 1].batch, network.operators[last - 1].tokens):
+            return False
+        written = head.output
+        for index in range(first + 1, last):
+            for operand in network.operators[index].operands:
+                if written in network.parts(operand.tensor) and not (
+                    operand.tensor == written and local(network, network.operators[index], operand, self.machine.cols)
+                ):
+                    return False
+        return True
+
+    def cheapest(self, first: int, last: int) -> tuple[float, Group] | None:
+        """Cost and group of the best block size for operators [first, last), or None if no block fits."""
+        alike = self._signature(first, last)
+        if alike not in self._known:
+            self._known[alike] = self._search(first, last)
+        found = self._known[alike]
+        return None if found is None else (found[0], Group(first, last, *found[1:]))
+
+    def _search(self, first: int, last: int) -> tuple[float, int, bool, bool] | None:
+        network, machine = self.network, self.machine
+        head = network.operators[first]
+        flat = not per_sequence(network, first, last)
+        rows = head.rows if flat else head.tokens
+        stages = stages_of(network, first, last, machine.cols)
+        resident = self._resident(first, last)
+        limit = min(block_limit(self.schedules[index], machine) for index in range(first, last))
+        best: tuple[float, int, bool, bool] | None = None
+        for block in self._block_sizes(first, last, rows, limit):
+            if map_regions(network, stages, block, machine.cols, machine.scratchpad.size_bytes) is None:
+                continue
+            cost = self._cost(stages, block, rows, head.rows // rows, resident)
+            if best is None or cost < best[0]:
+                best = (cost, block, flat, resident)
+        return best
+
+    def _block_sizes(self, first: int, last: int, rows: int, limit: int) -> list[int]:
+        side = self.machine.cols
+        sizes = {-(-rows // cut) for cut in _CUTS if cut <= rows} | {rows, 1}
+        if any(o.access == "transposed" for op in self.network.operators[first:last] for o in op.operands):
+            # A block is one chunk of the tensor that is turned.
+            sizes = {min(side, rows)}
+        return sorted((size for size in sizes if size <= limit), reverse=True)
+
+    def _resident(self, first: int, last: int) -> bool:
+        forms = [self.schedules[index].form for index in range(first, last)]
+        tiles = sum(len(self.schedules[index].tiles) for index in range(first, last))
+        return "activations" not in forms and 0 < tiles <= self.machine.weight_slots
+
+    def _cost(self, stages: Sequence[Stage], block: int, rows: int, sequences: int, resident: bool) -> float:
+        """Estimated cycles: the array with what it waits for, the vector unit or the channel, whichever is longest."""
+        network, machine = self.network, self.machine
+        side, first, last = machine.cols, stages[0].first, stages[-1].last
+        blocks = -(-rows // block) * sequences
+        array = vector = moved = 0.0
+        seen: set[object] = set()
+        for stage in stages:
+            for index in range(stage.first, stage.last):
+                operator, schedule = network.operators[index], self.schedules[index]
+                chunks = output_chunks(network, operator, side)
+                work = max(1, operator.passes) * operator.rows * chunks * side / machine.vector.lanes
+                vector += work
+                if operator.kind == "vector":
+                    array += 0 if stage.chunked or stage.slices > 1 else work + machine.vector.latency_cycles
+                else:
+                    shared = 1 if operator.kind == "linear" else heads_per_tile(network, operator, side)
+                    passes = len(schedule.tiles) * shared
+                    array += blocks * (passes * max(block, side) + 2 * side + work / max(1, blocks * chunks))
+                    moved += self._weight_bytes[index] * (1 if resident else blocks)
+                if stored(network, operator.output, last):
+                    moved += operator.rows * chunks * side
+                for operand in operator.operands:
+                    key = source_of(network, operator, operand, first, side)
+                    if isinstance(key, Operand) and operand.access != "weights" and key not in seen:
+                        seen.add(key)
+                        moved += operator.batch * operand.tokens * view_chunks(network, operand, side) * side
+        channel = moved * 1000 / machine.dram_bytes_per_kilocycle
+        latency = 2 * machine.dram_latency_cycles * (blocks if blocks > 1 else 1)
+        return max(array, vector, channel) + latency + 0.05 * min(array, channel)
+
+    def _signature(self, first: int, last: int) -> object:
+        network = self.network
+        names: dict[str, int] = {}
+
+        def number(tensor: str) -> int:
+            return names.setdefault(tensor, len(names))
+
+        parts: list[object] = []
+        for index in range(first, last):
+            operator, schedule = network.operators[index], self.schedules[index]
+            written = network.tensors[operator.output]
+            parts.append(
+                (
+                    operator.kind,
+                    operator.batch,
+                    operator.tokens,
+                    tuple((step.function, step.args) for step in operator.steps),
+                    tuple((key, value.shape) for key, value in operator.constants.items()),
+                    tuple(_operand_signature(operand, number(operand.tensor)) for operand in operator.operands),
+                    (number(operator.output), written.groups, written.width, written.padded),
+                    stored(network, operator.output, last),
+                    (
+                        schedule.form,
+                        len(schedule.tiles),
+                        self._weight_bytes[index],
+                        block_limit(schedule, self.machine),
+                    ),
+                )
+            )
+        return tuple(parts)
+
+
+def _operand_signature(operand: Operand, number: int) -> object:
+    return (
+        number,
+        operand.tokens,
+        operand.groups,
+        operand.width,
+        operand.token0,
+        operand.channel0,
+        operand.access,
+        operand.window,
+    )
+
+
+def block_limit(schedule: LayerSchedule, machine: Machine) -> int:
+    """Rows of a block for which a layer's sums, twice, and its ranks' sums fit."""
+    slots = int(schedule.rank_slot.max(initial=-1)) + 1
+    return min(machine.accumulator_rows // 2, machine.rank_rows_per_bank // max(1, slots))
+
+
+def describe_groups(network: Network, groups: Sequence[Group]) -> str:
+    """One line a group: its operators, its block, what it keeps."""
+    lines = []
+    for group in groups:
+        names = [operator.name for operator in network.operators[group.first : group.last]]
+        rows = network.operators[group.first].rows
+        lines.append(
+            f"group of {len(names)}: {names[0]} .. {names[-1]}, {rows} rows in blocks of {group.block}"
+            f"{', weights stay' if group.resident else ''}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _too_large(network: Network, index: int, machine: Machine) -> InputError:
+    operator = network.operators[index]
+    side = machine.cols
+    widths = [region_chunks(network, o, side) * side for o in operator.operands if o.access != "weights"]
+    written = output_chunks(network, operator, side) * side
+    return InputError(
+        f"operator '{operator.name}' on machine '{machine.name}'",
+        f"rows of {' and '.join(map(str, widths))} bytes in and {written} bytes out",
+        f"one row of each fits the scratchpad of {machine.scratchpad.size_bytes} bytes",
+        "Enlarge [scratchpad] in the machine file, or use a larger machine.",
+    )

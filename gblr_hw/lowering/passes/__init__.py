@@ -1,0 +1,1 @@
+"""The passes over one layer, in the order of their numbers."""

@@ -1,0 +1,71 @@
+"""Pass 4: tokens are cut into equal blocks that fit the scratchpad, the accumulators and the rank memory."""
+
+from __future__ import annotations
+
+from gblr_hw.lowering.passes.plan import LayerPlan, filled
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
+
+
+def block_tokens(plan: LayerPlan) -> LayerPlan:
+    """Choose the fewest equal blocks that fit (rules M1 to M4). InputError when not even one token fits."""
+    machine = plan.machine
+    table = slots_needed(plan) * machine.multiplier_row
+    needed = PARAMETER_BYTES * plan.factors.out_features + RANK_PARAMETER_BYTES * table
+    check_parameters(plan.name, needed, machine)
+    input_bytes = plan.input_chunks * machine.rows
+    limits = {
+        "scratchpad": (
+            input_half_bytes(machine) // input_bytes,
+            f"{input_bytes} input bytes, twice, beside the output buffers",
+        ),
+        "accumulator": (machine.accumulator_rows // 2, "one row of sums, twice"),
+        "rank_memory": (
+            machine.rank_rows_per_bank // max(1, slots_needed(plan)),
+            f"{plan.factors.ranks} sums",
+        ),
+    }
+    memory = min(limits, key=lambda name: limits[name][0])
+    most, need = limits[memory]
+    if most < 1:
+        raise InputError(
+            f"layer '{plan.name}' ({plan.factors.out_features} x {plan.factors.in_features}, "
+            f"{plan.factors.ranks} ranks) on machine '{machine.name}'",
+            f"{memory} of {getattr(machine, memory).kib} KiB",
+            f"one token needs {need}",
+            f"Enlarge [{memory}] in the machine file, or use a larger machine.",
+        )
+    blocks = -(-plan.tokens // most)
+    return filled(plan, block_tokens=-(-plan.tokens // blocks))
+
+
+def slots_needed(plan: LayerPlan) -> int:
+    """Rank sums that the fullest bank must hold at one token: ranks spread evenly, or one row of a group on a plain
+    machine.
+    """
+    if plan.machine.scatter:
+        return -(-plan.factors.ranks // plan.machine.rank_memory.banks)
+    return -(-plan.factors.ranks // plan.machine.group_size)
+
+
+def output_half_bytes(machine: Machine) -> int:
+    """Bytes of one of the two output buffers at the top of the scratchpad (rule M2)."""
+    return machine.cols * (machine.accumulator_rows // 2)
+
+
+def input_half_bytes(machine: Machine) -> int:
+    """Bytes of one of the two input buffers at the bottom of the scratchpad (rule M2)."""
+    return max(0, machine.scratchpad.size_bytes - 2 * output_half_bytes(machine)) // 2
+
+
+def check_parameters(name: str, parameter_bytes: int, machine: Machine) -> None:
+    """InputError when a layer's biases and multipliers do not fit their half of the parameter memory (rule M4)."""
+    held = machine.parameter_half_bytes
+    if parameter_bytes > held:
+        raise InputError(
+            f"layer '{name}' on machine '{machine.name}'",
+            f"{parameter_bytes} bytes of biases and multipliers",
+            f"half of vector.parameter_kib holds {held}",
+            "Enlarge 'vector.parameter_kib' in the machine file.",
+        )

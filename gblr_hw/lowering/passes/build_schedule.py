@@ -1,0 +1,124 @@
+"""Pass 8: the ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank
+memory.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from gblr_hw.lowering.passes.choose_form import form_multiplications
+from gblr_hw.lowering.passes.plan import LayerPlan
+from simulator.base.columns import kernel_input
+from simulator.program.isa import Op
+from simulator.program.schedule import LayerSchedule, Payload, TileTable
+
+
+def build_schedule(plan: LayerPlan, multiplications: int) -> LayerSchedule:
+    """The layer's schedule with a payload of zeros, which quantise_weights fills. ``multiplications`` is the paper's
+    count.
+    """
+    factors = plan.factors
+    tiles = tile_table(plan)
+    payload = Payload(
+        codes=np.zeros(int(tiles.weight_ptr[-1]), np.int8),
+        values=np.zeros(int(tiles.weight_ptr[-1]), np.float32),
+        row_step=np.ones(factors.out_features),
+        rank_divisor=np.ones(factors.ranks),
+        bias=np.zeros(factors.out_features, np.float32) if factors.bias is None else factors.bias,
+        input_step=0.0,
+        output_step=0.0,
+    )
+    return LayerSchedule(
+        name=plan.name,
+        form=plan.form,
+        in_features=factors.in_features,
+        out_features=factors.out_features,
+        ranks=factors.ranks,
+        block_tokens=plan.block_tokens,
+        multiplications=min(multiplications, form_multiplications(factors)),
+        tiles=tiles,
+        rank_bank=plan.rank_bank,
+        rank_slot=plan.rank_slot,
+        payload=payload,
+    )
+
+
+def tile_table(plan: LayerPlan) -> TileTable:
+    """Columns of every tile and lane, in execution order."""
+    factors, machine, order = plan.factors, plan.machine, plan.order
+    assert order is not None, "order_tiles comes first"
+    kind, source, target = order.kind, order.source, order.target
+    inputs = np.minimum(machine.rows, factors.in_features - source * machine.rows)
+    outputs = np.minimum(machine.cols, factors.out_features - target * machine.cols)
+    counts = np.where(kind == Op.DENSE, inputs, np.diff(order.ptr))
+    ptr = np.concatenate([[0], np.cumsum(counts)])
+    is_dense, is_reduce, is_expand = (np.repeat(kind == op, counts) for op in (Op.DENSE, Op.REDUCE, Op.EXPAND))
+    lane = np.arange(ptr[-1], dtype=np.int32) - np.repeat(ptr[:-1].astype(np.int32), counts)
+    lane[~is_dense] = order.rank
+    lo, hi = np.zeros(len(lane), dtype=np.int32), np.repeat(outputs.astype(np.int32), counts)
+    for mine, support, side, chunk in (
+        (is_reduce, factors.reads, machine.rows, source),
+        (is_expand, factors.writes, machine.cols, target),
+    ):
+        if mine.any():
+            first, last = _runs(kernel_input(support, np.bool_), side)
+            where = lane[mine], np.repeat(chunk, counts)[mine]
+            lo[mine], hi[mine] = first[where], last[where]
+    ranks, banks = kernel_input(order.rank, np.int64), kernel_input(plan.rank_bank, np.int64)
+    row_cycles = _row_cycles(kernel_input(order.ptr, np.int64), ranks, banks, machine.rank_memory.banks)
+    return TileTable(
+        kind=kind,
+        source=source,
+        target=target,
+        row_cycles=row_cycles,
+        lane_ptr=ptr,
+        lane=lane,
+        first=_first_writes(lane, is_reduce, factors.ranks),
+        lo=lo,
+        hi=hi,
+    )
+
+
+@nb.njit(cache=True, nogil=True)
+def _runs(support, side):
+    """First and one past the last supported channel of every rank in every chunk, (K, chunks) each; 0, 0 for none."""
+    ranks, channels = support.shape
+    chunks = -(-channels // side)
+    first = np.zeros((ranks, chunks), dtype=np.int32)
+    last = np.zeros((ranks, chunks), dtype=np.int32)
+    for k in range(ranks):
+        for c in range(chunks):
+            begin, end = c * side, min(channels, (c + 1) * side)
+            low = begin
+            while low < end and not support[k, low]:
+                low += 1
+            if low < end:
+                while not support[k, end - 1]:
+                    end -= 1
+                first[k, c], last[k, c] = low - begin, end - begin
+    return first, last
+
+
+def _first_writes(lane: np.ndarray, is_reduce: np.ndarray, ranks: int) -> np.ndarray:
+    """1 for the first REDUCE lane of each rank: it overwrites what the last layer left in rank memory."""
+    first = np.zeros(len(lane), dtype=np.int32)
+    at = np.flatnonzero(is_reduce)[::-1]
+    earliest = np.full(ranks, -1, dtype=np.int64)
+    earliest[lane[at]] = at  # numpy keeps the last of repeated assignments
+    first[earliest[earliest >= 0]] = 1
+    return first
+
+
+@nb.njit(cache=True, nogil=True)
+def _row_cycles(ptr, rank, rank_bank, banks):
+    """Cycles per token row: the most ranks of a tile that lie in one bank (rule B2); 1 for tiles without ranks."""
+    cycles = np.ones(ptr.shape[0] - 1, dtype=np.int32)
+    held = np.zeros(banks, dtype=np.int32)
+    for tile in range(cycles.shape[0]):
+        for i in range(ptr[tile], ptr[tile + 1]):
+            held[rank_bank[rank[i]]] += 1
+            cycles[tile] = max(cycles[tile], held[rank_bank[rank[i]]])
+        for i in range(ptr[tile], ptr[tile + 1]):
+            held[rank_bank[rank[i]]] = 0
+    return cycles

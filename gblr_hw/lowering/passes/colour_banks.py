@@ -1,0 +1,105 @@
+"""Pass 5 (machines with scatter): every rank gets a bank, so that each chunk's ranks can be packed into tiles without
+conflict.
+
+A chunk with n ranks runs as t = ceil(n / lanes) tiles. They can be conflict-free exactly when no bank holds more than t
+of the chunk's ranks (deal each bank's ranks to different tiles). With ranks in one reduce and one expand set this is
+bipartite edge colouring; with ranks in many sets it is balancing every set over the banks at once: greedy, then local
+moves.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from gblr_hw.lowering.passes.plan import LayerPlan, filled
+
+_SWEEPS = 12
+
+
+def colour_banks(plan: LayerPlan) -> LayerPlan:
+    """Fill in rank_bank and rank_slot. Deterministic; excess conflicts that remain are paid for in row_cycles."""
+    machine, structure = plan.machine, plan.structure
+    sets = np.concatenate([structure.reads, structure.writes], axis=1)
+    lanes = np.concatenate([np.full(plan.input_chunks, machine.cols), np.full(plan.output_chunks, machine.rows)])
+    limit = -(-sets.sum(axis=0) // lanes)
+    capacity = machine.rank_rows_per_bank // plan.block_tokens
+    set_ptr, set_index = _ragged(sets)
+    order = np.lexsort((np.arange(len(sets)), -np.diff(set_ptr)))
+    bank = _balance(set_ptr, set_index, limit, order, machine.rank_memory.banks, capacity, _SWEEPS)
+    return filled(plan, rank_bank=bank, rank_slot=_slots(bank))
+
+
+def _ragged(sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sets that each rank is in, as (K + 1,) offsets and indices."""
+    ptr = np.concatenate([[0], np.cumsum(sets.sum(axis=1))]).astype(np.int64)
+    return ptr, np.nonzero(sets)[1].astype(np.int64)
+
+
+def _slots(bank: np.ndarray) -> np.ndarray:
+    """Number the ranks of each bank 0, 1, 2, ... in rank order."""
+    order = np.argsort(bank, kind="stable")
+    first = np.searchsorted(bank[order], bank[order], side="left")
+    slot = np.empty(len(bank), dtype=np.int64)
+    slot[order] = np.arange(len(bank)) - first
+    return slot
+
+
+@nb.njit(cache=True, nogil=True)
+def _balance(set_ptr, set_index, limit, order, banks, capacity, sweeps):
+    """Assign a bank to every rank, then move ranks while that lowers the sets' excess over their limits."""
+    ranks = set_ptr.shape[0] - 1
+    count = np.zeros((limit.shape[0], banks), dtype=np.int64)
+    used = np.zeros(banks, dtype=np.int64)
+    bank = np.full(ranks, -1, dtype=np.int64)
+    for k in order:
+        bank[k] = _best_bank(set_index[set_ptr[k] : set_ptr[k + 1]], limit, count, used, capacity)
+        used[bank[k]] += 1
+        for s in set_index[set_ptr[k] : set_ptr[k + 1]]:
+            count[s, bank[k]] += 1
+    for _ in range(sweeps):
+        moved = False
+        for k in order:
+            mine = set_index[set_ptr[k] : set_ptr[k + 1]]
+            over = False
+            for s in mine:
+                over = over or count[s, bank[k]] > limit[s]
+            if not over:
+                continue
+            old = bank[k]
+            used[old] -= 1
+            for s in mine:
+                count[s, old] -= 1
+            new = _best_bank(mine, limit, count, used, capacity)
+            moved = moved or new != old
+            bank[k] = new
+            used[new] += 1
+            for s in mine:
+                count[s, new] += 1
+        if not moved:
+            break
+    return bank
+
+
+@nb.njit(cache=True, nogil=True)
+def _best_bank(mine, limit, count, used, capacity):
+    """The bank with room where a rank exceeds the fewest of its sets' limits; ties go to the emptier in those sets,
+    then overall.
+    """
+    best = -1
+    best_excess = best_load = best_used = np.int64(0)
+    for b in range(used.shape[0]):
+        if used[b] >= capacity:
+            continue
+        excess = np.int64(0)
+        load = np.int64(0)
+        for s in mine:
+            if count[s, b] >= limit[s]:
+                excess += 1
+            load += count[s, b]
+        better = best < 0 or excess < best_excess
+        if not better and excess == best_excess:
+            better = load < best_load or (load == best_load and used[b] < best_used)
+        if better:
+            best, best_excess, best_load, best_used = b, excess, load, used[b]
+    return best

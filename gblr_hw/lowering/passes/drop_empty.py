@@ -1,0 +1,46 @@
+"""Pass 2: what contributes nothing is dropped: ranks with an empty side, and dense tiles whose weights are all zero."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gblr_hw.lowering.passes.plan import LayerPlan
+from gblr_hw.weights.factors import Factors
+from gblr_hw.weights.structure import touched
+
+
+def drop_empty(plan: LayerPlan) -> LayerPlan:
+    """Keep only ranks that read and write something, and dense tiles that hold a weight. The matrix does not change."""
+    factors = plan.factors
+    alive = np.logical_and(factors.reads.any(axis=1), factors.writes.any(axis=1))
+    dense, support = factors.dense, factors.dense_support
+    if dense is not None and support is not None:
+        support = support & _tiles_with_weights(dense, plan.machine.rows, plan.machine.cols)
+        if not support.any():
+            dense, support = None, None
+    return replace(plan, factors=keep_ranks(factors, alive, dense, support))
+
+
+def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, support: np.ndarray | None) -> Factors:
+    """The same layer with the ranks marked in ``alive`` (K,) and another dense part; blocks are forgotten."""
+    if alive.all():
+        return replace(factors, dense=dense, dense_support=support, block_sizes=())
+    return replace(
+        factors,
+        u=np.ascontiguousarray(factors.u[:, alive]),
+        v=factors.v[alive],
+        writes=factors.writes[alive],
+        reads=factors.reads[alive],
+        dense=dense,
+        dense_support=support,
+        block_sizes=(),
+    )
+
+
+def _tiles_with_weights(dense: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """(m, n) bool: entries of those chunk pairs that hold a non-zero weight."""
+    m, n = dense.shape
+    held = touched(touched(dense != 0, rows).T, cols).T
+    return held.repeat(rows, axis=1)[:, :n].repeat(cols, axis=0)[:m]

@@ -1,0 +1,60 @@
+"""Pass 7: the order in which tiles run, so that waits for the array's own results are hidden behind other tiles.
+
+REDUCE tiles come first, input chunk by input chunk, as the inputs arrive. Output chunks follow one after another, which
+needs two accumulator buffers and no more. Inside an output chunk dense tiles go first (they wait for no rank), then
+EXPAND tiles by the time at which their ranks are complete; the output chunk that can start soonest is the first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, TileOrder, filled
+from simulator.program.isa import Op
+
+
+def order_tiles(plan: LayerPlan) -> LayerPlan:
+    """Fill in order."""
+    tiles, dense = plan.rank_tiles, plan.structure.tiles
+    is_expand = tiles.op == Op.EXPAND
+    ready = _ready(tiles, plan.factors.ranks)
+    turn = _turns(tiles.chunk[is_expand], ready[is_expand], dense)
+    dense_target, dense_source = np.nonzero(dense)
+    kind = np.concatenate([tiles.op, np.full(len(dense_target), Op.DENSE)])
+    source = np.concatenate([np.where(is_expand, -1, tiles.chunk), dense_source])
+    target = np.concatenate([np.where(is_expand, tiles.chunk, -1), dense_target])
+    # REDUCE tiles are in the order of their chunks; an output chunk's dense tiles come first, in order of theirs.
+    when = np.concatenate([np.where(is_expand, ready, 0), dense_source])
+    turns = np.where(kind == Op.REDUCE, -1, turn[np.maximum(target, 0)] if len(turn) else 0)
+    order = np.lexsort((when, kind == Op.EXPAND, turns))
+    counts = np.concatenate([np.diff(tiles.ptr), np.zeros(len(dense_target), np.int64)])
+    begins = np.concatenate([tiles.ptr[:-1], np.zeros(len(dense_target), np.int64)])
+    ptr = np.concatenate([[0], np.cumsum(counts[order])])
+    at = np.arange(ptr[-1]) + np.repeat(begins[order] - ptr[:-1], counts[order])
+    return filled(plan, order=TileOrder(kind[order], source[order], target[order], ptr, tiles.rank[at]))
+
+
+def _ready(tiles: RankTiles, ranks: int) -> np.ndarray:
+    """For each tile, the number of the last REDUCE tile that adds to any of its ranks. (N,)"""
+    tile = np.repeat(np.arange(len(tiles.op)), np.diff(tiles.ptr))
+    complete = np.full(ranks, -1, dtype=np.int64)
+    reduced = tiles.op[tile] == Op.REDUCE
+    complete[tiles.rank[reduced]] = tile[reduced]  # numpy keeps the last of repeated assignments
+    return np.maximum.reduceat(complete[tiles.rank], tiles.ptr[:-1]) if len(tile) else np.zeros(0, np.int64)
+
+
+def _turns(expand_chunk: np.ndarray, ready: np.ndarray, dense: np.ndarray) -> np.ndarray:
+    """The turn of each output chunk: they run in order, but for the one put first. That is the chunk with most dense
+    tiles before its first wait, then the earliest ranks. (R,)
+    """
+    chunks = len(dense)
+    never = np.iinfo(np.int64).max
+    first = np.full(chunks, never)
+    np.minimum.at(first, expand_chunk, ready)
+    dense_tiles = dense.sum(axis=1)
+    used = (dense_tiles > 0) | (first < never)
+    turn = np.arange(1, chunks + 1)
+    if used.any():
+        waits = np.where(first < never, first, -1)
+        turn[np.lexsort((turn, waits, -dense_tiles, ~used))[0]] = 0
+    return turn

@@ -1,0 +1,146 @@
+"""What the lowering passes hand to each other: one layer, with the fields that the passes so far have filled in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gblr_hw.weights.factors import Factors, structure_of
+from gblr_hw.weights.structure import Structure
+from simulator.machine.machine import Machine
+from simulator.program.isa import Op
+
+
+@dataclass(frozen=True, eq=False)
+class RankTiles:
+    """REDUCE and EXPAND tiles before they are placed, as columns; ranks are a ragged table behind ``ptr``.
+
+    op (N,): Op.REDUCE or EXPAND. chunk (N,): the chunk on the tile's fixed side. ptr (N+1,) and rank: its ranks.
+    """
+
+    op: np.ndarray
+    chunk: np.ndarray
+    ptr: np.ndarray
+    rank: np.ndarray
+
+    @staticmethod
+    def grouped(op: Op, chunk: np.ndarray, tile: np.ndarray, rank: np.ndarray) -> RankTiles:
+        """From one row for each pair of tile and rank, sorted by tile: its chunk, its tile's number, its rank."""
+        first = np.flatnonzero(np.diff(tile, prepend=-1))
+        return RankTiles(np.full(len(first), op), chunk[first], np.append(first, len(tile)), rank)
+
+    @staticmethod
+    def joined(parts: Sequence[RankTiles]) -> RankTiles:
+        """The tiles of all parts, in order."""
+        counts = np.concatenate([np.diff(part.ptr) for part in parts])
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("op", "chunk", "rank"))
+        op, chunk, rank = columns
+        return RankTiles(op, chunk, np.concatenate([[0], np.cumsum(counts)]), rank)
+
+
+@dataclass(frozen=True, eq=False)
+class TileOrder:
+    """All tiles in execution order, as columns; DENSE tiles have no ranks.
+
+    kind (N,): Op. source, target (N,): input and output chunk, -1 for none. ptr (N+1,) and rank: ranks of each tile.
+    """
+
+    kind: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    ptr: np.ndarray
+    rank: np.ndarray
+
+
+def no_tiles() -> RankTiles:
+    """No REDUCE or EXPAND tiles, or none yet."""
+    nothing = np.zeros(0, np.int64)
+    return RankTiles(nothing, nothing, np.zeros(1, np.int64), nothing)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """One layer on its way to a schedule. ``factors`` holds the numbers; later passes add places, tiles and order.
+
+    form: "ranks", "dense" or "mixed". block_tokens: token rows per block, 0 until chosen. rank_bank, rank_slot: (K,)
+    places in rank memory. rank_tiles: REDUCE and EXPAND tiles. order: all tiles in execution order, None until chosen.
+    """
+
+    name: str
+    factors: Factors
+    machine: Machine
+    tokens: int
+    form: str = "ranks"
+    block_tokens: int = 0
+    rank_bank: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    rank_slot: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    rank_tiles: RankTiles = field(default_factory=no_tiles)
+    order: TileOrder | None = None
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Chunk sets of the factors on this machine's array."""
+        return structure_of(self.factors, self.machine.rows, self.machine.cols)
+
+    @property
+    def input_chunks(self) -> int:
+        return -(-self.factors.in_features // self.machine.rows)
+
+    @property
+    def output_chunks(self) -> int:
+        return -(-self.factors.out_features // self.machine.cols)
+
+
+def filled(plan: LayerPlan, **fields: Any) -> LayerPlan:
+    """The plan with more fields filled in; what is known of its factors' structure is kept."""
+    result = replace(plan, **fields)
+    if "structure" in plan.__dict__:
+        result.__dict__["structure"] = plan.structure
+    return result
+
+
+def describe(plan: LayerPlan) -> str:
+    """The plan as short deterministic text, for reading after any pass and for comparing in tests."""
+    factors, structure = plan.factors, plan.structure
+    numbers = hashlib.sha256(
+        factors.u.tobytes() + factors.v.tobytes() + (b"" if factors.dense is None else factors.dense.tobytes())
+    )
+    lines = [
+        f'layer "{plan.name}" {factors.out_features} x {factors.in_features}, {factors.ranks} ranks, form {plan.form}, '
+        f"{factors.multiplications} multiplications, numbers {numbers.hexdigest()[:12]}",
+        f"  dense tiles {int(structure.tiles.sum())} of {structure.tiles.size}: " + _cells(structure.tiles),
+    ]
+    for rank in range(factors.ranks):
+        place = f" at {plan.rank_bank[rank]}.{plan.rank_slot[rank]}" if len(plan.rank_bank) else ""
+        lines.append(
+            f"  rank {rank} reads {_runs(structure.reads[rank])} writes {_runs(structure.writes[rank])}{place}"
+        )
+    if plan.block_tokens:
+        lines.append(f"  {plan.tokens} tokens in blocks of {plan.block_tokens}")
+    if plan.order is None:
+        tiles = plan.rank_tiles
+        for op, chunk, ranks in zip(tiles.op, tiles.chunk, np.split(tiles.rank, tiles.ptr[1:-1]), strict=False):
+            lines.append(f"  tile {Op(op).name} chunk {chunk} ranks {','.join(map(str, ranks))}")
+    else:
+        order = plan.order
+        ranks_of = np.split(order.rank, order.ptr[1:-1])
+        for kind, source, target, ranks in zip(order.kind, order.source, order.target, ranks_of, strict=False):
+            lines.append(f"  {Op(kind).name} {source}->{target} {','.join(map(str, ranks))}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _runs(flags: np.ndarray) -> str:
+    """True positions as runs: 0-3,7."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    runs = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return ",".join(runs) or "none"
+
+
+def _cells(tiles: np.ndarray) -> str:
+    rows = [f"{row}:{_runs(cells)}" for row, cells in enumerate(tiles) if cells.any()]
+    return " ".join(rows) or "none"

@@ -1,0 +1,1 @@
+"""Projection of structures onto a budget of tiles."""

@@ -1,0 +1,1 @@
+"""A plain deterministic training loop: batches, hooks, processes, runs on disk."""

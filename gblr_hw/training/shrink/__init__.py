@@ -1,0 +1,1 @@
+"""What makes structures smaller while training: penalties, importance, projection, regrowth."""

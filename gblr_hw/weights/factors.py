@@ -1,0 +1,232 @@
+"""Evaluated weights: the numpy form that lowering reads, with masks computed, rounded and thresholded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gblr_hw.weights.mask import evaluation_mask
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
+from gblr_hw.weights.structure import Structure, touched
+from simulator.base.errors import InputError
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """One layer as the hardware runs it: ``W = u v + dense``, as single ranks with their supports.
+
+    u (m, K) and v (K, n) float32, zero outside writes (K, m) and reads (K, n), which are the supports that the
+    evaluated masks leave; a block of rank r is r ranks with equal supports, and an empty block keeps its (empty) ranks.
+    dense (m, n) float32 or None, zero outside dense_support (m, n). bias (m,) float32 or None. multiplications: per
+    token (per output position for a convolution), the sum over blocks of min(r (|R_k| + |C_k|), |R_k| |C_k|) plus the
+    entries of dense_support.
+    block_sizes: ranks per block, in order, summing to K; () means that each rank is its own block.
+    Raises InputError on inconsistent shapes.
+    """
+
+    in_features: int
+    out_features: int
+    u: Floats
+    v: Floats
+    writes: Bools
+    reads: Bools
+    dense: Floats | None
+    dense_support: Bools | None
+    bias: Floats | None
+    family: str
+    multiplications: int
+    block_sizes: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        m, n, ranks = self.out_features, self.in_features, self.u.shape[-1]
+        expected: dict[str, tuple[int, ...]] = {
+            "u": (m, ranks),
+            "v": (ranks, n),
+            "writes": (ranks, m),
+            "reads": (ranks, n),
+            "dense": (m, n),
+            "dense_support": (m, n),
+            "bias": (m,),
+        }
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise InputError(
+                    f"factors field '{name}'",
+                    f"shape {value.shape}",
+                    f"it must be {shape}",
+                    "Build it with evaluate().",
+                )
+        if (self.dense is None) != (self.dense_support is None):
+            raise InputError("factors", "one of dense and dense_support", "they come together", "Give both or neither.")
+        if self.block_sizes and sum(self.block_sizes) != ranks:
+            raise InputError("block_sizes", str(sum(self.block_sizes)), f"they must sum to {ranks}", "Leave them out.")
+
+    @property
+    def ranks(self) -> int:
+        """Number of single ranks K."""
+        return self.u.shape[1]
+
+    def matrix(self) -> NDArray[np.float64]:
+        """The layer's matrix (m, n), computed in float64."""
+        matrix = self.u.astype(np.float64) @ self.v.astype(np.float64)
+        return matrix if self.dense is None else matrix + self.dense
+
+    def block_starts(self) -> NDArray[np.int64]:
+        """First rank of each block, then K: (number of blocks + 1,)."""
+        sizes = self.block_sizes or (1,) * self.ranks
+        return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+
+
+def block_multiplications(rows: NDArray[np.integer], cols: NDArray[np.integer], rank: int) -> int:
+    """Multiplications per token of blocks of one rank: sum of min(rank (rows + cols), rows cols), zero where either is
+    empty.
+
+    rows and cols: support sizes per block, (K,). Source: arXiv 2310.18882, section 3 (cost of a GBLR matrix).
+    """
+    rows, cols = rows.astype(np.int64), cols.astype(np.int64)
+    return int(np.minimum(rank * (rows + cols), rows * cols).sum())
+
+
+def as_float32(tensor: Tensor) -> Floats:
+    """A detached float32 numpy copy of a tensor, from any device and floating dtype."""
+    return tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy().copy()
+
+
+def _optional_float32(tensor: Tensor | None) -> Floats | None:
+    return None if tensor is None else as_float32(tensor)
+
+
+def evaluated_masks(weights: GBLRWeights) -> tuple[Tensor, Tensor]:
+    """Evaluated masks of the inputs (K, n) and of the outputs (K, m), float32 on the CPU."""
+    sigma = weights.sigma if weights.gaussian else None
+    widths, locations = weights.widths.detach().cpu(), weights.locations.detach().cpu()
+    return (
+        evaluation_mask(widths[0], locations[0], weights.in_features, sigma=sigma),
+        evaluation_mask(widths[1], locations[1], weights.out_features, sigma=sigma),
+    )
+
+
+def _evaluate_dense(weights: DenseWeights) -> Factors:
+    m, n = weights.out_features, weights.in_features
+    return Factors(
+        in_features=n,
+        out_features=m,
+        u=np.zeros((m, 0), np.float32),
+        v=np.zeros((0, n), np.float32),
+        writes=np.zeros((0, m), np.bool_),
+        reads=np.zeros((0, n), np.bool_),
+        dense=as_float32(weights.weight),
+        dense_support=np.ones((m, n), np.bool_),
+        bias=_optional_float32(weights.bias),
+        family=weights.family,
+        multiplications=m * n,
+    )
+
+
+def _evaluate_gblr(weights: GBLRWeights) -> Factors:
+    blocks, rank, m, n = weights.blocks, weights.rank, weights.out_features, weights.in_features
+    mask_in, mask_out = (as_float32(mask) for mask in evaluated_masks(weights))
+    v = (as_float32(weights.lr_weight1) * mask_in[:, None, :]).reshape(blocks * rank, n)
+    u = (as_float32(weights.lr_weight2) * mask_out[:, :, None]).transpose(1, 0, 2).reshape(m, blocks * rank)
+    reads, writes = mask_in != 0, mask_out != 0
+    return Factors(
+        in_features=n,
+        out_features=m,
+        u=np.ascontiguousarray(u),
+        v=v,
+        writes=writes.repeat(rank, axis=0),
+        reads=reads.repeat(rank, axis=0),
+        dense=None,
+        dense_support=None,
+        bias=_optional_float32(weights.bias),
+        family=weights.family,
+        multiplications=block_multiplications(writes.sum(axis=1), reads.sum(axis=1), rank),
+        block_sizes=(rank,) * blocks,
+    )
+
+
+def _evaluate_lattice(weights: LatticeWeights) -> Factors:
+    reads, writes = weights.read_support().cpu().numpy(), weights.write_support().cpu().numpy()
+    support = weights.dense_support().cpu().numpy()
+    has_tiles = bool(support.any())
+    return Factors(
+        in_features=weights.in_features,
+        out_features=weights.out_features,
+        u=as_float32(weights.u),
+        v=as_float32(weights.v),
+        writes=writes,
+        reads=reads,
+        dense=as_float32(weights.dense) if has_tiles else None,
+        dense_support=support if has_tiles else None,
+        bias=_optional_float32(weights.bias),
+        family=weights.family,
+        multiplications=block_multiplications(writes.sum(axis=1), reads.sum(axis=1), 1) + int(support.sum()),
+    )
+
+
+def _evaluate_conv(weights: ConvWeights) -> Factors:
+    parts = [_evaluate_gblr(part) for part in weights.parts]
+    n = weights.in_features
+
+    def spread(values: NDArray, position: int) -> NDArray:
+        # A position's part reads its own run of in_channels in the im2col row, which is (k1, k2, in_channels) ordered.
+        wide = np.zeros((values.shape[0], n), values.dtype)
+        wide[:, position * values.shape[1] : (position + 1) * values.shape[1]] = values
+        return wide
+
+    return Factors(
+        in_features=n,
+        out_features=weights.out_features,
+        u=np.concatenate([part.u for part in parts], axis=1),
+        v=np.concatenate([spread(part.v, index) for index, part in enumerate(parts)]),
+        writes=np.concatenate([part.writes for part in parts]),
+        reads=np.concatenate([spread(part.reads, index) for index, part in enumerate(parts)]),
+        dense=None,
+        dense_support=None,
+        bias=_optional_float32(weights.bias),
+        family=weights.family,
+        multiplications=sum(part.multiplications for part in parts),
+        block_sizes=tuple(size for part in parts for size in part.block_sizes),
+    )
+
+
+def evaluate(weights: LayerWeights) -> Factors:
+    """The evaluated form of any stored layer. A convolution becomes a linear over im2col rows of n = k1 k2 in_channels
+    inputs.
+
+    Raises InputError for an object that is none of the weight kinds.
+    """
+    if isinstance(weights, DenseWeights):
+        return _evaluate_dense(weights)
+    if isinstance(weights, GBLRWeights):
+        return _evaluate_gblr(weights)
+    if isinstance(weights, LatticeWeights):
+        return _evaluate_lattice(weights)
+    if isinstance(weights, ConvWeights):
+        return _evaluate_conv(weights)
+    raise InputError(
+        "layer weights",
+        type(weights).__name__,
+        "they must be DenseWeights, GBLRWeights, LatticeWeights or ConvWeights",
+        "Turn a model or a module into weights with weights_of().",
+    )
+
+
+def structure_of(factors: Factors, rows: int, cols: int) -> Structure:
+    """The smallest structure that holds evaluated factors: the chunks of `rows` in, `cols` out that they touch."""
+    reads = touched(factors.reads, rows)
+    writes = touched(factors.writes, cols)
+    alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))
+    if factors.dense_support is None:
+        tiles = np.zeros((writes.shape[1], reads.shape[1]), bool)
+    else:
+        tiles = touched(touched(factors.dense_support, rows).T, cols).T
+    return Structure(tiles, reads & alive[:, None], writes & alive[:, None])

@@ -1,0 +1,77 @@
+"""Weights with their inputs and outputs multiplied channel by channel. Factors are scaled, not masks, so that
+structures stay; powers of two change no digit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LayerWeights
+
+
+def scaled_weights(weights: LayerWeights, columns: np.ndarray | None, rows: np.ndarray | None) -> LayerWeights:
+    """The layer with column j of its matrix multiplied by columns[j] (n,), and row i and its bias by rows[i] (m,);
+    None for nothing. A convolution's columns are (k1, k2, channels).
+    """
+    if columns is not None:
+        weights = _scaled_inputs(weights, torch.from_numpy(np.array(columns, dtype=np.float64)))
+    if rows is not None:
+        weights = scaled_outputs(weights, torch.from_numpy(np.array(rows, dtype=np.float64)))
+    return weights
+
+
+def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
+    if isinstance(weights, DenseWeights):
+        return replace(weights, weight=_times(weights.weight, scale))
+    if isinstance(weights, GBLRWeights):
+        return _scaled_part(weights, scale)
+    if isinstance(weights, ConvWeights):
+        scales = scale.reshape(len(weights.parts), -1)
+        parts = (_scaled_part(part, own) for part, own in zip(weights.parts, scales, strict=True))
+        return replace(weights, parts=tuple(parts))
+    return replace(weights, v=_times(weights.v, scale), dense=_times(weights.dense, scale))
+
+
+def _scaled_part(weights: GBLRWeights, scale: Tensor) -> GBLRWeights:
+    return replace(weights, lr_weight1=_times(weights.lr_weight1, scale))
+
+
+def _times(matrix: Tensor, scale: Tensor) -> Tensor:
+    return (matrix.double() * scale).to(matrix.dtype)
+
+
+def _like(values: Tensor, other: Tensor) -> Tensor:
+    return values.to(other.dtype)
+
+
+def scaled_outputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
+    """The layer with output i multiplied by scale[i]. Factors are scaled, not masks, so that structures stay."""
+    bias = None if weights.bias is None else _like(weights.bias.double() * scale, weights.bias)
+    if isinstance(weights, DenseWeights):
+        return DenseWeights(_like(weights.weight.double() * scale[:, None], weights.weight), bias)
+    if isinstance(weights, GBLRWeights):
+        factor = _like(weights.lr_weight2.double() * scale[None, :, None], weights.lr_weight2)
+        return replace(weights, lr_weight2=factor, bias=bias)
+    if isinstance(weights, ConvWeights):
+        parts = tuple(scaled_outputs(part, scale) for part in weights.parts)
+        return replace(weights, parts=parts, bias=bias)  # type: ignore[arg-type]
+    u, dense = (_like(one.double() * scale[:, None], one) for one in (weights.u, weights.dense))
+    return replace(weights, u=u, dense=dense, bias=bias)
+
+
+def shifted_outputs(weights: LayerWeights, shift: Tensor) -> LayerWeights:
+    """The layer with shift[i] added to output i."""
+    bias = shift if weights.bias is None else weights.bias.double() + shift
+    return replace(weights, bias=bias.to(_dtype(weights)))
+
+
+def _dtype(weights: LayerWeights) -> torch.dtype:
+    if isinstance(weights, ConvWeights):
+        weights = weights.parts[0]
+    if isinstance(weights, DenseWeights):
+        return weights.weight.dtype
+    return weights.lr_weight2.dtype if isinstance(weights, GBLRWeights) else weights.u.dtype

@@ -1,0 +1,123 @@
+"""The tile lattice: which tiles of a P x Q array a layer needs. Every weight family is a point of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.base.errors import InputError
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A point of the tile lattice of one layer with C input chunks, R output chunks and K single ranks.
+
+    Parameters
+    ----------
+    tiles: (R, C) bool, the chunk pairs kept as dense tiles.
+    reads: (K, C) bool, the input chunks that each rank reads.
+    writes: (K, R) bool, the output chunks that each rank writes.
+
+    The arrays are copied and made read-only. A rank may be dead (neither read nor written), so that rank numbers stay
+    those of the factors; a rank with one side only is refused, because it would be paid for and compute nothing.
+
+    Raises
+    ------
+    InputError: an array that is not boolean or not two-dimensional, sizes that disagree, or a rank with one side only.
+    """
+
+    tiles: BoolArray
+    reads: BoolArray
+    writes: BoolArray
+
+    def __post_init__(self) -> None:
+        for name in ("tiles", "reads", "writes"):
+            object.__setattr__(self, name, _frozen(name, getattr(self, name)))
+        expected = {"tiles": (self.writes.shape[1], self.reads.shape[1]), "writes": (len(self.reads), len(self.tiles))}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise InputError(
+                    f"structure field '{name}'",
+                    f"shape {getattr(self, name).shape}",
+                    f"tiles (R, C), reads (K, C) and writes (K, R) must agree, here {shape}",
+                    "Give arrays of one layer.",
+                )
+        one_sided = np.flatnonzero(self.reads.any(axis=1) != self.writes.any(axis=1))
+        if one_sided.size:
+            raise InputError(
+                "structure fields 'reads' and 'writes'",
+                f"rank {one_sided[0]} with one side only",
+                "a rank that is read must be written and the other way round",
+                "Clear both of its rows, or neither.",
+            )
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks that are alive."""
+        return int(self.reads.any(axis=1).sum())
+
+    def tile_count(self, rows: int, cols: int) -> int:
+        """Tiles on an array of `rows` lanes (P) and `cols` columns (Q): dense ones, and each chunk's ranks packed."""
+        reduce_tiles = -(-self.reads.sum(axis=0) // cols)
+        expand_tiles = -(-self.writes.sum(axis=0) // rows)
+        return int(self.tiles.sum() + reduce_tiles.sum() + expand_tiles.sum())
+
+    @classmethod
+    def full(cls, outputs: int, inputs: int, ranks: int, rows: int, cols: int, *, dense: bool = False) -> Structure:
+        """Every rank on every chunk; with `dense` every tile is kept as well. Sizes in channels and ranks."""
+        chunks_in, chunks_out = -(-inputs // rows), -(-outputs // cols)
+        return cls(
+            np.full((chunks_out, chunks_in), dense),
+            np.ones((ranks, chunks_in), bool),
+            np.ones((ranks, chunks_out), bool),
+        )
+
+
+def dense_tile_count(outputs: int, inputs: int, rows: int, cols: int) -> int:
+    """Tiles of the dense layer with `outputs` x `inputs` weights, the reference of every budget."""
+    return -(-inputs // rows) * -(-outputs // cols)
+
+
+def touched(support: BoolArray, chunk: int) -> BoolArray:
+    """Which chunks each row of `support` (K, channels) touches: (K, ceil(channels / chunk)) bool."""
+    count = -(-support.shape[1] // chunk)
+    padded = np.zeros((support.shape[0], count * chunk), bool)
+    padded[:, : support.shape[1]] = support
+    return np.asarray(padded.reshape(support.shape[0], count, chunk).any(axis=2))
+
+
+def channel_mask(chunks: BoolArray, chunk: int, channels: int) -> BoolArray:
+    """Widen a chunk mask (K, C) to (K, channels) bool: a touched chunk is paid for whole, so all of it is open."""
+    return np.repeat(chunks, chunk, axis=1)[:, :channels]
+
+
+def is_interval(chunks: BoolArray) -> BoolArray:
+    """For each row of (K, C): is it one cyclic run (also empty or full)? (K,) bool."""
+    rises = (chunks & ~np.roll(chunks, 1, axis=1)).sum(axis=1)
+    return np.asarray(rises <= 1)
+
+
+def check_square(rows: int, cols: int) -> None:
+    """Raise InputError unless rank groups, P ranks that share their chunks, fill a tile on both sides."""
+    if rows != cols:
+        raise InputError(
+            "array", f"{rows} x {cols}", "rank groups fill a tile on both sides", "Use a machine with rows = cols."
+        )
+
+
+def _frozen(name: str, array: BoolArray) -> BoolArray:
+    array = np.asarray(array)
+    if array.dtype != np.bool_ or array.ndim != 2:
+        raise InputError(
+            f"structure field '{name}'",
+            f"{array.ndim}-dimensional {array.dtype}",
+            "a structure is made of two-dimensional boolean arrays",
+            "Convert the array with .astype(bool).",
+        )
+    array = array.copy()
+    array.flags.writeable = False
+    return array

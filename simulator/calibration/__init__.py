@@ -1,0 +1,1 @@
+"""Ranges of int8 activations, fitted on example inputs."""

@@ -1,0 +1,316 @@
+"""The machine as data: a validated description, loaded from a TOML file or a preset, and what engines need of it as
+integers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from simulator.base.errors import InputError
+
+MAX_SIDE = 256  # a lane number and an interval's end must fit the byte that a tile record gives them (machine.md, E4)
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+Kib = Annotated[int, Field(ge=1, le=2**24)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Cycles = Annotated[int, Field(ge=0, le=10**6)]
+Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Array(_Section):
+    """The P x Q weight-stationary array: ``rows`` input lanes, ``cols`` output lanes."""
+
+    rows: Side
+    cols: Side
+    clock_ghz: Rate
+    scatter: bool
+
+
+class Datatypes(_Section):
+    """Operand widths. Weights and activations are signed and symmetric, accumulators saturate."""
+
+    weight_bits: Bits
+    activation_bits: Bits
+    accumulator_bits: Annotated[int, Field(ge=16, le=32)]
+
+
+class Memory(_Section):
+    """An on-chip memory of ``banks`` macros; a macro moves ``word_bits`` per access."""
+
+    kib: Kib
+    banks: Annotated[int, Field(ge=1, le=4096)]
+    word_bits: Annotated[int, Field(ge=1, le=65536)]
+
+    @property
+    def size_bytes(self) -> int:
+        return self.kib * 1024
+
+    @property
+    def bank_kib(self) -> float:
+        return self.kib / self.banks
+
+
+class RankMemory(Memory):
+    """The banked memory of low-rank sums, its permutation network and the requantisers on its read side."""
+
+    network_cycles: Cycles
+    requantise_cycles: Cycles
+
+
+class Dma(_Section):
+    """1: one queue for all transfers; 2: loads, stores; 3: weights, inputs, stores."""
+
+    engines: Literal[1, 2, 3]
+
+
+class Dram(_Section):
+    gb_per_s: Rate
+    latency_ns: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    burst_bytes: Annotated[int, Field(ge=1, le=65536)]
+    kind: Annotated[str, Field(min_length=1)]
+
+
+class Vector(_Section):
+    """The unit that drains accumulators: bias, requantisation, write-back."""
+
+    lanes: Annotated[int, Field(ge=1, le=65536)]
+    latency_cycles: Cycles
+    parameter_kib: Kib
+
+
+class Energy(_Section):
+    table: Annotated[str, Field(min_length=1)]
+
+
+class Machine(_Section):
+    """One accelerator. ``Machine.load`` reads a preset name or a TOML file; every field is listed by ``gblr-hw machine
+    show``.
+
+    Units are in the field names; ``rows`` = P input lanes, ``cols`` = Q output lanes (machine.md, section 1).
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    description: str = ""
+    array: Array
+    datatypes: Datatypes
+    scratchpad: Memory
+    accumulator: Memory
+    rank_memory: RankMemory
+    weight_buffer: Memory
+    dma: Dma
+    dram: Dram
+    vector: Vector
+    energy: Energy
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Machine:
+        lanes = max(self.rows, self.cols)
+        if self.rank_memory.banks < lanes:
+            raise ValueError(
+                f"rank_memory.banks = {self.rank_memory.banks} is fewer than the {lanes} lanes of the array; "
+                "a tile of distinct banks would not exist"
+            )
+        if self.weight_slots < 2:
+            raise ValueError(
+                f"weight_buffer.kib = {self.weight_buffer.kib} holds fewer than two tiles of {self.rows} x {self.cols} "
+                "weights; preload needs two"
+            )
+        if min(self.accumulator_rows, self.rank_rows_per_bank) < 2:
+            raise ValueError("accumulator and rank memory must hold at least two rows: one in use, one being drained")
+        return self
+
+    @property
+    def rows(self) -> int:
+        return self.array.rows
+
+    @property
+    def cols(self) -> int:
+        return self.array.cols
+
+    @property
+    def clock_ghz(self) -> float:
+        return self.array.clock_ghz
+
+    @property
+    def scatter(self) -> bool:
+        return self.array.scatter
+
+    @property
+    def dram_gb_per_s(self) -> float:
+        return self.dram.gb_per_s
+
+    @property
+    def weight_slots(self) -> int:
+        """Decompressed P x Q tiles that the weight buffer holds."""
+        tile_bytes = -(-self.rows * self.cols * self.datatypes.weight_bits // 8)
+        return self.weight_buffer.size_bytes // tile_bytes
+
+    @property
+    def accumulator_rows(self) -> int:
+        """Rows of Q sums that the accumulator memory holds."""
+        return self.accumulator.size_bytes * 8 // (self.cols * self.datatypes.accumulator_bits)
+
+    @property
+    def rank_rows_per_bank(self) -> int:
+        """Sums (one rank, one token) that a bank of the rank memory holds."""
+        return self.rank_memory.size_bytes * 8 // (self.rank_memory.banks * self.datatypes.accumulator_bits)
+
+    @property
+    def partial_sum_bits(self) -> int:
+        """Width of an exact sum of one code from each row of the array."""
+        return self.datatypes.weight_bits + self.datatypes.activation_bits + (self.rows - 1).bit_length()
+
+    @property
+    def group_size(self) -> int:
+        """Ranks of one rank-memory row that a plain array (no permutation network) can both write and read."""
+        return min(self.rows, self.cols)
+
+    @property
+    def parameter_half_bytes(self) -> int:
+        """Bytes of parameters that one layer may have: half of the memory, so that the next layer's can be loaded."""
+        return self.vector.parameter_kib * 1024 // 2
+
+    @property
+    def multiplier_row(self) -> int:
+        """Places in a row of the table of rank multipliers: the banks in use, up to a power of two (rule E5)."""
+        return 1 << ((self.rank_memory.banks if self.scatter else self.group_size) - 1).bit_length()
+
+    @property
+    def dram_latency_cycles(self) -> int:
+        # 100 ns at 1.1 GHz is 110 cycles, not the 111 that a product of binary fractions rounds up to.
+        return math.ceil(round(self.dram.latency_ns * self.clock_ghz, 6))
+
+    @property
+    def dram_bytes_per_kilocycle(self) -> int:
+        """DRAM bandwidth as an integer, so that no engine rounds differently (machine.md, D2)."""
+        return max(1, round(1000 * self.dram.gb_per_s / self.clock_ghz))
+
+    @cached_property
+    def layout_key(self) -> str:
+        """Hash of what a program is laid out for: sizes, banks, datatypes, scatter. Clocks and bandwidths are not in
+        it.
+        """
+        data = self.model_dump(
+            include={"array", "datatypes", "scratchpad", "accumulator", "rank_memory", "weight_buffer"}
+        )
+        data["array"].pop("clock_ghz")
+        for section in data.values():
+            for timing in ("network_cycles", "requantise_cycles", "word_bits"):
+                section.pop(timing, None)
+        data["parameter_kib"] = self.vector.parameter_kib
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    def with_(self, **sections: Mapping[str, Any] | str) -> Machine:
+        """A copy with some values changed, ``machine.with_(name="m2", dram={"gb_per_s": 4.0})``, validated again."""
+        data = self.to_dict()
+        for key, change in sections.items():
+            old = data.get(key)
+            data[key] = {**(old if isinstance(old, dict) else {}), **change} if isinstance(change, Mapping) else change
+        return _validated(data, f"machine '{self.name}', changed in code")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as plain JSON types; ``from_dict`` reads it back."""
+        return self.model_dump(by_alias=True)
+
+    def to_json(self) -> str:
+        """The description as one line of JSON, the same for equal machines."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any], where: str) -> Machine:
+        """Validate a description made of plain types; ``where`` names it in errors."""
+        return _validated(data, where)
+
+    def to_toml(self) -> str:
+        """The description as a TOML file that ``Machine.load`` reads back to an equal machine."""
+        data = self.to_dict()
+        flat = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict)]
+        parts = ["\n".join(flat)]
+        for key, section in data.items():
+            if isinstance(section, dict):
+                parts.append("\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in section.items())]))
+        return "\n\n".join(parts) + "\n"
+
+    @staticmethod
+    def load(source: str | Path) -> Machine:
+        """Read a preset by name (``preset_names()``) or a TOML file by path.
+
+        Raises InputError naming the file, the field, its value and the rule for anything that is not a valid machine.
+        """
+        if str(source) in preset_names():
+            text = (resources.files("simulator") / "machines" / f"{source}.toml").read_text(encoding="utf-8")
+            return _parse(text, f"machine preset '{source}'")
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(
+                f"machine '{source}'",
+                "no such preset or file",
+                f"a machine is one of {', '.join(preset_names())} or a TOML file",
+                "Check the spelling, or start a file of your own from `gblr-hw machine show mid-32`.",
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                str(path),
+                f"a byte that is not UTF-8 ({error.reason})",
+                "a machine file is UTF-8 text in TOML",
+                "Save it as UTF-8.",
+            ) from error
+        return _parse(text, str(path))
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the machines shipped with the package, sorted."""
+    folder = resources.files("simulator") / "machines"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def _parse(text: str, where: str) -> Machine:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            where, f"text that is not TOML ({error})", "a machine file must parse as TOML", "Mend the line named."
+        ) from error
+    return _validated(data, where)
+
+
+def _validated(data: dict[str, Any], where: str) -> Machine:
+    try:
+        return Machine.model_validate(data)
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            found, rule = f"unknown key with value {first['input']!r}", f"no key '{field}' exists in schema 1"
+        elif first["type"] == "missing":
+            found, rule = "nothing", f"the key '{field}' is required"
+        else:
+            found = repr(first["input"]) if field else "values that do not fit together"
+            rule = first["msg"].removeprefix("Value error, ")
+        place = f"{where}: field '{field}'" if field else where
+        raise InputError(
+            place, found, rule, "Compare with `gblr-hw machine show mid-32`, which lists every key."
+        ) from error
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value) if isinstance(value, str) else repr(value)

@@ -1,0 +1,62 @@
+"""Where the operands and results of a network's operators lie: chunks and rows of each, on an array of a given side
+(machine.md, rules E1 and M2).
+
+A chunk is ``side`` channels. Tensors are stored chunk by chunk, a padded one with each group at a chunk's edge; an
+operand's view is cut into chunks in the same way.
+"""
+
+from __future__ import annotations
+
+from simulator.network.network import Network, Operand, Operator
+
+
+def view_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks of the operand's view; of the tensor itself for "transposed", whose rows are read as they are stored."""
+    tensor = network.tensors[operand.tensor]
+    if operand.access == "transposed":
+        return -(-tensor.channels(side) // side)
+    return operand.groups * -(-operand.width // side) if tensor.padded else -(-operand.groups * operand.width // side)
+
+
+def region_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks of the operand's region in the scratchpad: its view's; one of a tensor that is turned."""
+    return 1 if operand.access == "transposed" else view_chunks(network, operand, side)
+
+
+def head_stride(network: Network, operator: Operator, side: int) -> int:
+    """Channels from the first of one query head to the first of the next, where a scores operator reads or a mix
+    writes them.
+    """
+    tensor = network.tensors[operator.operands[0].tensor if operator.kind == "scores" else operator.output]
+    width = operator.operands[0].width if operator.kind == "scores" else tensor.width
+    return -(-width // side) * side if tensor.padded else width
+
+
+def heads_per_tile(network: Network, operator: Operator, side: int) -> int:
+    """Query heads that use each tile of scores or mix: those of one head of the weights, if heads are whole chunks."""
+    reads, weights = operator.operands
+    return reads.groups // weights.groups if head_stride(network, operator, side) % side == 0 else 1
+
+
+def view_rows(network: Network, operator: Operator, operand: Operand) -> int:
+    """Rows of the operand's view over the whole batch; of the tensor for "transposed"."""
+    tensor = network.tensors[operand.tensor]
+    if operand.access == "transposed":
+        return tensor.rows
+    batch = operator.batch if operand.access == "gather" else tensor.batch
+    return batch * operand.tokens
+
+
+def region_rows(network: Network, operator: Operator, operand: Operand) -> int:
+    """Rows of the operand's region in the scratchpad if the operator's rows do not say: 1 for an operand of which a
+    sequence (or all of them) reads one row, all that a row of the view holds for "transposed", else 0.
+    """
+    if operand.access == "transposed":
+        return operand.groups * operand.width
+    alone = operand.access != "gather" and network.tensors[operand.tensor].batch == 1 < operator.batch
+    return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0
+
+
+def output_chunks(network: Network, operator: Operator, side: int) -> int:
+    """Stored chunks of the operator's output."""
+    return -(-network.tensors[operator.output].channels(side) // side)

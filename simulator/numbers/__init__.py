@@ -1,0 +1,1 @@
+"""The numbers that the hardware computes, instruction by instruction."""

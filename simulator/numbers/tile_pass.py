@@ -1,0 +1,115 @@
+"""The memories around the array, and what one pass of a weight tile does to them; shared by ``execute``, which carries
+many runs of one layer along, and ``execute_network``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from simulator.machine.machine import Machine
+from simulator.numbers.numerics import requantise, saturate
+from simulator.program.isa import Op
+from simulator.program.schedule import LayerSchedule
+
+
+class OnChip:
+    """Scratchpad, accumulator and rank memory, for ``batch`` runs at once; a float64 for every byte or sum, ``fill``
+    before anything is written.
+    """
+
+    def __init__(self, machine: Machine, batch: int, fill: float = 0.0) -> None:
+        self.scratchpad = np.full((batch, machine.scratchpad.size_bytes), fill)
+        self.accumulator = np.full((batch, machine.accumulator_rows, machine.cols), fill)
+        self.rank = np.full((batch, machine.rank_memory.banks, machine.rank_rows_per_bank), fill)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The integer rules when there are any; float mode has none. Sums stay exact in float64."""
+
+    machine: Machine
+    accumulator_bits: int | None
+    rank_scale: tuple[np.ndarray, np.ndarray] | None
+
+    def add(self, old: np.ndarray | float, new: np.ndarray) -> np.ndarray:
+        total = old + new
+        return total if self.accumulator_bits is None else saturate(total, self.accumulator_bits)
+
+    def rank_codes(self, sums: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        if self.rank_scale is None:
+            return sums
+        multiplier, shift = (column[ranks] for column in self.rank_scale)
+        return requantise(sums.astype(np.int64), multiplier, shift, self.machine.datatypes.activation_bits).astype(
+            np.float64
+        )
+
+
+class TilePass(NamedTuple):
+    """A tile instruction's operands; ``tile`` is the row of the tile table that its slot holds."""
+
+    op: int
+    tile: int
+    tokens: int
+    src: int
+    dst: int
+    accumulate: int
+
+
+def run_tile(
+    layer: LayerSchedule, run: TilePass, weights: np.ndarray, memories: OnChip, arithmetic: Arithmetic
+) -> None:
+    """One pass of a tile. weights: (lanes, max(P, Q)), the tile's rows with zeros where nothing is stored."""
+    tiles, machine, tokens = layer.tiles, arithmetic.machine, run.tokens
+    first, last = tiles.lane_ptr[run.tile], tiles.lane_ptr[run.tile + 1]
+    lane = tiles.lane[first:last]
+    if run.op == Op.EXPAND:
+        entering = arithmetic.rank_codes(memories.rank[rank_places(layer, lane, tokens)], lane)
+    else:
+        source = memories.scratchpad[:, run.src : run.src + tokens * machine.rows]
+        entering = source.reshape(len(source), tokens, machine.rows)
+    if run.op == Op.REDUCE:
+        places = rank_places(layer, lane, tokens)
+        before = np.where(tiles.first[first:last] == 1, 0.0, memories.rank[places])
+        memories.rank[places] = arithmetic.add(before, entering @ weights[:, : machine.rows].T)
+        return
+    entering = entering[:, :, lane] if run.op == Op.DENSE else entering
+    sums = entering @ weights[:, : machine.cols]
+    old = memories.accumulator[:, run.dst : run.dst + tokens] if run.accumulate else 0.0
+    memories.accumulator[:, run.dst : run.dst + tokens] = arithmetic.add(old, sums)
+
+
+def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:
+    """Index of (batch, tokens, lanes) sums in rank memory."""
+    row = layer.rank_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
+    return slice(None), np.broadcast_to(layer.rank_bank[lane], row.shape), row
+
+
+def drained_sums(memories: OnChip, src: int, tokens: int, accumulate: int) -> np.ndarray:
+    """(batch, tokens, Q) sums that a DRAIN takes; zeros for one without sums."""
+    sums = memories.accumulator[:, src : src + tokens]
+    return sums if accumulate else np.zeros_like(sums)
+
+
+def lane_rows(layer: LayerSchedule, weights: np.ndarray, machine: Machine) -> np.ndarray:
+    """Unpacked weights, one row of max(P, Q) for each lane of the tile table."""
+    tiles = layer.tiles
+    lengths = tiles.hi - tiles.lo
+    rows = np.zeros((len(tiles.lane), max(machine.rows, machine.cols)))
+    lane = np.repeat(np.arange(len(lengths)), lengths)
+    column = np.arange(len(weights)) - np.repeat(tiles.lane_weight_ptr[:-1] - tiles.lo, lengths)
+    rows[lane, column] = weights
+    return rows
+
+
+def tile_rows(layer: LayerSchedule, weights: np.ndarray, tile: int, machine: Machine) -> np.ndarray:
+    """The rows of ``lane_rows`` that belong to one tile: a network's weights are too many to be unpacked at once."""
+    tiles = layer.tiles
+    first, last = tiles.lane_ptr[tile], tiles.lane_ptr[tile + 1]
+    stored = weights[tiles.weight_ptr[tile] : tiles.weight_ptr[tile + 1]]
+    column = np.arange(max(machine.rows, machine.cols))
+    rows = np.zeros((last - first, len(column)))
+    rows[(column >= tiles.lo[first:last, None]) & (column < tiles.hi[first:last, None])] = stored
+    return rows

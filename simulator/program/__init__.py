@@ -1,0 +1,1 @@
+"""The program: instructions, schedules, files, listings, the encoding for hardware, and what is checked of it."""

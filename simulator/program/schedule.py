@@ -1,0 +1,230 @@
+"""The upper level of the IR: one layer's weight tiles, ranks, banks and payload, immutable and self-checking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from simulator.base.errors import InputError
+from simulator.program.isa import Op, narrowed
+
+RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
+LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
+PARAMETER_BYTES = 8  # per output channel: bias and requantisation multiplier
+FORMS = ("dense", "ranks", "mixed", "activations", "vector")
+RANK_PARAMETER_BYTES = 4  # per place of the multiplier table: requantisation multiplier (rule E5)
+
+
+def _refuse(where: str, value: object, rule: str) -> None:
+    raise InputError(where, str(value), rule, "The file is damaged or not ours: lower the checkpoint again.")
+
+
+@dataclass(frozen=True, eq=False)
+class TileTable:
+    """The weight tiles of a layer in execution order, as columns; lanes are a ragged table behind ``lane_ptr``.
+
+    kind (N,): Op.DENSE, REDUCE or EXPAND. source (N,): input chunk read, -1 for EXPAND. target (N,): output chunk, -1
+    for REDUCE. A lane of a DENSE tile is an input channel of its chunk; of a REDUCE tile, the rank it writes; of an
+    EXPAND tile, the rank it reads. ``lo``/``hi`` bound the lane's run of stored weights on the tile's other side
+    (outputs, inputs, outputs). ``first`` marks a REDUCE lane that overwrites its rank's sum instead of adding to it.
+    ``row_cycles`` (N,): the largest number of a tile's ranks in one bank (rule B2), 1 for DENSE. Columns are int32 and
+    read-only, ``lane_ptr`` is int64.
+    """
+
+    kind: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    row_cycles: np.ndarray
+    lane_ptr: np.ndarray
+    lane: np.ndarray
+    first: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            wide = field.name == "lane_ptr"
+            column = narrowed(f"tile table: '{field.name}'", getattr(self, field.name), wide)
+            object.__setattr__(self, field.name, column)
+        count = len(self.kind)
+        if any(len(c) != count for c in (self.source, self.target, self.row_cycles)) or len(self.lane_ptr) != count + 1:
+            _refuse(
+                "tile table",
+                f"columns of unequal length ({count} kinds)",
+                "all columns have one entry a tile, lane_ptr one more",
+            )
+        lanes = int(self.lane_ptr[-1])
+        if (
+            self.lane_ptr[0] != 0
+            or (np.diff(self.lane_ptr) < 0).any()
+            or any(len(c) != lanes for c in (self.lane, self.first, self.lo, self.hi))
+        ):
+            _refuse(
+                "tile table: 'lane_ptr'",
+                self.lane_ptr[-1],
+                "lane_ptr starts at 0, never falls and ends at the number of lanes",
+            )
+        if ((self.lo < 0) | (self.hi < self.lo)).any():
+            _refuse("tile table: 'lo', 'hi'", "a run that ends before it starts", "0 <= lo <= hi for every lane")
+        if not np.isin(self.kind, (Op.DENSE, Op.REDUCE, Op.EXPAND)).all():
+            _refuse("tile table: 'kind'", sorted(set(self.kind.tolist())), "a tile is DENSE, REDUCE or EXPAND")
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    @cached_property
+    def lane_count(self) -> np.ndarray:
+        """Lanes of each tile."""
+        return _read_only(np.diff(self.lane_ptr))
+
+    @cached_property
+    def weight_ptr(self) -> np.ndarray:
+        """(N+1,) offsets of each tile's weights in the payload."""
+        return _read_only(self.lane_weight_ptr[self.lane_ptr])
+
+    @cached_property
+    def weight_count(self) -> np.ndarray:
+        """Stored weights of each tile."""
+        return _read_only(np.diff(self.weight_ptr))
+
+    @property
+    def lane_weight_ptr(self) -> np.ndarray:
+        """(lanes+1,) offsets of each lane's weights in the payload."""
+        return np.concatenate([[0], np.cumsum(self.hi - self.lo)])
+
+    def record_bytes(self, weight_bits: int) -> np.ndarray:
+        """Bytes of each tile in DRAM: descriptor, lane table (rank tiles only), packed weights (rule E4)."""
+        lane_table = np.where(self.kind == Op.DENSE, 0, LANE_BYTES * self.lane_count)
+        return RECORD_BYTES + lane_table - (-self.weight_count * weight_bits // 8)
+
+
+def _read_only(column: np.ndarray) -> np.ndarray:
+    column.setflags(write=False)
+    return column
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """The numbers of a layer, packed as the tile table orders them.
+
+    codes (W,) int8 and values (W,) float32: the same stored weights quantised and exact. A rank sum is divided by
+    ``rank_divisor[k]`` to become an activation code; accumulators count in ``row_step[i]`` times the input step (rule
+    N3). ``input_step`` and ``output_step`` are activation steps from calibration, 0 when they are taken from the data
+    (rule N1). bias (m,) float32.
+    """
+
+    codes: np.ndarray
+    values: np.ndarray
+    row_step: np.ndarray
+    rank_divisor: np.ndarray
+    bias: np.ndarray
+    input_step: float
+    output_step: float
+
+    def __post_init__(self) -> None:
+        kinds = {
+            "codes": np.int8,
+            "values": np.float32,
+            "row_step": np.float64,
+            "rank_divisor": np.float64,
+            "bias": np.float32,
+        }
+        for name, dtype in kinds.items():
+            column = np.ascontiguousarray(getattr(self, name), dtype=dtype)
+            if column.dtype.kind == "f" and not np.isfinite(column).all():
+                _refuse(f"payload: '{name}'", "NaN or infinity", "every stored number is finite")
+            column.setflags(write=False)
+            object.__setattr__(self, name, column)
+        for name in ("input_step", "output_step"):
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                _refuse(f"payload: '{name}'", getattr(self, name), "an activation step is finite and not negative")
+
+
+def stored_weights(form: str, tiles: TileTable) -> int:
+    """Weights in the payload of a layer of this form: those of its tiles, none if they hold activations."""
+    return 0 if form == "activations" else int(tiles.weight_ptr[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSchedule:
+    """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
+    In the program of a whole network it is one of the operators.
+
+    ``rank_bank`` and ``rank_slot`` (K,): rank k's sum for token t of a block lies in that bank at row
+    ``slot * block_tokens + t``. ``form`` is "dense", "ranks" or "mixed"; "activations" if the tiles are filled from
+    stored activations (DENSE tiles, no codes, no values); "vector" if there are none.
+    """
+
+    name: str
+    form: str
+    in_features: int
+    out_features: int
+    ranks: int
+    block_tokens: int
+    multiplications: int
+    tiles: TileTable
+    rank_bank: np.ndarray
+    rank_slot: np.ndarray
+    payload: Payload
+
+    def __post_init__(self) -> None:
+        for name in ("rank_bank", "rank_slot"):
+            column = np.ascontiguousarray(getattr(self, name), dtype=np.int64)
+            column.setflags(write=False)
+            object.__setattr__(self, name, column)
+        where = f"layer '{self.name}'"
+        for name in ("in_features", "out_features", "block_tokens"):
+            if getattr(self, name) < 1:
+                _refuse(f"{where}: '{name}'", getattr(self, name), "sizes are at least 1")
+        if (
+            len(self.rank_bank) != self.ranks
+            or len(self.rank_slot) != self.ranks
+            or len(self.payload.rank_divisor) != self.ranks
+        ):
+            _refuse(f"{where}: rank table", len(self.rank_bank), f"it must have one row for each of {self.ranks} ranks")
+        if len(self.payload.row_step) != self.out_features or len(self.payload.bias) != self.out_features:
+            _refuse(
+                f"{where}: output parameters",
+                len(self.payload.bias),
+                f"one entry for each of {self.out_features} outputs",
+            )
+        self._check_form(where)
+        weights = stored_weights(self.form, self.tiles)
+        if len(self.payload.codes) != weights or len(self.payload.values) != weights:
+            _refuse(f"{where}: payload", len(self.payload.codes), f"the tile table describes {weights} weights")
+        self._check_lanes(where)
+
+    def _check_form(self, where: str) -> None:
+        if self.form not in FORMS:
+            _refuse(f"{where}: 'form'", self.form, f"a form is one of {', '.join(FORMS)}")
+        if self.form in ("activations", "vector") and self.ranks:
+            _refuse(f"{where}: 'ranks'", self.ranks, f"a layer of form {self.form} has no ranks")
+        if self.form == "vector" and len(self.tiles):
+            _refuse(f"{where}: tile table", f"{len(self.tiles)} tiles", "a layer of form vector has none")
+        if self.form == "activations" and (self.tiles.kind != Op.DENSE).any():
+            _refuse(f"{where}: 'kind'", "REDUCE or EXPAND", "tiles of activations are DENSE")
+
+    def tile_bytes(self, weight_bits: int) -> np.ndarray:
+        """Bytes of DRAM that the load of each tile moves: its record, or the codes that a tile of activations holds
+        (rule E4).
+        """
+        if self.form == "activations":
+            return self.tiles.weight_count
+        return self.tiles.record_bytes(weight_bits)
+
+    def _check_lanes(self, where: str) -> None:
+        tiles = self.tiles
+        kind = np.repeat(tiles.kind, tiles.lane_count)
+        ranks = tiles.lane[kind != Op.DENSE]
+        if len(ranks) and (ranks.min() < 0 or ranks.max() >= self.ranks):
+            _refuse(f"{where}: lane", int(ranks.max()), f"ranks are numbered 0 to {self.ranks - 1}")
+
+    def parameter_bytes(self, multiplier_row: int) -> int:
+        """Bytes of biases and requantisation multipliers that the layer loads once (rule E5).
+
+        ``multiplier_row``: the machine's places in a row of its table of rank multipliers.
+        """
+        slots = int(self.rank_slot.max(initial=-1)) + 1
+        return PARAMETER_BYTES * self.out_features + RANK_PARAMETER_BYTES * slots * multiplier_row

@@ -1,0 +1,1 @@
+"""What all hardware units share: sizes, instruction words, the requantiser, the memory model, the tools."""

@@ -1,0 +1,1 @@
+"""The units of the accelerator, one a file, and the accelerator that wires them together."""

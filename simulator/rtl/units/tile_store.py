@@ -1,0 +1,182 @@
+"""The weight buffer: tile records as they come from DRAM, split into descriptor, lane table and packed weights (rules
+E4, M3).
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
+from amaranth.lib.memory import Memory
+
+from simulator.program.encoding import FIRST_BIT
+from simulator.program.isa import Op
+from simulator.program.schedule import LANE_BYTES, RECORD_BYTES
+from simulator.rtl.base.sizes import Sizes, index_bits
+from simulator.rtl.units.banked_memory import BankedMemory
+
+
+class LaneEntry:
+    """A lane's line of the table: whether it is in use, its rank's place, and its run of stored weights."""
+
+    def __init__(self, sizes: Sizes, name: str) -> None:
+        self.valid = Signal(name=f"{name}_valid")
+        self.first = Signal(name=f"{name}_first")
+        self.bank = Signal(max(sizes.bank_bits, 1), name=f"{name}_bank")
+        self.slot = Signal(index_bits(sizes.rank_slots), name=f"{name}_slot")
+        self.row = Signal(index_bits(sizes.rank_rows), name=f"{name}_row")  # of its sum for a block's first token
+        self.low = Signal(8, name=f"{name}_low")
+        self.last = Signal(8, name=f"{name}_last")
+
+    def packed(self) -> Value:
+        return Cat(self.valid, self.first, self.bank, self.slot, self.row, self.low, self.last)
+
+
+class TableView:
+    """One reader's view of the tile in ``slot``: descriptor and all lanes, in the same cycle."""
+
+    def __init__(self, sizes: Sizes, name: str) -> None:
+        self.slot = Signal(index_bits(sizes.slots), name=f"{name}_slot")
+        self.is_dense, self.is_reduce = Signal(name=f"{name}_is_dense"), Signal(name=f"{name}_is_reduce")
+        self.width = Signal(9, name=f"{name}_width")  # of a DENSE tile's rows
+        self.count = Signal(16, name=f"{name}_count")  # lanes
+        self.lanes = [LaneEntry(sizes, f"{name}_lane{j}") for j in range(sizes.lanes)]
+
+
+class TileStore(Elaboratable):
+    """Filled a beat at a time, read by loader, gather and scatter units.
+
+    fill: bytes ``fill_beat * beat_bytes`` onward of the record for ``fill_slot`` are in ``fill_data``; ``fill_stride``
+    token rows lie between the slots of a bank. weight_address, weight_window: ``weight_banks`` bytes of packed weights
+    from any byte.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.fill_valid = Signal()
+        self.fill_beat = Signal(32)
+        self.fill_slot = Signal(index_bits(sizes.slots))
+        self.fill_stride = Signal(16)
+        self.fill_data = Signal(sizes.beat_bytes * 8)
+        self.loader = TableView(sizes, "loader")
+        self.gather = TableView(sizes, "gather")
+        self.scatter = TableView(sizes, "scatter")
+        self.weights = BankedMemory(
+            width=8,
+            depth=sizes.slots * sizes.slot_bytes,
+            banks=sizes.weight_banks,
+            reads=[sizes.weight_banks],
+            writes=[sizes.beat_bytes],
+        )
+        self.weight_address = self.weights.read_ports[0].address
+        self.weight_window = self.weights.read_ports[0].data
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        kind, count = self._descriptor(m)
+        self._fill_lanes(m, kind, count)
+        self._fill_weights(m, kind, count)
+        return m
+
+    def _descriptor(self, m: Module) -> tuple[Signal, Signal]:
+        """Kind and lanes of the record that is arriving; they come with its first beat."""
+        kind = Signal(4)
+        count = Signal(16)
+        held = Signal(28)
+        arriving = Cat(self.fill_data[:4], self.fill_data[8:16], self.fill_data[16:32])
+        record = Mux(self.fill_beat == 0, arriving, held)
+        m.d.comb += [kind.eq(record[:4]), count.eq(record[12:])]
+        with m.If(self.fill_valid & (self.fill_beat == 0)):
+            m.d.sync += held.eq(arriving)
+        table = Memory(shape=28, depth=self.sizes.slots, init=[])
+        m.submodules.descriptors = table
+        write = table.write_port()
+        m.d.comb += [
+            write.addr.eq(self.fill_slot),
+            write.data.eq(arriving),
+            write.en.eq(self.fill_valid & (self.fill_beat == 0)),
+        ]
+        for view in (self.loader, self.gather, self.scatter):
+            read = table.read_port(domain="comb")
+            m.d.comb += [
+                read.addr.eq(view.slot),
+                view.is_dense.eq(read.data[:4] == Op.DENSE),
+                view.is_reduce.eq(read.data[:4] == Op.REDUCE),
+                view.width.eq(read.data[4:12] + 1),
+                view.count.eq(read.data[12:28]),
+            ]
+        return kind, count
+
+    def _fill_lanes(self, m: Module, kind: Signal, count: Signal) -> None:
+        """Lane j's four bytes always come in the same beat and the same place of it; a plain machine's lane is its
+        bank.
+        """
+        sizes = self.sizes
+        groups = [self._group(m, number) for number in range(sizes.beat_bytes // LANE_BYTES)]
+        for j in range(sizes.lanes):
+            memory = Memory(shape=len(groups[0].packed()), depth=sizes.slots, init=[])
+            m.submodules[f"lane{j}"] = memory
+            write = memory.write_port()
+            written = LaneEntry(sizes, f"fill{j}")
+            matched = self._source(m, groups, written, j, kind, count)
+            m.d.comb += [
+                write.addr.eq(self.fill_slot),
+                write.data.eq(written.packed()),
+                write.en.eq(self.fill_valid & (matched | (self.fill_beat == 0))),
+            ]
+            for view in (self.loader, self.gather, self.scatter):
+                read = memory.read_port(domain="comb")
+                m.d.comb += [read.addr.eq(view.slot), view.lanes[j].packed().eq(read.data)]
+
+    def _group(self, m: Module, number: int) -> LaneEntry:
+        """The lane that four bytes of the beat would describe."""
+        sizes = self.sizes
+        entry = LaneEntry(sizes, f"group{number}")
+        word = self.fill_data.word_select(number, 32)
+        place = word[:FIRST_BIT]
+        m.d.comb += [
+            entry.valid.eq(1),
+            entry.first.eq(word[FIRST_BIT]),
+            entry.bank.eq(place[: sizes.bank_bits]),
+            entry.slot.eq(place[sizes.bank_bits :]),
+            entry.row.eq(entry.slot * self.fill_stride),
+            entry.low.eq(word[16:24]),
+            entry.last.eq(word[24:32]),
+        ]
+        return entry
+
+    def _source(
+        self, m: Module, groups: list[LaneEntry], written: LaneEntry, j: int, kind: Signal, count: Signal
+    ) -> Signal:
+        """Put what this beat says of lane j into ``written``; returns whether it says anything."""
+        sizes = self.sizes
+        matched = Signal(name=f"matched_{j}")
+        if sizes.machine.scatter:
+            beat, place = divmod(RECORD_BYTES + LANE_BYTES * j, sizes.beat_bytes)
+            there = (self.fill_beat == beat) & (kind != Op.DENSE) & (count > j)
+            with m.If(there):
+                m.d.comb += [matched.eq(1), written.packed().eq(groups[place // LANE_BYTES].packed())]
+            return matched
+        if j >= sizes.banks:
+            return matched
+        first = self.fill_beat * (sizes.beat_bytes // LANE_BYTES)
+        for number, group in enumerate(groups):
+            listed = first + number - RECORD_BYTES // LANE_BYTES  # position in the table, negative in the descriptor
+            with m.If((listed >= 0) & (listed < count) & (kind != Op.DENSE) & (group.bank == j)):
+                m.d.comb += [matched.eq(1), written.packed().eq(group.packed())]
+        return matched
+
+    def _fill_weights(self, m: Module, kind: Signal, count: Signal) -> None:
+        sizes = self.sizes
+        m.submodules.weights = self.weights
+        port = self.weights.write_ports[0]
+        head = Signal(16)
+        offset = Signal(32)
+        m.d.comb += [
+            head.eq(RECORD_BYTES + Mux(kind == Op.DENSE, 0, LANE_BYTES * count)),
+            offset.eq(self.fill_beat * sizes.beat_bytes),
+            port.address.eq(self.fill_slot * sizes.slot_bytes + offset - head),
+            port.data.eq(self.fill_data),
+        ]
+        # The last beat's bytes behind the record must not reach into the next slot.
+        for byte in range(sizes.beat_bytes):
+            place = offset + byte
+            m.d.comb += port.enable[byte].eq(self.fill_valid & (place >= head) & (place < head + sizes.slot_bytes))

@@ -1,0 +1,1 @@
+"""SCALE-Sim's way of counting cycles, and its topology files."""

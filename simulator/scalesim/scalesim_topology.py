@@ -1,0 +1,133 @@
+"""SCALE-Sim's topology files: a CSV line a layer, as GEMMs or as convolutions, read into GEMMs.
+
+Both formats as scalesim 3.0.0 reads them (its ``topology_utils``), by position, the first line being a heading:
+
+    Layer, M, N, K,                                                                              [Sparsity,]
+    Layer, IFMAP height, IFMAP width, filter height, filter width, channels, filters, stride,    [Sparsity,]
+
+Mind the order M, N, K. A convolution without padding becomes the GEMM of its unrolled windows: M output positions,
+K = filter height x width x channels, N filters. A name with ``DP`` in it marks a depthwise layer: one such GEMM with a
+single channel for each channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulator.base.errors import InputError
+from simulator.scalesim.systolic_gemm import MAX_SIZE, Gemm
+
+GEMM_SIZES = ("M", "N", "K")
+CONV_SIZES = ("IFMAP height", "IFMAP width", "filter height", "filter width", "channels", "filters", "stride")
+MAX_DEPTHWISE_CHANNELS = 2**16  # each becomes a layer of its own
+
+
+@dataclass(frozen=True)
+class _Line:
+    where: str
+    fields: tuple[str, ...]
+
+
+def read_topology(path: str | Path) -> tuple[Gemm, ...]:
+    """The layers of a topology file, in its order.
+
+    SCALE-Sim drops what stands behind a line's last comma and so loses a column where that comma is missing; here both
+    ways of ending a line mean the same. Raises InputError naming file and line for anything that is not a topology,
+    for filters larger than their input, and for a sparsity other than dense.
+    """
+    lines = _lines(Path(path))
+    if not lines:
+        raise _wrong(str(path), "an empty file", "a topology has a heading and a line for each layer")
+    heading, *rows = lines
+    if _looks_like_data(heading.fields):
+        raise _wrong(heading.where, f"'{', '.join(heading.fields)}'", "the first line is a heading, not a layer")
+    _check_heading(heading)
+    if not rows:
+        raise _wrong(str(path), "no layers", "a topology has a line for each layer")
+    return tuple(gemm for row in rows for gemm in _gemms(row))
+
+
+def _lines(path: Path) -> list[_Line]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "a byte that is not UTF-8"
+        raise InputError(
+            f"topology '{path}'", str(reason), "a topology is a readable CSV file", "Check the path."
+        ) from error
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = [field.strip() for field in line.split(",")]
+        # What follows the last comma is a comment in some of SCALE-Sim's own files ("1,#dw").
+        if fields[-1] == "" or fields[-1].startswith("#"):
+            fields.pop()
+        if any(fields):
+            lines.append(_Line(f"{path}: line {number}", tuple(fields)))
+    return lines
+
+
+def _looks_like_data(fields: tuple[str, ...]) -> bool:
+    return len(fields) > 1 and all(field.isdecimal() for field in fields[1:4])
+
+
+def _check_heading(heading: _Line) -> None:
+    names = [field.upper() for field in heading.fields[1:4]]
+    if sorted(names) == sorted(GEMM_SIZES) and tuple(names) != GEMM_SIZES:
+        raise _wrong(heading.where, f"the columns {', '.join(names)}", "SCALE-Sim reads them as M, N, K, in this order")
+
+
+def _gemms(row: _Line) -> Iterator[Gemm]:
+    name, *values = row.fields
+    if len(values) in (len(GEMM_SIZES), len(CONV_SIZES)):
+        values.append("1:1")
+    if len(values) - 1 not in (len(GEMM_SIZES), len(CONV_SIZES)):
+        raise _wrong(
+            row.where,
+            f"{len(row.fields)} columns",
+            f"a GEMM has a name and {', '.join(GEMM_SIZES)}; a convolution a name and {', '.join(CONV_SIZES)}; a "
+            "sparsity may follow",
+        )
+    _check_dense(row.where, values.pop())
+    names = GEMM_SIZES if len(values) == len(GEMM_SIZES) else CONV_SIZES
+    sizes = [_size(row.where, what, text) for what, text in zip(names, values, strict=True)]
+    if names is GEMM_SIZES:
+        m, n, k = sizes
+        yield Gemm(name, m, k, n)
+    else:
+        yield from _convolution(row.where, name, *sizes)
+
+
+def _convolution(
+    where: str, name: str, height: int, width: int, rows: int, cols: int, channels: int, filters: int, stride: int
+) -> Iterator[Gemm]:
+    if rows > height or cols > width:
+        raise _wrong(
+            where, f"a filter of {rows} x {cols} on {height} x {width}", "a filter is no larger than its input"
+        )
+    positions = -(-(height - rows + stride) // stride) * -(-(width - cols + stride) // stride)
+    if "DP" in name:
+        if channels > MAX_DEPTHWISE_CHANNELS:
+            raise _wrong(where, f"{channels} channels", f"a depthwise layer has at most {MAX_DEPTHWISE_CHANNELS}")
+        for channel in range(channels):
+            yield Gemm(f"{name}Channel_{channel}", positions, rows * cols, filters)
+    else:
+        yield Gemm(name, positions, rows * cols * channels, filters)
+
+
+def _check_dense(where: str, text: str) -> None:
+    kept, _, block = text.partition(":")
+    if kept != block or not kept.isdecimal():
+        raise _wrong(where, f"the sparsity '{text}'", "only dense layers are counted, that is 1:1")
+
+
+def _size(where: str, what: str, text: str) -> int:
+    # int() refuses thousands of digits with an error of its own.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and 1 <= int(text) <= MAX_SIZE):
+        raise _wrong(where, f"{what} = '{text}'", f"a size is a whole number between 1 and {MAX_SIZE}")
+    return int(text)
+
+
+def _wrong(where: str, found: str, rule: str) -> InputError:
+    return InputError(where, found, rule, "Compare with SCALE-Sim's topology files.")

@@ -1,0 +1,1 @@
+"""Cycles: durations, the fast engine and its reference, accounts of causes, events and reports."""

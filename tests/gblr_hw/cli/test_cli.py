@@ -1,0 +1,179 @@
+"""The command line as its users meet it: outputs, JSON, exit codes, one paragraph for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.tables.records import NetworkPoint, save_points
+from gblr_hw.cli import main as cli
+from gblr_hw.conversion.covariances import save_covariances
+from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
+from gblr_hw.layers.linear import GBLRLinear
+
+REFERENCE = Path(__file__).parents[2] / "data" / "reference" / "no_gaussian_33x57.pt"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["gblr-hw", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(GBLRLinear(40, 64, 20, gaussian=False), torch.nn.Linear(64, 96))
+    save_checkpoint(model, tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def test_from_checkpoint_to_report(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, trace = checkpoint.with_name("net.program"), checkpoint.with_name("trace.json")
+    assert run(monkeypatch, "lower", checkpoint, "--machine", "edge-16", "--tokens", 20, "-o", program) == 0
+    assert "tile bound" in capsys.readouterr().out
+    assert run(monkeypatch, "simulate", program, "--trace", trace, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["machine"] == "edge-16"
+    assert report["latency_cycles"] == sum(layer["latency_cycles"] for layer in report["layers"])
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert run(monkeypatch, "show", program, "--listing") == 0
+    assert capsys.readouterr().out.startswith("program tokens=20\nmachine {")
+    assert run(monkeypatch, "show", checkpoint, "--json", "--map", checkpoint.with_name("map.png")) == 0
+    assert [layer["family"] for layer in json.loads(capsys.readouterr().out)["layers"]] == ["gblr", "dense"]
+
+
+def test_published_layout_and_dumps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("lower", REFERENCE, "-o", tmp_path / "p", "--no-gaussian", "--dump-after", "choose_form")
+    assert run(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out.startswith("-- after choose_form\n")
+
+
+def test_convert_meets_its_budget(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = checkpoint.with_name("lattice.safetensors")
+    assert run(monkeypatch, "convert", checkpoint, "-o", out, "-m", "edge-16", "--tiles", 0.6, "--json") == 0
+    (layer,) = json.loads(capsys.readouterr().out)["layers"]
+    assert layer["tiles"] == int(0.6 * layer["dense_tiles"])
+    assert 0 < layer["relative_error"] < 1
+    assert (
+        run(monkeypatch, "convert", checkpoint, "-o", out, "-m", "edge-16", "--tiles", 0.6, "--groups", "--json") == 0
+    )
+    assert json.loads(capsys.readouterr().out)["layers"][0]["tiles"] == layer["tiles"]
+
+
+def test_convert_with_moments_hidden_channels_and_a_work_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict(
+        {
+            name: torch.nn.Linear(*size)
+            for name, size in {"b0_up": (32, 64), "b0_down": (64, 32), "head": (32, 8)}.items()
+        }
+    )
+    source, out, moments = (tmp_path / f"{name}.safetensors" for name in ("net", "out", "moments"))
+    save_checkpoint(model, source)
+    save_covariances({"b0_up": np.diag(np.arange(1.0, 33.0))}, moments)
+    arguments = (
+        "convert", source, "-o", out, "-m", "edge-16", "--tiles", 0.5, "--exclude", "head", "--covariances", moments,
+        "--hidden", "*_up=*_down", "--by-error", "--work", tmp_path / "work",
+    )  # fmt: skip
+    assert run(monkeypatch, *arguments) == 0
+    assert "8 of 16 tiles (0.5000)" in capsys.readouterr().out
+    first = out.read_bytes()
+    assert run(monkeypatch, *arguments) == 0
+    assert out.read_bytes() == first
+    assert {name: weights.family for name, weights in load_checkpoint(out).items()} == {
+        "b0_down": "lattice",
+        "b0_up": "lattice",
+        "head": "dense",
+    }
+    assert run(monkeypatch, *arguments[:-5], "--hidden", "*_up") == 2
+    assert "PRODUCER=CONSUMER" in capsys.readouterr().err
+    assert run(monkeypatch, "convert", source, "-o", out, "--hidden", "x=y") == 2
+    assert "'x' must match a layer" in capsys.readouterr().err
+    latency = ("--latency", "0.8x-dense", "--tokens", 64, "--exclude", "head", "-m", "edge-16", "--json")
+    assert run(monkeypatch, "convert", source, "-o", out, *latency) == 0
+    assert json.loads(capsys.readouterr().out)["machine"] == "edge-16"
+
+
+def test_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(monkeypatch, "machine", "list", "--json") == 0
+    names = [machine["name"] for machine in json.loads(capsys.readouterr().out)]
+    assert names == ["cloud-128", "edge-16", "mid-32", "plain-32"]
+    assert run(monkeypatch, "machine", "show", "mid-32") == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert run(monkeypatch, "machine", "show", tmp_path / "mine.toml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["array"]["rows"] == 32
+
+
+def test_front(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    points = [
+        NetworkPoint(name, "dense", accuracy, 10, "mid-32", cycles, cycles * 1e-9, 1.0)
+        for name, accuracy, cycles in (("a", 0.9, 100), ("b", 0.8, 120), ("c", 0.7, 50))
+    ]
+    save_points(points, tmp_path / "points.json")
+    assert run(monkeypatch, "front", tmp_path / "points.json", "-o", tmp_path / "f.png", "--json") == 0
+    front = json.loads(capsys.readouterr().out)["mid-32"]
+    assert [point["name"] for point in front] == ["c", "a"]
+
+
+def test_training_towards_an_energy_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", "-o", tmp_path / "n.safetensors", "--family", "block_sparse", "--machine", "edge-16",
+                 "--images", 1, "--epochs", 1, "--target-energy", "0.8x-dense", "--distil", 0.5, "--json",
+                 "--whole-network", "--checkpoint", tmp_path / "run.pt")  # fmt: skip
+    assert run(monkeypatch, *arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["energy_pj"] <= summary["target_pj"] == pytest.approx(0.8 * summary["dense_energy_pj"], abs=1)
+    assert (summary["kind"], summary["measured"]) == ("block_sparse", "whole network")
+    assert load_checkpoint(tmp_path / "n.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"n.safetensors", "run.pt", "run.pt.dense"}
+    assert run(monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out) == summary
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lower", "none.pt"), "error: none.pt: found no such file"),
+        (("lower", REFERENCE), "gaussian: found None; the published layout does not say"),
+        (("lower", REFERENCE, "--no-gaussian", "-m", "big"), "error: machine 'big': found no such preset or file"),
+        (("lower", REFERENCE, "--no-gaussian", "--dump-after", "x"), "error: --dump-after: found 'x'; the passes are"),
+        (("lower", REFERENCE, "-o", "/none/p"), "error: output '/none/p': found no folder '/none'"),
+        (("simulate", REFERENCE), "found a file that does not read"),
+        (("convert", REFERENCE, "-o", "x.safetensors"), "gaussian: found None"),
+        (("train", "-o", "x.safetensors"), "error: --target-latency: found nothing; the family 'hardware'"),
+        (("train", "-o", "x.safetensors", "--target-latency", "fast"), "error: target latency: found 'fast'"),
+        (("train", "-o", "x.safetensors", "--target-energy", "9"), "error: target energy: found '9'"),
+        (
+            ("train", "-o", "x.safetensors", "--target-energy", "9uJ", "--target-latency", "0.5x-dense"),
+            "error: --target-energy: found '9uJ'; a run has one target",
+        ),
+    ],
+)
+def test_mistakes_are_one_paragraph_and_exit_code_2(
+    arguments: tuple[object, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

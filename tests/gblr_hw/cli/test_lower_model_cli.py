@@ -1,0 +1,157 @@
+"""``gblr-hw lower --model``: known networks and the user's own, weights, unknown operations, bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from gblr_hw import GBLRLinear, save_checkpoint
+from gblr_hw.cli.main import main
+from simulator.numbers.execute_network import execute_network
+from simulator.program.program import Program
+
+_MODEL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(6, 10), nn.LayerNorm(10), nn.Linear(10, 3)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.norm(self.first(x))))
+
+class Odd(Net):
+    def forward(self, x):
+        return super().forward(torch.cumsum(x, -1))
+
+def build():
+    torch.manual_seed(0)
+    return Net(), (torch.randn(4, 6),)
+
+def odd():
+    return Odd(), (torch.randn(4, 6),)
+
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "net.py"
+    path.write_text(_MODEL)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr("sys.argv", ["gblr-hw", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    return command
+
+
+def test_a_model_of_ones_own_is_lowered_and_simulated(run, model: Path, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "net.program"
+    assert run("lower", "--model", f"{model}:build", "-o", target) == 0
+    assert "3 operators, " in capsys.readouterr().out
+    assert run("simulate", target, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [layer["kind"] for layer in report["layers"]].count("linear") == 2
+
+
+def test_json_names_operators_and_tiles(run, model: Path, tmp_path: Path, capsys) -> None:
+    assert run("lower", "--model", f"{model}:build", "-o", tmp_path / "net.program", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["tiles"] == 2
+    assert [layer["form"] for layer in summary["layers"]] == ["dense", "vector", "dense"]
+
+
+def test_the_graph_and_its_groups_are_printed_on_request(run, model: Path, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "net.program"
+    run("lower", "--model", f"{model}:build", "-o", target, "--dump-after", "network", "--dump-after", "fuse_groups")
+    out = capsys.readouterr().out
+    assert "linear first -> " in out
+    assert "group of 3: first .. second, 4 rows in blocks of 4, weights stay" in out
+
+
+def test_a_checkpoint_fills_the_model_with_gblr_layers(run, model: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    layer = GBLRLinear(6, 10, 4).eval()
+    save_checkpoint({"first": layer.weights(), "second": GBLRLinear(10, 3, 2).weights()}, tmp_path / "c.safetensors")
+    target = tmp_path / "net.program"
+    assert run("lower", tmp_path / "c.safetensors", "--model", f"{model}:build", "-o", target) == 0
+    program = Program.load(target)
+    assert [one.name for one in program.layers if one.form != "vector"] == ["first", "second"]
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    (found,) = execute_network(program, {program.network.inputs[0].name: x}).values()
+    assert found.shape == (4, 3)
+    assert program.layers[0].multiplications <= 4 * 16
+
+
+def test_a_plain_checkpoint_fills_norms_too(run, model: Path, tmp_path: Path) -> None:
+    state = {"first.weight": torch.zeros(10, 6), "first.bias": torch.zeros(10), "norm.weight": torch.zeros(10),
+             "norm.bias": torch.ones(10), "second.weight": torch.ones(3, 10), "second.bias": torch.zeros(3)}  # fmt: skip
+    save_file(state, tmp_path / "c.safetensors")
+    target = tmp_path / "net.program"
+    assert run("lower", tmp_path / "c.safetensors", "--model", f"{model}:build", "-o", target) == 0
+    program = Program.load(target)
+    (found,) = execute_network(program, {program.network.inputs[0].name: np.ones((4, 6))}).values()
+    assert np.array_equal(found, np.full((4, 3), 10.0))
+
+
+def test_an_unknown_operation_names_its_line_and_can_be_treated(run, model: Path, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "net.program"
+    assert run("lower", "--model", f"{model}:odd", "-o", target) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "aten.cumsum.default" in told
+    assert re.search(r"net.py:1[0-9]: return super\(\).forward\(torch.cumsum\(x, -1\)\)", told)
+    assert "--treat" in told
+    assert not target.exists()
+    assert run("lower", "--model", f"{model}:odd", "-o", target, "--treat", "aten.cumsum.default=vector") == 0
+    assert target.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "vit-huge", "--random-weights"], "network: found 'vit-huge'; it is one of transformers:google/vit"),
+        (["--model", "mixer-s16"], "model 'mixer-s16': found no weights; nothing is fetched"),
+        (["--model", "absent.py:build"], "model 'absent.py:build': found no file 'absent.py'; it is FILE.py:FUNCTION"),
+        (["--model", "{model}:nothing"], "nothing = int; the function takes nothing and returns"),
+        (["--model", "{model}:absent"], "absent = NoneType"),
+        (["--model", "{model}:build", "--treat", "relu=gone"], "--treat: found 'relu=gone'; it is NAME=free or NAME=vector"),
+        (["--model", "{model}:build", "--dump-after", "emit"], "--dump-after: found 'emit'; the passes are network"),
+        (["--model", "{model}:build", "--gblr", "1.5"], "fraction: found 1.5; it lies in (0, 1]"),
+        ([], "arguments: found no checkpoint; there is a checkpoint or a --model"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told(
+    run, arguments: list[str], message: str, model: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("lower", *(argument.format(model=model) for argument in arguments)) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_checkpoint_of_another_model_is_refused(run, model: Path, tmp_path: Path, capsys) -> None:
+    save_checkpoint(nn.Sequential(nn.Linear(6, 10)), tmp_path / "c.safetensors")
+    assert run("lower", tmp_path / "c.safetensors", "--model", f"{model}:build") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "layer '0': found no such layer in the model; it has first, second" in told
+    save_file({"first.weight": torch.ones(10, 7)}, tmp_path / "d.safetensors")
+    assert run("lower", tmp_path / "d.safetensors", "--model", f"{model}:build") == 2
+    assert "found 10 x 7; the model's has a weight of shape (10, 6)" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,66 @@
+"""What a start of the command line imports: simulating needs neither torch nor a plotting library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gblr_hw.lowering.pipeline import lower
+from gblr_hw.weights.stored import DenseWeights
+from simulator import Machine
+
+HEAVY = ("torch", "matplotlib", "sklearn", "pandas", "scipy.optimize", "scipy.sparse")
+SCRIPT = """
+import sys
+from gblr_hw.cli.main import main
+try:
+    main()
+finally:
+    print(sorted(set(sys.modules) & {*%r}), file=sys.stderr)
+"""
+
+
+def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own; the heavy modules that it has loaded are the last line of stderr."""
+    command = [sys.executable, "-c", SCRIPT % (HEAVY,), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("start") / "net.program"
+    lower({"a": DenseWeights(torch.ones(40, 50))}, Machine.load("edge-16"), tokens=8).save(path)
+    return path
+
+
+@pytest.mark.parametrize("options", [("--json",), (), ("--report", "{folder}/r.json"), ("--trace", "{folder}/t.json")])
+def test_simulate_loads_nothing_heavy(program: Path, options: tuple[str, ...]) -> None:
+    done = start("simulate", program, *(option.format(folder=program.parent) for option in options))
+    assert done.returncode == 0, done.stderr
+    assert "latency_cycles" in done.stdout or "cycles" in done.stdout
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_command_that_draws_loads_what_it_draws_with(program: Path) -> None:
+    """The check can fail."""
+    done = start("simulate", program, "--bars", program.parent / "bars.png")
+    assert done.stderr.splitlines()[-1] == "['matplotlib']"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("machine", "list"), ("show", "{program}")])
+def test_light_commands_load_nothing_heavy(program: Path, arguments: tuple[str, ...]) -> None:
+    done = start(*(argument.format(program=program) for argument in arguments))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_help_lists_every_command_and_a_misspelt_one_is_guessed() -> None:
+    text = start("--help").stdout
+    for name in ("demo", "train", "convert", "lower", "show", "simulate", "front", "machine"):
+        assert f"│ {name} " in text
+        assert start(name, "--help").returncode == 0
+    assert "Did you mean 'simulate'?" in start("simulat").stderr

@@ -1,0 +1,188 @@
+"""Conversion in order: moments written out, targets by ordinary least squares, and errors made up for."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gblr_hw.conversion.conversion import convert
+from gblr_hw.conversion.conversion_in_order import _fit, convert_in_order
+from gblr_hw.conversion.covariances import collect_covariances
+from gblr_hw.conversion.fit.fit_layer import Schedule
+from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit_one import FitOptions, fit_one
+from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+
+MACHINE = SimpleNamespace(rows=4, cols=4)
+QUICK = Schedule(steps=3, sweeps=2, final_steps=1, final_sweeps=6)
+NAMES = ("query", "key", "up", "down")
+SUMS = {"down": "norm"}
+
+
+class Block(nn.Module):
+    """Two projections of one input, gated, and an MLP around which the input goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(16, 16), nn.Linear(16, 16, bias=False)
+        self.up, self.down, self.norm = nn.Linear(16, 32), nn.Linear(32, 16), nn.LayerNorm(16)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.query(x) * torch.sigmoid(self.key(x))
+        return self.norm(x + self.down(self.dropout(torch.relu(self.up(x)))))
+
+
+def made() -> tuple[Block, list[Tensor]]:
+    torch.manual_seed(0)
+    mix = torch.randn(16, 16) * torch.linspace(2, 0.1, 16)
+    return Block(), [torch.randn(8, 10, 16) @ mix + 0.5 for _ in range(3)]
+
+
+def output_error(model: nn.Module, found: dict, batches: list[Tensor]) -> float:
+    other = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for name, weights in found.items():
+            other.get_submodule(name).weight.copy_(weights.matrix())
+            if weights.bias is not None:
+                other.get_submodule(name).bias.copy_(weights.bias)
+        wanted, given = (torch.cat([m.eval()(batch) for batch in batches]) for m in (model, other))
+    return float((wanted - given).square().mean())
+
+
+def test_layers_that_read_the_same_tensor_are_one_stage() -> None:
+    model, batches = made()
+    assert stages(model, batches, reversed(NAMES)) == [["query", "key"], ["up"], ["down"]]
+    assert model.training
+    with pytest.raises(InputError, match="layer 'norm': found LayerNorm"):
+        stages(model, batches, ["norm"])
+    twice = nn.Sequential(model.query, nn.ReLU(), model.query)
+    with pytest.raises(InputError, match="layer '0': found 2 runs"):
+        stages(twice, batches, ["0"])
+    assert not model.query._forward_pre_hooks
+
+
+def test_moments_are_those_of_the_two_runs_written_out() -> None:
+    teacher, batches = made()
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student.up.weight.mul_(0.9)
+    masks = {id(batch): torch.rand(8, 10) < 0.6 for batch in batches}
+    rows = lambda batch: masks[id(batch)]  # noqa: E731
+    found = pair_moments(teacher, student, batches, ["down"], SUMS, rows)["down"]
+    own = pair_moments(teacher, student, batches, ["down"], {}, rows)["down"]
+    dense, given = (
+        torch.cat([_hidden(model, batch)[rows(batch)] for batch in batches]).double() for model in (teacher, student)
+    )
+    gap = (dense - given) @ teacher.down.weight.double().T
+    count = len(given)
+    np.testing.assert_allclose(found.inputs, (given.T @ given / count).detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.mean_input, given.mean(0).detach(), rtol=1e-5, atol=1e-6)
+    # The residual is the same in both: behind the sum is missing what is missing behind the layer.
+    for one in (found, own):
+        np.testing.assert_allclose(one.wanted, (gap.T @ given / count).detach(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(one.mean_wanted, gap.mean(0).detach(), rtol=1e-3, atol=1e-5)
+    # With the residual changed as well, only the sum tells.
+    with torch.no_grad():
+        student.query.weight.mul_(0.5)
+    found, own = (pair_moments(teacher, student, batches, ["down"], sums, rows)["down"] for sums in (SUMS, {}))
+    assert np.abs(found.wanted - own.wanted).max() > 0.01
+
+
+def _hidden(model: Block, x: Tensor) -> Tensor:
+    x = x + model.query(x) * torch.sigmoid(model.key(x))
+    return torch.relu(model.up(x))
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_with_every_tile_a_layer_is_ordinary_least_squares(with_bias: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, matrix, bias = rng.normal(size=(200, 9)) + 0.4, rng.normal(size=(5, 9)), rng.normal(size=5)
+    missing = x @ rng.normal(size=(9, 5)) + 0.3 * rng.normal(size=(200, 5)) + 1
+    moments = PairMoments(x.T @ x / 200, missing.T @ x / 200, x.mean(0), missing.mean(0))
+    problem = FitProblem(matrix, None, 4, 4)
+
+    def exactly(target: FitProblem) -> LatticeWeights:
+        return fit_one(target, 6, FitOptions(QUICK, False, False, True, None))
+
+    start = torch.from_numpy(bias) if with_bias else None
+    found = _fit(problem, start, moments, 0.0, exactly)
+    design = np.c_[x, np.ones(200)] if with_bias else x
+    best = np.linalg.lstsq(design, x @ matrix.T + bias * with_bias + missing, rcond=None)[0]
+    np.testing.assert_allclose(found.matrix(), best[:9].T, rtol=1e-4, atol=1e-4)
+    if with_bias:
+        np.testing.assert_allclose(found.bias, best[9], rtol=1e-4, atol=1e-4)
+    pulled = _fit(problem, start, moments, 1e9, exactly)
+    np.testing.assert_allclose(pulled.matrix(), matrix, rtol=1e-5, atol=1e-6)
+
+
+def test_the_whole_budget_gives_the_model_back() -> None:
+    model, batches = made()
+    before = copy.deepcopy(model.state_dict())
+    found = convert_in_order(model, MACHINE, batches, NAMES, 1.0, sums=SUMS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert output_error(model, found, batches) < 1e-10
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_later_layers_make_up_for_earlier_ones(groups: bool) -> None:
+    model, batches = made()
+    dense = {
+        name: DenseWeights(model.get_submodule(name).weight.detach(), model.get_submodule(name).bias) for name in NAMES
+    }
+    moments = collect_covariances(model, batches, NAMES)
+    plain = convert(dense, MACHINE, 0.5, moments, groups=groups, schedule=QUICK)
+    seen: list[tuple[int, int, str]] = []
+    own, found = (
+        convert_in_order(
+            model, MACHINE, batches, NAMES, 0.5, sums=sums, groups=groups, schedule=QUICK,
+            progress=lambda *step: seen.append(step),
+        )
+        for sums in ({}, SUMS)
+    )  # fmt: skip
+    assert seen[:4] == [(0, 4, "query"), (1, 4, "key"), (2, 4, "up"), (3, 4, "down")]
+    assert sum(weights.structure().tile_count(4, 4) for weights in found.values()) == (16 + 16 + 32 + 32) // 2
+    errors = [output_error(model, network, batches) for network in (plain, own, found)]
+    assert errors[1] < 0.9 * errors[0]
+    assert errors[2] < 0.9 * errors[1]
+    assert found["key"].bias is None
+    kept = convert_in_order(model, MACHINE, batches, NAMES, sums=SUMS, start=plain)
+    for name, weights in kept.items():
+        for side in ("reads", "writes", "tiles"):
+            assert torch.equal(getattr(weights, side), getattr(plain[name], side))
+    assert output_error(model, kept, batches) < 0.8 * errors[0]
+    with pytest.raises(InputError, match="start: found no layer 'down'"):
+        convert_in_order(model, MACHINE, batches, NAMES, start={name: plain[name] for name in NAMES[:3]})
+
+
+def test_hidden_channels_are_reordered_in_both_layers() -> None:
+    model, batches = made()
+    found = convert_in_order(model, MACHINE, batches, NAMES, 0.9, hidden={"up": "down"}, schedule=QUICK)
+    assert output_error(model, found, batches) < 0.2 * output_error(
+        model, {**found, "down": convert_in_order(model, MACHINE, batches, NAMES, 0.9, schedule=QUICK)["down"]}, batches
+    )
+
+
+def test_plain_machines_get_groups_and_a_work_folder_goes_on(tmp_path) -> None:
+    torch.manual_seed(0)
+    model, batches = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64)), [torch.randn(300, 64)]
+    calls = [
+        convert_in_order(
+            model, Machine.load("plain-32"), batches, ["0", "2"], 0.9, with_dense_tiles=False, schedule=QUICK,
+            work=tmp_path,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 2
+    for name in ("0", "2"):
+        first, again = (call[name] for call in calls)
+        assert torch.equal(first.matrix(), again.matrix())
+        assert len(first.reads) and all((part == part[0]).all() for part in first.reads.split(32))

@@ -1,0 +1,44 @@
+"""Input moments: what the hooks collect is the sum written out, padding aside, and files come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gblr_hw.conversion.covariances import collect_covariances, load_covariances, save_covariances
+from gblr_hw.files.tensor_files import write_safetensors
+from simulator.base.errors import InputError
+
+
+def test_moments_are_those_of_the_unmasked_rows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 3))
+    batches = [torch.randn(2, 7, 5), torch.randn(3, 7, 5)]
+    masks = {id(batch): torch.rand(len(batch), 7) < 0.6 for batch in batches}
+    found = collect_covariances(model, batches, ["0", "3"], lambda batch: masks[id(batch)])
+    assert model.training
+    rows = torch.cat([batch[masks[id(batch)]] for batch in batches]).double()
+    np.testing.assert_allclose(found["0"], (rows.T @ rows / len(rows)).numpy(), rtol=1e-12)
+    inner = torch.relu(model[0](rows.float())).detach().double()
+    np.testing.assert_allclose(found["3"], (inner.T @ inner / len(inner)).numpy(), rtol=1e-5, atol=1e-7)
+    save_covariances(found, tmp_path / "c.safetensors")
+    loaded = load_covariances(tmp_path / "c.safetensors")
+    assert set(loaded) == {"0", "3"}
+    np.testing.assert_allclose(loaded["3"], found["3"], rtol=1e-6)
+
+
+def test_what_cannot_be_collected_is_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    with pytest.raises(InputError, match="layer '1': found ReLU"):
+        collect_covariances(model, [], ["1"])
+    with pytest.raises(InputError, match="layer '0': found no inputs"):
+        collect_covariances(model, [], ["0"])
+    with pytest.raises(InputError, match="the mask has shape"):
+        collect_covariances(model, [torch.ones(2, 5)], ["0"], lambda batch: torch.ones(3))
+    write_safetensors(tmp_path / "c.safetensors", {"a": torch.ones(2, 3)}, {})
+    with pytest.raises(InputError, match="a covariance is square"):
+        load_covariances(tmp_path / "c.safetensors")

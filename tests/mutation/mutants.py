@@ -1,0 +1,249 @@
+"""One-cycle errors in every rule of time, as replacements in the source of the simulator.
+
+A rule that each engine implements for itself is broken in the engine alone, in the reference alone (their agreement must
+notice) and, the same misreading, in both (only tests written by hand can notice). A duration lives in one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ENGINE, REFERENCE, TIMING = "simulator.timing.engine", "simulator.timing.reference", "simulator.timing.durations"
+MACHINE, ISA, REPORT, COUNTS = (
+    "simulator.machine.machine",
+    "simulator.program.isa",
+    "simulator.timing.simulate",
+    "simulator.timing.accesses",
+)
+ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network_layout"
+OPERATORS, BOUNDS = "simulator.timing.operator_accounts", "simulator.timing.operator_bounds"
+
+Check = Literal["agreement", "by hand"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """``old`` stands ``times`` times in the source of ``module``; each becomes ``new``."""
+
+    module: str
+    old: str
+    new: str
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An error in ``rule``; ``check`` is the kind of test that must turn red."""
+
+    rule: str
+    error: str
+    place: str
+    check: Check
+    edits: tuple[Edit, ...]
+
+
+_NO_REFERENCE = Edit(
+    REFERENCE,
+    "def run_reference(",
+    "from simulator.timing.engine import run_engine as run_reference\n\n\ndef _replaced(",
+)
+
+
+def _order(rule: str, error: str, engine: tuple[Edit, ...], reference: tuple[Edit, ...]) -> list[Mutant]:
+    return [
+        Mutant(rule, error, "engine", "agreement", engine),
+        Mutant(rule, error, "reference", "agreement", reference),
+        Mutant(rule, error, "both", "by hand", (*engine, _NO_REFERENCE)),
+    ]
+
+
+def _engine(old: str, new: str, times: int = 1) -> Edit:
+    return Edit(ENGINE, old, new, times)
+
+
+def _reference(old: str, new: str, times: int = 1) -> Edit:
+    return Edit(REFERENCE, old, new, times)
+
+
+def _shared(rule: str, error: str, module: str, old: str, new: str, check: Check = "by hand") -> list[Mutant]:
+    return [Mutant(rule, error, module.rpartition(".")[2], check, (Edit(module, old, new),))]
+
+
+_FREED = "free[chosen] = channel_free"
+_LEAD = "(lead if d == After.ARRAY or d == After.WEIGHTS else 0)"
+_END = "events.end[i] = self.cycle + unit.busy_left"
+_GRANT = "channel_left = int(clock.timing.busy[i])"
+
+
+def _freed(cycles: int) -> tuple[Edit, ...]:
+    """All units of the engine are free so many cycles later."""
+    late = f" + {cycles}"
+    return (
+        _engine("array_free = shadow_free + busy[i]", "array_free = shadow_free + busy[i]" + late),
+        _engine("vector_free = busy[i] +", f"vector_free = {cycles} + busy[i] +"),
+        _engine("free[chosen] = channel_free", "free[chosen] = channel_free" + late),
+    )
+
+
+ORDER = [
+    *_order(
+        "Q1",
+        "a unit is free a cycle early",
+        _freed(-1),
+        (_reference(_END, _END + "; unit.busy_left -= 1"),),
+    ),
+    *_order(
+        "Q1",
+        "a unit is free a cycle late",
+        _freed(1),
+        (_reference(_END, _END + "; unit.busy_left += 1"),),
+    ),
+    *_order(
+        "Q2",
+        "a dependent starts a cycle late",
+        (_engine("when = done[producer] +", "when = done[producer] + 1 +"),),
+        (_reference("self.cycle < done + ahead", "self.cycle <= done + ahead"),),
+    ),
+    *_order(
+        "Q2",
+        "a dependent starts a cycle early",
+        (_engine("when = done[producer] +", "when = done[producer] - 1 +"),),
+        (_reference("self.cycle < done + ahead", "self.cycle < done + ahead - 1"),),
+    ),
+    *_order(
+        "Q3",
+        "a preload begins a cycle before its weights are there",
+        (_engine("return done[weights], STALL_WEIGHTS", "return done[weights] - 1, STALL_WEIGHTS"),),
+        (_reference("clock.unmet(i, (After.WEIGHTS,))", "clock.unmet(i, (After.WEIGHTS,), lead=-1)"),),
+    ),
+    *_order(
+        "D3",
+        "among requests of one cycle the highest unit goes first",
+        (_engine("asked < earliest)", "asked <= earliest)"),),
+        (_reference("min(waiting)", "min(waiting, key=lambda w: (w[0], -w[1]))", 2),),
+    ),
+    *_order(
+        "D3",
+        "inputs ask a cycle late",
+        (
+            _engine(
+                "requests[u, 0] = max(requests[u, 1], free[u])",
+                "requests[u, 0] = max(requests[u, 1], free[u]) + (u == 1)",
+            ),
+        ),
+        (_reference("unit.requested_at = clock.cycle", "unit.requested_at = clock.cycle + (number == 1)"),),
+    ),
+    *_order(
+        "D3",
+        "the lowest unit goes first, whoever asked first",
+        (_engine("asked < earliest)", "(asked < earliest and channel_free < earliest))"),),
+        (_reference("(unit.requested_at, number)", "(0, number)"),),
+    ),
+    *_order(
+        "D4",
+        "the channel is free a cycle late",
+        (_engine(_FREED, _FREED + "; channel_free += 1"),),
+        (_reference(_GRANT, _GRANT + " + 1"),),
+    ),
+    *_order(
+        "D4",
+        "the channel is free a cycle early",
+        (_engine(_FREED, _FREED + "; channel_free -= 1"),),
+        (_reference(_GRANT, _GRANT + " - 1"),),
+    ),
+    *_order(
+        "A2",
+        "a preload takes a cycle more",
+        (_engine("loader_free = begin + preload_cycles", "loader_free = begin + preload_cycles + 1"),),
+        (_reference("i, clock.timing.preload_cycles, True", "i, clock.timing.preload_cycles + 1, True"),),
+    ),
+    *_order(
+        "A2",
+        "the shadow registers are free a cycle late",
+        (_engine("tile += 1", "shadow_free += 1; tile += 1"),),
+        (_reference("loader.shadow_full = False", "loader.shadow_full = False\n            return"),),
+    ),
+    *_order(
+        "A3",
+        "a tile starts a cycle before its preload is finished",
+        (
+            _engine(
+                "if loader_free > ready:\n                        ready, cause = loader_free, late",
+                "if loader_free - 1 > ready:\n                        ready, cause = loader_free - 1, late",
+            ),
+        ),
+        (_reference("loader.loaded == i and loader.left == 0", "loader.loaded == i and loader.left <= 1"),),
+    ),
+    *_order(
+        "A4",
+        "the lane table needs no lead",
+        (_engine(_LEAD, "(lead if d == After.ARRAY else 0)"),),
+        (_reference("if column in (After.ARRAY, After.WEIGHTS) else 0", "if column == After.ARRAY else 0"),),
+    ),
+    *_order(
+        "A4",
+        "sums need no lead",
+        (_engine(_LEAD, "(lead if d == After.WEIGHTS else 0)"),),
+        (_reference("if column in (After.ARRAY, After.WEIGHTS) else 0", "if column == After.WEIGHTS else 0"),),
+    ),
+]
+
+DURATIONS = [
+    *_shared("D1", "with two engines stores share the loads' queue", ISA, "2: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.OUTPUT_DMA)", "2: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.WEIGHT_DMA)"),
+    *_shared("D1", "with three engines inputs share the weights' queue", ISA, "3: (Unit.WEIGHT_DMA, Unit.INPUT_DMA, Unit.OUTPUT_DMA)", "3: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.OUTPUT_DMA)"),
+    *_shared("Q2", "nothing may wait for a vector operator", ISA, "After.VECTOR: VECTOR_OPS", "After.VECTOR: (Op.DRAIN,)"),
+    *_shared("Q2", "anything may be waited for as if it were a drain", ISA, "After.VECTOR: VECTOR_OPS", "After.VECTOR: tuple(Op)"),
+    *_shared("D2", "the last cycle of a transfer is cut off", TIMING, "return -(-moved * 1000 // machine.dram_bytes_per_kilocycle)", "return np.maximum(1, moved * 1000 // machine.dram_bytes_per_kilocycle)"),
+    *_shared("D2", "a transfer takes a cycle more", TIMING, "return -(-moved * 1000 //", "return 1 - (-moved * 1000 //"),
+    *_shared("D2", "bursts are not filled up", TIMING, "moved = -(-transfer_bytes // burst) * burst", "moved = transfer_bytes"),
+    *_shared("D2", "a burst too many when the last one is full", TIMING, "-(-transfer_bytes // burst) * burst", "(transfer_bytes // burst + 1) * burst"),
+    *_shared("D2", "a byte more in a thousand cycles", MACHINE, "max(1, round(1000 * self.dram.gb_per_s / self.clock_ghz))", "1 + round(1000 * self.dram.gb_per_s / self.clock_ghz)"),
+    *_shared("D4", "a latency a cycle longer", TIMING, "] = machine.dram_latency_cycles", "] = machine.dram_latency_cycles + 1"),
+    *_shared("D4", "a latency rounded down", MACHINE, "math.ceil(round(", "math.floor(round("),
+    *_shared("A1", "a tile occupies the array a cycle longer", TIMING, "* ins.row_cycles", "* ins.row_cycles + 1"),
+    *_shared("A1", "a tile occupies the array a cycle less", TIMING, "* ins.row_cycles", "* ins.row_cycles - 1"),
+    *_shared("A2", "a preload takes a row more", TIMING, "preload_cycles=machine.rows", "preload_cycles=machine.rows + 1"),
+    *_shared("A2", "a preload takes Q cycles", TIMING, "preload_cycles=machine.rows", "preload_cycles=machine.cols"),
+    *_shared("A4", "a lead a cycle longer", TIMING, "network + machine.rank_memory.requantise_cycles", "network + machine.rank_memory.requantise_cycles + 1"),
+    *_shared("A4", "a lead without the requantisers' last cycle", TIMING, "network + machine.rank_memory.requantise_cycles", "max(0, network + machine.rank_memory.requantise_cycles - 1)"),
+    *_shared("A4", "REDUCE has the lead too", TIMING, "lead[Op.EXPAND] =", "lead[[Op.REDUCE, Op.EXPAND]] ="),
+    *_shared("A5", "sums leave a cycle later", TIMING, "machine.rows + machine.cols - 1", "machine.rows + machine.cols"),
+    *_shared("A5", "sums leave a cycle sooner", TIMING, "machine.rows + machine.cols - 1", "machine.rows + machine.cols - 2"),
+    *_shared("A5", "a REDUCE tile's sums skip a stage of the network", TIMING, "tail[Op.REDUCE] += network", "tail[Op.REDUCE] += max(0, network - 1)"),
+    *_shared("A5", "an EXPAND tile's sums pass the network too", TIMING, "tail[Op.REDUCE] += network", "tail[[Op.REDUCE, Op.EXPAND]] += network"),
+    *_shared("B2", "conflicts cost nothing", TIMING, "* ins.row_cycles", "* 1"),
+    *_shared("V1", "a drain's last rows are cut off", TIMING, "-(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)", "np.maximum(1, ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)"),
+    *_shared("V1", "a drain is done a cycle later", TIMING, "= machine.vector.latency_cycles", "= machine.vector.latency_cycles + 1"),
+    *_shared("V2", "a pass more", TIMING, "ins.row_cycles[steps] * -(", "(ins.row_cycles[steps] + 1) * -("),
+    *_shared("V2", "one pass, whatever the steps", TIMING, "ins.row_cycles[steps] * -(", "-("),
+    *_shared("V2", "a pass ends where the next begins", TIMING, "ins.row_cycles[steps] * -(-elements // machine.vector.lanes)", "-(-ins.row_cycles[steps] * elements // machine.vector.lanes)"),
+    *_shared("V2", "a pass's last elements are cut off", TIMING, "-(-elements // machine.vector.lanes)", "np.maximum(1, elements // machine.vector.lanes)"),
+    *_shared("V2", "a vector operator's first chunk alone", TIMING, " * ins.chunk[steps]", ""),
+    *_shared("V2", "a lane fewer", TIMING, "-(-elements // machine.vector.lanes)", "-(-elements // max(1, machine.vector.lanes - 1))"),
+    *_shared("V2", "a vector operator is done as it ends", TIMING, "tail[list(VECTOR_OPS)]", "tail[Op.DRAIN]"),
+]  # fmt: skip
+
+COUNTERS = [
+    *_shared("C1", "a tail a cycle longer", ACCOUNTS, 'causes["tail"] = end -', 'causes["tail"] = end + 1 -', "agreement"),
+    *_shared("C1", "conflicts counted as computing", ACCOUNTS, "compute[mine] += tokens[i]", "compute[mine] += end[i] - start[i]", "agreement"),
+    *_shared("C1", "ties go to the dependence named last", ENGINE, "if when > ready:", "if when >= ready:", "agreement"),
+    *_shared("C1", "a wait for the channel counted from the request of the unit", ACCOUNTS, "start[i] - max(ready, free)", "start[i] - free", "agreement"),
+    *_shared("C2", "words not filled up", COUNTS, "return -(-bits // word_bits)", "return bits // word_bits", "agreement"),
+    *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
+    *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]\n            row[_VECTOR_OPS]", "costs.sum_words\n            row[_VECTOR_OPS]", "agreement"),
+    *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
+    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0", "return 0", "agreement"),
+    *_shared("C2", "DRAM bytes without bursts", COUNTS, "-(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
+    *_shared("C3", "a roof a cycle too high", REPORT, '"compute": -(-accesses', '"compute": 1 - (-accesses'),
+    *_shared("C4", "conflicts counted as computing", OPERATORS, "_COMPUTE] += tokens[i]", "_COMPUTE] += end[i] - start[i]", "agreement"),
+    *_shared("C4", "a gap is the tile's alone", OPERATORS, "mine = max(at, done[after[column, i]])", "mine = at", "agreement"),
+    *_shared("C4", "an instruction is next when the one before it is done", OPERATORS, "end[previous[i]] > ready:", "done[previous[i]] > ready:", "agreement"),
+    *_shared("C4", "nobody waits in a queue", OPERATORS, "if previous[i] >= 0 and", "if previous[i] < -1 and", "agreement"),
+    *_shared("C4", "a store counts for the vector unit", OPERATORS, 'Op.STORE: "wait_input"', 'Op.STORE: "wait_vector"', "agreement"),
+    *_shared("C4", "the tail goes back from the last instruction that is done", OPERATORS, "done[i] > done[last]", "i > last", "agreement"),
+    *_shared("C5", "a cycle of the vector unit less", BOUNDS, "vector[layer[i]] += busy[i]", "vector[layer[i]] += busy[i] - 1", "agreement"),
+    *_shared("C5", "array time holds the channel", BOUNDS, "if unit[i] < _ARRAY", "if unit[i] <= _ARRAY", "agreement"),
+]  # fmt: skip
+
+MUTANTS = (*ORDER, *DURATIONS, *COUNTERS)

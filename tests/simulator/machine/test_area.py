@@ -1,0 +1,115 @@
+"""The area model against every size that was synthesised, and its shape between them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from simulator.base.errors import InputError
+from simulator.machine.area import NETWORK_PARTS, area_mm2
+from simulator.machine.area_table import AreaTable
+from simulator.machine.machine import Machine
+
+ROOT = Path(__file__).parents[3]
+SIDES = {8: "edge-16", 16: "edge-16", 32: "mid-32"}
+SYNTHESISED = json.loads((ROOT / "docs/synthesis.json").read_text(encoding="utf-8"))["sides"]
+
+
+def _machine(side: int, banks: int, scatter: bool = True, cycles: int | None = None) -> Machine:
+    preset = Machine.load(SIDES.get(side, "mid-32"))
+    cycles = preset.rank_memory.network_cycles if cycles is None else cycles
+    return preset.with_(
+        name=f"{side}-{banks}",
+        array={"rows": side, "cols": side, "scatter": scatter},
+        rank_memory={"banks": banks, "network_cycles": cycles if scatter else 0},
+    )
+
+
+def _synthesised(side: int, part: str) -> float:
+    return next(row["area_um2"] for row in SYNTHESISED[str(side)] if row["part"] == part) / 1e6
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_parts_are_near_those_synthesised(side: int) -> None:
+    for banks in (side, side * 5 // 4, 2 * side):
+        for cycles in (2, Machine.load(SIDES[side]).rank_memory.network_cycles):
+            parts = area_mm2(_machine(side, banks, cycles=cycles)).parts
+            for way in ("scatter", "gather"):
+                name = f"{way} crossbar, {banks} banks, {cycles} cycles"
+                assert parts[f"{way}_network"].mm2 == pytest.approx(_synthesised(side, name), rel=0.06), name
+        # The last machine has the network that its control was synthesised with.
+        whole = parts["control"].mm2 + sum(parts[name].mm2 for name in NETWORK_PARTS)
+        assert whole == pytest.approx(_synthesised(side, f"control, {banks} banks"), rel=0.04)
+        assert parts["requantisers"].mm2 == pytest.approx(banks * _synthesised(side, "requantiser"), rel=1e-6)
+        logic = parts["array"].mm2 + whole + parts["requantisers"].mm2
+        measured = _synthesised(side, "array") + _synthesised(side, f"control, {banks} banks")
+        assert logic == pytest.approx(measured + banks * _synthesised(side, "requantiser"), rel=0.03)
+    plain = area_mm2(_machine(side, 2 * side, scatter=False)).parts
+    assert plain["array"].mm2 == pytest.approx(_synthesised(side, "array"), rel=0.01)
+    assert plain["control"].mm2 == pytest.approx(_synthesised(side, "control, plain"), rel=0.04)
+    assert plain["requantisers"].mm2 == pytest.approx(side * _synthesised(side, "requantiser"), rel=1e-6)
+    assert not set(NETWORK_PARTS) & set(plain)
+
+
+def test_memories_are_bits_times_the_published_cell() -> None:
+    parts = area_mm2(Machine.load("mid-32")).parts
+    names = ("scratchpad", "accumulator", "rank_memory", "weight_buffer", "parameters")
+    # 1,440 KiB at 4.7 um2 a bit: the 55 mm2 of docs/synthesis.md.
+    assert sum(parts[name].mm2 for name in names) == pytest.approx((512 + 128 + 512 + 32 + 256) * 8192 * 4.7e-6)
+
+
+def test_area_grows_with_the_array_the_banks_and_the_stages() -> None:
+    by_side = [area_mm2(_machine(side, side)).total.mm2 for side in (8, 16, 32, 64)]
+    assert by_side == sorted(by_side) and len(set(by_side)) == 4
+    by_banks = [area_mm2(_machine(32, banks)).total.mm2 for banks in (32, 33, 40, 64, 96)]
+    assert by_banks == sorted(by_banks) and len(set(by_banks)) == 5
+    by_stages = [area_mm2(_machine(32, 64, cycles=cycles)).total.mm2 for cycles in (0, 1, 2, 3, 6)]
+    assert by_stages == sorted(by_stages) and len(set(by_stages)) == 5
+    assert area_mm2(_machine(32, 32, scatter=False)).total.mm2 < by_banks[0]
+
+
+def test_range_and_extrapolation_are_told() -> None:
+    area = area_mm2(Machine.load("mid-32"))
+    assert area.total.low < area.total.mm2 < area.total.high
+    assert not area.extrapolated and area_mm2(_machine(64, 64)).extrapolated
+
+
+def test_the_command_prints_the_parts_and_their_total(tmp_path: Path) -> None:
+    from gblr_hw.cli.main import app
+
+    told = json.loads(CliRunner().invoke(app, ["machine", "area", "mid-32", "--json"]).stdout)
+    assert told["table"] == "cmos-180" and not told["extrapolated"]
+    assert told["mm2"].pop("total")["mm2"] == pytest.approx(sum(part["mm2"] for part in told["mm2"].values()))
+    path = tmp_path / "large.toml"
+    path.write_text(_machine(64, 64).to_toml(), encoding="utf-8")
+    text = CliRunner().invoke(app, ["machine", "area", str(path)]).stdout
+    assert "scatter network" in text and "extrapolated: no array of this size" in text
+
+
+def test_other_widths_are_refused() -> None:
+    narrow = Machine.load("mid-32").with_(datatypes={"weight_bits": 4})
+    with pytest.raises(
+        InputError, match="4 bit weights, 8 bit activations, 32 bit sums; area table 'cmos-180' is of 8"
+    ):
+        area_mm2(narrow)
+
+
+def test_bad_tables_name_field_value_and_rule(tmp_path: Path) -> None:
+    text = (ROOT / "simulator/area_tables/cmos-180.toml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    for old, new, message in (
+        ("um2 = 4.7", "um2 = 47.0", r"memory.bit: low <= um2 <= high does not hold \(4.7, 47.0, 9.4\)"),
+        ('source = "sram018"', 'source = "hearsay"', "source 'hearsay' is not in"),
+        ("um2 = 4.7", "um2 = -1.0", "field 'memory.bit.um2': found -1.0"),
+        ("schema = 1", "schema = ", "text that is not TOML"),
+    ):
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            AreaTable.load(path)
+    with pytest.raises(
+        InputError, match="area table 'nowhere': found no such table or file; a table is one of cmos-180"
+    ):
+        AreaTable.load("nowhere")

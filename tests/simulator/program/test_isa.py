@@ -1,0 +1,221 @@
+"""Instruction columns refuse what no program may hold; programs and schedules refuse what does not fit together."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from simulator.base.errors import InputError
+from simulator.program.isa import (
+    PRODUCERS,
+    TILE_OPS,
+    TRANSFER_OPS,
+    VECTOR_OPS,
+    After,
+    Instructions,
+    Op,
+    Unit,
+    unit_of_op,
+)
+from simulator.program.program import Program
+from tests.drawn.strategies import case
+
+_, _, PROGRAM = case(22, layers=2, tokens=9, stored=True, array={"rows": 4, "cols": 6, "scatter": True})
+
+
+def first(op: Op) -> int:
+    return int(np.flatnonzero(PROGRAM.instructions.op == op)[0])
+
+
+def changed(column: str, at: int, value: int) -> Instructions:
+    data = getattr(PROGRAM.instructions, column).copy()
+    data[at] = value
+    return replace(PROGRAM.instructions, **{column: data})
+
+
+def waiting(column: After, at: int, value: int) -> Instructions:
+    after = PROGRAM.instructions.after.copy()
+    after[column, at] = value
+    return replace(PROGRAM.instructions, after=after)
+
+
+def test_the_program_under_test_has_every_operation():
+    assert set(PROGRAM.instructions.op.tolist()) >= set(Op) - {Op.DENSE, Op.VECTOR}
+
+
+@pytest.mark.parametrize(
+    ("column", "op", "value", "message"),
+    [
+        ("op", Op.STORE, 9, r"field 'op': found 9; operations are 0 to 8 \(LOAD_PARAMETERS, .*VECTOR\)"),
+        ("op", Op.STORE, -1, "field 'op': found -1"),
+        ("layer", Op.STORE, -1, "field 'layer': found -1; a layer index is not negative"),
+        ("tile", Op.EXPAND, -1, "field 'tile': found -1; a tile index is not negative"),
+        ("tile", Op.LOAD_WEIGHTS, -2, "field 'tile': found -2"),
+        ("dram_bytes", Op.LOAD_INPUT, 0, "field 'dram_bytes': found 0; a transfer moves at least one byte"),
+        ("tokens", Op.DRAIN, 0, "field 'tokens': found 0; a token block holds at least one token"),
+        ("tokens", Op.REDUCE, -5, "field 'tokens': found -5"),
+        ("token0", Op.LOAD_INPUT, -1, "field 'token0': found -1; a token index is not negative"),
+        ("row_cycles", Op.REDUCE, 0, "field 'row_cycles': found 0; a token row takes at least one cycle"),
+        ("accumulate", Op.DRAIN, 2, "field 'accumulate': found 2; accumulate is 0 or 1"),
+        ("other", Op.DRAIN, 64, "field 'other': found 64; only a VECTOR has a second operand"),
+        ("other", Op.STORE, -2, "field 'other': found -2"),
+    ],
+)  # fmt: skip
+def test_bad_columns_are_refused(column, op, value, message):
+    with pytest.raises(InputError, match=f"program: instruction {first(op)}: {message}"):
+        changed(column, first(op), value)
+
+
+def test_dependences_name_earlier_producers_of_their_kind():
+    drain = first(Op.DRAIN)
+    for value in (drain, drain + 1, len(PROGRAM.instructions)):
+        with pytest.raises(
+            InputError,
+            match=rf"instruction {drain}: field 'after.array': found {value}; a dependence names an earlier instruction, or -1",
+        ):
+            waiting(After.ARRAY, drain, value)
+    with pytest.raises(InputError, match="field 'after.array': found -2"):
+        waiting(After.ARRAY, drain, -2)
+    with pytest.raises(InputError, match="field 'after.vector': found 0; it must name one of DRAIN, VECTOR"):
+        waiting(After.VECTOR, drain, 0)
+
+
+def test_a_tile_waits_for_no_store():
+    """No cause of the array's time line would be to blame (rule C1), and nothing that a tile writes is stored."""
+    at, store = int(np.flatnonzero(np.isin(PROGRAM.instructions.op, TILE_OPS))[-1]), first(Op.STORE)
+    with pytest.raises(
+        InputError, match=rf"instruction {at}: field 'after.store': found {store}; a tile waits for no store"
+    ):
+        waiting(After.STORE, at, store)
+
+
+def test_columns_have_one_length_and_are_read_only():
+    ins = PROGRAM.instructions
+    with pytest.raises(InputError, match=r"program: column 'slot': found shape \(3,\); it must have shape"):
+        replace(ins, slot=np.zeros(3, dtype=np.int64))
+    with pytest.raises(InputError, match=r"column 'after': found shape \(4, "):
+        replace(ins, after=ins.after[:4])
+    for field in fields(Instructions):
+        assert not getattr(ins, field.name).flags.writeable
+
+
+def test_columns_are_as_narrow_as_they_may_be():
+    ins = PROGRAM.instructions
+    wide = {field.name for field in fields(Instructions) if getattr(ins, field.name).dtype == np.int64}
+    assert wide == {"src", "dst", "other", "dram_bytes"}
+    huge = ins.dram_bytes.copy()
+    huge[first(Op.STORE)] = 2**40
+    assert replace(ins, dram_bytes=huge).dram_bytes.max() == 2**40
+    slots = ins.slot.astype(np.int64)
+    for value in (2**31, -(2**31) - 1):
+        slots[3] = value
+        with pytest.raises(
+            InputError, match=rf"column 'slot': found {value}; it lies between -2147483648 and 2147483647"
+        ):
+            replace(ins, slot=slots)
+
+
+def test_tables_cover_the_instruction_set():
+    assert set(TILE_OPS) | set(TRANSFER_OPS) | set(VECTOR_OPS) == set(Op)
+    assert sorted(op for ops in PRODUCERS.values() for op in ops) == sorted(Op)
+    for engines, queues in ((1, 1), (2, 2), (3, 3)):
+        unit = unit_of_op(engines)
+        assert len(unit) == len(Op)
+        assert len({unit[op] for op in TRANSFER_OPS}) == queues
+        assert {unit[op] for op in TILE_OPS} == {Unit.ARRAY}
+        assert {unit[op] for op in VECTOR_OPS} == {Unit.VECTOR}
+
+
+# ---- programs
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def refused(instructions: Instructions, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(PROGRAM, instructions=instructions)
+
+
+@pytest.mark.parametrize(
+    ("column", "op", "value", "message"),
+    [
+        ("layer", Op.STORE, 2, "'layer': found 2; it has 2 layers"),
+        ("tile", Op.EXPAND, 10**6, "tile 1000000; its tile table has"),
+        ("op", Op.EXPAND, Op.DENSE, "DENSE, REDUCE and EXPAND run tiles of their own kind"),
+        ("row_cycles", Op.REDUCE, 9, "an instruction takes its tile's cycles a row"),
+        ("token0", Op.STORE, 9, "the program has 9 tokens"),
+        ("slot", Op.LOAD_WEIGHTS, 10**6, "field 'slot': found 1000000; it lies between 0 and"),
+        ("slot", Op.EXPAND, -1, "field 'slot': found -1"),
+        ("dst", Op.LOAD_INPUT, 10**9, "field 'dst': found 1000000000; it lies between 0 and"),
+        ("src", Op.REDUCE, -1, "field 'src': found -1"),
+        ("dst", Op.EXPAND, 10**6, "field 'dst': found 1000000"),
+        ("src", Op.DRAIN, -1, "field 'src': found -1"),
+        ("src", Op.STORE, 10**9, "field 'src': found 1000000000"),
+        ("chunk", Op.LOAD_INPUT, 10**6, "field 'chunk': found 1000000"),
+        ("chunk", Op.STORE, -1, "field 'chunk': found -1"),
+    ],
+)  # fmt: skip
+def test_programs_refuse_places_that_do_not_exist(column, op, value, message):
+    refused(changed(column, first(op), value), message)
+
+
+def test_programs_refuse_two_layers_of_one_name():
+    with pytest.raises(InputError, match="every layer has a name of its own"):
+        replace(PROGRAM, layers=(PROGRAM.layers[0], replace(PROGRAM.layers[1], name=PROGRAM.layers[0].name)))
+
+
+def with_layer(**changes: object) -> Program:
+    index = next(i for i, layer in enumerate(PROGRAM.layers) if layer.ranks)
+    layers = list(PROGRAM.layers)
+    layers[index] = replace(layers[index], **changes)
+    return replace(PROGRAM, layers=tuple(layers))
+
+
+def with_tiles(**changes: object) -> Program:
+    tiles = next(layer for layer in PROGRAM.layers if layer.ranks).tiles
+    columns = {}
+    for name, (at, value) in changes.items():
+        columns[name] = getattr(tiles, name).copy()
+        columns[name][at] = value
+    return with_layer(tiles=replace(tiles, **columns))
+
+
+def test_schedules_refuse_what_does_not_fit():
+    layer = next(layer for layer in PROGRAM.layers if layer.ranks)
+    bank = layer.rank_bank.copy()
+    bank[0] = PROGRAM.machine.rank_memory.banks
+    for change, message in (
+        ({"block_tokens": 0}, "'block_tokens': found 0; sizes are at least 1"),
+        ({"in_features": -3}, "'in_features': found -3; sizes are at least 1"),
+        ({"rank_bank": layer.rank_bank[1:]}, f"it must have one row for each of {layer.ranks} ranks"),
+        ({"rank_bank": bank}, f"rank 0: bank: found {bank[0]}; it lies between 0 and {bank[0] - 1}"),
+        ({"rank_slot": layer.rank_slot - 1}, "slot: found -1"),
+        ({"out_features": layer.out_features + 1}, "output parameters"),
+        ({"payload": replace(layer.payload, codes=layer.payload.codes[1:])}, "payload: found .* the tile table describes"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            with_layer(**change)
+    for change, message in (
+        ({"kind": (0, Op.DRAIN)}, "a tile is DENSE, REDUCE or EXPAND"),
+        ({"lo": (0, -1)}, "0 <= lo <= hi for every lane"),
+        ({"lane": (0, layer.ranks)}, f"ranks are numbered 0 to {layer.ranks - 1}"),
+        ({"lane_ptr": (0, 1)}, "lane_ptr starts at 0, never falls"),
+        ({"source": (0, 10**6)}, "tile 0: 'source': found 1000000; it lies between 0 and"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            with_tiles(**change)
+
+
+def test_payloads_are_finite():
+    payload = PROGRAM.layers[0].payload
+    for name in ("row_step", "bias", "rank_divisor", "values"):
+        column = getattr(payload, name).copy()
+        if len(column):
+            column[0] = np.nan
+            with pytest.raises(
+                InputError, match=f"payload: '{name}': found NaN or infinity; every stored number is finite"
+            ):
+                replace(payload, **{name: column})
+    with pytest.raises(InputError, match="'input_step': found -1.0; an activation step is finite and not negative"):
+        replace(payload, input_step=-1.0)
