@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analysis.pictures import style
 from analysis.pictures.axes import set_x
 from analysis.traces.spans import check_trace, layer_spans, operator_spans
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.timing.report import Report, Trace
 
@@ -47,7 +48,7 @@ def draw_timeline(report: Report, window: tuple[int, int] | None = None, title: 
     kinds = np.unique(trace.op).tolist()
     colours = {op: style.series_colour(i) for i, op in enumerate(kinds)}
     units = len(trace.unit_names)
-    legend_rows = -(-len(kinds) // 5)
+    legend_rows = ceil_div(len(kinds), 5)
     shown = [(name, max(a, low), min(b, high)) for name, a, b in spans if a < high and b > low]
     labels, upright = _layer_labels(shown, low, high)
     label_in = max((len(name) for name, _ in labels), default=0) * _LETTER_POINTS / 72 if upright else 0.0

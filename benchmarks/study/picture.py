@@ -12,6 +12,7 @@ from analysis.pictures import style
 from analysis.pictures.axes import set_x
 from analysis.tables.pareto import pareto_front
 from benchmarks.study.settings import Quantity, Setting, Study
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 _LABELS = {"latency_cycles": "latency / latency of dense", "energy_pj": "energy / energy of dense"}
@@ -34,7 +35,7 @@ def draw_study(
     shown = [family for family in families if any(s.reached for s in study.of(part, family))]
     looks = style.marks(shown)
     columns = min(2, len(machines))
-    rows = -(-len(machines) // columns)
+    rows = ceil_div(len(machines), columns)
     with style.house_style():
         figure = style.new_figure(4.3 * columns, 2.9 * rows + 0.8)
         panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)

@@ -22,6 +22,7 @@ from gblr_hw.weights.factors import Factors, evaluate, structure_of
 from gblr_hw.weights.stored import LayerWeights
 from gblr_hw.weights.structure import dense_tile_count
 from simulator import Machine
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 NETWORKS = Path("build/study/networks")
@@ -100,8 +101,8 @@ def layer_tiles(name: str, weights: LayerWeights, rows: int, cols: int) -> Layer
         dense_tile_count(factors.out_features, factors.in_features, rows, cols),
         int(structure.tiles.sum()),
         structure.ranks,
-        int((-(-structure.reads.sum(axis=0) // cols)).sum()),
-        int((-(-structure.writes.sum(axis=0) // rows)).sum()),
+        int(ceil_div(structure.reads.sum(axis=0), cols).sum()),
+        int(ceil_div(structure.writes.sum(axis=0), rows).sum()),
     )
 
 

@@ -20,6 +20,7 @@ from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
 from simulator import Machine, simulate
+from simulator.base.arithmetic import ceil_div
 from simulator.program.isa import Op
 
 SIDES = (8, 16, 32)
@@ -44,7 +45,7 @@ def random_lattice(side: int) -> LatticeWeights:
     """Ranks that each read and write 0.3 of the chunks, any of them: about the tiles of the random intervals."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    chunks = -(-SIDE // side)
+    chunks = ceil_div(SIDE, side)
     reads, writes = (whole_tiles(rng.random((SIDE, chunks)) < 0.3, side, rng) for _ in range(2))
     alive = (reads.any(axis=1) & writes.any(axis=1))[:, None]
     structure = Structure(np.zeros((chunks, chunks), dtype=bool), reads & alive, writes & alive)
@@ -60,7 +61,7 @@ def measure(layer: str, side: int, banks: int) -> dict[str, object]:
     instructions, tiles = program.instructions, program.layers[0].tiles
     loaded = instructions.tile[instructions.op == Op.LOAD_WEIGHTS]
     ranked = loaded[np.isin(tiles.kind[loaded], (Op.REDUCE, Op.EXPAND))]
-    setting_bytes = -(-benes_switches(1 << (banks - 1).bit_length()) // 8)
+    setting_bytes = ceil_div(benes_switches(1 << (banks - 1).bit_length()), 8)
     return {
         "layer": layer,
         "side": side,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.base.files import read_text
 from simulator.machine.machine import MAX_SIDE, Machine
@@ -116,8 +117,8 @@ class Space(BaseModel):
             max(round(per_lane * side), _LEAST_MACRO_KIB * macros)
             for per_lane in (choice.scratchpad_kib_per_lane, choice.accumulator_kib_per_lane)
         )
-        tile_bytes = -(-side * side * base.datatypes.weight_bits // 8)
-        weights = max(_LEAST_MACRO_KIB, -(-choice.weight_tiles * tile_bytes // 1024))
+        tile_bytes = ceil_div(side * side * base.datatypes.weight_bits, 8)
+        weights = max(_LEAST_MACRO_KIB, ceil_div(choice.weight_tiles * tile_bytes, 1024))
         ranks = banks * choice.rank_kib_per_bank
         name = (
             f"{'scatter' if choice.scatter else 'plain'}-{side}-b{banks}-s{scratchpad}-a{accumulator}-r{ranks}"

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,7 +53,7 @@ def _squared_cosines(rows: FloatArray) -> FloatArray:
 
 
 def _bisect(likeness: FloatArray, members: IntArray, chunk: int) -> list[IntArray]:
-    chunks = -(-len(members) // chunk)
+    chunks = ceil_div(len(members), chunk)
     if chunks <= 1:
         return [members]
     first = _cut(likeness[np.ix_(members, members)], chunks // 2 * chunk)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gblr_hw.cost.touches import LayerCounts
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import EnergyModel, energy_model
 from simulator.machine.machine import Machine
 from simulator.program.schedule import LANE_BYTES, PARAMETER_BYTES, RANK_PARAMETER_BYTES, RECORD_BYTES
@@ -44,12 +45,12 @@ class MachineCost:
         """Token blocks that lowering would cut for a layer with this many ranks (rules M1 to M3)."""
         machine = self.machine
         half = machine.accumulator_rows // 2
-        inputs = -(-in_features // machine.rows) * machine.rows
+        inputs = ceil_div(in_features, machine.rows) * machine.rows
         scratch = max(0, machine.scratchpad.size_bytes - 2 * machine.cols * half) // 2
-        per_bank = -(-ranks // (machine.rank_memory.banks if machine.scatter else machine.group_size))
+        per_bank = ceil_div(ranks, machine.rank_memory.banks if machine.scatter else machine.group_size)
         most = max(1, min(half, scratch // inputs, machine.rank_rows_per_bank // max(1, per_bank)))
-        blocks = -(-self.tokens // most)
-        size = -(-self.tokens // blocks)
+        blocks = ceil_div(self.tokens, most)
+        size = ceil_div(self.tokens, blocks)
         return tuple(min(size, self.tokens - first) for first in range(0, self.tokens, size))
 
     def layer(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
@@ -63,7 +64,7 @@ class MachineCost:
         burst_waste = machine.dram.burst_bytes / 2
         weight_bits = machine.datatypes.weight_bits
         weight_bytes = tiles * (RECORD_BYTES + burst_waste) + LANE_BYTES * lanes + counts.weights * weight_bits / 8
-        output_chunks = -(-out_features // machine.cols)
+        output_chunks = ceil_div(out_features, machine.cols)
         activation_bytes = (
             counts.chunks_read * (self.tokens * machine.rows) + output_chunks * self.tokens * machine.cols
         )
@@ -90,7 +91,7 @@ class MachineCost:
         chunks_read = counts.chunks_read.clamp(min=1e-6)
         tile_bytes = weight_bytes / tiles.clamp(min=1e-6)
         one_input = (0 if self.on_chip else block * machine.rows / per_cycle) * torch.tanh(counts.chunks_read)
-        drain = -(-block * machine.cols // machine.vector.lanes)
+        drain = ceil_div(block * machine.cols, machine.vector.lanes)
         begin = machine.dram_latency_cycles + (parameters + tile_bytes) / per_cycle + one_input + machine.rows
         # While the inputs arrive, the tiles that read them cannot outrun the channel.
         first_tiles = counts.reduce_tiles.sum() + torch.minimum(counts.dense_tiles, chunks_read)
@@ -102,7 +103,7 @@ class MachineCost:
         # Output chunks leave no faster than the vector unit drains them, nor than two buffers in rotation are stored.
         store = 0 if self.on_chip else block * machine.cols / per_cycle + machine.dram_latency_cycles
         leave = drain + machine.vector.latency_cycles + store
-        drains = -(-out_features // machine.cols) * len(blocks) * max(float(drain), leave / 2)
+        drains = ceil_div(out_features, machine.cols) * len(blocks) * max(float(drain), leave / 2)
         outputs = torch.clamp((counts.expand_tiles.sum() + counts.dense_tiles) * tile_cycles, min=drains)
         busy = counts.reduce_tiles.sum() * tile_cycles + outputs
         end = fill * torch.tanh(tiles) + leave
@@ -120,10 +121,10 @@ class MachineCost:
         """Counted events by the names of simulator.timing.accesses; mac_padding costs nothing and is left out."""
         machine, tokens, types = self.machine, self.tokens, self.machine.datatypes
         cells = machine.rows * machine.cols
-        input_words = tokens * -(-machine.rows * types.activation_bits // machine.scratchpad.word_bits)
-        output_words = tokens * -(-machine.cols * types.activation_bits // machine.scratchpad.word_bits)
-        sum_words = tokens * -(-machine.cols * types.accumulator_bits // machine.accumulator.word_bits)
-        rank_words = -(-tokens * types.accumulator_bits // machine.rank_memory.word_bits)
+        input_words = tokens * ceil_div(machine.rows * types.activation_bits, machine.scratchpad.word_bits)
+        output_words = tokens * ceil_div(machine.cols * types.activation_bits, machine.scratchpad.word_bits)
+        sum_words = tokens * ceil_div(machine.cols * types.accumulator_bits, machine.accumulator.word_bits)
+        rank_words = ceil_div(tokens * types.accumulator_bits, machine.rank_memory.word_bits)
         weight_words = counts.weights * (types.weight_bits / machine.weight_buffer.word_bits) + tiles / 2
         reading_tiles = counts.dense_tiles + counts.reduce_tiles.sum()
         summing_tiles = counts.dense_tiles + counts.expand_tiles.sum()

@@ -13,6 +13,7 @@ from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.weights.collect import joint_projection, layer_weights
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
@@ -162,7 +163,7 @@ def _parts(module: nn.Module) -> tuple[Part, ...] | None:
 
 
 def _dense_counts(machine: Machine, in_features: int, out_features: int) -> LayerCounts:
-    chunks_in, chunks_out = -(-in_features // machine.rows), -(-out_features // machine.cols)
+    chunks_in, chunks_out = ceil_div(in_features, machine.rows), ceil_div(out_features, machine.cols)
     zero = torch.zeros(())
     return LayerCounts(
         reading=torch.zeros(chunks_in),

@@ -12,6 +12,7 @@ from torch import Tensor
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.lowering.passes.group_ranks import group_numbers
 from gblr_hw.weights.mask import evaluation_interval, evaluation_mask
+from simulator.base.arithmetic import ceil_div
 
 # A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the
 # interval.
@@ -167,7 +168,7 @@ def count_grouped(sides: Sides, group_size: int, *, smooth: bool) -> LayerCounts
     """Counts for a plain machine: ranks in groups, sorted by where they read and write."""
     order = _grouping_order(sides) if smooth else _lowering_order(sides, group_size)
     ranks = len(order)
-    groups = -(-ranks // group_size)
+    groups = ceil_div(ranks, group_size)
     touched = []
     for side in (sides.reads, sides.writes):
         padded = torch.nn.functional.pad(side[order], (0, 0, 0, groups * group_size - ranks))

@@ -33,6 +33,7 @@ from gblr_hw.weights.stored import (
     check_matrix_size,
     named_tensors,
 )
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 METADATA_KEY = "gblr_hw"
@@ -186,7 +187,7 @@ def _decode_gblr(record: Record, take: Any, gaussian: bool | None, prefix: str =
 
 def _unpack(name: str, packed: Tensor, shape: tuple[int, int]) -> Tensor:
     count = shape[0] * shape[1]
-    if packed.dtype != torch.uint8 or tuple(packed.shape) != (-(-count // 8),):
+    if packed.dtype != torch.uint8 or tuple(packed.shape) != (ceil_div(count, 8),):
         raise InputError(
             f"tensor '{name}'",
             f"{packed.dtype} of shape {tuple(packed.shape)}",
@@ -213,7 +214,7 @@ def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> Lattice
         )
     (m, ranks), n = u.shape, v.shape[1]
     check_matrix_size(m, n)
-    rows, cols = -(-m // chunk_out), -(-n // chunk_in)
+    rows, cols = ceil_div(m, chunk_out), ceil_div(n, chunk_in)
     dense = take("dense", optional=True)
     return LatticeWeights(
         u=u,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operator
 from simulator.network.network_layout import head_stride, heads_per_tile
 from simulator.program.isa import Op
@@ -25,14 +26,14 @@ def activation_schedule(network: Network, operator: Operator, side: int) -> Laye
     scores = operator.kind == "scores"
     stride = head_stride(network, operator, side)
     keys = weights.tokens
-    key_chunks = -(-keys // side)
+    key_chunks = ceil_div(keys, side)
     shared = heads_per_tile(network, operator, side)
     kind_source, kind_target, lanes, low, high = [], [], [], [], []
     for query in range(0, reads.groups, shared):
         first, last = query * stride, query * stride + weights.width
         for key in range(key_chunks):
             held = min(side, keys - key * side)
-            for chunk in range(first // side, -(-last // side)):
+            for chunk in range(first // side, ceil_div(last, side)):
                 begin, end = max(first - chunk * side, 0), min(last - chunk * side, side)
                 padded = query * key_chunks + key
                 kind_source.append(chunk if scores else padded)
@@ -69,7 +70,7 @@ def vector_schedule(network: Network, operator: Operator, side: int) -> LayerSch
 
 def _stored(network: Network, tensor: str, groups: int, width: int, side: int) -> int:
     """Channels of a view with ``groups`` of ``width``, with the padding of its tensor."""
-    return groups * (-(-width // side) * side if network.tensors[tensor].padded else width)
+    return groups * (ceil_div(width, side) * side if network.tensors[tensor].padded else width)
 
 
 def _by_target(target: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights, LayerWeights
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operator, Tensor
 from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
@@ -35,8 +36,8 @@ def split_wide(
             operators.append(operator)
             continue
         del numbers[operator.name]
-        parts = -(-held.out_features // most)
-        size = -(-held.out_features // (parts * machine.cols)) * machine.cols
+        parts = ceil_div(held.out_features, most)
+        size = ceil_div(held.out_features, parts * machine.cols) * machine.cols
         for first in range(0, held.out_features, size):
             last = min(held.out_features, first + size)
             part, tensor = _part(operator, tensors[operator.output], first, last)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from gblr_hw.projection.projection import Importance, InfeasibleBudgetError
 from gblr_hw.weights.structure import Structure
+from simulator.base.arithmetic import ceil_div
 
 
 def project_low_rank(
@@ -30,7 +31,7 @@ def project_low_rank(
 
     def tiles(name: str, ranks: int) -> int:
         chunks_in, chunks_out = shapes[name]
-        return chunks_in * -(-ranks // cols) + chunks_out * -(-ranks // rows)
+        return chunks_in * ceil_div(ranks, cols) + chunks_out * ceil_div(ranks, rows)
 
     def loss_per_tile(name: str) -> float:
         fewer = _next_group(kept[name], rows, cols)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gblr_hw.projection.projection_kernels import best_return, fill_seats, refresh, returnable, run_costs, take_until
 from gblr_hw.weights.structure import BoolArray, Structure, is_interval
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -126,7 +127,7 @@ class _Layer:
         self.state = np.array([structure.ranks, 0], np.int64)
 
     def tile_count(self) -> int:
-        reduce_tiles, expand_tiles = -(-self.reads[3] // self.seats_in), -(-self.writes[3] // self.seats_out)
+        reduce_tiles, expand_tiles = ceil_div(self.reads[3], self.seats_in), ceil_div(self.writes[3], self.seats_out)
         return int(self.dense.sum() + reduce_tiles.sum() + expand_tiles.sum())
 
     def next_loss(self) -> float:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from gblr_hw.weights.stored import DenseWeights, GBLRWeights, LatticeWeights, check_positive, check_shape
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 DEFAULT_CHUNK = 32
 
 
 def _chunks(channels: int, chunk: int) -> int:
-    return -(-channels // chunk)
+    return ceil_div(channels, chunk)
 
 
 def dense(weight: Tensor, bias: Tensor | None = None) -> DenseWeights:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gblr_hw.weights.structure import Structure
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 Arrangement = Literal["positions", "unfolded"]
@@ -233,7 +234,7 @@ class LatticeWeights:
         _check_dims("dense", self.dense, 2, "(out_features, in_features)")
         m, n = self.dense.shape
         ranks = self.u.shape[-1] if self.u.dim() else 0
-        rows, cols = -(-m // self.chunk_out), -(-n // self.chunk_in)
+        rows, cols = ceil_div(m, self.chunk_out), ceil_div(n, self.chunk_in)
         rule = (
             f"the layer is {m} x {n} with {ranks} ranks, in chunks of {self.chunk_out} outputs, {self.chunk_in} inputs"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 BoolArray = npt.NDArray[np.bool_]
@@ -62,14 +63,14 @@ class Structure:
 
     def tile_count(self, rows: int, cols: int) -> int:
         """Tiles on an array of `rows` lanes (P) and `cols` columns (Q): dense ones, and each chunk's ranks packed."""
-        reduce_tiles = -(-self.reads.sum(axis=0) // cols)
-        expand_tiles = -(-self.writes.sum(axis=0) // rows)
+        reduce_tiles = ceil_div(self.reads.sum(axis=0), cols)
+        expand_tiles = ceil_div(self.writes.sum(axis=0), rows)
         return int(self.tiles.sum() + reduce_tiles.sum() + expand_tiles.sum())
 
     @classmethod
     def full(cls, outputs: int, inputs: int, ranks: int, rows: int, cols: int, *, dense: bool = False) -> Structure:
         """Every rank on every chunk; with `dense` every tile is kept as well. Sizes in channels and ranks."""
-        chunks_in, chunks_out = -(-inputs // rows), -(-outputs // cols)
+        chunks_in, chunks_out = ceil_div(inputs, rows), ceil_div(outputs, cols)
         return cls(
             np.full((chunks_out, chunks_in), dense),
             np.ones((ranks, chunks_in), bool),
@@ -79,12 +80,12 @@ class Structure:
 
 def dense_tile_count(outputs: int, inputs: int, rows: int, cols: int) -> int:
     """Tiles of the dense layer with `outputs` x `inputs` weights, the reference of every budget."""
-    return -(-inputs // rows) * -(-outputs // cols)
+    return ceil_div(inputs, rows) * ceil_div(outputs, cols)
 
 
 def touched(support: BoolArray, chunk: int) -> BoolArray:
     """Which chunks each row of `support` (K, channels) touches: (K, ceil(channels / chunk)) bool."""
-    count = -(-support.shape[1] // chunk)
+    count = ceil_div(support.shape[1], chunk)
     padded = np.zeros((support.shape[0], count * chunk), bool)
     padded[:, : support.shape[1]] = support
     return np.asarray(padded.reshape(support.shape[0], count, chunk).any(axis=2))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.network.evaluate_network import Linear, evaluate_network
 from simulator.network.network import Network
@@ -89,7 +90,7 @@ def measure_magnitudes(
     channels: dict[str, np.ndarray] = {}
     masked: set[str] = set()
     rows: dict[str, list[np.ndarray]] = {}
-    quota = -(-rows_per_operator // len(examples))
+    quota = ceil_div(rows_per_operator, len(examples))
 
     def observe(name: str, values: np.ndarray) -> None:
         magnitudes = np.abs(values).reshape(-1, values.shape[2] * values.shape[3])

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 MAX_SIDE = 256  # a lane number and an interval's end must fit the byte that a tile record gives them (machine.md, E4)
@@ -157,7 +158,7 @@ class Machine(_Section):
     @property
     def weight_slots(self) -> int:
         """Decompressed P x Q tiles that the weight buffer holds."""
-        tile_bytes = -(-self.rows * self.cols * self.datatypes.weight_bits // 8)
+        tile_bytes = ceil_div(self.rows * self.cols * self.datatypes.weight_bits, 8)
         return self.weight_buffer.size_bytes // tile_bytes
 
     @property

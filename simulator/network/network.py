@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.network.vector_steps import Step, passes_of
 
@@ -61,7 +62,7 @@ class Tensor:
 
     def pitch(self, side: int) -> int:
         """Channels from one group's first to the next one's."""
-        return -(-self.width // side) * side if self.padded else self.width
+        return ceil_div(self.width, side) * side if self.padded else self.width
 
 
 @dataclass(frozen=True)

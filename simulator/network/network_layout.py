@@ -7,6 +7,7 @@ operand's view is cut into chunks in the same way.
 
 from __future__ import annotations
 
+from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operand, Operator
 
 
@@ -14,8 +15,12 @@ def view_chunks(network: Network, operand: Operand, side: int) -> int:
     """Chunks of the operand's view; of the tensor itself for "transposed", whose rows are read as they are stored."""
     tensor = network.tensors[operand.tensor]
     if operand.access == "transposed":
-        return -(-tensor.channels(side) // side)
-    return operand.groups * -(-operand.width // side) if tensor.padded else -(-operand.groups * operand.width // side)
+        return ceil_div(tensor.channels(side), side)
+    return (
+        operand.groups * ceil_div(operand.width, side)
+        if tensor.padded
+        else ceil_div(operand.groups * operand.width, side)
+    )
 
 
 def region_chunks(network: Network, operand: Operand, side: int) -> int:
@@ -29,7 +34,7 @@ def head_stride(network: Network, operator: Operator, side: int) -> int:
     """
     tensor = network.tensors[operator.operands[0].tensor if operator.kind == "scores" else operator.output]
     width = operator.operands[0].width if operator.kind == "scores" else tensor.width
-    return -(-width // side) * side if tensor.padded else width
+    return ceil_div(width, side) * side if tensor.padded else width
 
 
 def heads_per_tile(network: Network, operator: Operator, side: int) -> int:
@@ -59,4 +64,4 @@ def region_rows(network: Network, operator: Operator, operand: Operand) -> int:
 
 def output_chunks(network: Network, operator: Operator, side: int) -> int:
     """Stored chunks of the operator's output."""
-    return -(-network.tensors[operator.output].channels(side) // side)
+    return ceil_div(network.tensors[operator.output].channels(side), side)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.network.network import Operand, Window
 
@@ -102,5 +103,5 @@ def channel_places(groups: int, width: int, padded: bool, side: int) -> np.ndarr
     """(groups x width,) places of channels in rows cut into chunks of ``side``: packed, or each group of a padded
     tensor from a chunk's edge on.
     """
-    pitch = -(-width // side) * side if padded else width
+    pitch = ceil_div(width, side) * side if padded else width
     return (np.arange(groups)[:, None] * pitch + np.arange(width)).reshape(-1)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.numerics import code_limit, fixed_point, quantise, requantise, saturate
@@ -127,14 +128,14 @@ class _Memories(OnChip):
     def __init__(self, machine: Machine, batch: int, tokens: int, layer: LayerSchedule) -> None:
         super().__init__(machine, batch)
         self.weight_slot = np.full(machine.weight_slots, -1)
-        self.outputs = np.zeros((batch, tokens, -(-layer.out_features // machine.cols) * machine.cols))
+        self.outputs = np.zeros((batch, tokens, ceil_div(layer.out_features, machine.cols) * machine.cols))
 
 
 def _walk_rows(program: Program, index: int, rows: np.ndarray, arithmetic: _Arithmetic) -> np.ndarray:
     """Run the layer's instructions on (N, n) rows, ``_BATCH`` programs' worth at a time; (N, m) sums without bias."""
     layer, tokens, machine = program.layers[index], program.tokens, arithmetic.machine
-    runs = max(1, -(-len(rows) // tokens))
-    width = -(-layer.in_features // machine.rows) * machine.rows
+    runs = max(1, ceil_div(len(rows), tokens))
+    width = ceil_div(layer.in_features, machine.rows) * machine.rows
     flat = np.zeros((runs * tokens, width))
     flat[: len(rows), : layer.in_features] = rows
     padded = flat.reshape(runs, tokens, width)

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.network.network import Network
 from simulator.network.network_layout import output_chunks
@@ -197,7 +198,7 @@ class _Run:
         layer, operator = self._program.layers[index], self._network.operators[index]
         payload, side = layer.payload, self._machine.cols
         expected = output_chunks(self._network, operator, side)
-        if -(-len(payload.bias) // side) != expected:
+        if ceil_div(len(payload.bias), side) != expected:
             raise InputError(
                 f"layer '{layer.name}'",
                 f"{len(payload.bias)} outputs",
@@ -227,7 +228,7 @@ class _Run:
 
 def _in_chunks(values: np.ndarray, side: int) -> np.ndarray:
     """(chunks, C), zero beyond the last channel."""
-    chunks = np.zeros((-(-len(values) // side) * side,), dtype=values.dtype)
+    chunks = np.zeros((ceil_div(len(values), side) * side,), dtype=values.dtype)
     chunks[: len(values)] = values
     return chunks.reshape(-1, side)
 

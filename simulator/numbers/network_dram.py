@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike
 
+from simulator.base.arithmetic import ceil_div
 from simulator.network.evaluate_network import constant_values
 from simulator.network.network import Network, Operand, Operator, Tensor
 from simulator.network.network_layout import head_stride
@@ -112,7 +113,7 @@ class NetworkDram:
         tiles, side, scores = layer.tiles, self._side, operator.kind == "scores"
         values = self.arrays[weights.tensor]
         sequence = values[row // operator.tokens % len(values)]
-        key_chunks = -(-weights.tokens // side)
+        key_chunks = ceil_div(weights.tokens, side)
         head, stride = weights.width, head_stride(self._network, operator, side)
         packed, padded = int(tiles.source[tile]), int(tiles.target[tile])
         if not scores:

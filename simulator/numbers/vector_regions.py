@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.network.evaluate_network import fitted
 from simulator.network.network import Network, Operand, Operator
@@ -52,7 +53,7 @@ class VectorOperator:
             )
         self.operator, self._network, self._side = operator, network, side
         self._output = network.tensors[operator.output]
-        self._group_chunks = -(-self._output.width // side)
+        self._group_chunks = ceil_div(self._output.width, side)
 
     def read(self, scratchpad: np.ndarray, run: VectorPass, which: int) -> np.ndarray:
         """(1, T or 1, groups, width) stored numbers of operand ``which``."""

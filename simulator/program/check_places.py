@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
@@ -21,7 +22,7 @@ def check_places(
     chunks of a network's instructions are looked at by ``check_network``.
     """
     for index, layer in enumerate(layers):
-        reads, writes = -(-layer.in_features // machine.rows), -(-layer.out_features // machine.cols)
+        reads, writes = ceil_div(layer.in_features, machine.rows), ceil_div(layer.out_features, machine.cols)
         if network is not None and len(layer.tiles):
             reads, writes = tile_chunks(network, network.operators[index], machine.rows)
         _check_layer(layer, machine, reads, writes)
@@ -77,7 +78,7 @@ def _check_memories(ins: Instructions, machine: Machine) -> None:
 
 def _check_chunks(ins: Instructions, layers: Sequence[LayerSchedule], machine: Machine) -> None:
     where = "program: instruction {}: field 'chunk'"
-    inputs = np.array([-(-layer.in_features // machine.rows) for layer in layers])
-    outputs = np.array([-(-layer.out_features // machine.cols) for layer in layers])
+    inputs = np.array([ceil_div(layer.in_features, machine.rows) for layer in layers])
+    outputs = np.array([ceil_div(layer.out_features, machine.cols) for layer in layers])
     _check(where, ins.op == Op.LOAD_INPUT, ins.chunk, inputs[ins.layer])
     _check(where, is_any(ins.op, (Op.DRAIN, Op.STORE)), ins.chunk, outputs[ins.layer])

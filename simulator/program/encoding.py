@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.isa import OPERANDS, TRANSFER_OPS, After, Op, Unit, unit_of_op
@@ -122,7 +123,7 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
     ins, machine = program.instructions, program.machine
     stride = np.array([layer.block_tokens for layer in program.layers], dtype=np.int64)[ins.layer]
     outputs = np.array([layer.out_features for layer in program.layers], dtype=np.int64)[ins.layer]
-    bursts = np.where(np.isin(ins.op, TRANSFER_OPS), -(-ins.dram_bytes // machine.dram.burst_bytes), 0)
+    bursts = np.where(np.isin(ins.op, TRANSFER_OPS), ceil_div(ins.dram_bytes, machine.dram.burst_bytes), 0)
     waits, on_reduce = completions_awaited(program)
     used = {name: np.maximum(getattr(ins, name), 0).astype(np.int64) for name in OPERANDS}
     columns = {
@@ -185,7 +186,7 @@ class _Image:
     def add(self, data: np.ndarray) -> int:
         """Append bytes; returns their address."""
         address = self.size
-        padded = np.zeros(-(-len(data) // 8) * 8, dtype=np.uint8)
+        padded = np.zeros(ceil_div(len(data), 8) * 8, dtype=np.uint8)
         padded[: len(data)] = data
         self.parts.append(padded)
         self.size += len(padded)
@@ -203,7 +204,7 @@ def _place_layer(
     records = np.array([image.add(record) for record in tile_records(layer, machine)], dtype=np.int64)
     parameters = image.add(parameter_bytes(layer, known, machine))
     inputs = image.add(_chunked(known.input_codes, machine.rows, tokens))
-    out_chunks = -(-layer.out_features // machine.cols)
+    out_chunks = ceil_div(layer.out_features, machine.cols)
     outputs = image.add(np.zeros(out_chunks * tokens * machine.cols, np.uint8))
     mine = ins.layer == index
     loads = mine & (ins.op == Op.LOAD_WEIGHTS)
@@ -217,7 +218,7 @@ def _place_layer(
 
 def _chunked(codes: np.ndarray, width: int, tokens: int) -> np.ndarray:
     """(tokens, n) codes as bytes, chunk after chunk, the last one padded (rule E1)."""
-    chunks = -(-codes.shape[1] // width)
+    chunks = ceil_div(codes.shape[1], width)
     padded = np.zeros((tokens, chunks * width), dtype=np.int8)
     padded[: len(codes), : codes.shape[1]] = codes
     return np.ascontiguousarray(padded.reshape(tokens, chunks, width).transpose(1, 0, 2)).view(np.uint8).ravel()

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.program.isa import Op, narrowed
 
@@ -97,7 +98,7 @@ class TileTable:
     def record_bytes(self, weight_bits: int) -> np.ndarray:
         """Bytes of each tile in DRAM: descriptor, lane table (rank tiles only), packed weights (rule E4)."""
         lane_table = np.where(self.kind == Op.DENSE, 0, LANE_BYTES * self.lane_count)
-        return RECORD_BYTES + lane_table - (-self.weight_count * weight_bits // 8)
+        return RECORD_BYTES + lane_table + ceil_div(self.weight_count * weight_bits, 8)
 
 
 def _read_only(column: np.ndarray) -> np.ndarray:

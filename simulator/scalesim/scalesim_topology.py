@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.scalesim.systolic_gemm import MAX_SIZE, Gemm
 
@@ -106,7 +107,7 @@ def _convolution(
         raise _wrong(
             where, f"a filter of {rows} x {cols} on {height} x {width}", "a filter is no larger than its input"
         )
-    positions = -(-(height - rows + stride) // stride) * -(-(width - cols + stride) // stride)
+    positions = ceil_div(height - rows + stride, stride) * ceil_div(width - cols + stride, stride)
     if "DP" in name:
         if channels > MAX_DEPTHWISE_CHANNELS:
             raise _wrong(where, f"{channels} channels", f"a depthwise layer has at most {MAX_DEPTHWISE_CHANNELS}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 MAX_SIZE = 2**31 - 1
@@ -108,7 +109,7 @@ class GemmCycles:
 def gemm_cycles(gemm: Gemm, array: SystolicArray) -> GemmCycles:
     """Cycles of ``gemm`` on ``array``, in exact integers; raises InputError where the count does not fit int64."""
     across_rows, across_cols, streamed = _axes(gemm, array.dataflow)
-    row_folds, col_folds = -(-across_rows // array.rows), -(-across_cols // array.cols)
+    row_folds, col_folds = ceil_div(across_rows, array.rows), ceil_div(across_cols, array.cols)
     folds = row_folds * col_folds
     load = 0 if array.dataflow == "os" else array.rows
     skew = array.rows + array.cols - 2

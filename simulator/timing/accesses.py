@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from simulator.base.kernels import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network_layout import output_chunks, region_chunks, region_rows
 from simulator.program.isa import Op
@@ -136,15 +137,15 @@ def _overwriting_lanes(tiles: TileTable) -> np.ndarray:
 
 
 def _words(bits: np.ndarray, word_bits: int) -> np.ndarray:
-    return -(-bits // word_bits)
+    return ceil_div(bits, word_bits)
 
 
 def _costs(machine: Machine) -> _Costs:
     types, cells = machine.datatypes, machine.rows * machine.cols
     return _Costs(
-        input_words=-(-machine.rows * types.activation_bits // machine.scratchpad.word_bits),
-        output_words=-(-machine.cols * types.activation_bits // machine.scratchpad.word_bits),
-        sum_words=-(-machine.cols * types.accumulator_bits // machine.accumulator.word_bits),
+        input_words=ceil_div(machine.rows * types.activation_bits, machine.scratchpad.word_bits),
+        output_words=ceil_div(machine.cols * types.activation_bits, machine.scratchpad.word_bits),
+        sum_words=ceil_div(machine.cols * types.accumulator_bits, machine.accumulator.word_bits),
         row_bits=cells * (types.activation_bits + types.accumulator_bits),
         preload_bits=cells * types.weight_bits,
         sum_bits=types.accumulator_bits,
@@ -200,7 +201,7 @@ def _count(
             row[_VECTOR_OPS] += np.int64(rows) * row_cycles[i] * chunk[i] * costs.cols
             vector += 1
         else:
-            moved = -(-dram_bytes[i] // costs.burst_bytes) * costs.burst_bytes
+            moved = ceil_div(dram_bytes[i], costs.burst_bytes) * costs.burst_bytes
             row[_DRAM_WRITE_BYTES if kind == Op.STORE else _DRAM_READ_BYTES] += moved
             if kind == Op.STORE:
                 row[_SCRATCHPAD_READ] += rows * costs.output_words
@@ -224,7 +225,7 @@ def _count_pass(kind, rows, weights, costs, row):
 @nb.njit(cache=True, nogil=True)
 def _count_ranks(kind, rows, lanes, overwriting, costs, row):
     """Rank memory, network and requantisers."""
-    words = -(-rows * costs.sum_bits // costs.rank_word_bits)
+    words = ceil_div(rows * costs.sum_bits, costs.rank_word_bits)
     if kind == Op.REDUCE:
         row[_RANK_MEMORY_READ] += words * (lanes - overwriting)
         row[_RANK_MEMORY_WRITE] += words * lanes

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.program.isa import TILE_OPS, TRANSFER_OPS, VECTOR_OPS, Instructions, Op, Unit, is_any, unit_of_op
 from simulator.program.program import Program
@@ -50,9 +51,9 @@ def time_instructions(ins: Instructions, machine: Machine) -> Timing:
     steps = np.flatnonzero(ins.op == Op.VECTOR)
     busy = ins.tokens.astype(np.int64) * ins.row_cycles
     busy[is_transfer] = channel_cycles(machine, ins.dram_bytes[is_transfer])
-    busy[at] = -(-ins.tokens[at].astype(np.int64) * machine.cols // machine.vector.lanes)
+    busy[at] = ceil_div(ins.tokens[at].astype(np.int64) * machine.cols, machine.vector.lanes)
     elements = ins.tokens[steps].astype(np.int64) * ins.chunk[steps] * machine.cols
-    busy[steps] = ins.row_cycles[steps] * -(-elements // machine.vector.lanes)
+    busy[steps] = ins.row_cycles[steps] * ceil_div(elements, machine.vector.lanes)
     tail, lead = _tail_and_lead(machine)
     return Timing(
         op=ins.op,
@@ -85,5 +86,5 @@ def channel_cycles(machine: Machine, transfer_bytes: np.ndarray) -> np.ndarray:
     D2).
     """
     burst = machine.dram.burst_bytes
-    moved = -(-transfer_bytes // burst) * burst
-    return -(-moved * 1000 // machine.dram_bytes_per_kilocycle)
+    moved = ceil_div(transfer_bytes, burst) * burst
+    return ceil_div(moved * 1000, machine.dram_bytes_per_kilocycle)

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import energy_model
 from simulator.machine.machine import Machine
 from simulator.program.isa import TRANSFER_OPS, Op, Unit, is_any
@@ -84,7 +85,7 @@ def _roofline(program: Program, machine: Machine, accesses: dict[str, int], unit
     ins = program.instructions
     moved = ins.dram_bytes[is_any(ins.op, TRANSFER_OPS)]
     roofs = {
-        "compute": -(-accesses["mac_active"] // (machine.rows * machine.cols)),
+        "compute": ceil_div(accesses["mac_active"], machine.rows * machine.cols),
         "memory": int(channel_cycles(machine, np.array([moved.sum()]))[0]) if len(moved) else 0,
     }
     if program.network is not None:

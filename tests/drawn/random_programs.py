@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.isa import OPERANDS, PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Instructions, Op, unit_of_op
@@ -144,7 +145,7 @@ def built_layer(
     """
     sides = (machine.rows, machine.cols)
     inputs, outputs = (int(rng.integers(1, 3 * side + 1)) for side in sides) if features is None else features
-    chunks = -(-inputs // machine.rows)
+    chunks = ceil_div(inputs, machine.rows)
     most = min(
         machine.accumulator_rows // 2,
         machine.rank_rows_per_bank,
@@ -180,8 +181,8 @@ def _tiles(
     first: list[int] = []
     for _ in range(int(rng.integers(1, 9))):
         kind = int(rng.choice(TILE_OPS))
-        source = int(rng.integers(-(-inputs // machine.rows))) if kind != Op.EXPAND else -1
-        target = int(rng.integers(-(-outputs // machine.cols))) if kind != Op.REDUCE else -1
+        source = int(rng.integers(ceil_div(inputs, machine.rows))) if kind != Op.EXPAND else -1
+        target = int(rng.integers(ceil_div(outputs, machine.cols))) if kind != Op.REDUCE else -1
         inner = min(machine.rows, inputs - source * machine.rows)
         outer = min(machine.cols, outputs - target * machine.cols)
         if kind == Op.DENSE:
@@ -235,7 +236,7 @@ def _operands(rng: np.random.Generator, machine: Machine, layer: LayerSchedule, 
         sides = layer.in_features, machine.rows
         if op != Op.LOAD_INPUT:
             sides = layer.out_features, machine.cols
-        row |= block | {"chunk": int(rng.integers(-(-sides[0] // sides[1])))}
+        row |= block | {"chunk": int(rng.integers(ceil_div(sides[0], sides[1])))}
         row |= {"src" if op == Op.STORE else "dst": address(pad, sides[1])}
         if op == Op.DRAIN:
             return row | {"src": address(sums, 1), "accumulate": int(rng.random() < 0.7)}

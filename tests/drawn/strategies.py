@@ -23,6 +23,7 @@ from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.factors import Factors, evaluate
 from gblr_hw.weights.families import block_sparse
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
@@ -68,7 +69,7 @@ def lattice_weights(
 ) -> LatticeWeights:
     """Ranks with any chunk sets (empty ones too) and any dense tiles."""
     ranks = int(rng.choice([0, 1, 5, 20, 40]))
-    chunks, rows = -(-inputs // chunk_in), -(-outputs // chunk_out)
+    chunks, rows = ceil_div(inputs, chunk_in), ceil_div(outputs, chunk_out)
     density = rng.choice([0.15, 0.5, 1.0])
     reads = torch.from_numpy(rng.random((ranks, chunks)) < density)
     writes = torch.from_numpy(rng.random((ranks, rows)) < density)
@@ -117,7 +118,9 @@ def layer_weights(rng: np.random.Generator, machine: Machine, family: str | None
         chunk_in, chunk_out = (int(x) for x in rng.integers(1, 20, 2))
     if family == "lattice":
         return lattice_weights(rng, inputs, outputs, chunk_in, chunk_out)
-    kept = torch.from_numpy(rng.random((-(-outputs // chunk_out), -(-inputs // chunk_in))) < rng.choice([0.1, 0.4]))
+    kept = torch.from_numpy(
+        rng.random((ceil_div(outputs, chunk_out), ceil_div(inputs, chunk_in))) < rng.choice([0.1, 0.4])
+    )
     return block_sparse(
         numbers(rng, outputs, inputs), kept, _bias(rng, outputs), chunk_in=chunk_in, chunk_out=chunk_out
     )
@@ -163,7 +166,7 @@ def as_stored(
     for name, layer in weights.items():
         plan = placed(layer, machine, tokens, name)
         if rng is not None and machine.scatter and rng.random() < 0.5:
-            fewest = -(-plan.factors.ranks // machine.rank_memory.banks)
+            fewest = ceil_div(plan.factors.ranks, machine.rank_memory.banks)
             capacity = min(machine.rank_rows_per_bank // plan.block_tokens, fewest + int(rng.integers(0, 4)))
             place = rng.choice(machine.rank_memory.banks * capacity, plan.factors.ranks, replace=False)
             plan = replace(plan, rank_bank=place // capacity, rank_slot=place % capacity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from analysis.tables.table import Column, count, format_table, percent
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.program import Program
@@ -29,7 +30,7 @@ def print_program_table(program: Program) -> None:
             "ranks": layer.ranks,
             "tiles": len(layer.tiles),
             "bound": f"{layer.multiplications / cells:.1f}",
-            "dense": -(-layer.in_features // machine.rows) * -(-layer.out_features // machine.cols),
+            "dense": ceil_div(layer.in_features, machine.rows) * ceil_div(layer.out_features, machine.cols),
             "block": layer.block_tokens,
         }
         for layer in program.layers

@@ -21,6 +21,7 @@ from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
 from gblr_hw.conversion.fit.refit import solve_gram
 from gblr_hw.projection.projection import Importance, project
 from gblr_hw.weights.structure import BoolArray, Structure, channel_mask, dense_tile_count
+from simulator.base.arithmetic import ceil_div
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -220,7 +221,7 @@ def _ranks(problem: FitProblem, budget: int, schedule: Schedule) -> int:
 
 def start_fit(problem: FitProblem, ranks: int, tiles: BoolArray, multiple: int = 1) -> Fit:
     """Truncated SVD of what the dense tiles leave: `ranks` of it, or all there are, and zeros up to a `multiple`."""
-    ranks = min(ranks, -(-min(problem.matrix.shape) // multiple) * multiple)
+    ranks = min(ranks, ceil_div(min(problem.matrix.shape), multiple) * multiple)
     dense = problem.best_tiles(problem.matrix, tiles) if tiles.any() else None
     start = truncated_svd(problem, problem.matrix if dense is None else problem.matrix - dense, ranks)
     missing = ranks - len(start.v)
@@ -255,7 +256,7 @@ def _full(problem: FitProblem, ranks: int) -> Structure:
 
 
 def _full_tiles(problem: FitProblem, ranks: int) -> int:
-    return problem.chunks_in * -(-ranks // problem.cols) + problem.chunks_out * -(-ranks // problem.rows)
+    return problem.chunks_in * ceil_div(ranks, problem.cols) + problem.chunks_out * ceil_div(ranks, problem.rows)
 
 
 def block_sparse_layer(problem: FitProblem, budget: int) -> tuple[Structure, Fit]:

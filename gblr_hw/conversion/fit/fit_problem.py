@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gblr_hw.conversion.fit.refit import chunk_inverses
 from gblr_hw.weights.structure import BoolArray
+from simulator.base.arithmetic import ceil_div
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -41,11 +42,11 @@ class FitProblem:
 
     @property
     def chunks_in(self) -> int:
-        return -(-self.matrix.shape[1] // self.rows)
+        return ceil_div(self.matrix.shape[1], self.rows)
 
     @property
     def chunks_out(self) -> int:
-        return -(-self.matrix.shape[0] // self.cols)
+        return ceil_div(self.matrix.shape[0], self.cols)
 
     @cached_property
     def weighted(self) -> FloatArray:

@@ -10,6 +10,7 @@ from gblr_hw.frontend.graph import layout
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.layout import View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
+from simulator.base.arithmetic import ceil_div
 
 
 def _shape(wanted: Sequence[int], size: int) -> list[int]:
@@ -160,7 +161,7 @@ def _split_with_sizes(builder: Builder, a: Arguments) -> tuple[View, ...]:
 def _chunk(builder: Builder, a: Arguments) -> tuple[View, ...]:
     dim = a["dim"] % len(a["self"].dims)
     size = a["self"].shape[dim]
-    step = -(-size // a["chunks"])
+    step = ceil_div(size, a["chunks"])
     return _pieces(a["self"], [min(step, size - start) for start in range(0, size, step)], dim)
 
 

@@ -29,6 +29,7 @@ from gblr_hw.lowering.emit.place_transfers import (
     weight_keys,
 )
 from gblr_hw.lowering.passes.block_tokens import check_parameters, input_half_bytes, output_half_bytes
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.isa import WIDE_OPERANDS, After, Instructions, Op
@@ -196,7 +197,7 @@ def _emit_inputs(
     previous_store: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loads of the input chunks that some tile reads; (chunks,) numbers and scratchpad addresses, -1 where not read."""
-    chunks = -(-layer.in_features // machine.rows)
+    chunks = ceil_div(layer.in_features, machine.rows)
     read, first_use = facts.read, facts.first_use
     chunk_bytes = where["tokens"] * machine.rows
     addresses = np.full(chunks, -1, dtype=np.int64)

@@ -11,6 +11,7 @@ from gblr_hw.lowering.emit.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.emit.passes_of_operator import Passes
 from gblr_hw.lowering.emit.place_transfers import LOAD, PARAMETERS, load_sequence, prefetch_steps, weight_keys
 from gblr_hw.lowering.groups.fuse_groups import by_token
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Operand, Operator
@@ -84,7 +85,7 @@ def _row_bytes(e: Emission, operand: Operand) -> int:
     """
     side, burst = e.side, e.machine.dram.burst_bytes
     if operand.access == "gather":
-        return -(-side // burst) * burst
+        return ceil_div(side, burst) * burst
     if e.network.tensors[operand.tensor].kind == "input":
         return side
     if operand.window is not None and operand.window.stride != operand.window.kernel:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.program.isa import Op
 from simulator.program.schedule import LayerSchedule
@@ -40,7 +41,7 @@ def layer_facts(layer: LayerSchedule, machine: Machine, tokens: int) -> LayerFac
     reading = np.flatnonzero(tiles.kind != Op.EXPAND)
     read, first = np.unique(tiles.source[reading], return_index=True)
     by_use = np.argsort(first, kind="stable")
-    chunks = -(-layer.out_features // machine.cols)
+    chunks = ceil_div(layer.out_features, machine.cols)
     writing = np.flatnonzero(tiles.kind != Op.REDUCE)
     last = np.full(chunks, -1, dtype=np.int64)
     last[tiles.target[writing]] = writing  # numpy keeps the last of repeated assignments
@@ -49,7 +50,7 @@ def layer_facts(layer: LayerSchedule, machine: Machine, tokens: int) -> LayerFac
     opens = np.zeros(count, dtype=bool)
     _, earliest = np.unique(tiles.target[writing], return_index=True)
     opens[writing[earliest]] = True
-    blocks = -(-tokens // layer.block_tokens)
+    blocks = ceil_div(tokens, layer.block_tokens)
     resident = count <= machine.weight_slots
     loads = count if resident else count * blocks
     return LayerFacts(

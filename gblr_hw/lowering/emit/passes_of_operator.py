@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gblr_hw.lowering.emit.layer_facts import layer_facts
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_layout import head_stride, heads_per_tile
@@ -73,7 +74,7 @@ def head_passes(
     reads, weights = operator.operands
     scores = operator.kind == "scores"
     chunks = head_stride(network, operator, side) // side
-    keys = -(-weights.tokens // side)
+    keys = ceil_div(weights.tokens, side)
     shared = heads_per_tile(network, operator, side)
     source_stride, target_stride = (chunks, keys) if scores else (keys, chunks)
     heads = reads.groups // part[1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 
 # Classes order what stands at the same step.
@@ -99,6 +100,6 @@ def input_throttle(machine: Machine, first_use: np.ndarray, chunk_cycles: int) -
     """
     throttle = np.full(len(first_use), -1, dtype=np.int64)
     if machine.dma.engines == 3:
-        ahead = 3 + -(-machine.dram_latency_cycles // max(1, chunk_cycles))
+        ahead = 3 + ceil_div(machine.dram_latency_cycles, max(1, chunk_cycles))
         throttle[ahead:] = first_use[:-ahead] if len(first_use) > ahead else first_use[:0]
     return throttle

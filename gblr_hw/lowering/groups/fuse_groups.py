@@ -15,6 +15,7 @@ import numpy as np
 
 from gblr_hw.lowering.groups.scratchpad_map import map_regions, source_of, stored
 from gblr_hw.lowering.groups.stages import Stage, local, stages_of
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand
@@ -135,7 +136,7 @@ class _Planner:
 
     def _block_sizes(self, first: int, last: int, rows: int, limit: int) -> list[int]:
         side = self.machine.cols
-        sizes = {-(-rows // cut) for cut in _CUTS if cut <= rows} | {rows, 1}
+        sizes = {ceil_div(rows, cut) for cut in _CUTS if cut <= rows} | {rows, 1}
         if any(o.access == "transposed" for op in self.network.operators[first:last] for o in op.operands):
             # A block is one chunk of the tensor that is turned.
             sizes = {min(side, rows)}
@@ -150,7 +151,7 @@ class _Planner:
         """Estimated cycles: the array with what it waits for, the vector unit or the channel, whichever is longest."""
         network, machine = self.network, self.machine
         side, first, last = machine.cols, stages[0].first, stages[-1].last
-        blocks = -(-rows // block) * sequences
+        blocks = ceil_div(rows, block) * sequences
         array = vector = moved = 0.0
         seen: set[object] = set()
         for stage in stages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gblr_hw.lowering.passes.plan import LayerPlan, filled
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
@@ -36,8 +37,8 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
             f"one token needs {need}",
             f"Enlarge [{memory}] in the machine file, or use a larger machine.",
         )
-    blocks = -(-plan.tokens // most)
-    return filled(plan, block_tokens=-(-plan.tokens // blocks))
+    blocks = ceil_div(plan.tokens, most)
+    return filled(plan, block_tokens=ceil_div(plan.tokens, blocks))
 
 
 def slots_needed(plan: LayerPlan) -> int:
@@ -45,8 +46,8 @@ def slots_needed(plan: LayerPlan) -> int:
     machine.
     """
     if plan.machine.scatter:
-        return -(-plan.factors.ranks // plan.machine.rank_memory.banks)
-    return -(-plan.factors.ranks // plan.machine.group_size)
+        return ceil_div(plan.factors.ranks, plan.machine.rank_memory.banks)
+    return ceil_div(plan.factors.ranks, plan.machine.group_size)
 
 
 def output_half_bytes(machine: Machine) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from gblr_hw.lowering.passes.choose_form import form_multiplications
 from gblr_hw.lowering.passes.plan import LayerPlan
 from simulator.base.columns import kernel_input
+from simulator.base.kernels import ceil_div
 from simulator.program.isa import Op
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 
@@ -84,7 +85,7 @@ def tile_table(plan: LayerPlan) -> TileTable:
 def _runs(support, side):
     """First and one past the last supported channel of every rank in every chunk, (K, chunks) each; 0, 0 for none."""
     ranks, channels = support.shape
-    chunks = -(-channels // side)
+    chunks = ceil_div(channels, side)
     first = np.zeros((ranks, chunks), dtype=np.int32)
     last = np.zeros((ranks, chunks), dtype=np.int32)
     for k in range(ranks):

@@ -17,6 +17,7 @@ from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.weights.factors import Factors
 from gblr_hw.weights.structure import Structure
 from simulator.base.columns import kernel_input
+from simulator.base.kernels import ceil_div
 
 _PREFIXES = 48  # steps of the walk from "all ranks" to "all dense"
 
@@ -148,7 +149,7 @@ def _best_of(walk: list[Form], structure: Structure, rows: int, cols: int) -> li
     reads = np.array([np.count_nonzero(structure.reads[form.alive], axis=0) for form in walk])
     writes = np.array([np.count_nonzero(structure.writes[form.alive], axis=0) for form in walk])
     dense = np.array([np.count_nonzero(form.tiles) for form in walk])
-    best = walk[int(np.argmin((-(-reads // cols)).sum(axis=1) + (-(-writes // rows)).sum(axis=1) + dense))]
+    best = walk[int(np.argmin(ceil_div(reads, cols).sum(axis=1) + ceil_div(writes, rows).sum(axis=1) + dense))]
     return [best] if best is walk[-1] else [best, walk[-1]]
 
 

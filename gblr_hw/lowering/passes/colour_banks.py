@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan, filled
+from simulator.base.kernels import ceil_div
 
 _SWEEPS = 12
 
@@ -22,7 +23,7 @@ def colour_banks(plan: LayerPlan) -> LayerPlan:
     machine, structure = plan.machine, plan.structure
     sets = np.concatenate([structure.reads, structure.writes], axis=1)
     lanes = np.concatenate([np.full(plan.input_chunks, machine.cols), np.full(plan.output_chunks, machine.rows)])
-    limit = -(-sets.sum(axis=0) // lanes)
+    limit = ceil_div(sets.sum(axis=0), lanes)
     capacity = machine.rank_rows_per_bank // plan.block_tokens
     set_ptr, set_index = _ragged(sets)
     order = np.lexsort((np.arange(len(sets)), -np.diff(set_ptr)))

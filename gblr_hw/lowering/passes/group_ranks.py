@@ -15,6 +15,7 @@ import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, filled
 from gblr_hw.weights.structure import Structure
+from simulator.base.kernels import ceil_div
 from simulator.program.isa import Op
 
 Grouping = Callable[[Structure, int], np.ndarray]
@@ -71,7 +72,7 @@ def group_numbers(touch: np.ndarray, size: int) -> np.ndarray:
     for order in orders:
         group = np.empty(ranks, dtype=np.int64)
         group[order] = np.arange(ranks) // size
-        tiles = _improve(bits, touch.shape[1], group, -(-ranks // size), sweeps)
+        tiles = _improve(bits, touch.shape[1], group, ceil_div(ranks, size), sweeps)
         if fewest is None or tiles < fewest:
             best, fewest = group, tiles
     return best
@@ -79,7 +80,7 @@ def group_numbers(touch: np.ndarray, size: int) -> np.ndarray:
 
 def _packed(touch: np.ndarray) -> np.ndarray:
     """Chunk sets as bits: (K, chunks) bool to (K, words) uint64, chunk c in bit c mod 64 of word c // 64."""
-    words = -(-touch.shape[1] // 64)
+    words = ceil_div(touch.shape[1], 64)
     packed = np.zeros((len(touch), 8 * words), dtype=np.uint8)
     filled_bytes = np.packbits(touch, axis=1, bitorder="little")
     packed[:, : filled_bytes.shape[1]] = filled_bytes

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, filled
+from simulator.base.arithmetic import ceil_div
 from simulator.program.isa import Op
 
 
@@ -28,7 +29,7 @@ def _deal(op: Op, members: np.ndarray, bank: np.ndarray, lanes: int) -> RankTile
     by_bank = np.lexsort((rank, bank[rank], chunk))
     chunk, rank = chunk[by_bank], rank[by_bank]
     size = members.sum(axis=0)
-    tiles = -(-size // lanes)
+    tiles = ceil_div(size, lanes)
     position = np.arange(len(rank)) - (np.cumsum(size) - size)[chunk]
     tile = (np.cumsum(tiles) - tiles)[chunk] + position % np.maximum(tiles, 1)[chunk]
     by_tile = np.lexsort((rank, tile))

@@ -12,6 +12,7 @@ import numpy as np
 
 from gblr_hw.weights.factors import Factors, structure_of
 from gblr_hw.weights.structure import Structure
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.program.isa import Op
 
@@ -89,11 +90,11 @@ class LayerPlan:
 
     @property
     def input_chunks(self) -> int:
-        return -(-self.factors.in_features // self.machine.rows)
+        return ceil_div(self.factors.in_features, self.machine.rows)
 
     @property
     def output_chunks(self) -> int:
-        return -(-self.factors.out_features // self.machine.cols)
+        return ceil_div(self.factors.out_features, self.machine.cols)
 
 
 def filled(plan: LayerPlan, **fields: Any) -> LayerPlan:

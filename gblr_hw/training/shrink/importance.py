@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.projection.projection import Importance
+from simulator.base.arithmetic import ceil_div
 
 
 class GroupScores:
@@ -69,6 +70,6 @@ def part_sums(layer: LatticeLinear, part: str, values: Tensor) -> Tensor:
 
 def _chunk_sums(values: Tensor, chunk: int) -> Tensor:
     """Sum (K, channels) over chunks of channels: (K, ceil(channels / chunk))."""
-    count = -(-values.shape[1] // chunk)
+    count = ceil_div(values.shape[1], chunk)
     padded = nn.functional.pad(values, (0, count * chunk - values.shape[1]))
     return padded.view(values.shape[0], count, chunk).sum(dim=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.encoding import FIRST_BIT
@@ -79,7 +80,7 @@ class Sizes:
     @cached_property
     def beat_bytes(self) -> int:
         """Bytes that a transfer delivers in a cycle: a power of two that keeps up with the channel."""
-        return power_of_two(max(8, -(-self.machine.dram_bytes_per_kilocycle // 1000)))
+        return power_of_two(max(8, ceil_div(self.machine.dram_bytes_per_kilocycle, 1000)))
 
     @property
     def slots(self) -> int:
@@ -88,12 +89,12 @@ class Sizes:
     @cached_property
     def weight_banks(self) -> int:
         """Byte banks of the weight buffer: a beat written, a row of weights at any bit position read in a cycle."""
-        return power_of_two(max(self.beat_bytes, -(-self.cols * self.weight_bits // 8) + 1))
+        return power_of_two(max(self.beat_bytes, ceil_div(self.cols * self.weight_bits, 8) + 1))
 
     @cached_property
     def slot_bytes(self) -> int:
-        tile = -(-self.rows * self.cols * self.weight_bits // 8)
-        return -(-tile // self.weight_banks) * self.weight_banks
+        tile = ceil_div(self.rows * self.cols * self.weight_bits, 8)
+        return ceil_div(tile, self.weight_banks) * self.weight_banks
 
     @property
     def banks(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 
+from simulator.base.arithmetic import ceil_div
 from simulator.rtl.base.sizes import index_bits
 
 
@@ -37,7 +38,7 @@ class BankedMemory(Elaboratable):
     def __init__(self, *, width: int, depth: int, banks: int, reads: Sequence[int], writes: Sequence[int]) -> None:
         assert banks & (banks - 1) == 0 and max(*reads, *writes) <= banks
         self.width, self.banks = width, banks
-        self.rows = -(-depth // banks)
+        self.rows = ceil_div(depth, banks)
         bits = index_bits(self.rows * banks)
         self.read_ports = [ReadPort(count, width, bits) for count in reads]
         self.write_ports = [WritePort(count, width, bits) for count in writes]

@@ -14,6 +14,8 @@ from typing import Any
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
+from simulator.base.arithmetic import ceil_div
+
 GATES_PER_STAGE = (
     6  # two-input gates in a row; a cell of the array has an 8 x 8 multiplier and a 32-bit adder in its way
 )
@@ -71,7 +73,7 @@ class ScatterNetwork(Component):
         bank_bits = (self.banks - 1).bit_length()
         partials = [self.lanes]
         while partials[-1] > 1:
-            partials.append(-(-partials[-1] // 2))
+            partials.append(ceil_div(partials[-1], 2))
         # A decoder looks at bank_bits + 1 wires; gating with the select bit and the first OR are one level.
         depths = [bank_bits.bit_length(), min(len(partials), 2), *[1] * (len(partials) - 2)]
         bits = [

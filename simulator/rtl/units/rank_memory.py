@@ -7,6 +7,7 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Shape, Signal, Value
 from amaranth.lib.memory import Memory, ReadPort
 
+from simulator.base.arithmetic import ceil_div
 from simulator.program.schedule import RANK_PARAMETER_BYTES
 from simulator.rtl.base.requantiser import requantised, saturated
 from simulator.rtl.base.sizes import Sizes, index_bits
@@ -246,7 +247,7 @@ class RankMemory(Elaboratable):
         table = Memory(shape=8 * RANK_PARAMETER_BYTES, depth=2 << slot_bits, init=[])
         m.submodules[f"multipliers{b}"] = table
         words = sizes.beat_bytes // RANK_PARAMETER_BYTES
-        for number in range(-(-words // sizes.places)):
+        for number in range(ceil_div(words, sizes.places)):
             write = table.write_port()
             index, place = (
                 Signal(range(words + sizes.places), name=f"word_{b}_{number}"),

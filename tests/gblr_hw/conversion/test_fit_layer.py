@@ -14,6 +14,7 @@ from gblr_hw.conversion.fit.fit_layer import Schedule, fit_layer
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
 from gblr_hw.conversion.fit.refit import refit_expand, refit_reduce
 from gblr_hw.weights.structure import Structure, channel_mask, is_interval
+from simulator.base.arithmetic import ceil_div
 
 QUICK = Schedule(steps=3, sweeps=2, final_steps=2, final_sweeps=8)
 WEIGHTED = pytest.mark.parametrize("weighted", [False, True])
@@ -48,7 +49,7 @@ def low_rank_error(problem: FitProblem, budget: int) -> float:
     values = np.linalg.svd(problem.matrix @ root, compute_uv=False)
     ranks = [
         k for k in range(len(values) + 1)
-        if problem.chunks_in * -(-k // problem.cols) + problem.chunks_out * -(-k // problem.rows) <= budget
+        if problem.chunks_in * ceil_div(k, problem.cols) + problem.chunks_out * ceil_div(k, problem.rows) <= budget
     ]  # fmt: skip
     return float((values[max(ranks) :] ** 2).sum())
 

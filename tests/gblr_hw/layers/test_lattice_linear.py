@@ -14,12 +14,13 @@ from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names
 from gblr_hw.weights.factors import evaluate, structure_of
 from gblr_hw.weights.structure import Structure
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 
 def _structure(m: int, n: int, ranks: int, chunk: int, seed: int = 0, *, dense: bool = True) -> Structure:
     rng = np.random.default_rng(seed)
-    chunks_in, chunks_out = -(-n // chunk), -(-m // chunk)
+    chunks_in, chunks_out = ceil_div(n, chunk), ceil_div(m, chunk)
     reads, writes = rng.random((ranks, chunks_in)) < 0.5, rng.random((ranks, chunks_out)) < 0.5
     alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))[:, None]
     tiles = (rng.random((chunks_out, chunks_in)) < 0.3) & dense

@@ -17,6 +17,7 @@ from torch import nn
 from gblr_hw.layers.linear import GBLRLinear, factored_is_cheaper
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.multiplications import hardware_multiplications
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 REFERENCE = Path(__file__).parents[2] / "data" / "reference"
@@ -151,7 +152,7 @@ def test_fresh_layer_has_the_variance_of_a_fresh_linear() -> None:
 def test_from_dense_keeps_the_function(shape: tuple[int, int], rank: int, gaussian: bool) -> None:
     torch.manual_seed(1)
     linear = nn.Linear(*shape)
-    blocks = -(-min(shape) // rank)
+    blocks = ceil_div(min(shape), rank)
     layer = GBLRLinear.from_dense(linear, blocks, rank, gaussian=gaussian)
     inputs = torch.randn(9, shape[0])
     torch.testing.assert_close(layer(inputs), linear(inputs), rtol=1e-4, atol=1e-5)

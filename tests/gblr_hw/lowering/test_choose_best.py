@@ -15,6 +15,7 @@ from gblr_hw.lowering.passes.choose_form import candidate_forms, numbers, outlin
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.evaluate_masks import evaluate_masks
 from gblr_hw.lowering.passes.plan import LayerPlan
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.numbers.numerics import code_limit, quantise
 from tests.drawn.strategies import case, generator, layer_weights, seeds, small_machine
@@ -103,7 +104,7 @@ def test_swaps_between_groups_follow_the_plain_definition(seed: int) -> None:
     touch = rng.random((ranks, chunks)) < rng.choice([0.1, 0.4])
     start = rng.permutation(ranks) // size
     fast, slow = start.copy(), start.copy()
-    groups = -(-ranks // size)
+    groups = ceil_div(ranks, size)
     tiles = group_ranks._improve(group_ranks._packed(touch), chunks, fast, groups, 3)
     assert tiles == swapped_until_no_better(touch, slow, groups, 3)
     np.testing.assert_array_equal(fast, slow)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import _Arithmetic, _Memories, walk_layer
 from simulator.numbers.tile_pass import lane_rows
@@ -50,7 +51,7 @@ def walk(program: Program, machine: Machine, index: int, order: np.ndarray, inpu
     memories = _Memories(machine, 1, program.tokens, layer)
     for memory in (memories.scratchpad, memories.accumulator, memories.rank, memories.outputs):
         memory.fill(np.nan)
-    width = -(-layer.in_features // machine.rows) * machine.rows
+    width = ceil_div(layer.in_features, machine.rows) * machine.rows
     padded = np.zeros((1, program.tokens, width))
     padded[0, :, : layer.in_features] = inputs
     mine = order[program.instructions.layer[order] == index]

@@ -14,6 +14,7 @@ from gblr_hw.projection.project_low_rank import project_low_rank
 from gblr_hw.projection.projection import Importance, project, project_jointly
 from gblr_hw.projection.projection_kernels import fill_seats, take_until
 from gblr_hw.weights.structure import Structure, is_interval
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 
@@ -225,7 +226,7 @@ def test_groups_stay_groups_and_meet_the_budget(
     structure = Structure(
         np.zeros((chunks_out, chunks_in), bool), np.ones((ranks, chunks_in), bool), np.ones((ranks, chunks_out), bool)
     )
-    groups = -(-ranks // side)
+    groups = ceil_div(ranks, side)
     first = structure.tile_count(side, side)
     assert first == groups * (chunks_in + chunks_out)
     budget = data.draw(st.integers(2, first))

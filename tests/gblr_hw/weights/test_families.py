@@ -22,6 +22,7 @@ from gblr_hw.weights.families import (
 )
 from gblr_hw.weights.multiplications import multiplications
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 
@@ -97,7 +98,7 @@ def test_monarch_is_the_product_of_its_factors(blocks_in: int, q: int, p: int, b
 )
 def test_block_sparse(m: int, n: int, chunk_out: int, chunk_in: int, seed: int) -> None:
     torch.manual_seed(seed)
-    weight, kept = torch.randn(m, n), torch.rand(-(-m // chunk_out), -(-n // chunk_in)) < 0.5
+    weight, kept = torch.randn(m, n), torch.rand(ceil_div(m, chunk_out), ceil_div(n, chunk_in)) < 0.5
     weights = block_sparse(weight, kept, chunk_in=chunk_in, chunk_out=chunk_out)
     matrix = weight.clone()
     for i, j in (~kept).nonzero().tolist():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gblr_hw.weights.factors import evaluate, structure_of
 from gblr_hw.weights.stored import DenseWeights, GBLRWeights, LatticeWeights
 from gblr_hw.weights.structure import Structure, channel_mask, dense_tile_count, is_interval, touched
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 
@@ -65,7 +66,7 @@ def test_lattice_weights_come_back_as_their_own_structure(data: st.DataObject) -
     m, n = data.draw(st.integers(1, 23)), data.draw(st.integers(1, 23))
     chunk, ranks = data.draw(st.sampled_from([1, 3, 5, 8])), data.draw(st.integers(0, 6))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**20)))
-    chunks_in, chunks_out = -(-n // chunk), -(-m // chunk)
+    chunks_in, chunks_out = ceil_div(n, chunk), ceil_div(m, chunk)
     reads, writes = rng.random((ranks, chunks_in)) < 0.5, rng.random((ranks, chunks_out)) < 0.5
     alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))[:, None]
     tiles = rng.random((chunks_out, chunks_in)) < 0.4
@@ -75,7 +76,7 @@ def test_lattice_weights_come_back_as_their_own_structure(data: st.DataObject) -
         assert (getattr(found, part) == getattr(wanted, part)).all()
     brute = tiles.sum()
     for side in (wanted.reads, wanted.writes):
-        brute += sum(-(-int(column.sum()) // chunk) for column in side.T)
+        brute += sum(ceil_div(int(column.sum()), chunk) for column in side.T)
     assert found.tile_count(chunk, chunk) == brute
 
 

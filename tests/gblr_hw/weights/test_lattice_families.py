@@ -18,6 +18,7 @@ from gblr_hw.weights.families import (
     monarch,
 )
 from gblr_hw.weights.stored import GBLRWeights, LayerWeights
+from simulator.base.arithmetic import ceil_div
 
 SIZES = st.integers(1, 30)
 CHUNKS = st.integers(1, 7)
@@ -28,7 +29,7 @@ def tiles(weights: LayerWeights, rows: int, cols: int) -> int:
 
 
 def up(count: int, size: int) -> int:
-    return -(-count // size)
+    return ceil_div(count, size)
 
 
 @settings(deadline=None, max_examples=40)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.network.evaluate_network import constant_values, evaluate_network
 from simulator.network.network import Network, Operand, Port, Window
@@ -160,7 +161,7 @@ def test_ports_carry_a_model_s_shape_there_and_back():
 def test_places_of_channels(groups, width, padded):
     places = channel_places(groups, width, padded, side=4).reshape(groups, width)
     assert (np.diff(places, axis=1) == 1).all()
-    assert places[:, 0].tolist() == [g * (-(-width // 4) * 4 if padded else width) for g in range(groups)]
+    assert places[:, 0].tolist() == [g * (ceil_div(width, 4) * 4 if padded else width) for g in range(groups)]
 
 
 def test_window_tokens_by_hand():

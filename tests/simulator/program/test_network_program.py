@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.network.network_file import network_arrays, network_of, network_record
 from simulator.program.encoding import encode, require_plain_layers
@@ -247,8 +248,8 @@ def test_tiles_of_activations_are_loaded_as_they_are():
     )
     counts = count_events(replace(PROGRAM, instructions=alone), MACHINE)
     burst = MACHINE.dram.burst_bytes
-    assert counts["weight_buffer_write"].sum() == -(-held * 8 // MACHINE.weight_buffer.word_bits)
-    assert counts["dram_read_bytes"].sum() == -(-held // burst) * burst
+    assert counts["weight_buffer_write"].sum() == ceil_div(held * 8, MACHINE.weight_buffer.word_bits)
+    assert counts["dram_read_bytes"].sum() == ceil_div(held, burst) * burst
 
 
 # ---- hazards

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 
 from gblr_hw.lowering.pipeline import lower
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.isa import PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Instructions, Op
@@ -53,7 +54,7 @@ def test_what_comes_in_is_what_is_used_and_what_goes_out_is_what_was_drained():
             mine, tokens = ins.layer == index, program.tokens
             chunks = len(set(layer.tiles.source[layer.tiles.kind != Op.EXPAND].tolist()))
             assert sizes(program, index, Op.LOAD_INPUT) == tokens * machine.rows * chunks
-            outputs = -(-layer.out_features // machine.cols)
+            outputs = ceil_div(layer.out_features, machine.cols)
             assert sizes(program, index, Op.STORE) == tokens * machine.cols * outputs
             for op in (Op.DRAIN, Op.STORE):  # every token of every chunk once
                 rows = Counter(
@@ -63,7 +64,7 @@ def test_what_comes_in_is_what_is_used_and_what_goes_out_is_what_was_drained():
                 )
                 assert len(rows) == outputs * tokens
                 assert set(rows.values()) == {1}
-            blocks = -(-tokens // layer.block_tokens)
+            blocks = ceil_div(tokens, layer.block_tokens)
             rounds = 1 if len(layer.tiles) <= machine.weight_slots else blocks
             records = int(layer.tiles.record_bytes(machine.datatypes.weight_bits).sum())
             assert sizes(program, index, Op.LOAD_WEIGHTS) == rounds * records

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.isa import Op, Unit
@@ -66,7 +67,7 @@ def check_counts(report: Report, program: Program, machine: Machine) -> None:
         assert layer.tile_bound == layer.multiplications / cells
         assert layer.tile_bound <= layer.tiles
     # What is written on chip is what arrives; every drained row was summed up or is a bias alone.
-    outputs = sum(-(-layer.out_features // machine.cols) for layer in program.layers) * program.tokens
+    outputs = sum(ceil_div(layer.out_features, machine.cols) for layer in program.layers) * program.tokens
     assert report.accesses["vector_ops"] == outputs * machine.cols
     assert report.accesses["requantise_ops"] == program.tokens * sum(
         int(layer.tiles.lane_count[layer.tiles.kind == Op.EXPAND].sum()) for layer in program.layers
