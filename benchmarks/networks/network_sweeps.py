@@ -23,7 +23,7 @@ from gblr_hw.frontend import export_network
 from gblr_hw.frontend.sources import load_source
 from gblr_hw.lowering.whole_network import lower_network
 from simulator.machine.machine import Machine
-from simulator.program.isa import TRANSFER_OPS, is_any
+from simulator.program.operations import TRANSFER_OPS, is_any
 from simulator.timing.durations import channel_cycles
 from simulator.timing.simulate import simulate
 

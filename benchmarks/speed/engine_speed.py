@@ -34,7 +34,7 @@ from benchmarks.speed.vit_base import FORMS, TOKENS, vit_base
 from gblr_hw import lower
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine, Program, simulate
-from simulator.program.isa import TILE_OPS, is_any
+from simulator.program.operations import TILE_OPS, is_any
 from simulator.program.schedule import TileTable
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine

@@ -21,7 +21,7 @@ from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
 from simulator import Machine, simulate
 from simulator.base.arithmetic import ceil_div
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 SIDES = (8, 16, 32)
 RATIOS = (8, 9, 10, 16)  # banks to 8 lanes

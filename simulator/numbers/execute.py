@@ -18,8 +18,9 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.numerics import code_limit, fixed_point, quantise, requantise, saturate
 from simulator.numbers.tile_pass import Arithmetic, OnChip, TilePass, drained_sums, lane_rows, run_tile
-from simulator.program.isa import Instructions, Op
+from simulator.program.isa import Instructions
 from simulator.program.layer_numbers import LayerNumbers
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 

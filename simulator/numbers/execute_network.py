@@ -24,7 +24,7 @@ from simulator.numbers.network_dram import NetworkDram
 from simulator.numbers.numerics import fixed_point, requantise, saturate
 from simulator.numbers.tile_pass import Arithmetic, OnChip, TilePass, drained_sums, run_tile, tile_rows
 from simulator.numbers.vector_regions import VectorOperator, VectorPass
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.program import Program
 
 _COLUMNS = ("op", "layer", "tile", "chunk", "token0", "tokens", "src", "dst", "other", "slot", "accumulate")

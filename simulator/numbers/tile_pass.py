@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.machine.machine import Machine
 from simulator.numbers.numerics import requantise, saturate
-from simulator.program.isa import Op
+from simulator.program.operations import OPERATIONS, Op, Place
 from simulator.program.schedule import LayerSchedule
 
 
@@ -65,17 +65,18 @@ def run_tile(
     tiles, machine, tokens = layer.tiles, arithmetic.machine, run.tokens
     first, last = tiles.lane_ptr[run.tile], tiles.lane_ptr[run.tile + 1]
     lane = tiles.lane[first:last]
-    if run.op == Op.EXPAND:
+    entry = OPERATIONS[Op(run.op)]
+    if entry.reads is Place.RANKS:
         entering = arithmetic.rank_codes(memories.rank[rank_places(layer, lane, tokens)], lane)
     else:
         source = memories.scratchpad[:, run.src : run.src + tokens * machine.rows]
         entering = source.reshape(len(source), tokens, machine.rows)
-    if run.op == Op.REDUCE:
+    if entry.writes is Place.RANKS:
         places = rank_places(layer, lane, tokens)
         before = np.where(tiles.first[first:last] == 1, 0.0, memories.rank[places])
         memories.rank[places] = arithmetic.add(before, entering @ weights[:, : machine.rows].T)
         return
-    entering = entering[:, :, lane] if run.op == Op.DENSE else entering
+    entering = entering if entry.uses_ranks else entering[:, :, lane]
     sums = entering @ weights[:, : machine.cols]
     old = memories.accumulator[:, run.dst : run.dst + tokens] if run.accumulate else 0.0
     memories.accumulator[:, run.dst : run.dst + tokens] = arithmetic.add(old, sums)

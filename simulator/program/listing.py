@@ -13,7 +13,8 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_file import network_arrays, network_of, network_record
-from simulator.program.isa import OPERANDS, After, Instructions, Op
+from simulator.program.isa import OPERANDS, Instructions
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable, stored_weights
 

@@ -14,7 +14,8 @@ from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.check_network import check_network, check_operators
 from simulator.program.check_places import check_places
-from simulator.program.isa import TILE_OPS, Instructions, Op, is_any
+from simulator.program.isa import Instructions
+from simulator.program.operations import INPUT_CHUNK_OPS, TILE_OPS, VECTOR_OPERATOR_OPS, Place, is_any, listed, writes
 from simulator.program.schedule import LayerSchedule
 
 
@@ -55,7 +56,7 @@ class Program:
         ins, tables = self.instructions, [layer.tiles for layer in self.layers]
         sizes = np.array([len(table) for table in tables])
         self._refuse_first(
-            is_any(ins.op, (*TILE_OPS, Op.LOAD_WEIGHTS)) & (ins.tile >= sizes[ins.layer]),
+            (is_any(ins.op, TILE_OPS) | writes(ins.op, Place.WEIGHT_BUFFER)) & (ins.tile >= sizes[ins.layer]),
             lambda at: f"tile {ins.tile[at]}",
             lambda at: f"its tile table has {sizes[ins.layer[at]]} rows",
         )
@@ -66,7 +67,7 @@ class Program:
         self._refuse_first(
             unlike,
             lambda _: "a tile instruction of another kind than its tile",
-            lambda _: "DENSE, REDUCE and EXPAND run tiles of their own kind",
+            lambda _: f"{listed(TILE_OPS, 'and')} run tiles of their own kind",
         )
         unlike[runs] = np.concatenate([table.row_cycles for table in tables])[tile] != ins.row_cycles[runs]
         self._refuse_first(
@@ -86,12 +87,12 @@ class Program:
             lambda _: f"the program has {self.tokens} tokens",
         )
         self._refuse_first(
-            ins.op == Op.VECTOR,
+            is_any(ins.op, VECTOR_OPERATOR_OPS),
             lambda _: "a VECTOR without an operator",
             lambda _: "only the program of a network has VECTOR instructions",
         )
         self._refuse_first(
-            (ins.op == Op.LOAD_INPUT) & (ins.tile > 0),
+            is_any(ins.op, INPUT_CHUNK_OPS) & (ins.tile > 0),
             lambda at: f"operand {ins.tile[at]}",
             lambda _: "a layer without a network has one operand",
         )

@@ -9,7 +9,8 @@ import numpy as np
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
-from simulator.program.isa import Op, narrowed
+from simulator.program.isa import narrowed
+from simulator.program.operations import RANK_OPS, TILE_OPS, is_any, listed
 
 RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
 LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
@@ -26,12 +27,12 @@ def _refuse(where: str, value: object, rule: str) -> None:
 class TileTable:
     """The weight tiles of a layer in execution order, as columns; lanes are a ragged table behind ``lane_ptr``.
 
-    kind (N,): Op.DENSE, REDUCE or EXPAND. source (N,): input chunk read, -1 for EXPAND. target (N,): output chunk, -1
-    for REDUCE. A lane of a DENSE tile is an input channel of its chunk; of a REDUCE tile, the rank it writes; of an
-    EXPAND tile, the rank it reads. ``lo``/``hi`` bound the lane's run of stored weights on the tile's other side
-    (outputs, inputs, outputs). ``first`` marks a REDUCE lane that overwrites its rank's sum instead of adding to it.
-    ``row_cycles`` (N,): the largest number of a tile's ranks in one bank (rule B2), 1 for DENSE. Columns are int32 and
-    read-only, ``lane_ptr`` is int64.
+    kind (N,): one of ``operations.TILE_OPS``. source (N,): input chunk read, -1 for a tile that reads ranks. target
+    (N,): output chunk, -1 for one that writes ranks. A lane of a DENSE tile is an input channel of its chunk; of a
+    REDUCE tile, the rank it writes; of an EXPAND tile, the rank it reads. ``lo``/``hi`` bound the lane's run of stored
+    weights on the tile's other side (outputs, inputs, outputs). ``first`` marks a REDUCE lane that overwrites its
+    rank's sum instead of adding to it. ``row_cycles`` (N,): the largest number of a tile's ranks in one bank (rule B2),
+    1 for DENSE. Columns are int32 and read-only, ``lane_ptr`` is int64.
     """
 
     kind: np.ndarray
@@ -69,8 +70,8 @@ class TileTable:
             )
         if ((self.lo < 0) | (self.hi < self.lo)).any():
             _refuse("tile table: 'lo', 'hi'", "a run that ends before it starts", "0 <= lo <= hi for every lane")
-        if not np.isin(self.kind, (Op.DENSE, Op.REDUCE, Op.EXPAND)).all():
-            _refuse("tile table: 'kind'", sorted(set(self.kind.tolist())), "a tile is DENSE, REDUCE or EXPAND")
+        if not np.isin(self.kind, TILE_OPS).all():
+            _refuse("tile table: 'kind'", sorted(set(self.kind.tolist())), f"a tile is {listed(TILE_OPS, 'or')}")
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -97,7 +98,7 @@ class TileTable:
 
     def record_bytes(self, weight_bits: int) -> np.ndarray:
         """Bytes of each tile in DRAM: descriptor, lane table (rank tiles only), packed weights (rule E4)."""
-        lane_table = np.where(self.kind == Op.DENSE, 0, LANE_BYTES * self.lane_count)
+        lane_table = np.where(is_any(self.kind, RANK_OPS), LANE_BYTES * self.lane_count, 0)
         return RECORD_BYTES + lane_table + ceil_div(self.weight_count * weight_bits, 8)
 
 
@@ -204,8 +205,8 @@ class LayerSchedule:
             _refuse(f"{where}: 'ranks'", self.ranks, f"a layer of form {self.form} has no ranks")
         if self.form == "vector" and len(self.tiles):
             _refuse(f"{where}: tile table", f"{len(self.tiles)} tiles", "a layer of form vector has none")
-        if self.form == "activations" and (self.tiles.kind != Op.DENSE).any():
-            _refuse(f"{where}: 'kind'", "REDUCE or EXPAND", "tiles of activations are DENSE")
+        if self.form == "activations" and is_any(self.tiles.kind, RANK_OPS).any():
+            _refuse(f"{where}: 'kind'", listed(RANK_OPS, "or"), "tiles of activations are DENSE")
 
     def tile_bytes(self, weight_bits: int) -> np.ndarray:
         """Bytes of DRAM that the load of each tile moves: its record, or the codes that a tile of activations holds
@@ -218,7 +219,7 @@ class LayerSchedule:
     def _check_lanes(self, where: str) -> None:
         tiles = self.tiles
         kind = np.repeat(tiles.kind, tiles.lane_count)
-        ranks = tiles.lane[kind != Op.DENSE]
+        ranks = tiles.lane[is_any(kind, RANK_OPS)]
         if len(ranks) and (ranks.min() < 0 or ranks.max() >= self.ranks):
             _refuse(f"{where}: lane", int(ranks.max()), f"ranks are numbered 0 to {self.ranks - 1}")
 

@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 
 from simulator.network.network import Operator
-from simulator.program.isa import Unit
+from simulator.program.operations import Unit
 from simulator.timing.durations import Timing
 
 _ARRAY, _VECTOR = int(Unit.ARRAY), int(Unit.VECTOR)  # the DMA engines stand below

@@ -45,9 +45,7 @@ class LayerReport:
     latency_cycles: int
     cycles_by_cause: Mapping[str, int]
     tiles: int  # weight tiles of the layer, counted once (not once a token block)
-    tiles_dense: int
-    tiles_reduce: int
-    tiles_expand: int
+    tiles_by_kind: Mapping[str, int]  # the same by kind: "dense", "reduce", ..., summing to ``tiles``
     tile_bound: float  # stored weights that count / (rows x cols): no schedule has fewer tiles
     multiplications: int  # per row of activations, after evaluation of the masks
     macs: int  # multiply-accumulates that the array's cells perform for all tokens, padding included
@@ -60,6 +58,11 @@ class LayerReport:
     bound: str  # one of ``BOUNDS``
     vector_cycles: int  # cycles for which it occupies the vector unit
     dram_cycles: int  # cycles for which it holds the DRAM channel
+
+    def to_dict(self) -> dict[str, object]:
+        """All figures as plain JSON types; tiles of each kind under a name of their own, "tiles_dense" and so on."""
+        plain = {key: _plain(value) for key, value in vars(self).items() if key != "tiles_by_kind"}
+        return {**plain, **{f"tiles_{kind}": count for kind, count in self.tiles_by_kind.items()}}
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Report:
         """All figures but the trace, as plain JSON types."""
         skipped = {"layers", "units", "trace"}
         head = {key: _plain(value) for key, value in vars(self).items() if key not in skipped}
-        head["layers"] = [{k: _plain(v) for k, v in vars(layer).items()} for layer in self.layers]
+        head["layers"] = [layer.to_dict() for layer in self.layers]
         head["units"] = [{k: _plain(v) for k, v in vars(unit).items()} for unit in self.units]
         return head
 

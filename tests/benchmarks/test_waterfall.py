@@ -28,7 +28,7 @@ from gblr_hw.weights.stored import DenseWeights, GBLRWeights, LatticeWeights
 from gblr_hw.weights.structure import Structure
 from simulator import Machine, simulate
 from simulator.base.errors import InputError
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from tests.drawn.strategies import generator, seeds
 
 

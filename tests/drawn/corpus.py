@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from simulator.machine.machine import Machine
-from simulator.program.isa import TILE_OPS, After, Op, Unit
+from simulator.program.operations import TILE_OPS, After, Op, Unit
 from simulator.program.program import Program
 from simulator.timing.durations import Timing, resolve_timing
 from simulator.timing.engine import STALL_NAMES, STALL_NONE, Events, run_engine

@@ -14,7 +14,8 @@ from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import head_stride, output_chunks, region_rows, view_chunks
 from simulator.network.operand_views import channel_places
-from simulator.program.isa import OPERANDS, PRODUCERS, After, Instructions, Op
+from simulator.program.isa import OPERANDS, Instructions
+from simulator.program.operations import PRODUCERS, After, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from simulator.machine.machine import Machine
-from simulator.program.isa import Op, Unit
+from simulator.program.operations import Op, Unit
 from simulator.program.program import Program
 from simulator.timing.accesses import count_events
 from simulator.timing.engine import STALL_NAMES, Events

@@ -32,7 +32,8 @@ from gblr_hw.lowering.passes.block_tokens import check_parameters, input_half_by
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
-from simulator.program.isa import WIDE_OPERANDS, After, Instructions, Op
+from simulator.program.isa import WIDE_OPERANDS, Instructions
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 from simulator.timing.durations import channel_cycles

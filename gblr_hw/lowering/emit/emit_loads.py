@@ -16,7 +16,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Operand, Operator
 from simulator.network.network_layout import region_rows, view_chunks
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 
 RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, M6)

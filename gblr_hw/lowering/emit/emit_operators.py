@@ -16,7 +16,7 @@ from gblr_hw.lowering.emit.scratch_hazards import Class
 from gblr_hw.lowering.groups.scratchpad_map import source_of, stored
 from simulator.network.network import Operand
 from simulator.network.network_layout import output_chunks, view_chunks
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 
 @dataclass(frozen=True)

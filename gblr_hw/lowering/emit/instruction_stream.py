@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gblr_hw.lowering.emit.place_transfers import sort_keys
-from simulator.program.isa import WIDE_OPERANDS, After, Instructions
+from simulator.program.isa import WIDE_OPERANDS, Instructions
+from simulator.program.operations import After
 
 _OPERANDS = tuple(field.name for field in fields(Instructions) if field.name != "after")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 
 

@@ -11,7 +11,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_layout import head_stride, heads_per_tile
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 
 

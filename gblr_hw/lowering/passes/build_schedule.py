@@ -11,7 +11,7 @@ from gblr_hw.lowering.passes.choose_form import form_multiplications
 from gblr_hw.lowering.passes.plan import LayerPlan
 from simulator.base.columns import kernel_input
 from simulator.base.kernels import ceil_div
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 
 

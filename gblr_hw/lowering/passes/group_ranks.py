@@ -16,7 +16,7 @@ import numpy as np
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, filled
 from gblr_hw.weights.structure import Structure
 from simulator.base.kernels import ceil_div
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 Grouping = Callable[[Structure, int], np.ndarray]
 

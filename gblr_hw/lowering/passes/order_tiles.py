@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, TileOrder, filled
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 
 def order_tiles(plan: LayerPlan) -> LayerPlan:

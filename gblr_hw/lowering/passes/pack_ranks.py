@@ -8,7 +8,7 @@ import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, filled
 from simulator.base.arithmetic import ceil_div
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 
 def pack_ranks(plan: LayerPlan) -> LayerPlan:

@@ -17,7 +17,7 @@ from simulator.base.columns import kernel_input
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import input_step
 from simulator.numbers.numerics import code_limit, quantise
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule, Payload
 
 _WHITE_RMS_CODE = 32.0  # root mean square code of uncalibrated inputs (rule N1)

@@ -9,7 +9,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import _Arithmetic, _Memories, walk_layer
 from simulator.numbers.tile_pass import lane_rows
-from simulator.program.isa import After, Op
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine
