@@ -22,6 +22,7 @@ from simulator.program.operations import (
     Place,
     Unit,
     is_any,
+    listed,
     ops_where,
     reads,
     unit_of_op,
@@ -50,6 +51,7 @@ WORDS = (
     "reserved",
 )
 ACCUMULATE_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, CHUNK_BIT = 4, 5, 6, 16, 16
+_NOT_ENCODED = ops_where(lambda entry: not entry.encoded)
 _GATHERING = ops_where(lambda entry: entry.is_tile and entry.reads is Place.RANKS)
 _SCATTERING = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)
 # What each sequencer of the hardware runs: a unit's queue, and once more the tiles whose ranks the gather unit reads.
@@ -101,6 +103,7 @@ def encode(program: Program, numbers: Sequence[LayerNumbers]) -> EncodedProgram:
     Raises InputError for a program of a network, or one that a field of the encoding cannot express.
     """
     require_plain_layers(program)
+    _require_encoded(program)
     image = _Image()
     addresses = np.zeros(len(program.instructions), dtype=np.int64)
     outputs = []
@@ -131,6 +134,19 @@ def require_plain_layers(program: Program) -> None:
         "Lower the model's layers without their graph (a checkpoint, or `lower` of their weights): such programs can "
         "be verified on the RTL. This one runs in `simulate` and `execute`.",
     )
+
+
+def _require_encoded(program: Program) -> None:
+    """Raise InputError for the first instruction that the hardware does not have."""
+    beyond = np.flatnonzero(is_any(program.instructions.op, _NOT_ENCODED))
+    if len(beyond):
+        name = Op(int(program.instructions.op[beyond[0]])).name
+        raise InputError(
+            f"program: instruction {beyond[0]}: field 'op'",
+            name,
+            f"the hardware has no {listed(_NOT_ENCODED, 'and no')} (machine.md, section 13)",
+            "Run it in `simulate` and `execute`.",
+        )
 
 
 def _members(program: Program) -> dict[str, np.ndarray]:
