@@ -240,7 +240,7 @@ COUNTERS = [
     *_shared("C4", "a gap is the tile's alone", OPERATORS, "mine = max(at, done[after[column, i]])", "mine = at", "agreement"),
     *_shared("C4", "an instruction is next when the one before it is done", OPERATORS, "end[previous[i]] > ready:", "done[previous[i]] > ready:", "agreement"),
     *_shared("C4", "nobody waits in a queue", OPERATORS, "if previous[i] >= 0 and", "if previous[i] < -1 and", "agreement"),
-    *_shared("C4", "a store counts for the vector unit", OPERATORS, 'Op.STORE: "wait_input"', 'Op.STORE: "wait_vector"', "agreement"),
+    *_shared("C4", "a store counts for the vector unit", OPERATORS, 'After.STORE: "wait_input"', 'After.STORE: "wait_vector"', "agreement"),
     *_shared("C4", "the tail goes back from the last instruction that is done", OPERATORS, "done[i] > done[last]", "i > last", "agreement"),
     *_shared("C5", "a cycle of the vector unit less", BOUNDS, "vector[layer[i]] += busy[i]", "vector[layer[i]] += busy[i] - 1", "agreement"),
     *_shared("C5", "array time holds the channel", BOUNDS, "if unit[i] < _ARRAY", "if unit[i] <= _ARRAY", "agreement"),
