@@ -27,7 +27,14 @@ _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     AssertionError, OSError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
-_CONTAINERS = ("state_dict", "model")
+# Under which names training code keeps the tensors among its other state; averaged weights come first, as evaluation
+# uses them.
+_CONTAINERS = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "params_ema", "params", "model",
+    "net",
+)  # fmt: skip
+_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WHOLE = ("model.safetensors", "pytorch_model.bin", "model.pt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +54,15 @@ def read_tensors(path: Path) -> TensorFile:
     damaged.
     """
     if path.is_dir():
-        raise InputError(str(path), "a folder", "a checkpoint is one file", "Name the file inside it.")
+        return read_tensors(_of_folder(path))
     if not path.is_file():
         raise InputError(str(path), "no such file", "the checkpoint must exist", "Check the path.")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix == ".onnx":
+        raise InputError(
+            str(path), "an ONNX model", "a checkpoint holds tensors by name", "Export its state dict from PyTorch."
+        )
     size = path.stat().st_size
     if size == 0:
         raise InputError(str(path), "an empty file", "a checkpoint holds tensors", "Write it again.")
@@ -68,6 +81,53 @@ def read_tensors(path: Path) -> TensorFile:
                 "The file is damaged, or save the tensor with .to_dense().contiguous().",
             )
     return found
+
+
+def _of_folder(folder: Path) -> Path:
+    """The checkpoint of a Hugging Face folder: its index if it is sharded, or its one file."""
+    for name in (*_INDEX, *_WHOLE):
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt"))
+    if len(found) == 1:
+        return folder / found[0]
+    raise InputError(
+        str(folder),
+        f"a folder with {', '.join(found[:4]) or 'no checkpoint'}",
+        f"a folder holds {', '.join((*_INDEX, *_WHOLE))} or a single checkpoint",
+        "Name the file inside it.",
+    )
+
+
+def _read_shards(index: Path) -> TensorFile:
+    """All files that an index names, together; every tensor of the index must be there."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        places = content["weight_map"]
+        if not (isinstance(places, dict) and all(isinstance(v, str) for v in places.values())):
+            raise TypeError("'weight_map' maps tensors to files")
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        raise InputError(
+            str(index), f"no index ({_first_line(error)})", "an index has a 'weight_map'", "Copy it again."
+        ) from None
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name:
+            raise InputError(str(index), repr(name[:80]), "shards lie beside their index", "Copy the folder again.")
+        if not (index.parent / name).is_file():
+            raise InputError(
+                str(index), f"no file '{name}'", "every shard of the index is there", "Copy the missing shard."
+            )
+        state.update(read_tensors(index.parent / name).state)
+    absent = [name for name in places if name not in state]
+    if absent:
+        raise InputError(
+            str(index),
+            f"no tensor '{absent[0]}' in '{places[absent[0]]}' ({len(absent)} missing)",
+            "every tensor of the index is in its shard",
+            "Copy the shards again.",
+        )
+    return TensorFile(state, nested=False, ordered=False, metadata={})
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -117,7 +177,7 @@ def _state_dict(path: Path, loaded: Any) -> TensorFile:
     if isinstance(loaded, Mapping):
         for container in _CONTAINERS:
             if isinstance(loaded.get(container), Mapping):
-                loaded, nested = loaded[container], container == "state_dict"
+                loaded, nested = loaded[container], container.startswith("state_dict")
                 break
     if not isinstance(loaded, Mapping):
         raise InputError(

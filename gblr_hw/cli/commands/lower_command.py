@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from gblr_hw.cli.commands.lower_source import Wish, model_of, treatments
+from gblr_hw.cli.commands.lower_source import Wish, model_of, renames, treatments
 from gblr_hw.cli.shared.options import (
     GaussianOption,
     JsonOption,
+    LayerOption,
+    LeaveOutOption,
     MachineOption,
+    TableOption,
+    TransposedOption,
     check_output,
     console,
     print_json,
@@ -60,6 +65,16 @@ def lower_command(
         list[str] | None,
         typer.Option("--treat", help="What an operation that is not known costs.", metavar="NAME=free|vector"),
     ] = None,
+    table: TableOption = None,
+    layer: LayerOption = None,
+    leave_out: LeaveOutOption = None,
+    transposed: TransposedOption = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rename", help="Of a model's checkpoint: what a prefix of its names becomes.", metavar="OLD=NEW"
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Program file to write [default: NAME.program]."),
@@ -74,6 +89,7 @@ def lower_command(
     if model == "list":
         _list_models()
         return
+    _check_acting(model, {"--rename": rename}, {"--table": table, "--layer": layer, "--transposed": transposed})
     wanted = _stages(dump_after, model)
     target = check_output(output or _default_output(checkpoint, model))
     loaded = Machine.load(machine)
@@ -85,16 +101,30 @@ def lower_command(
     with progress_bar(as_json or bool(wanted)) as progress:
         how = {"dump": dump if wanted else None, "progress": progress}
         if model is None:
-            program = _lower_checkpoint(checkpoint, loaded, tokens or _ROWS, gaussian, **how)
+            told = (table or (), layer or (), leave_out or (), transposed or ())
+            program, notes = _lower_checkpoint(checkpoint, loaded, tokens or _ROWS, gaussian, told, **how)
         else:
-            wish = Wish(model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr)
-            program = _lower_model(wish, loaded, treatments(treat or ()), **how)
+            wish = Wish(
+                model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
+                renames(rename or ()),
+            )  # fmt: skip
+            program, notes = _lower_model(wish, loaded, treatments(treat or ()), **how), []
     program.save(target)
     if as_json:
-        print_json(_summary(program, target))
+        print_json(_summary(program, target) | {"left_out": notes})
     elif not wanted:
         print_program_table(program)
+        for note in notes:
+            console.print(note, highlight=False, soft_wrap=True)
         console.print(f"written to {target}", highlight=False, soft_wrap=True)
+
+
+def _check_acting(model: str | None, of_model: Mapping[str, object], of_layers: Mapping[str, object]) -> None:
+    """Raise InputError for an option that would do nothing: some are for whole models, some for a checkpoint alone."""
+    idle, rule = (of_model, "it goes with --model") if model is None else (of_layers, "it goes with a checkpoint alone")
+    for name, value in idle.items():
+        if value:
+            raise InputError(name, str(value), rule, "Leave it out.")
 
 
 def _default_output(checkpoint: Path | None, model: str | None) -> Path:
@@ -117,13 +147,21 @@ def _stages(dump_after: list[str] | None, model: str | None) -> set[str]:
 
 
 def _lower_checkpoint(
-    checkpoint: Path | None, machine: Machine, tokens: int, gaussian: bool | None, **how: Any
-) -> Program:
-    from gblr_hw.files.checkpoint import load_checkpoint
+    checkpoint: Path | None,
+    machine: Machine,
+    tokens: int,
+    gaussian: bool | None,
+    told: tuple[Sequence[str], ...],
+    **how: Any,
+) -> tuple[Program, list[str]]:
+    """The program of a checkpoint's layers, and a sentence for each kind of matrix that was left out."""
+    from gblr_hw.files.accounting import Told
+    from gblr_hw.files.checkpoint import read_checkpoint
     from gblr_hw.lowering.pipeline import lower
 
     assert checkpoint is not None
-    return lower(load_checkpoint(checkpoint, gaussian=gaussian), machine, tokens=tokens, **how)
+    contents = read_checkpoint(checkpoint, gaussian=gaussian, told=Told.of(*told))
+    return lower(contents.layers, machine, tokens=tokens, **how), contents.account.notes()
 
 
 def _lower_model(wish: Wish, machine: Machine, treat: dict[str, Literal["free", "vector"]], **how: Any) -> Program:

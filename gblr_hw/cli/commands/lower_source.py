@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,6 +13,8 @@ from simulator.base.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from gblr_hw.frontend.put_weights import Filled
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Wish:
     gaussian: bool | None
     random_weights: bool
     gblr: float | None
+    leave_out: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_of(wish: Wish) -> tuple[nn.Module, Any]:
@@ -43,14 +47,7 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any]:
         model, inputs = load_source(wish.name, batch=wish.batch, tokens=wish.tokens, past=wish.past, seed=wish.seed)
         given = wish.name == "minilm"
     if wish.checkpoint is not None:
-        missing = put_weights(model, wish.checkpoint, wish.gaussian)
-        if missing and not wish.random_weights and not given:
-            raise InputError(
-                f"checkpoint '{wish.checkpoint}'",
-                f"nothing for {len(missing)} parameters, of which {', '.join(missing[:3])}",
-                "every parameter of the model has a value",
-                "Give a whole checkpoint, or --random-weights for the others: cycles do not depend on values.",
-            )
+        _check_filled(wish, put_weights(model, wish.checkpoint, wish.gaussian, wish.rename), given)
     elif not given and not wish.random_weights:
         raise InputError(
             f"model '{wish.name}'",
@@ -61,6 +58,49 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any]:
     if wish.gblr is not None:
         replace_by_random_gblr(model, wish.gblr, seed=wish.seed)
     return model, inputs
+
+
+def _check_filled(wish: Wish, filled: Filled, given: bool) -> None:
+    """Raise InputError unless every parameter got a value and every tensor a place, or the user lets them go."""
+    from gblr_hw.files.accounting import matches
+
+    unused = [name for name in filled.unused if not matches(name, wish.leave_out)]
+    for pattern in wish.leave_out:
+        if not any(matches(name, (pattern,)) for name in filled.unused):
+            raise InputError(
+                f"--leave-out '{pattern}'",
+                "no tensor without a place in the model",
+                f"those are {', '.join(filled.unused[:4]) or 'none'}",
+                "Leave it out.",
+            )
+    if unused:
+        raise InputError(
+            f"checkpoint '{wish.checkpoint}'",
+            f"{len(unused)} tensors that the model has no place for ({100 * filled.unused_share:.1f} % of the file's "
+            f"weights): {', '.join(unused[:4])}{', ...' if len(unused) > 4 else ''}",
+            "every tensor of the checkpoint is put into the model",
+            "Give the code that it belongs to, match names with --rename OLD=NEW, or let them go: --leave-out PATTERN.",
+        )
+    if filled.missing and not wish.random_weights and not given:
+        missing = filled.missing
+        raise InputError(
+            f"checkpoint '{wish.checkpoint}'",
+            f"nothing for {len(missing)} parameters, of which {', '.join(missing[:3])}",
+            "every parameter of the model has a value",
+            "Give a whole checkpoint, match names with --rename OLD=NEW, or --random-weights for the others: cycles do "
+            "not depend on values.",
+        )
+
+
+def renames(given: Sequence[str]) -> dict[str, str]:
+    """``--rename OLD=NEW`` options as a mapping of prefixes."""
+    found: dict[str, str] = {}
+    for text in given:
+        old, equals, new = text.partition("=")
+        if not equals or not (old or new):
+            raise InputError("--rename", repr(text), "it is OLD=NEW, prefixes of names", "Write such a pair.")
+        found[old] = new
+    return found
 
 
 def treatments(given: Sequence[str]) -> dict[str, Literal["free", "vector"]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import GaussianOption, JsonOption, check_output, print_json
+from gblr_hw.cli.shared.options import GaussianOption, JsonOption, check_output, console, print_json
 from gblr_hw.cli.shared.tables import print_checkpoint_table, print_program_table
 from simulator.base.errors import InputError
 from simulator.program.listing import print_schedule
@@ -69,11 +69,12 @@ def _show_program(program: Program, listing: bool, layer: str | None, as_json: b
 def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, as_json: bool) -> None:
     from analysis.pictures.block_map import coverage, draw_block_maps
     from analysis.pictures.style import save_figure
-    from gblr_hw.files.checkpoint import load_checkpoint
+    from gblr_hw.files.checkpoint import read_checkpoint
     from gblr_hw.weights.factors import evaluate
     from gblr_hw.weights.multiplications import multiplications
 
-    checkpoint = load_checkpoint(file, gaussian=gaussian)
+    contents = read_checkpoint(file, gaussian=gaussian)
+    checkpoint, notes = contents.layers, contents.account.notes()
     counts = {name: multiplications(weights) for name, weights in checkpoint.items()}
     layers = {name: evaluate(weights) for name, weights in checkpoint.items()}
     if block_map is not None:
@@ -100,6 +101,8 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
         for name, f in layers.items()
     ]
     if as_json:
-        print_json({"checkpoint": str(file), "layers": rows})
+        print_json({"checkpoint": str(file), "layers": rows, "left_out": notes})
         return
     print_checkpoint_table(rows)
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)

@@ -27,6 +27,25 @@ GaussianOption = Annotated[
         show_default=False,
     ),
 ]
+_PATTERN = "Shell pattern on names of tensors or layers; may be repeated."
+TableOption = Annotated[
+    list[str] | None,
+    typer.Option("--table", help=f"Matrices that are looked up, not multiplied. {_PATTERN}", metavar="PATTERN"),
+]
+LayerOption = Annotated[
+    list[str] | None,
+    typer.Option("--layer", help=f"Matrices that are layers, not look-up tables. {_PATTERN}", metavar="PATTERN"),
+]
+LeaveOutOption = Annotated[
+    list[str] | None,
+    typer.Option("--leave-out", help=f"Tensors that may stay out. {_PATTERN}", metavar="PATTERN"),
+]
+TransposedOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--transposed", help=f"Dense layers stored inputs first, without a bias to tell. {_PATTERN}", metavar="PATTERN"
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 TokensOption = Annotated[int, typer.Option("--tokens", help="Activation rows that enter every layer.", min=1)]
 
