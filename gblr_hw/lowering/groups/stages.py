@@ -12,13 +12,7 @@ from dataclasses import dataclass
 
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import head_stride
-from simulator.network.vector_steps import FUNCTIONS
-
-# Functions that make element (row, channel) of the result from that element of each operand.
-_WHOLE_ROWS = ("softmax", "layer_norm", "rms_norm", "permute", "concat")
-_ELEMENTWISE = frozenset(
-    name for name in FUNCTIONS if name not in _WHOLE_ROWS and not name.endswith(("_width", "_groups"))
-)
+from simulator.network.vector_functions import Reach, function_named
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ def elementwise(network: Network, operator: Operator) -> bool:
     written = network.tensors[operator.output]
     return (
         operator.kind == "vector"
-        and all(step.function in _ELEMENTWISE for step in operator.steps)
+        and all(function_named(step.function).reach is Reach.ELEMENT for step in operator.steps)
         and all(
             operand.access == "rows"
             and (operand.tokens, operand.groups, operand.width) == (operator.tokens, written.groups, written.width)
@@ -110,7 +104,7 @@ def _by_head(network: Network, operator: Operator, heads: int) -> bool:
             o.access == "rows" and (o.groups == 1 or (o.groups == heads and network.tensors[o.tensor].padded))
             for o in operator.operands
         )
-        and not any(step.function.endswith("_groups") for step in operator.steps)
+        and not any(function_named(step.function).reach is Reach.GROUPS for step in operator.steps)
     )
 
 
