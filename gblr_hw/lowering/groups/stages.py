@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import head_stride
 from simulator.network.vector_functions import Reach, function_named
@@ -89,19 +90,26 @@ def _heads(network: Network, at: int, last: int, side: int) -> Stage | None:
             shared = heads // min(o.operands[1].groups for o in (scores, operator))
             together = math.lcm(shared, side // math.gcd(head_stride(network, operator, side), side))
             return Stage(at, index + 1, slices=max(1, heads // together if heads % together == 0 else 1))
-        if operator.kind != "vector" or not _by_head(network, operator, heads):
+        if operator.kind != "vector" or not _by_head(network, operator, heads, side):
             return None
     return None
 
 
-def _by_head(network: Network, operator: Operator, heads: int) -> bool:
-    """Whether a vector operator works on each head of padded scores by itself."""
+def _by_head(network: Network, operator: Operator, heads: int, side: int) -> bool:
+    """Whether a vector operator works on each head of padded scores by itself, in the place that they take."""
     written = network.tensors[operator.output]
+    # Its result lies over its first operand, and parts of all of them begin at the same chunk: a wider result would
+    # write into what lies behind.
+    chunks = ceil_div(written.width, side)
     return (
         written.padded
         and written.groups == heads
         and all(
-            o.access == "rows" and (o.groups == 1 or (o.groups == heads and network.tensors[o.tensor].padded))
+            o.access == "rows"
+            and (
+                o.groups == 1
+                or (o.groups == heads and network.tensors[o.tensor].padded and ceil_div(o.width, side) == chunks)
+            )
             for o in operator.operands
         )
         and not any(function_named(step.function).reach is Reach.GROUPS for step in operator.steps)

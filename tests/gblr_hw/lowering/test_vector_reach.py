@@ -23,6 +23,7 @@ from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
+from simulator.network.evaluate_network import evaluate_network
 from simulator.network.network import Network
 from simulator.network.vector_functions import FUNCTIONS, Reach, VectorFunction
 from simulator.network.vector_steps import Step
@@ -187,3 +188,39 @@ def test_a_function_is_lowered_for_its_reach_or_refused() -> None:
         lowered(lambda b, view: rowwise(b, "sum_width", view, [-1]))
     with pytest.raises(InputError, match="vector step 'cube': found no such function"):
         lowered(lambda b, view: pointwise(b, "cube", view))
+
+
+# ---- heads
+# --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "keys"),
+    [
+        ([Step("softmax", (0,))], TOKENS),
+        ([Step("concat", (0, 0)), Step("softmax", (1,))], 2 * TOKENS),
+        ([Step("permute", (0,), None, (0.0, 5.0))], 2),
+        ([Step("softmax", (0,)), Step("permute", (1,), None, (1.0, 3.0, 3.0, 0.0, 2.0))], 5),
+    ],
+)
+def test_scores_change_their_width_between_the_products(steps: list[Step], keys: int) -> None:
+    """A few heads at a time only what fits where the scores lay: a sink beside them makes them wider."""
+    made, heads, width = Sketch(np.random.default_rng(0)), 4, 8
+    x = made.input("x", 1, TOKENS, 1, width)
+    projected = [made.linear(name, x, width * heads, groups=heads) for name in ("query", "key")]
+    values = made.constant("values", np.random.default_rng(1).normal(size=(1, keys, heads, width)))
+    scores = made.scores("scores", *projected, padded=True)
+    weights = made.vector("weights", [scores], steps, heads, keys, padded=True)
+    network = made.network(made.linear("out", made.mix("mix", weights, values), width))
+    matrices = exact_weights(made)
+
+    def linear(name: str, rows: np.ndarray) -> np.ndarray:
+        return rows @ matrices[name].weight.double().numpy().T + matrices[name].bias.double().numpy()
+
+    program = lower_network(network, matrices, MACHINE)
+    inputs = {"x": np.random.default_rng(2).normal(size=(1, TOKENS, 1, width))}
+    (wanted,) = evaluate_network(network, linear, inputs).values()
+    timing = resolve_timing(program, MACHINE)
+    for order in (None, *orders(timing, run_engine(timing)).values()):
+        (found,) = execute_network(program, inputs, order=order).values()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
