@@ -37,7 +37,7 @@ def save_program(program: Program, path: Path) -> None:
     header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "machine": program.machine.to_dict(),
+        "machine": program.machine.to_record(),
         "tokens": program.tokens,
         "provenance": dict(program.provenance),
         "layers": [

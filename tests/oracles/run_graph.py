@@ -51,6 +51,7 @@ def view(memory: Memory, operand: Operand) -> np.ndarray:
         index = memory.read(operand.indices or "").astype(int)[:, :, 0]
         part = array[0][index]
     else:
+        assert operand.access == "window", f"this oracle does not know the access '{operand.access}'"
         part = window_rows(array, operand)
     return part.reshape(
         len(part) if operand.access == "gather" else batch, operand.tokens, operand.groups, operand.width
@@ -91,6 +92,7 @@ def compute(memory: Memory, operator: Operator, weights: Mapping[str, LayerWeigh
         tensor = memory.network.tensors[operator.output]
         result = run_steps(operator.steps, values, operator.constants)
         return np.broadcast_to(result, (tensor.batch, tensor.tokens, tensor.groups, tensor.width))
+    assert operator.kind in ("scores", "mix"), f"this oracle does not know operators of the kind '{operator.kind}'"
     rows, stationary = values
     head = np.arange(rows.shape[2]) * stationary.shape[2] // rows.shape[2]
     equation = "bthd,bshd->bths" if operator.kind == "scores" else "bths,bshd->bthd"

@@ -10,10 +10,11 @@ import torch
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.frame import Frame
 from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, Dim, LayoutError, View, contiguous
-from gblr_hw.frontend.operators.vector_ops import copied
+from gblr_hw.frontend.operators.vector_ops import copied, reduction
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
 from simulator.base.errors import InputError
 from simulator.network.network import Operand, Window
+from simulator.network.vector_functions import Reach
 from simulator.network.vector_steps import Step
 
 # A grouped convolution as one matrix is mostly zeros; beyond this many entries that is no way to run it.
@@ -179,5 +180,5 @@ def pooled(builder: Builder, function: str, view: View, sizes: Convolution) -> V
         view.tensor, prod(window.output), prod(sizes.kernel), view.shape[1], access="window", window=window
     )
     return builder.add_operator(
-        "vector", builder.name_here(), (operand,), out, (Step(f"{function}_groups", (0,)),)
+        "vector", builder.name_here(), (operand,), out, (Step(reduction(function, Reach.GROUPS), (0,)),)
     )  # fmt: skip

@@ -13,11 +13,21 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.frame import Frame, Read, frame_of, refined
 from gblr_hw.frontend.graph.layout import CHANNELS, REPEAT, TOKENS, LayoutError, View, drop, expand
 from simulator.network.network import Operand, Window
+from simulator.network.vector_functions import Reach, VectorFunction, function_named
 from simulator.network.vector_steps import Step
+
+
+def _entry(function: str, reach: Reach) -> VectorFunction:
+    """The function's entry. TypeError where its reach is another: it would get rows that are laid out for others."""
+    entry = function_named(function)
+    if entry.reach is not reach:
+        raise TypeError(f"vector function '{function}' has the reach '{entry.reach.value}', not '{reach.value}'")
+    return entry
 
 
 def pointwise(builder: Builder, function: str, *values: Value, numbers: Sequence[float] = ()) -> View:
     """``function`` of one or two values of shapes that broadcast, at most the last of them a constant."""
+    _entry(function, Reach.ELEMENT)
     shape = tuple(np.broadcast_shapes(*(tuple(value.shape) for value in values)))
     constant = next((value for value in values if isinstance(value, torch.Tensor)), None)
     views = [value for value in values if isinstance(value, View)]
@@ -128,6 +138,8 @@ def copied(builder: Builder, view: View, name: str = "", frame: Frame | None = N
 
 def rowwise(builder: Builder, function: str, view: View, dims: Sequence[int], numbers: Sequence[float] = ()) -> View:
     """``function`` over the dimensions ``dims`` of each row, which keep their size (softmax, norms)."""
+    if not _entry(function, Reach.WIDTH).keeps_width:
+        raise TypeError(f"vector function '{function}' does not keep the width of what it reads")
     inner = {dim % len(view.dims) for dim in dims}
     view = builder.place(view, "".join("w" if dim in inner else "r" for dim in range(len(view.dims))))
     return builder.either_way(view, lambda value: _rowwise(builder, function, value, dims, numbers))
@@ -174,29 +186,34 @@ def reduced(builder: Builder, function: str, view: View, dims: Sequence[int], *,
     return view
 
 
+def reduction(function: str, over: Reach) -> str:
+    """The vector function that makes the ``function`` ("mean", "sum", "max") of a row's width or groups."""
+    return _entry(f"{function}_{over.value}", over).name
+
+
 def _reduce_channels(builder: Builder, function: str, view: View, dims: Sequence[int]) -> View:
     """Over the width of a row's groups, or over its groups."""
     frame = _rows_of(builder, view, dims)
     try:
         read = builder.read(view, frame)
-        over = "width"
+        over = Reach.WIDTH
     except LayoutError:
         frame = builder.frame(view)
         frame = frame.with_width(frame.channels // prod(view.shape[dim] for dim in dims))
         if any(a.stride < frame.width for dim in dims for a in frame.atoms[dim]):
             raise
         read = builder.read(view, frame)
-        over = "groups"
+        over = Reach.GROUPS
     steps, place = _picked(read)
-    steps.append(Step(f"{function}_{over}", (place,)))
-    left, divisor = (frame.groups, frame.width) if over == "width" else (frame.width, 1)
+    steps.append(Step(reduction(function, over), (place,)))
+    left, divisor = (frame.groups, frame.width) if over is Reach.WIDTH else (frame.width, 1)
     atoms = tuple(
         () if index in dims else tuple(
             replace(a, stride=a.stride // divisor) if a.axis == CHANNELS else a for a in dim
         )
         for index, dim in enumerate(frame.atoms)
     )  # fmt: skip
-    out = Frame(atoms, frame.batch, frame.tokens, left, 1 if over == "width" else left)
+    out = Frame(atoms, frame.batch, frame.tokens, left, 1 if over is Reach.WIDTH else left)
     return builder.add_operator("vector", builder.name_here(), (read.operand,), out, steps)
 
 
@@ -213,4 +230,5 @@ def _reduce_tokens(builder: Builder, function: str, view: View, dims: Sequence[i
     operand = Operand(tensor.name, 1, count, channels, access="window", window=window)
     atoms = tuple(() if index in dims else dim for index, dim in enumerate(builder.frame(view).atoms))
     out = Frame(atoms, frame.batch, 1, channels, channels)
-    return builder.add_operator("vector", builder.name_here(), (operand,), out, (Step(f"{function}_groups", (0,)),))
+    steps = (Step(reduction(function, Reach.GROUPS), (0,)),)
+    return builder.add_operator("vector", builder.name_here(), (operand,), out, steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isclose, pi, sqrt
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from simulator.network.network import Operator
+from simulator.network.vector_functions import function_named
 from simulator.network.vector_steps import Step
 
 # A pattern is a function with its arguments: other patterns, names of values that must agree wherever they appear,
 # then numbers, of which a name is one that is kept.
 Pattern = tuple[Any, ...]
 
-_COMMUTE = ("add", "multiply")
 _GELU_INNER: Pattern = ("tanh", ("multiply", ("add", "x", ("multiply", ("power", "x", 3.0), 0.044715)), sqrt(2 / pi)))
 _VARIANCE: Pattern = ("mean_width", ("square", ("subtract", "x", ("mean_width", "x"))))
 
@@ -36,6 +36,22 @@ IDIOMS: tuple[tuple[Pattern, str, tuple[str, ...]], ...] = (
         "layer_norm", ("epsilon",),
     ),
 )  # fmt: skip
+
+
+def _functions(pattern: Any) -> Iterator[str]:
+    if isinstance(pattern, tuple):
+        yield pattern[0]
+        for part in pattern[1:]:
+            yield from _functions(part)
+
+
+# A pattern of a function that has been renamed would match nothing any more, without a word.
+for _pattern, _made, _numbers in IDIOMS:
+    for _name in (*_functions(_pattern), _made):
+        function_named(_name)
+    _takes = function_named(_made).takes
+    if _takes != 1 + len(_numbers):
+        raise TypeError(f"idiom of '{_made}': {len(_numbers)} numbers besides x, it takes {_takes}")
 
 
 @dataclass
@@ -88,7 +104,7 @@ def _matches(program: _Program, value: int, pattern: Any, found: dict[str, Any])
         elif not isinstance(want, float) or not isclose(number, want, rel_tol=1e-6):
             return False
     orders = [step.args]
-    if step.function in _COMMUTE and len(step.args) == 2:
+    if len(step.args) == 2 and function_named(step.function).commutes:
         orders.append(step.args[::-1])
     for order in orders:
         trial = dict(found)

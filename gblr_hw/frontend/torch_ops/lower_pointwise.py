@@ -10,6 +10,7 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.vector_ops import pointwise
+from simulator.network.vector_functions import function_named
 
 _UNARY = {
     "neg": "negative", "abs": "absolute", "square": "square", "sqrt": "sqrt", "rsqrt": "rsqrt", "exp": "exp",
@@ -61,7 +62,7 @@ def _grown(view: View, tensor: torch.Tensor) -> View:
 
 def _reversed(builder: Builder, function: str, left: Any, right: View) -> View:
     """A constant on the left: the vector unit takes its constants on the right."""
-    if function in ("add", "multiply", "maximum", "minimum"):
+    if function_named(function).commutes:
         return combined(builder, function, right, left)
     if function == "subtract":
         return combined(builder, "add", pointwise(builder, "negative", right), left)

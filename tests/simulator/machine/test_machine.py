@@ -81,22 +81,6 @@ def test_toml_and_dict_round_trip(machine):
     assert Machine.from_dict(tomllib.loads(path_text), "test") == machine
 
 
-def test_layout_key_depends_on_sizes_and_not_on_speeds():
-    machine = Machine.load("mid-32")
-    for same in (
-        {"name": "x"}, {"array": {"clock_ghz": 2.0}}, {"dram": {"gb_per_s": 1.0, "latency_ns": 5.0, "burst_bytes": 8}}, {"vector": {"lanes": 8}},
-        {"rank_memory": {"network_cycles": 1, "requantise_cycles": 0, "word_bits": 32}}, {"scratchpad": {"word_bits": 64}},
-    ):  # fmt: skip
-        assert machine.with_(**same).layout_key == machine.layout_key, same
-    keys = {machine.layout_key}
-    for other in (
-        {"array": {"rows": 16}}, {"array": {"cols": 16}}, {"array": {"scatter": False}}, {"datatypes": {"weight_bits": 4}}, {"scratchpad": {"kib": 256}},
-        {"accumulator": {"kib": 64}}, {"rank_memory": {"banks": 32}}, {"weight_buffer": {"kib": 16}}, {"vector": {"parameter_kib": 32}},
-    ):  # fmt: skip
-        keys.add(machine.with_(**other).layout_key)
-    assert len(keys) == 10
-
-
 # ---- bad files
 # --------------------------------------------------------------------------------------------------------------
 
