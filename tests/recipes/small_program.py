@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,3 +59,9 @@ def behind_drains(program: Program, op: Op) -> Program:
     stores = np.flatnonzero(columns["op"] == Op.STORE)
     after[After.VECTOR, stores] += 1
     return replace(program, instructions=Instructions(**columns))
+
+
+def saved_and_loaded(program: Program) -> Program:
+    with tempfile.TemporaryDirectory() as folder:
+        program.save(Path(folder) / "one.program")
+        return Program.load(Path(folder) / "one.program")

@@ -46,12 +46,9 @@ RECIPE = Recipe(
 
 
 def check() -> None:
-    import tempfile
-    from pathlib import Path
-
     import numpy as np
 
-    from simulator import Program, execute, simulate
+    from simulator import execute, simulate
     from simulator.numbers.execute import layer_numbers
     from simulator.program.encoding import encode
     from simulator.program.listing import parse_program, print_program
@@ -59,7 +56,7 @@ def check() -> None:
     from simulator.timing.durations import resolve_timing
     from simulator.timing.engine import run_engine
     from simulator.timing.reference import run_reference
-    from tests.recipes.small_program import dense_program, small_machine, with_ops
+    from tests.recipes.small_program import dense_program, saved_and_loaded, small_machine, with_ops
 
     machine = small_machine()
     program, weight = dense_program(machine, inputs=7, outputs=6, tokens=3)
@@ -86,7 +83,5 @@ def check() -> None:
     numbers = [layer_numbers(changed, 0, x)]
     encoded = encode(changed, numbers)
     assert (encoded.streams["array"][:, 0] & 15 == Op.SUBTRACT).sum() == len(taken)
-    with tempfile.TemporaryDirectory() as folder:
-        changed.save(Path(folder) / "changed.program")
-        loaded = Program.load(Path(folder) / "changed.program")
+    loaded = saved_and_loaded(changed)
     np.testing.assert_array_equal(loaded.instructions.op, changed.instructions.op)
