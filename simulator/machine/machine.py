@@ -7,17 +7,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from simulator.base.files import read_text
+from simulator.base.schema import Strict, parsed_toml, validated
 
 MAX_SIDE = 256  # a lane number and an interval's end must fit the byte that a tile record gives them (machine.md, E4)
 
@@ -25,14 +26,11 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 Kib = Annotated[int, Field(ge=1, le=2**24)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Cycles = Annotated[int, Field(ge=0, le=10**6)]
-Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+# The ratio of two rates fits an integer: no machine is slower than a thousand cycles, or bytes, a second.
+Rate = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Array(_Section):
+class Array(Strict):
     """The P x Q weight-stationary array: ``rows`` input lanes, ``cols`` output lanes."""
 
     rows: Side
@@ -41,7 +39,7 @@ class Array(_Section):
     scatter: bool
 
 
-class Datatypes(_Section):
+class Datatypes(Strict):
     """Operand widths. Weights and activations are signed and symmetric, accumulators saturate."""
 
     weight_bits: Bits
@@ -49,7 +47,7 @@ class Datatypes(_Section):
     accumulator_bits: Annotated[int, Field(ge=16, le=32)]
 
 
-class Memory(_Section):
+class Memory(Strict):
     """An on-chip memory of ``banks`` macros; a macro moves ``word_bits`` per access."""
 
     kib: Kib
@@ -72,20 +70,20 @@ class RankMemory(Memory):
     requantise_cycles: Cycles
 
 
-class Dma(_Section):
+class Dma(Strict):
     """1: one queue for all transfers; 2: loads, stores; 3: weights, inputs, stores."""
 
     engines: Literal[1, 2, 3]
 
 
-class Dram(_Section):
+class Dram(Strict):
     gb_per_s: Rate
     latency_ns: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
     burst_bytes: Annotated[int, Field(ge=1, le=65536)]
     kind: Annotated[str, Field(min_length=1)]
 
 
-class Vector(_Section):
+class Vector(Strict):
     """The unit that drains accumulators: bias, requantisation, write-back."""
 
     lanes: Annotated[int, Field(ge=1, le=65536)]
@@ -93,11 +91,11 @@ class Vector(_Section):
     parameter_kib: Kib
 
 
-class Energy(_Section):
+class Energy(Strict):
     table: Annotated[str, Field(min_length=1)]
 
 
-class Machine(_Section):
+class Machine(Strict):
     """One accelerator. ``Machine.load`` reads a preset name or a TOML file; every field is listed by ``gblr-hw machine
     show``.
 
@@ -264,16 +262,7 @@ class Machine(_Section):
                 f"a machine is one of {', '.join(preset_names())} or a TOML file",
                 "Check the spelling, or start a file of your own from `gblr-hw machine show mid-32`.",
             )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                str(path),
-                f"a byte that is not UTF-8 ({error.reason})",
-                "a machine file is UTF-8 text in TOML",
-                "Save it as UTF-8.",
-            ) from error
-        return _parse(text, str(path))
+        return _parse(read_text(path, "a machine file"), str(path))
 
 
 def preset_names() -> tuple[str, ...]:
@@ -283,32 +272,11 @@ def preset_names() -> tuple[str, ...]:
 
 
 def _parse(text: str, where: str) -> Machine:
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            where, f"text that is not TOML ({error})", "a machine file must parse as TOML", "Mend the line named."
-        ) from error
-    return _validated(data, where)
+    return _validated(parsed_toml(text, where, "a machine file"), where)
 
 
 def _validated(data: dict[str, Any], where: str) -> Machine:
-    try:
-        return Machine.model_validate(data)
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        field = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            found, rule = f"unknown key with value {first['input']!r}", f"no key '{field}' exists in schema 1"
-        elif first["type"] == "missing":
-            found, rule = "nothing", f"the key '{field}' is required"
-        else:
-            found = repr(first["input"]) if field else "values that do not fit together"
-            rule = first["msg"].removeprefix("Value error, ")
-        place = f"{where}: field '{field}'" if field else where
-        raise InputError(
-            place, found, rule, "Compare with `gblr-hw machine show mid-32`, which lists every key."
-        ) from error
+    return validated(Machine, data, where, "Compare with `gblr-hw machine show mid-32`, which lists every key.")
 
 
 def _toml(value: object) -> str:

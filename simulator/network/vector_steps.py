@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,6 @@ def _function(step: Step) -> tuple[int, Callable[..., np.ndarray]]:
             f"vector step '{step.function}'",
             "no such function",
             f"the vector unit has {', '.join(FUNCTIONS)}",
-            "The program is damaged or not ours: lower the model again.",
+            NOT_OURS,
         )
     return FUNCTIONS[step.function]
