@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -35,6 +34,7 @@ from benchmarks.synthesis.tools import (
     lookup_tables,
     standard_cells,
 )
+from simulator.base.files import replacing
 
 RESULTS = Path("docs/synthesis.json")
 LIBERTY = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
@@ -134,9 +134,8 @@ def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def write(results: dict[str, Any]) -> None:
     results["sides"] = dict(sorted(results["sides"].items(), key=lambda item: int(item[0])))
-    temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, RESULTS)
+    with replacing(RESULTS) as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from simulator.machine.table_file import Amount, Strict, check_entry, read_table
+from simulator.base.schema import Listed, Strict
+from simulator.machine.table_file import Amount, check_entry, read_table
 
 
 class AreaEntry(Strict):
@@ -48,10 +49,10 @@ class _Table(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     name: str
     node_nm: int
-    lanes: tuple[int, int]
+    lanes: Listed[tuple[int, int]]
     status: str
-    covers: tuple[str, ...]
-    excludes: tuple[str, ...]
+    covers: Listed[tuple[str, ...]]
+    excludes: Listed[tuple[str, ...]]
     sources: dict[str, str]
     logic: Logic
     memory: MemoryArea

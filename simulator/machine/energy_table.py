@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from simulator.base.errors import InputError
-from simulator.machine.table_file import Amount, Strict, check_entry, read_table
+from simulator.base.schema import Listed, Strict
+from simulator.machine.table_file import Amount, check_entry, read_table
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # the grids are interpolated in logarithms
 
@@ -58,11 +59,11 @@ class Sram(_Sourced):
 
     low_factor: Amount
     high_factor: Amount
-    size_kib: tuple[_Positive, ...]
-    word_bits: tuple[_Positive, ...]
-    read_pj: tuple[tuple[_Positive, ...], ...]
-    write_pj: tuple[tuple[_Positive, ...], ...]
-    leak_uw: tuple[tuple[_Positive, ...], ...]
+    size_kib: Listed[tuple[_Positive, ...]]
+    word_bits: Listed[tuple[_Positive, ...]]
+    read_pj: Listed[tuple[Listed[tuple[_Positive, ...]], ...]]
+    write_pj: Listed[tuple[Listed[tuple[_Positive, ...]], ...]]
+    leak_uw: Listed[tuple[Listed[tuple[_Positive, ...]], ...]]
 
     @model_validator(mode="after")
     def _grids_are_full(self) -> Sram:
@@ -82,8 +83,8 @@ class _Table(Strict):
     node_nm: int
     temperature_k: int
     status: str
-    covers: tuple[str, ...]
-    excludes: tuple[str, ...]
+    covers: Listed[tuple[str, ...]]
+    excludes: Listed[tuple[str, ...]]
     sources: dict[str, str]
     op: Ops
     geometry: Geometry

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from pydantic.fields import FieldInfo
+
+from simulator.base.schema import Strict
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Moves:
 LAYOUT, TIME, PRICE, NOTHING = Moves("layout"), Moves("time"), Moves("price"), Moves("nothing")
 
 
-class Section(BaseModel):
+class Section(Strict):
     """A part of a machine: immutable, strict, and every field is a section or has a mark of what it moves.
 
     A field without a mark, or with two, is a TypeError that names it when the class is made. A field with a default
@@ -36,7 +38,7 @@ class Section(BaseModel):
     it still load, and it stands in keys and files only where it differs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

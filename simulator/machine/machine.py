@@ -7,17 +7,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from simulator.base.files import read_text
+from simulator.base.schema import parsed_toml, validated
 from simulator.machine.field_marks import (
     LAYOUT,
     NOTHING,
@@ -35,7 +36,8 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 Kib = Annotated[int, Field(ge=1, le=2**24)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Cycles = Annotated[int, Field(ge=0, le=10**6)]
-Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+# The ratio of two rates fits an integer: no machine is slower than a thousand cycles, or bytes, a second.
+Rate = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 
 class Array(Section):
@@ -268,16 +270,7 @@ class Machine(Section):
                 f"a machine is one of {', '.join(preset_names())} or a TOML file",
                 "Check the spelling, or start a file of your own from `gblr-hw machine show mid-32`.",
             )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                str(path),
-                f"a byte that is not UTF-8 ({error.reason})",
-                "a machine file is UTF-8 text in TOML",
-                "Save it as UTF-8.",
-            ) from error
-        return _parse(cls, text, str(path))
+        return _parse(cls, read_text(path, "a machine file"), str(path))
 
 
 AnyMachine = TypeVar("AnyMachine", bound=Machine)
@@ -297,32 +290,11 @@ def preset_names() -> tuple[str, ...]:
 
 
 def _parse(model: type[AnyMachine], text: str, where: str) -> AnyMachine:
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            where, f"text that is not TOML ({error})", "a machine file must parse as TOML", "Mend the line named."
-        ) from error
-    return _validated(model, data, where)
+    return _validated(model, parsed_toml(text, where, "a machine file"), where)
 
 
 def _validated(model: type[AnyMachine], data: dict[str, Any], where: str) -> AnyMachine:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        field = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            found, rule = f"unknown key with value {first['input']!r}", f"no key '{field}' exists in schema 1"
-        elif first["type"] == "missing":
-            found, rule = "nothing", f"the key '{field}' is required"
-        else:
-            found = repr(first["input"]) if field else "values that do not fit together"
-            rule = first["msg"].removeprefix("Value error, ")
-        place = f"{where}: field '{field}'" if field else where
-        raise InputError(
-            place, found, rule, "Compare with `gblr-hw machine show mid-32`, which lists every key."
-        ) from error
+    return validated(model, data, where, "Compare with `gblr-hw machine show mid-32`, which lists every key.")
 
 
 def _toml(value: object) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import refuse_program
 from simulator.network.vector_steps import Step, passes_of
 
 Access = Literal["rows", "window", "transposed", "gather", "weights"]
@@ -25,10 +25,6 @@ OperatorKind = Literal["linear", "scores", "mix", "vector"]
 
 ACCESSES: tuple[Access, ...] = ("rows", "window", "transposed", "gather", "weights")
 OPERATOR_KINDS: tuple[OperatorKind, ...] = ("linear", "scores", "mix", "vector")
-
-
-def _refuse(where: str, value: object, rule: str) -> None:
-    raise InputError(where, str(value), rule, "The program is damaged or not ours: lower the model again.")
 
 
 @dataclass(frozen=True)
@@ -173,37 +169,39 @@ class Network:
         known = {name for name, tensor in self.tensors.items() if tensor.kind != "result"}
         for name in known:
             if self.tensors[name].kind == "constant" and name not in self.values:
-                _refuse(f"tensor '{name}'", "no values", "a constant tensor has them")
+                refuse_program(f"tensor '{name}'", "no values", "a constant tensor has them")
         for operator in self.operators:
             for operand in operator.operands:
                 self._check_operand(operator, operand, known)
             self._check_heads(operator)
             if operator.output not in self.tensors:
-                _refuse(f"operator '{operator.name}'", operator.output, "its output is one of the tensors")
+                refuse_program(f"operator '{operator.name}'", operator.output, "its output is one of the tensors")
             written = self.tensors[operator.output]
             if (written.batch, written.tokens) != (operator.batch, operator.tokens):
-                _refuse(f"operator '{operator.name}'", f"{operator.rows} rows", f"its output has {written.rows}")
+                refuse_program(f"operator '{operator.name}'", f"{operator.rows} rows", f"its output has {written.rows}")
             known.add(operator.output)
 
     def _check_operand(self, operator: Operator, operand: Operand, known: set[str]) -> None:
         where = f"operator '{operator.name}': operand '{operand.tensor}'"
         if operand.tensor not in self.tensors:
-            _refuse(where, "no such tensor", "operators read tensors of the network")
+            refuse_program(where, "no such tensor", "operators read tensors of the network")
         missing = [part for part in self.parts(operand.tensor) if part not in known]
         if missing:
-            _refuse(where, f"'{missing[0]}' not yet written", "an operator reads what stands before it")
+            refuse_program(where, f"'{missing[0]}' not yet written", "an operator reads what stands before it")
         tensor = self.tensors[operand.tensor]
         last_token, last_channel = operand.token0 + operand.tokens, operand.channel0 + operand.groups * operand.width
         if operand.access in ("rows", "weights") and (
             last_token > tensor.tokens or last_channel > tensor.groups * tensor.width
         ):
-            _refuse(where, f"tokens to {last_token}, channels to {last_channel}", "a view lies inside its tensor")
+            refuse_program(
+                where, f"tokens to {last_token}, channels to {last_channel}", "a view lies inside its tensor"
+            )
 
     def _check_heads(self, operator: Operator) -> None:
         """Scores lie head by head from a chunk's edge, for what works on some heads at a time."""
         scores = {"scores": operator.output, "mix": operator.operands[0].tensor}.get(operator.kind)
         if scores is not None and scores in self.tensors and not self.tensors[scores].padded:
-            _refuse(f"operator '{operator.name}': tensor '{scores}'", "not padded", "scores are a padded tensor")
+            refuse_program(f"operator '{operator.name}': tensor '{scores}'", "not padded", "scores are a padded tensor")
 
     def parts(self, name: str) -> tuple[str, ...]:
         """The tensors that lie within ``name``, or the name itself if none do."""

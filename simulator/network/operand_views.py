@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.network import Operand, Window
 
 
@@ -75,7 +75,7 @@ def operand_window(operand: Operand) -> Window:
             f"window of '{operand.tensor}'",
             f"{sizes} positions and kernel positions",
             f"the view has {operand.tokens} tokens and {operand.groups} groups",
-            "The program is damaged or not ours: lower the model again.",
+            NOT_OURS,
         )
     return window
 
@@ -95,7 +95,7 @@ def _inside(operand: Operand, values: np.ndarray, tokens: int, channels: int) ->
             f"operand '{operand.tensor}'",
             f"{operand.access} to token {tokens}, channel {channels}",
             f"the tensor has {values.shape[1]} tokens of {values.shape[2]} channels",
-            "The program is damaged or not ours: lower the model again.",
+            NOT_OURS,
         )
 
 

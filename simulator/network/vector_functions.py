@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 
 Group = Literal["softmax", "norm", "other vector"]
 VECTOR_GROUPS: tuple[Group, ...] = get_args(Group)
@@ -217,6 +217,6 @@ def function_named(name: str) -> VectorFunction:
             f"vector step '{name}'",
             "no such function",
             f"the vector unit has {', '.join(FUNCTIONS)}",
-            "The program is damaged or not ours: lower the model again.",
+            NOT_OURS,
         )
     return FUNCTIONS[name]

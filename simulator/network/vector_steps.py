@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.vector_functions import VectorFunction, function_named
 
 
@@ -69,6 +69,6 @@ def _function(step: Step) -> VectorFunction:
             f"vector step '{step}'",
             f"{given} values, constants and numbers",
             f"'{function.name}' takes {function.takes or 'one or more'}",
-            "The program is damaged or not ours: lower the model again.",
+            NOT_OURS,
         )
     return function

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.network import Network
 from simulator.network.network_layout import output_chunks
 from simulator.network.tensor_values import tensor_to_port
@@ -153,7 +153,7 @@ class _Run:
                 f"program: layer '{self._program.layers[ins.layer].name}'",
                 f"weight slot {ins.slot} is empty",
                 "a tile is loaded before it runs",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         operands = TilePass(ins.op, slot.tile, ins.tokens, ins.src, ins.dst, ins.accumulate)
         layer = self._program.layers[slot.layer]
@@ -203,7 +203,7 @@ class _Run:
                 f"layer '{layer.name}'",
                 f"{len(payload.bias)} outputs",
                 f"its output '{operator.output}' is stored in {expected} chunks of {side}",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         if not self._integer:
             return _DrainNumbers(_in_chunks(payload.bias, side), None, None)

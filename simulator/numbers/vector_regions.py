@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.evaluate_network import fitted
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import region_rows
@@ -49,7 +49,7 @@ class VectorOperator:
                 f"operator '{operator.name}'",
                 f"{len(operator.operands)} operands",
                 "a VECTOR instruction has one or two",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         self.operator, self._network, self._side = operator, network, side
         self._output = network.tensors[operator.output]
@@ -123,7 +123,7 @@ class VectorOperator:
                 f"operator '{self.operator.name}'",
                 f"chunks {run.chunk} to {run.chunk + run.chunks - 1}",
                 f"a VECTOR on padded groups computes whole ones, of {self._group_chunks} chunks",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         return slice(run.chunk // self._group_chunks, (run.chunk + run.chunks) // self._group_chunks)
 
@@ -152,6 +152,6 @@ class VectorOperator:
                 f"operator '{self.operator.name}'",
                 f"a region of {count} bytes at {address}",
                 f"it lies in the scratchpad of {len(scratchpad)} bytes",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         return scratchpad[address : address + count]

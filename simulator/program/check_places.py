@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.check_network import tile_chunks
@@ -57,7 +57,7 @@ def _check(where: str, mask: np.ndarray, values: np.ndarray, count: int | np.nda
             where.format(at),
             str(int(values[at])),
             f"it lies between 0 and {limit - 1}",
-            "The file is damaged or not ours: lower the checkpoint again.",
+            NOT_OURS,
         )
 
 

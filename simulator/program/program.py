@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.base.errors import InputError
+from simulator.base.errors import InputError, refuse_program
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.check_network import check_network, check_operators
@@ -41,10 +41,10 @@ class Program:
         if self.network is not None:
             check_operators(self.layers, self.network, self.machine)
         if len(ins) and int(ins.layer.max()) >= len(self.layers):
-            _refuse("program: 'layer'", int(ins.layer.max()), f"it has {len(self.layers)} layers")
+            refuse_program("program: 'layer'", int(ins.layer.max()), f"it has {len(self.layers)} layers")
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
-            _refuse("program: layer names", names, "every layer has a name of its own")
+            refuse_program("program: layer names", names, "every layer has a name of its own")
         if self.layers:
             self._check_instructions()
         check_places(ins, self.layers, self.machine, self.network)
@@ -100,7 +100,7 @@ class Program:
     def _refuse_first(self, bad: np.ndarray, value: Callable[[int], str], rule: Callable[[int], str]) -> None:
         if bad.any():
             at = int(np.argmax(bad))
-            _refuse(f"program: layer '{self.layers[self.instructions.layer[at]].name}'", value(at), rule(at))
+            refuse_program(f"program: layer '{self.layers[self.instructions.layer[at]].name}'", value(at), rule(at))
 
     def layer_index(self, name: str) -> int:
         """Index of a layer by name; InputError lists the names there are."""
@@ -152,7 +152,3 @@ class Program:
         from simulator.program.listing import print_program
 
         return print_program(self)
-
-
-def _refuse(where: str, value: object, rule: str) -> None:
-    raise InputError(where, str(value), rule, "The file is damaged or not ours: lower the checkpoint again.")
