@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -22,8 +22,10 @@ from simulator.base.schema import Strict, parsed_json, validated
 from simulator.machine.machine import Machine
 from simulator.network.network_file import Place, Size, network_arrays, network_of, network_record
 from simulator.program.isa import Instructions
-from simulator.program.program import Program
+from simulator.program.program_record import ProgramRecord
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
+
+Made = TypeVar("Made", bound=ProgramRecord)
 
 FORMAT = "gblr-hw-program"
 VERSION = 2
@@ -59,7 +61,7 @@ class _Header(Strict):
     sha256: str
 
 
-def save_program(program: Program, path: Path) -> None:
+def save_program(program: ProgramRecord, path: Path) -> None:
     """Write ``program`` to ``path``, whole or not at all."""
     arrays = _arrays(program)
     header: dict[str, Any] = {
@@ -84,8 +86,8 @@ def save_program(program: Program, path: Path) -> None:
         save_file(arrays, scratch, metadata={"program": json.dumps(header, sort_keys=True)})
 
 
-def load_program(path: Path) -> Program:
-    """Read and verify a program file. InputError names the file and what is wrong with it."""
+def load_program(path: Path, make: type[Made]) -> Made:
+    """Read and verify a program file as a ``make``. InputError names the file and what is wrong with it."""
     if not path.is_file():
         raise InputError(
             f"program '{path}'", "no such file", "a program is a file that `gblr-hw lower` wrote", "Check the path."
@@ -113,7 +115,7 @@ def load_program(path: Path) -> Program:
     header = parsed_json(metadata["program"], f"program '{path}'", "a program's header")
     _check_header(path, header, arrays)
     try:
-        return _assemble(validated(_Header, header, "header", NOT_OURS), arrays)
+        return _assemble(validated(_Header, header, "header", NOT_OURS), arrays, make)
     except InputError as error:
         raise InputError(f"program '{path}': {error.where}", error.value, error.rule, error.remedy) from error
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
@@ -147,7 +149,7 @@ def _check_header(path: Path, header: Any, arrays: Mapping[str, np.ndarray]) -> 
         )
 
 
-def _arrays(program: Program) -> dict[str, np.ndarray]:
+def _arrays(program: ProgramRecord) -> dict[str, np.ndarray]:
     """Every array of a program by its name in the file; integers as int32 where they fit."""
     arrays = {f"instructions.{f.name}": _narrow(getattr(program.instructions, f.name)) for f in fields(Instructions)}
     for index, layer in enumerate(program.layers):
@@ -179,7 +181,7 @@ def _checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> st
     return digest.hexdigest()
 
 
-def _assemble(header: _Header, arrays: Mapping[str, np.ndarray]) -> Program:
+def _assemble(header: _Header, arrays: Mapping[str, np.ndarray], make: type[Made]) -> Made:
     layers = []
     for index, entry in enumerate(header.layers):
         prefix = f"layers.{index:05d}"
@@ -196,7 +198,7 @@ def _assemble(header: _Header, arrays: Mapping[str, np.ndarray]) -> Program:
             )
         )
     instructions = Instructions(**{f.name: arrays[f"instructions.{f.name}"] for f in fields(Instructions)})
-    return Program(
+    return make(
         machine=Machine.from_dict(header.machine, "machine"),
         tokens=header.tokens,
         layers=tuple(layers),

@@ -40,8 +40,9 @@ def check() -> None:
     from simulator.base.errors import InputError
     from simulator.numbers.execute import layer_numbers
     from simulator.program.encoding import encode
-    from simulator.program.listing import parse_program, print_program
+    from simulator.program.listing import print_program
     from simulator.program.operations import Op
+    from simulator.program.parse_listing import parse_program
     from simulator.timing.durations import resolve_timing
     from simulator.timing.engine import run_engine
     from simulator.timing.reference import run_reference

@@ -15,8 +15,8 @@ from simulator.base.errors import InputError
 from simulator.network.network_file import network_arrays, network_of, network_record
 from simulator.program.encoding import encode, require_plain_layers
 from simulator.program.isa import Instructions
-from simulator.program.listing import parse_program
 from simulator.program.operations import After, Op
+from simulator.program.parse_listing import parse_program
 from simulator.program.program import Program
 from simulator.timing.accesses import count_events
 from simulator.timing.durations import resolve_timing
