@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gblr_hw.cli.commands.lower_source import Wish, model_of, renames, treatments
+from gblr_hw.cli.commands.lower_source import Wish, model_of, renames, sizes_of, treatments
 from gblr_hw.cli.shared.options import (
     GaussianOption,
     JsonOption,
@@ -32,7 +32,8 @@ _ROWS = 197
 
 def lower_command(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="A checkpoint: our format, the published layout, or plain dense weights.")
+        Path | None,
+        typer.Argument(help="A checkpoint (our format, the published layout, plain dense weights) or an ONNX model."),
     ] = None,
     machine: MachineOption = "mid-32",
     tokens: Annotated[
@@ -75,6 +76,10 @@ def lower_command(
             "--rename", help="Of a model's checkpoint: what a prefix of its names becomes.", metavar="OLD=NEW"
         ),
     ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", help="Of an ONNX model: a free dimension, INPUT.AXIS=N.", metavar="INPUT.AXIS=N"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Program file to write [default: NAME.program]."),
@@ -89,6 +94,11 @@ def lower_command(
     if model == "list":
         _list_models()
         return
+    if checkpoint is not None and checkpoint.suffix == ".onnx" and model is None:
+        model, checkpoint = str(checkpoint), None
+    is_onnx = model is not None and model.endswith(".onnx")
+    if size and not is_onnx:
+        raise InputError("--size", ", ".join(size), "it goes with an ONNX model", "Leave it out.")
     _check_acting(model, {"--rename": rename}, {"--table": table, "--layer": layer, "--transposed": transposed})
     wanted = _stages(dump_after, model)
     target = check_output(output or _default_output(checkpoint, model))
@@ -106,7 +116,7 @@ def lower_command(
         else:
             wish = Wish(
                 model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
-                renames(rename or ()),
+                renames(rename or ()), sizes_of(size or ()),
             )  # fmt: skip
             program, notes = _lower_model(wish, loaded, treatments(treat or ()), **how), []
     program.save(target)
@@ -132,7 +142,7 @@ def _default_output(checkpoint: Path | None, model: str | None) -> Path:
         return checkpoint.with_suffix(".program")
     if model is None:
         raise InputError("arguments", "no checkpoint", "there is a checkpoint or a --model", "Name one.")
-    return Path(model.replace(":", "/").rpartition("/")[2] + ".program")
+    return Path(model.replace(":", "/").rpartition("/")[2].removesuffix(".onnx") + ".program")
 
 
 def _stages(dump_after: list[str] | None, model: str | None) -> set[str]:

@@ -32,6 +32,7 @@ class Wish:
     gblr: float | None
     leave_out: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def model_of(wish: Wish) -> tuple[nn.Module, Any]:
@@ -42,6 +43,11 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any]:
 
     if ":" in wish.name and wish.name.split(":")[0].endswith(".py"):
         model, inputs = _own(wish.name)
+        given = True
+    elif wish.name.endswith(".onnx"):
+        from gblr_hw.frontend.onnx_models.onnx_module import load_onnx
+
+        model, inputs = load_onnx(Path(wish.name), wish.sizes, wish.seed)
         given = True
     else:
         model, inputs = load_source(wish.name, batch=wish.batch, tokens=wish.tokens, past=wish.past, seed=wish.seed)
@@ -100,6 +106,17 @@ def renames(given: Sequence[str]) -> dict[str, str]:
         if not equals or not (old or new):
             raise InputError("--rename", repr(text), "it is OLD=NEW, prefixes of names", "Write such a pair.")
         found[old] = new
+    return found
+
+
+def sizes_of(given: Sequence[str]) -> dict[str, int]:
+    """``--size INPUT.AXIS=N`` (or ``AXIS=N`` for all inputs) options as a mapping."""
+    found: dict[str, int] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        if not name.rpartition(".")[2].isdigit() or not number.isdigit() or int(number) < 1:
+            raise InputError("--size", repr(text), "it is INPUT.AXIS=N or AXIS=N", "Write such a pair.")
+        found[name] = int(number)
     return found
 
 
