@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.machine.energy import EnergyModel
+from simulator.machine.events import EVENTS
 from simulator.machine.machine import Machine
 from simulator.program.operations import TILE_OPS
 from simulator.program.program import Program
-from simulator.timing.accesses import EVENTS
 from simulator.timing.cycle_accounts import causes_by_layer
 from simulator.timing.durations import Timing
 from simulator.timing.engine import Events

@@ -17,9 +17,10 @@ from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
 from simulator.machine.energy import energy_model
 from simulator.machine.energy_table import EnergyTable
+from simulator.machine.events import EVENTS
 from simulator.machine.machine import Machine, preset_names
 from simulator.program.program import Program
-from simulator.timing.accesses import EVENTS, count_events
+from simulator.timing.accesses import count_events
 from simulator.timing.report import Report
 from simulator.timing.simulate import simulate
 from tests.drawn.strategies import ENERGY_TABLE, as_stored
