@@ -7,25 +7,46 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gblr_hw.cli.commands.lower_source import Wish, model_of, treatments
+from gblr_hw.cli.commands.lower_source import Wish, has_weights, model_file, model_of, treatments
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     GaussianOption,
     JsonOption,
     MachineOption,
-    check_output,
-    console,
+    SeedOption,
     print_json,
     progress_bar,
+    say,
 )
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
 
 _ROWS = 197
+_LAYERS, _KNOWN, _OWN, _LIST = "a checkpoint's layers", "a known network", "a model file", "--model list"
+_MODEL, _FILLED, _EMPTY = "a model", "a checkpoint", "a network without weights"
+_ACTS_WITH = {
+    "checkpoint": (_FILLED,),
+    "machine": (_LAYERS, _MODEL),
+    "tokens": (_LAYERS, _KNOWN),
+    "gaussian": (_FILLED,),
+    "model": ALWAYS,
+    "random_weights": (_EMPTY,),
+    "batch": (_KNOWN,),
+    "past": (_KNOWN,),
+    "gblr": (_MODEL,),
+    "seed": (_KNOWN, "--gblr"),
+    "treat": (_MODEL,),
+    "output": (_LAYERS, _MODEL),
+    "dump_after": (_LAYERS, _MODEL),
+    "as_json": ALWAYS,
+}
 
 
 def lower_command(
+    context: typer.Context,
     checkpoint: Annotated[
         Path | None, typer.Argument(help="A checkpoint: our format, the published layout, or plain dense weights.")
     ] = None,
@@ -55,7 +76,7 @@ def lower_command(
         float | None,
         typer.Option("--gblr", help="Of a model: random GBLR layers at this fraction of the multiplications."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
+    seed: SeedOption = 0,
     treat: Annotated[
         list[str] | None,
         typer.Option("--treat", help="What an operation that is not known costs.", metavar="NAME=free|vector"),
@@ -71,12 +92,15 @@ def lower_command(
     as_json: JsonOption = False,
 ) -> None:
     """Lower a checkpoint, layer after layer in the form that runs fastest, or a whole model with all its operators."""
+    check_acting(context, _given(checkpoint, model, gblr), _ACTS_WITH)
     if model == "list":
-        _list_models()
+        _list_models(as_json)
         return
     wanted = _stages(dump_after, model)
-    target = check_output(output or _default_output(checkpoint, model))
     loaded = Machine.load(machine)
+    target = output or _default_output(checkpoint, model)
+    sources = {"the checkpoint": checkpoint, "--machine": machine_file(machine), "--model": model_file(model)}
+    check_outputs([Output("--output", target)], inputs=sources)
 
     def dump(stage: str, text: str) -> None:
         if stage in wanted:
@@ -94,14 +118,26 @@ def lower_command(
         print_json(_summary(program, target))
     elif not wanted:
         print_program_table(program)
-        console.print(f"written to {target}", highlight=False, soft_wrap=True)
+        say(f"written to {target}")
+
+
+def _given(checkpoint: Path | None, model: str | None, gblr: float | None) -> list[str]:
+    """What the command is about, as the table of options names it."""
+    if model == "list":
+        return [_LIST]
+    given = [] if checkpoint is None else [_FILLED]
+    if model is None and checkpoint is None:
+        raise InputError("arguments", "no checkpoint", "there is a checkpoint or a --model", "Name one.")
+    if model is None:
+        return [_LAYERS, *given]
+    kinds = [_OWN] if model_file(model) else [_KNOWN] if has_weights(model) else [_KNOWN, _EMPTY]
+    return [*kinds, _MODEL, *given, *([] if gblr is None else ["--gblr"])]
 
 
 def _default_output(checkpoint: Path | None, model: str | None) -> Path:
     if checkpoint is not None:
         return checkpoint.with_suffix(".program")
-    if model is None:
-        raise InputError("arguments", "no checkpoint", "there is a checkpoint or a --model", "Name one.")
+    assert model is not None
     return Path(model.replace(":", "/").rpartition("/")[2] + ".program")
 
 
@@ -133,11 +169,13 @@ def _lower_model(wish: Wish, machine: Machine, treat: dict[str, Literal["free", 
     return lower_model(model, machine, inputs, treat=treat, **how)
 
 
-def _list_models() -> None:
+def _list_models(as_json: bool) -> None:
     from gblr_hw.frontend.sources import SOURCES
 
-    for name in SOURCES:
-        print(name)
+    if as_json:
+        print_json(list(SOURCES))
+    else:
+        print("\n".join(SOURCES))
 
 
 def _summary(program: Program, target: Path) -> dict[str, object]:
