@@ -17,12 +17,13 @@ from gblr_hw.codesign.space import MachineChoice
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.stored import LatticeWeights
 from simulator.base.errors import InputError
-from simulator.base.files import read_text, replacing
+from simulator.base.files import output_folder, read_text, replacing
 from simulator.base.schema import Strict, parsed_json, validated
 from simulator.machine.area import area_mm2
 from simulator.machine.machine import Machine
 from simulator.timing.simulate import simulate
 
+MEASUREMENTS = "measurements.json"  # in the work folder
 _FORMAT, _VERSION = "gblr-hw codesign measurements", 1
 
 
@@ -39,7 +40,7 @@ class Measurements:
     """Measured pairs by digest, in a file of the work folder if there is one; `save` writes what is new."""
 
     def __init__(self, work: Path | None) -> None:
-        self.path = None if work is None else work / "measurements.json"
+        self.path = None if work is None else output_folder(work) / MEASUREMENTS
         self._known: dict[str, Measured] = {}
         self._saved = 0
         if self.path is not None and self.path.is_file():

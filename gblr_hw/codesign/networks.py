@@ -19,6 +19,7 @@ from gblr_hw.conversion.fit.fit_weights import lattice_weights, relative_error
 from gblr_hw.conversion.kept_layers import kept_or_made, layer_key
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
+from simulator.base.files import output_folder
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Networks:
             key = layer_key(problem, budget, self.schedule, (False, True))
             folder = None if self.work is None else self.work / family
             if folder is not None:
-                folder.mkdir(exist_ok=True)
+                output_folder(folder)
 
             def make() -> LatticeWeights:
                 self.fitting(f"fitting {name}: {family.replace('_', ' ')}, {share:g} of the tiles, P = {side}")

@@ -17,11 +17,12 @@ from gblr_hw.conversion.conversion_input import Array, read_layers
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import fit_of, relative_error
-from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only, work_folder
+from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only
 from gblr_hw.conversion.fit_to_limit import Limit, limit_of, resolve, start_tiles, trim_to_limit
 from gblr_hw.projection.project_groups import project_groups
 from gblr_hw.projection.projection import project_jointly
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+from simulator.base.files import output_folder
 from simulator.machine.machine import Machine
 
 Progress = Callable[[int, int, str], None]
@@ -97,7 +98,8 @@ def convert(
         check_groups(machine, intervals_only)
     limit = limit_of(machine, tokens, tiles, latency, energy_pj)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
-    options = FitOptions(schedule or Schedule(), intervals_only, groups, with_dense_tiles, work_folder(work))
+    kept = None if work is None else output_folder(work)
+    options = FitOptions(schedule or Schedule(), intervals_only, groups, with_dense_tiles, kept)
     request = _Request(options, allocation, judge, progress, biases)
     if limit is None:
         budget = total_tiles(problems, 0.3 if tiles is None else tiles)

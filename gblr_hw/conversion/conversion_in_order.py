@@ -20,10 +20,11 @@ from gblr_hw.conversion.fit.accelerate import refit
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import fit_of, lattice_weights
-from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only, work_folder
+from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only
 from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
+from simulator.base.files import output_folder
 from simulator.machine.machine import Machine
 
 FloatArray = npt.NDArray[np.float64]
@@ -80,7 +81,8 @@ def convert_in_order(
         check_groups(machine, False)
     problems, biases = read_layers(dense, machine, None, hidden or {})
     shares = share_evenly(problems, total_tiles(problems, tiles), 1 if with_dense_tiles else 2)
-    options = FitOptions(schedule or Schedule(), False, groups, with_dense_tiles, work_folder(work))
+    kept = None if work is None else output_folder(work)
+    options = FitOptions(schedule or Schedule(), False, groups, with_dense_tiles, kept)
 
     def approximate(name: str, problem: FitProblem) -> LatticeWeights:
         if start is None:

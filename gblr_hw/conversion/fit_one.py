@@ -60,13 +60,3 @@ def check_groups(array: Array, intervals_only: bool) -> None:
             "groups have any chunk sets (a machine without scatter runs groups only)",
             "Leave it out, or convert for a machine with scatter.",
         )
-
-
-def work_folder(work: Path | None) -> Path | None:
-    """The folder for finished layers, made if need be. Raises InputError for a file."""
-    if work is None:
-        return None
-    if work.exists() and not work.is_dir():
-        raise InputError(f"work folder '{work}'", "a file", "finished layers are kept in a folder", "Name another.")
-    work.mkdir(parents=True, exist_ok=True)
-    return work

@@ -10,17 +10,31 @@ import torch
 
 from gblr_hw.cost.target import Target
 from gblr_hw.demo.data import digits
+from gblr_hw.lowering.pipeline import MAX_TOKENS
 from gblr_hw.models.vit import ViT, ViTShape
 from gblr_hw.training.loop.loop import EpochRecord
 from gblr_hw.training.measure.hardware import Unit, hardware_of
 from gblr_hw.training.measure.whole_hardware import whole_hardware_of
 from gblr_hw.training.networks import Family, Recipe, TrainedNetwork, train_network
+from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 DEMO_SHAPE = ViTShape(width=128)
 DENSE_LEARNING_RATE = 3e-3
 
 Report = Callable[[int, int, str], None]
+
+
+def check_images(images: int) -> None:
+    """Raise InputError for more images than a program has rows for."""
+    most = MAX_TOKENS // DEMO_SHAPE.tokens
+    if not 1 <= images <= most:
+        raise InputError("images", str(images), f"the machine works on 1 to {most} at a time", "Ask for fewer.")
+
+
+def dense_run(checkpoint: Path | None) -> Path | None:
+    """The file that a run's dense start is kept in, beside the run's own."""
+    return None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".dense")
 
 
 def train_single(
@@ -45,6 +59,7 @@ def train_single(
     CHECKPOINT.dense) both go on where an interrupted run stopped. progress(done, of, what) is called after
     every epoch. Raises InputError for a target that is not below the dense latency or that cannot be reached.
     """
+    check_images(images)
     train_set, test_set = digits()
     unit: Unit = "pJ" if energy else "cycles"
     hardware = hardware_of(machine, images * DEMO_SHAPE.tokens, unit)
@@ -59,9 +74,8 @@ def train_single(
         return tell
 
     base = Recipe("dense", epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed, device=device)
-    dense_file = None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".dense")
     dense = train_network(
-        base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_file
+        base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_run(checkpoint)
     )
     if whole_network:
         example = (torch.zeros(images, DEMO_SHAPE.image, DEMO_SHAPE.image),)

@@ -121,7 +121,7 @@ def _exported(
             return _taken_apart(program.run_decompositions({}), known)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the model's code may end the process
         text = str(error).strip().splitlines()
         raise InputError(
             f"model {type(model).__name__}",

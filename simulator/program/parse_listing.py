@@ -73,7 +73,7 @@ class _Reader:
         """What ``read`` makes of the lines so far; InputError names the line that stands next if they do not parse."""
         try:
             return read()
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import JsonOption, MachineOption, check_output, console, print_json, progress_bar
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
+from gblr_hw.cli.shared.options import JsonOption, MachineOption, SeedOption, print_json, progress_bar, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
@@ -29,7 +31,20 @@ class FamilyName(StrEnum):
     learned = "learned"
 
 
+_TRAINED, _DENSE = "a family that is trained towards a target", "the family 'dense'"
+_ACTS_WITH = {
+    "output": ALWAYS,
+    "family": ALWAYS,
+    "target_latency": (_TRAINED,),
+    "target_energy": (_TRAINED,),
+    **dict.fromkeys(("whole_network", "machine", "images", "epochs", "seed"), ALWAYS),
+    "distil": (_TRAINED,),
+    **dict.fromkeys(("checkpoint", "device", "as_json"), ALWAYS),
+}
+
+
 def train_command(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     family: Annotated[
         FamilyName,
@@ -59,7 +74,7 @@ def train_command(
         int, typer.Option("--images", help="Images that the machine works on at a time (16 rows each).", min=1)
     ] = 16,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs after the dense start.", min=1)] = 12,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: SeedOption = 0,
     distil: Annotated[
         float,
         typer.Option("--distil", help="Part of the objective that is the dense start's outputs.", min=0.0, max=1.0),
@@ -75,12 +90,22 @@ def train_command(
 
     Every family starts from the same dense network. The penalty's weight is found while training; nobody sets it.
     """
-    from gblr_hw.demo.single import train_single
+    from gblr_hw.demo.single import check_images, dense_run, train_single
     from gblr_hw.files.checkpoint import save_checkpoint
 
-    check_output(output)
+    check_acting(context, [_DENSE if family is FamilyName.dense else _TRAINED], _ACTS_WITH)
     loaded = Machine.load(machine)
     target = _target(family, target_latency, target_energy)
+    check_outputs(
+        [
+            Output("--output", output),
+            Output("--checkpoint", checkpoint),
+            Output("--checkpoint's dense start", dense_run(checkpoint)),
+        ],
+        inputs={"--machine": machine_file(machine)},
+    )
+    check_images(images)
+    _check_device(device)
     with progress_bar(as_json) as progress:
         network, dense = train_single(
             family.value,
@@ -115,12 +140,25 @@ def train_command(
         return
     share = network.reached / dense
     stopped = "; stopped at the last good epoch, as the loss was no longer finite" if network.diverged else ""
-    console.print(
+    say(
         f"{family.value}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
-        f"({share:.3f} of dense); written to {output}{stopped}",
-        highlight=False,
-        soft_wrap=True,
+        f"({share:.3f} of dense); written to {output}{stopped}"
     )
+
+
+def _check_device(device: str) -> None:
+    """Raise InputError unless torch can work with numbers there."""
+    import torch
+
+    try:
+        torch.ones(1, device=device).item()
+    except Exception as error:  # each backend has its own
+        raise InputError(
+            "--device",
+            f"'{device}' ({(str(error).strip().splitlines() or [type(error).__name__])[0]})",
+            "it is a device that torch has here: cpu, or cuda with an NVIDIA GPU and its build of torch",
+            "Leave it out to train on the CPU.",
+        ) from error
 
 
 def _target(family: FamilyName, target_latency: str | None, target_energy: str | None) -> Target | None:

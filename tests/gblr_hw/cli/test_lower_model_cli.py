@@ -134,9 +134,9 @@ def test_every_tensor_and_parameter_is_accounted_for(run, model: Path, tmp_path:
     assert run(*command, "--rename", "net.last.=net.second.", "--leave-out", "nothing.*") == 2
     assert "--leave-out 'nothing.*': found no tensor without a place in the model" in capsys.readouterr().err
     assert run(*command, "--table", "first") == 2
-    assert "it goes with a checkpoint alone" in capsys.readouterr().err
+    assert "it acts with a checkpoint's layers" in capsys.readouterr().err
     assert run("lower", tmp_path / "c.safetensors", "--rename", "a=b") == 2
-    assert "it goes with --model" in capsys.readouterr().err
+    assert "it acts with a model's checkpoint" in capsys.readouterr().err
     assert not target.exists()
 
 
@@ -175,7 +175,7 @@ def test_an_onnx_model_is_lowered_whole(run, tmp_path: Path, capsys) -> None:
         assert message in capsys.readouterr().err
     save_file({"fc.weight": torch.ones(3, 4)}, tmp_path / "c.safetensors")
     assert run("lower", tmp_path / "c.safetensors", "--size", "x.0=3") == 2
-    assert "it goes with an ONNX model" in capsys.readouterr().err
+    assert "it acts with an ONNX model" in capsys.readouterr().err
 
 
 def test_an_unknown_operation_names_its_line_and_can_be_treated(run, model: Path, tmp_path: Path, capsys) -> None:

@@ -331,7 +331,7 @@ def test_a_missing_optuna_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_writes_front_machines_and_picture(tmp_path: Path) -> None:
-    from gblr_hw.cli.main import app
+    from gblr_hw.cli.app import app
 
     layers = {name: DenseWeights(torch.from_numpy(matrix).float()) for name, matrix in _layers().items()}
     save_checkpoint({**layers, "head": DenseWeights(torch.eye(4))}, tmp_path / "net.safetensors")

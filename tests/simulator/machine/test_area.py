@@ -81,7 +81,7 @@ def test_range_and_extrapolation_are_told() -> None:
 
 
 def test_the_command_prints_the_parts_and_their_total(tmp_path: Path) -> None:
-    from gblr_hw.cli.main import app
+    from gblr_hw.cli.app import app
 
     told = json.loads(CliRunner().invoke(app, ["machine", "area", "mid-32", "--json"]).stdout)
     assert told["table"] == "cmos-180" and not told["extrapolated"]
