@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from simulator.network.network import Network, Operand, Operator, Port, Tensor, Window
+from simulator.network.network import Digit, Network, Operand, Operator, Port, Strides, Tensor, Window
 from simulator.network.vector_steps import Step
 
 _SECTIONS = ("tensors", "operators", "inputs", "outputs")
@@ -42,7 +42,7 @@ def _operator_record(operator: Operator) -> dict[str, Any]:
     return {
         "name": operator.name,
         "kind": operator.kind,
-        "operands": [asdict(operand) for operand in operator.operands],
+        "operands": [_operand_record(operand) for operand in operator.operands],
         "output": operator.output,
         "batch": operator.batch,
         "tokens": operator.tokens,
@@ -50,6 +50,14 @@ def _operator_record(operator: Operator) -> dict[str, Any]:
         "constants": list(operator.constants),
         "source": operator.source,
     }
+
+
+def _operand_record(operand: Operand) -> dict[str, Any]:
+    """Strides are left out where there are none: programs without copies into other axes are as they were before."""
+    record = asdict(operand)
+    if operand.strides is None:
+        del record["strides"]
+    return record
 
 
 def network_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -95,11 +103,22 @@ def _within(place: Any) -> tuple[str, int, int] | None:
 
 def _operator(index: int, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Operator:
     constants = {name: arrays[f"constants.{index:05d}.{number:03d}"] for number, name in enumerate(entry["constants"])}
-    operands = tuple(Operand(**{**operand, "window": _window(operand["window"])}) for operand in entry["operands"])
+    operands = tuple(_operand(operand) for operand in entry["operands"])
     steps = tuple(
         Step(step["function"], tuple(step["args"]), step["constant"], tuple(step["numbers"])) for step in entry["steps"]
     )
     return Operator(**{**entry, "operands": operands, "steps": steps, "constants": constants})
+
+
+def _operand(entry: Mapping[str, Any]) -> Operand:
+    return Operand(**{**entry, "window": _window(entry["window"]), "strides": _strides(entry.get("strides"))})
+
+
+def _strides(entry: Mapping[str, Any] | None) -> Strides | None:
+    if entry is None:
+        return None
+    rows, channels = (tuple(Digit(**digit) for digit in entry[side]) for side in ("rows", "channels"))
+    return Strides(**{**entry, "rows": rows, "channels": channels})
 
 
 def _window(entry: Mapping[str, Any] | None) -> Window | None:

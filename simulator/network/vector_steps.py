@@ -112,6 +112,10 @@ FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
 }
 
 
+# Functions whose results are places in a row, whatever the values are.
+MAKES_PLACES = frozenset({"top_places"})
+
+
 def passes_of(steps: Sequence[Step]) -> int:
     """Passes of a whole program; adding a constant to what a step before has just multiplied by one takes none, since
     lanes multiply and add. Raises InputError for a function that the vector unit does not have.
