@@ -19,11 +19,11 @@ from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import refuse_program
 from simulator.network.vector_steps import Step, passes_of
 
-Access = Literal["rows", "window", "transposed", "gather", "weights"]
+Access = Literal["rows", "window", "transposed", "gather", "strided", "weights"]
 TensorKind = Literal["input", "constant", "result"]
 OperatorKind = Literal["linear", "scores", "mix", "vector"]
 
-ACCESSES: tuple[Access, ...] = ("rows", "window", "transposed", "gather", "weights")
+ACCESSES: tuple[Access, ...] = ("rows", "window", "transposed", "gather", "strided", "weights")
 OPERATOR_KINDS: tuple[OperatorKind, ...] = ("linear", "scores", "mix", "vector")
 
 
@@ -84,14 +84,36 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Digit:
+    """``size`` places, each so many sequences, tokens and channels behind the one before; none: repeated."""
+
+    size: int
+    batch: int = 0
+    token: int = 0
+    channel: int = 0
+
+
+@dataclass(frozen=True)
+class Strides:
+    """Reading a tensor into other axes: the view's rows, and its channels, count in digits, the most significant first,
+    and each digit moves the place that is read. ``batch0``: the sequence of the first element.
+    """
+
+    rows: tuple[Digit, ...]
+    channels: tuple[Digit, ...]
+    batch0: int = 0
+
+
+@dataclass(frozen=True)
 class Operand:
     """How an operator reads a tensor: (batch, tokens, groups, width) taken out of it.
 
     access "rows": tokens [token0, token0 + tokens) and channels [channel0, channel0 + groups x width), seen as that
     many groups of that width; with tokens = 1 (or groups = 1) the value is broadcast over the operator's. "window":
     im2col (groups = k1 k2). "transposed": token t, channel c of the view is token c, channel t of the tensor. "gather":
-    row t of the view is row ``indices``[t] of the table. "weights": the stationary operand of scores and mix, whole.
-    Only "rows" can be served from the scratchpad; the others read DRAM, after the whole tensor is there.
+    row t of the view is row ``indices``[t] of the table. "strided": rows and channels of the view are taken as
+    ``strides`` say, from token0, channel0 on. "weights": the stationary operand of scores and mix, whole. Only "rows"
+    can be served from the scratchpad; the others read DRAM, after the whole tensor is there.
     """
 
     tensor: str
@@ -103,6 +125,7 @@ class Operand:
     access: Access = "rows"
     window: Window | None = None
     indices: str | None = None
+    strides: Strides | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +221,12 @@ class Network:
             )
 
     def _check_heads(self, operator: Operator) -> None:
-        """Scores lie head by head from a chunk's edge, for what works on some heads at a time."""
+        """Scores lie head by head from a chunk's edge, for what works on some heads at a time; a single head does so
+        wherever it begins.
+        """
         scores = {"scores": operator.output, "mix": operator.operands[0].tensor}.get(operator.kind)
+        if operator.kind == "mix" and operator.operands[0].groups == 1:
+            return
         if scores is not None and scores in self.tensors and not self.tensors[scores].padded:
             refuse_program(f"operator '{operator.name}': tensor '{scores}'", "not padded", "scores are a padded tensor")
 
@@ -226,6 +253,15 @@ class Network:
         found: dict[str, list[int]] = {}
         for index, operator in enumerate(self.operators):
             for name in dict.fromkeys(operand.tensor for operand in operator.operands):
+                found.setdefault(name, []).append(index)
+        return {name: tuple(indices) for name, indices in found.items()}
+
+    @cached_property
+    def index_readers(self) -> Mapping[str, tuple[int, ...]]:
+        """Indices of the operators that look up rows of a table by what each tensor holds."""
+        found: dict[str, list[int]] = {}
+        for index, operator in enumerate(self.operators):
+            for name in {operand.indices for operand in operator.operands if operand.indices is not None}:
                 found.setdefault(name, []).append(index)
         return {name: tuple(indices) for name, indices in found.items()}
 

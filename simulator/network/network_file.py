@@ -11,7 +11,19 @@ from pydantic import Field
 
 from simulator.base.errors import NOT_OURS, refuse_program
 from simulator.base.schema import Listed, Strict, validated
-from simulator.network.network import Access, Network, Operand, Operator, OperatorKind, Port, Tensor, TensorKind, Window
+from simulator.network.network import (
+    Access,
+    Digit,
+    Network,
+    Operand,
+    Operator,
+    OperatorKind,
+    Port,
+    Strides,
+    Tensor,
+    TensorKind,
+    Window,
+)
 from simulator.network.vector_steps import Step
 
 _MOST = 2**40  # of any size: products of a few of them still fit int64
@@ -41,6 +53,19 @@ class _Window(Strict):
     fill: float
 
 
+class _Digit(Strict):
+    size: Size
+    batch: int
+    token: int
+    channel: int
+
+
+class _Strides(Strict):
+    rows: Listed[tuple[_Digit, ...]]
+    channels: Listed[tuple[_Digit, ...]]
+    batch0: Place
+
+
 class _Operand(Strict):
     tensor: str
     tokens: Size
@@ -51,6 +76,7 @@ class _Operand(Strict):
     access: Access
     window: _Window | None
     indices: str | None
+    strides: _Strides | None = None  # programs that were written before there were any have none
 
 
 class _Step(Strict):
@@ -118,7 +144,7 @@ def _operator_record(operator: Operator) -> dict[str, Any]:
     return {
         "name": operator.name,
         "kind": operator.kind,
-        "operands": [asdict(operand) for operand in operator.operands],
+        "operands": [_operand_record(operand) for operand in operator.operands],
         "output": operator.output,
         "batch": operator.batch,
         "tokens": operator.tokens,
@@ -126,6 +152,14 @@ def _operator_record(operator: Operator) -> dict[str, Any]:
         "constants": list(operator.constants),
         "source": operator.source,
     }
+
+
+def _operand_record(operand: Operand) -> dict[str, Any]:
+    """Strides are left out where there are none: programs without copies into other axes are as they were before."""
+    record = asdict(operand)
+    if operand.strides is None:
+        del record["strides"]
+    return record
 
 
 def network_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -166,10 +200,20 @@ def _operator(index: int, entry: _Operator, arrays: Mapping[str, np.ndarray]) ->
             refuse_program(where, f"arguments {step.args}", f"a step reads one of the {known} values before it")
         if step.constant is not None and step.constant not in constants:
             refuse_program(where, f"constant '{step.constant}'", "a step names a constant of its operator")
-    operands = tuple(Operand(**{**dict(operand), "window": _window(operand.window)}) for operand in entry.operands)
+    operands = tuple(
+        Operand(**{**dict(operand), "window": _window(operand.window), "strides": _strides(operand.strides)})
+        for operand in entry.operands
+    )
     steps = tuple(Step(**dict(step)) for step in entry.steps)
     return Operator(**{**dict(entry), "operands": operands, "steps": steps, "constants": constants})
 
 
 def _window(entry: _Window | None) -> Window | None:
     return None if entry is None else Window(**dict(entry))
+
+
+def _strides(entry: _Strides | None) -> Strides | None:
+    if entry is None:
+        return None
+    rows, channels = (tuple(Digit(**dict(digit)) for digit in side) for side in (entry.rows, entry.channels))
+    return Strides(rows, channels, entry.batch0)

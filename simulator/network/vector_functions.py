@@ -36,7 +36,7 @@ class VectorFunction:
     element by element function of any kind is one, since tables serve the curved ones. keeps_width: the result is as
     wide as the widest operand. commutes: two values may change places. group: what a report sums its operators up
     under, the first of VECTOR_GROUPS among an operator's functions. keeps_largest: calibration to a percentile leaves
-    no outlier of its results out.
+    no outlier of its results out. makes_places: its results are places in a row, whatever the values are.
 
     Raises TypeError naming the entry if its parts contradict each other.
     """
@@ -50,6 +50,7 @@ class VectorFunction:
     commutes: bool
     group: Group
     keeps_largest: bool
+    makes_places: bool
 
     def __post_init__(self) -> None:
         one_by_one = self.reach is Reach.ELEMENT
@@ -117,6 +118,7 @@ def _elementwise(
         commutes=commutes,
         group="other vector",
         keeps_largest=False,
+        makes_places=False,
     )
 
 
@@ -129,6 +131,7 @@ def _row_wise(
     keeps_width: bool,
     group: Group = "other vector",
     keeps_largest: bool = False,
+    makes_places: bool = False,
 ) -> VectorFunction:
     return VectorFunction(
         name=name,
@@ -140,6 +143,7 @@ def _row_wise(
         commutes=False,
         group=group,
         keeps_largest=keeps_largest,
+        makes_places=makes_places,
     )
 
 
@@ -156,6 +160,7 @@ def _reductions(function: str, over: Callable[[np.ndarray, int], np.ndarray]) ->
         commutes=False,
         group="other vector",
         keeps_largest=False,
+        makes_places=False,
     )
     return width, groups
 

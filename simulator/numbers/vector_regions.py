@@ -13,7 +13,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.evaluate_network import fitted
 from simulator.network.network import Network, Operand, Operator
-from simulator.network.network_layout import region_rows
+from simulator.network.network_layout import keeps_padding, region_rows
 from simulator.network.operand_views import channel_places
 from simulator.network.vector_steps import run_steps
 
@@ -58,10 +58,10 @@ class VectorOperator:
     def read(self, scratchpad: np.ndarray, run: VectorPass, which: int) -> np.ndarray:
         """(1, T or 1, groups, width) stored numbers of operand ``which``."""
         operand = self.operator.operands[which]
-        tensor, address = self._network.tensors[operand.tensor], run.addresses[which]
+        address = run.addresses[which]
         if operand.access == "transposed":
             return self._read_transposed(scratchpad, run, operand, address)
-        region = self._region(operand.groups, operand.width, tensor.padded, run)
+        region = self._region(operand.groups, operand.width, keeps_padding(self._network, operand), run)
         count = region_rows(self._network, self.operator, operand) or len(run.rows)
         rows = self._rows(scratchpad, address, region.chunks, count)
         return rows[:, region.places].reshape(1, count, *region.shape)

@@ -135,7 +135,7 @@ class _Emitter:
             token0, tokens, count = 0, tensor.tokens, tensor.tokens
         elif region_rows(self.network, operator, operand) == 1:
             token0, tokens = 0, 1
-        if operand.access != "gather":
+        if operand.access not in ("gather", "strided"):
             sequence %= tensor.batch
         chunks = range(view_chunks(self.network, operand, self.side)) if chunks is None else chunks
         address = self.place(len(chunks), tokens)

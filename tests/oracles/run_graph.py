@@ -8,7 +8,7 @@ import numpy as np
 
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
-from simulator.network.network import Network, Operand, Operator, Port
+from simulator.network.network import Digit, Network, Operand, Operator, Port
 from simulator.network.vector_steps import run_steps
 
 
@@ -50,12 +50,40 @@ def view(memory: Memory, operand: Operand) -> np.ndarray:
     elif operand.access == "gather":
         index = memory.read(operand.indices or "").astype(int)[:, :, 0]
         part = array[0][index]
+    elif operand.access == "strided":
+        return strided_rows(array, operand)
     else:
         assert operand.access == "window", f"this oracle does not know the access '{operand.access}'"
         part = window_rows(array, operand)
     return part.reshape(
         len(part) if operand.access == "gather" else batch, operand.tokens, operand.groups, operand.width
     )
+
+
+def strided_rows(array: np.ndarray, operand: Operand) -> np.ndarray:
+    """Digit by digit, as an odometer turns."""
+    strides = operand.strides
+    assert strides is not None
+
+    def places(digits: Sequence[Digit]) -> list[tuple[int, int, int]]:
+        found = [(0, 0, 0)]
+        for digit in digits:
+            found = [
+                (b + n * digit.batch, t + n * digit.token, c + n * digit.channel)
+                for b, t, c in found
+                for n in range(digit.size)
+            ]
+        return found
+
+    rows, channels = places(strides.rows), places(strides.channels)
+    read = [
+        [
+            array[strides.batch0 + rb + cb, operand.token0 + rt + ct, operand.channel0 + rc + cc]
+            for cb, ct, cc in channels
+        ]
+        for rb, rt, rc in rows
+    ]
+    return np.array(read).reshape(-1, operand.tokens, operand.groups, operand.width)
 
 
 def window_rows(array: np.ndarray, operand: Operand) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.frame import Frame
 from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, Dim, LayoutError, View, contiguous
+from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied, reduction
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
 from simulator.base.errors import InputError
@@ -24,7 +25,10 @@ MAX_GROUPED_ENTRIES = 2**24
 def linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
     """``weights`` times the last dimension of ``view``, as an operator ``name``."""
     view = builder.place(view, "r" * (len(view.dims) - 1) + "w")
-    return builder.either_way(view, lambda value: _linear(builder, value, weights, name))
+    return or_relaid(
+        builder, lambda one: builder.either_way(one, lambda value: _linear(builder, value, weights, name)), [view],
+        [[natural(len(view.dims))]],
+    )  # fmt: skip
 
 
 def _linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
@@ -111,6 +115,11 @@ class Convolution:
 
 def image_of(builder: Builder, view: View) -> tuple[View, tuple[int, int]]:
     """A value (B, C, H, W) whose image fills a tensor, row by row, and its height and width."""
+    size = view.shape[2], view.shape[3]
+    return or_relaid(builder, lambda value: _image_of(builder, value), [view], [["bwtt"]]), size
+
+
+def _image_of(builder: Builder, view: View) -> View:
     height, width = view.shape[2:]
     view = builder.place(view, "bwtt")
     if view.axes(1) == {TOKENS} or CHANNELS in view.axes(2) | view.axes(3):
@@ -126,7 +135,7 @@ def image_of(builder: Builder, view: View) -> tuple[View, tuple[int, int]]:
         steps = [Step("permute", (0,), numbers=tuple(map(float, read.picks)))] if read.picks else []
         steps.append(Step("copy", (place,)))
         view = builder.add_operator("vector", builder.name_here("copy"), (read.operand,), frame, steps)
-    return view, (height, width)
+    return view
 
 
 def image_frame(batch: int, channels: int, output: tuple[int, int]) -> Frame:

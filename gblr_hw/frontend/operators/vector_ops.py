@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -11,7 +11,8 @@ import torch
 
 from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.frame import Frame, Read, frame_of, refined
-from gblr_hw.frontend.graph.layout import CHANNELS, REPEAT, TOKENS, LayoutError, View, drop, expand
+from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, LayoutError, View, drop, expand
+from gblr_hw.frontend.operators.relays import natural, or_relaid
 from simulator.network.network import Operand, Window
 from simulator.network.vector_functions import Reach, VectorFunction, function_named
 from simulator.network.vector_steps import Step
@@ -26,11 +27,39 @@ def _entry(function: str, reach: Reach) -> VectorFunction:
 
 
 def pointwise(builder: Builder, function: str, *values: Value, numbers: Sequence[float] = ()) -> View:
-    """``function`` of one or two values of shapes that broadcast, at most the last of them a constant."""
+    """``function`` of values of shapes that broadcast, at most one of them a constant, which the step takes last."""
     _entry(function, Reach.ELEMENT)
-    shape = tuple(np.broadcast_shapes(*(tuple(value.shape) for value in values)))
     constant = next((value for value in values if isinstance(value, torch.Tensor)), None)
     views = [value for value in values if isinstance(value, View)]
+    shape = tuple(np.broadcast_shapes(*(tuple(value.shape) for value in values)))
+
+    def pointwise_of(*given: View) -> View:
+        return _pointwise(builder, function, list(given), constant, shape, numbers)
+
+    return or_relaid(builder, pointwise_of, views, _together(builder, views, len(shape)))
+
+
+def _together(builder: Builder, views: Sequence[View], rank: int) -> Iterator[list[str | None]]:
+    """Layouts in which values meet: as the largest lies, then all as most operations read them."""
+    lead = max(range(len(views)), key=lambda index: views[index].size)
+    model = builder.placed(views[lead])
+    if all(len(model.axes(dim)) <= 1 for dim in range(len(model.dims))) and len(model.dims) == rank:
+        axes = ["".join(model.axes(dim)) for dim in range(rank)]
+        roles = "".join({BATCH: "b", TOKENS: "t", CHANNELS: "w", "": "w" if dim == rank - 1 else "t"}[axis]
+                        for dim, axis in enumerate(axes))  # fmt: skip
+        yield [None if index == lead else roles[rank - len(view.dims) :] for index, view in enumerate(views)]
+        yield [roles[rank - len(view.dims) :] for view in views]
+    yield [natural(rank)[rank - len(view.dims) :] for view in views]
+
+
+def _pointwise(
+    builder: Builder,
+    function: str,
+    views: list[View],
+    constant: torch.Tensor | None,
+    shape: Sequence[int],
+    numbers: Sequence[float],
+) -> View:
     model = next((view for view in views if not builder.is_unplaced(view)), views[0])
     views = [builder.place_like(view, model) for view in views]
     lead = min(range(len(views)), key=lambda index: _unfitness(views[index], shape))
@@ -142,7 +171,15 @@ def rowwise(builder: Builder, function: str, view: View, dims: Sequence[int], nu
         raise TypeError(f"vector function '{function}' does not keep the width of what it reads")
     inner = {dim % len(view.dims) for dim in dims}
     view = builder.place(view, "".join("w" if dim in inner else "r" for dim in range(len(view.dims))))
-    return builder.either_way(view, lambda value: _rowwise(builder, function, value, dims, numbers))
+    return or_relaid(
+        builder, lambda one: builder.either_way(one, lambda value: _rowwise(builder, function, value, dims, numbers)),
+        [view], [[_rows_and(inner, len(view.dims))]],
+    )  # fmt: skip
+
+
+def _rows_and(inner: Container[int], rank: int) -> str:
+    """Roles in which the dimensions ``inner`` are a row's channels."""
+    return "".join("w" if dim in inner else "t" if dim or rank < 3 else "b" for dim in range(rank))
 
 
 def _rowwise(builder: Builder, function: str, view: View, dims: Sequence[int], numbers: Sequence[float]) -> View:
@@ -175,14 +212,21 @@ def reduced(builder: Builder, function: str, view: View, dims: Sequence[int], *,
     """``function`` ("mean", "sum" or "max") over dimensions, which become 1 or, without ``keep``, go."""
     view = builder.placed(view)
     inner = sorted({dim % len(view.dims) for dim in dims})
+    view = or_relaid(
+        builder, lambda value: _reduced(builder, function, value, inner), [view], [[_rows_and(inner, len(view.dims))]]
+    )
+    for dim in reversed(inner) if not keep else ():
+        view = drop(view, dim)
+    return view
+
+
+def _reduced(builder: Builder, function: str, view: View, inner: Sequence[int]) -> View:
     for axis, reduce in ((TOKENS, _reduce_tokens), (CHANNELS, _reduce_channels)):
         chosen = [dim for dim in inner if view.axes(dim) == {axis}]
         if chosen:
             view = reduce(builder, function, view, chosen)
     if any(view.shape[dim] > 1 for dim in inner):
         raise LayoutError("a reduction mixes tokens and channels, or goes over sequences")
-    for dim in reversed(inner) if not keep else ():
-        view = drop(view, dim)
     return view
 
 

@@ -92,6 +92,8 @@ def _recognise(program: _Program, index: int) -> None:
 def _matches(program: _Program, value: int, pattern: Any, found: dict[str, Any]) -> bool:
     if isinstance(pattern, str):
         return bool(found.setdefault(pattern, value) == value)
+    if not isinstance(pattern, tuple):
+        return False  # a number stands where this graph has a value
     step = program.step(value)
     if step is None or step.function != pattern[0] or step.constant is not None:
         return False
@@ -100,7 +102,8 @@ def _matches(program: _Program, value: int, pattern: Any, found: dict[str, Any])
         return False
     for number, want in zip(step.numbers, numbers, strict=True):
         if isinstance(want, str):
-            found[want] = number
+            if found.setdefault(want, number) != number:
+                return False
         elif not isinstance(want, float) or not isclose(number, want, rel_tol=1e-6):
             return False
     orders = [step.args]
@@ -143,9 +146,23 @@ def _merge_concat(program: _Program, index: int) -> None:
     if _uses(program, negated) != 1:
         return
     program.steps[negated - program.operands] = permuted
-    name = "signs"
-    program.constants[name] = np.asarray(signs, dtype=np.float32).reshape(1, 1, 1, -1)
+    array = np.asarray(signs, dtype=np.float32).reshape(1, 1, 1, -1)
+    name = add_constant(program.constants, "signs", array)
     program.steps[index] = Step("multiply", (negated,), name)
+
+
+def add_constant(constants: dict[str, np.ndarray], name: str, array: np.ndarray) -> str:
+    """Add an array under its name, or a numbered one if another has it; the name that it got."""
+    base, count = name.partition("#")[0], 1
+    while name in constants and not _same(constants[name], array):
+        count += 1
+        name = f"{base}#{count}"
+    constants[name] = array
+    return name
+
+
+def _same(left: np.ndarray, right: np.ndarray) -> bool:
+    return left is right or (left.shape == right.shape and left.dtype == right.dtype and np.array_equal(left, right))
 
 
 def _uses(program: _Program, value: int) -> int:
@@ -165,7 +182,7 @@ def _merge_multiplies(program: _Program, index: int) -> None:
     if product.size > max(left.size, right.size):
         return
     name = f"{first.constant} {step.constant}"
-    program.constants[name] = product
+    name = add_constant(program.constants, name, product)
     program.steps[index] = Step("multiply", first.args, name)
 
 

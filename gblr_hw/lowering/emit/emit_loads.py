@@ -17,6 +17,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Operand, Operator
 from simulator.network.network_layout import region_rows, view_chunks
+from simulator.network.strided_bytes import strided_bytes
 from simulator.program.schedule import LayerSchedule
 
 RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, M6)
@@ -38,7 +39,8 @@ def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: in
     held = e.hazards.before(base, base + len(chunks) * size)
     in_place = operand.access == "rows" and operand.tokens == e.network.tensors[operand.tensor].tokens
     source = e.stored(operand.tensor, row0 + rows if in_place else None)
-    waits = (held.get("array"), held.get("vector"), latest([held.get("store"), source]))
+    named = None if operand.indices is None else e.stored(operand.indices)
+    waits = (held.get("array"), held.get("vector"), latest([held.get("store"), source, named]))
     earliest = max((ref.step + 1 for ref in waits if ref is not None), default=0)
     begin = g.begins[-2] if len(g.begins) > 1 and region.copies > 1 else max(0, step0 - prefetch_steps(e.machine))
     steps = np.maximum(begin + np.arange(len(chunks)) * max(0, step0 - begin) // len(chunks), earliest)
@@ -49,7 +51,7 @@ def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: in
         np.full(len(chunks), step0),
         chunks,
         base + np.arange(len(chunks)) * size,
-        rows * _row_bytes(e, operand),
+        _bytes(e, operand, chunks, row0, rows),
         after_array=number(waits[0]),
         after_vector=number(waits[1]),
         after_store=number(waits[2]),
@@ -73,6 +75,14 @@ def _rows(e: Emission, block: Block, operator: Operator, operand: Operand) -> tu
     if region_rows(e.network, operator, operand) == 1:
         return block.sequence if e.network.tensors[operand.tensor].batch > 1 else 0, 1
     return block.row0, block.rows
+
+
+def _bytes(e: Emission, operand: Operand, chunks: np.ndarray, row0: int, rows: int) -> int | np.ndarray:
+    """Bytes that loads of ``rows`` rows from ``row0`` on move, of each of the chunks."""
+    if operand.access != "strided":
+        return rows * _row_bytes(e, operand)
+    taken, burst = np.arange(row0, row0 + rows), e.machine.dram.burst_bytes
+    return np.array([strided_bytes(e.network, operand, int(one), taken, e.side, burst) for one in chunks])
 
 
 def _row_bytes(e: Emission, operand: Operand) -> int:

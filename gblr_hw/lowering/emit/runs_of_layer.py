@@ -130,7 +130,7 @@ def put_inputs(
     first_use: np.ndarray,
     chunks: np.ndarray,
     addresses: np.ndarray,
-    dram_bytes: int,
+    dram_bytes: np.ndarray | int,
     after_array: np.ndarray | int,
     after_vector: int,
     after_store: int,

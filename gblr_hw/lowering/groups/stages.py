@@ -122,8 +122,8 @@ def readers_of(network: Network, tensor: str) -> list[int]:
     within = network.tensors[tensor].within
     if within is not None:
         names.add(within[0])
-    found = network.readers
-    result = sorted({index for name in names for index in found.get(name, ())})
+    tables = (network.readers, network.index_readers)
+    result = sorted({index for name in names for found in tables for index in found.get(name, ())})
     if any(port.tensor in names for port in network.outputs):
         result.append(len(network.operators))
     return result

@@ -144,7 +144,7 @@ def log_softmax() -> VectorFunction:
 
     return VectorFunction(
         name="log_softmax", meaning=meaning, takes=1, passes=3, reach=Reach.WIDTH, keeps_width=True, commutes=False,
-        group="softmax", keeps_largest=False,
+        group="softmax", keeps_largest=False, makes_places=False,
     )  # fmt: skip
 
 
