@@ -10,7 +10,7 @@ import pytest
 
 from tests.recipes.recipe import ROOT, Edit, Recipe, carry_out, run_check
 
-RECIPES = ("tile_kind", "instruction", "vector_function", "timing_parameter", "size_parameter")
+RECIPES = ("tile_kind", "instruction", "vector_function", "timing_parameter", "size_parameter", "energy_event")
 
 
 def _recipe(name: str) -> Recipe:

@@ -144,7 +144,7 @@ def test_an_energy_table_moves_the_price() -> None:
 
 
 def test_machine_show_prints_every_field() -> None:
-    from gblr_hw.cli.main import app
+    from gblr_hw.cli.app import app
 
     shown = tomllib.loads(CliRunner().invoke(app, ["machine", "show", "mid-32"]).stdout)
     names = {f"{key}.{inner}" for key, part in shown.items() if isinstance(part, dict) for inner in part}
