@@ -1,5 +1,7 @@
 """Seconds to project a whole ViT-Base (72 matrices, 82,944 dense tiles of 32 x 32) from 1.25 of its dense tiles.
 
+python -m benchmarks.structures.projection [--out docs/data/projection.json]
+
 Budgets 1.0 (what a schedule takes between two projections) and 0.3, with any chunk sets and with intervals only; random
 importances. One thread.
 """
@@ -10,7 +12,8 @@ import time
 
 import numpy as np
 
-from analysis.tables.table import Column, format_table
+from benchmarks.shared.measurement import out_option, write_json
+from benchmarks.structures.tables import projection_table
 from gblr_hw.projection.projection import Importance, project_jointly
 from gblr_hw.weights.structure import Structure, dense_tile_count
 
@@ -33,6 +36,7 @@ def vit_base(dense: bool) -> tuple[dict[str, tuple[Structure, Importance]], int]
 
 
 def main() -> None:
+    options = out_option(__doc__)
     rows = []
     for dense in (False, True):
         layers, total = vit_base(dense)
@@ -40,9 +44,9 @@ def main() -> None:
         for runs in (False, True):
             project_jointly(one, 400, P, P, intervals_only=runs)  # compiled once, kept on disk
             for share in (1.0, 0.3):
-                start, cpu = time.perf_counter(), time.process_time()
+                begin = time.process_time()
                 found = project_jointly(layers, int(share * total), P, P, intervals_only=runs)
-                seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+                cpu_s = time.process_time() - begin
                 used = sum(structure.tile_count(P, P) for structure in found.values())
                 rows.append(
                     {
@@ -50,19 +54,11 @@ def main() -> None:
                         "sets": "intervals" if runs else "any",
                         "budget": int(share * total),
                         "used": used,
-                        "seconds": f"{seconds:.1f}",
-                        "cpu": f"{cpu:.1f}",
+                        "cpu_s": cpu_s,
                     }
                 )
-    columns = (
-        Column("structure", "start", align="left"),
-        Column("chunk sets", "sets", align="left"),
-        Column("budget", "budget"),
-        Column("tiles used", "used"),
-        Column("seconds", "seconds"),
-        Column("CPU seconds", "cpu"),
-    )
-    print(format_table(columns, rows), end="")
+    print(projection_table(rows), end="")
+    write_json(options.out, rows=rows)
 
 
 if __name__ == "__main__":
