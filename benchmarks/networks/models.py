@@ -1,10 +1,10 @@
 """Known networks, whole, dense and with random GBLR layers: operators, programs, cycles, energy, share of linears.
 
-Random layers have intervals of all sizes at all places, as training that knows nothing of the machine leaves them
-(design brief, section 2), so the table shows what such structures are worth, not what the machine could make of better
-ones. Weights are random: cycles and energy do not depend on them. Resumable: one JSON line for each network, fraction
-and machine in --out; what is there is not measured again, unless with --again. `--table` prints the tables of
-docs/networks.md, which `make docs` writes there.
+Random layers have intervals of all sizes at all places, as training that knows nothing of the machine leaves them, so
+the table shows what such structures are worth, not what the machine could make of better ones. Weights are random:
+cycles and energy do not depend on them. Resumable: one JSON line for each network, fraction and machine in --out; what
+is there is not measured again, unless with --again. `--table` prints the tables of docs/networks.md, which `make docs`
+writes there.
 """
 
 from __future__ import annotations

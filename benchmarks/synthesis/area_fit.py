@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from simulator.machine.machine import Machine
 RESULTS = Path("docs/synthesis.json")
 
 
-def rows_of() -> dict[str, list[tuple[str, dict[str, float], float]]]:
+def rows_of(results: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, float], float]]]:
     """Part -> (case, counts by coefficient, um2)."""
-    sides = json.loads(RESULTS.read_text(encoding="utf-8"))["sides"]
+    sides = results["sides"]
     found: dict[str, list[tuple[str, dict[str, float], float]]] = {}
     for side in sorted(PRESETS):
         areas = {row["part"]: row["area_um2"] for row in sides[str(side)]}
@@ -71,10 +72,10 @@ class Fit:
         return max(abs(model / area - 1) for area, model in self.cases.values())
 
 
-def fits() -> dict[str, Fit]:
+def fits(results: dict[str, Any]) -> dict[str, Fit]:
     """Every part's least-squares fit of relative errors."""
     found = {}
-    for part, rows in rows_of().items():
+    for part, rows in rows_of(results).items():
         names = list(rows[0][1])
         areas = np.array([area for _, _, area in rows])
         counts = np.array([[row[name] for name in names] for _, row, _ in rows], np.float64)
@@ -94,9 +95,9 @@ NAMES = {
 }
 
 
-def area_table() -> str:
+def area_table(results: dict[str, Any]) -> str:
     """What each part's area is made of, and the most that the fit misses."""
-    found = fits()
+    found = fits(results)
     lines: list[dict[str, object]] = [
         {"part": name, "counts": counts, "error": percent(found[part].largest_error)}
         for part, (name, counts) in NAMES.items()
@@ -111,7 +112,7 @@ def area_table() -> str:
 
 
 def main() -> None:
-    for part, fit in fits().items():
+    for part, fit in fits(json.loads(RESULTS.read_text(encoding="utf-8"))).items():
         print(part, ", ".join(f"{name} {value:.7g}" for name, value in fit.coefficients.items()))
         for case, (area, model) in fit.cases.items():
             print(f"    {case:34} {area / 1e6:8.3f} mm2, model {model / 1e6:8.3f}, {100 * (model / area - 1):+5.1f} %")

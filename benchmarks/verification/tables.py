@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from analysis.tables.table import Column, count, format_table
+from simulator.program.operations import Op
 
 Data = dict[str, Any]
 
@@ -41,7 +42,7 @@ def corpus_reach_table(data: Data) -> str:
     def chosen(wanted: Callable[[str], bool]) -> dict[str, int]:
         return {name: number for name, number in sorted(features.items()) if wanted(name)}
 
-    operations = chosen(lambda name: name.replace("_", "").isupper() and name.isascii() and "=" not in name)
+    operations = chosen(lambda name: name in Op.__members__)
     by_stall = {which: chosen(lambda name, p=prefix: name.startswith(p)) for which, prefix in stalls.items()}
     by_side = {side: chosen(lambda name, p=prefix: name.removeprefix(p).isdigit()) for side, prefix in sides.items()}
     told = {*operations, *(n for found in (*by_stall.values(), *by_side.values()) for n in found)}
