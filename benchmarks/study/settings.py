@@ -10,8 +10,10 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.shared.result_lines import ResultLines
 from simulator.base.errors import InputError
 
 Quantity = Literal["latency_cycles", "energy_pj"]
@@ -89,6 +91,11 @@ class Study:
         return sum(len(setting.missing) for setting in self.settings)
 
     @property
+    def size(self) -> int:
+        """Runs that are there, those that could not reach their target included."""
+        return sum(len(setting.runs) + len(setting.unreachable) for setting in self.settings)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """All seeds that any setting has, or misses."""
         return tuple(sorted({n for s in self.settings for n in (*s.runs, *s.unreachable, *s.missing)}))
@@ -119,6 +126,20 @@ class Study:
             return None
         missing = {seed for s in self.of(part, "dense") for seed in s.missing} - set(runs)
         return Setting(part, "", "dense", 1.0, {n: _mean(same) for n, same in runs.items()}, (), tuple(sorted(missing)))
+
+
+def read_study(path: Path, wanted: Iterable[RunKey] = (), machines: Sequence[str] = ()) -> Study:
+    """The study in a file of results; wanted and machines as in `gather`. Raises InputError where there is none, or it
+    holds what is no result.
+    """
+    if not path.exists():
+        raise InputError(
+            f"results '{path}'", "no such file", "the claims rest on the study's results", "Run `make study`."
+        )
+    rows = ResultLines(path, KEY).rows
+    if not rows:
+        raise InputError(f"results '{path}'", "no rows", "the claims rest on the study's results", "Run `make study`.")
+    return gather(rows, wanted, machines, str(path))
 
 
 def gather(

@@ -1,5 +1,5 @@
 """Synthesis of the array and of what rank permutation adds to it: writes docs/synthesis.json and prints the tables of
-docs/synthesis.md.
+docs/synthesis.md, which `make docs` writes there.
 
 python -m benchmarks.synthesis.synthesis [--sides 8 16 32] [--what area luts clock] [--parts TEXT] [--liberty FILE]
 
@@ -22,7 +22,7 @@ from typing import Any
 from amaranth.hdl import UnusedElaboratable
 
 from benchmarks.synthesis.parts import PRESETS, SHORT_CYCLES, parts_of, requantisers_left_out
-from benchmarks.synthesis.tables import tables
+from benchmarks.synthesis.tables import networks_table, parts_table, prices_table
 from benchmarks.synthesis.tools import (
     DEVICE_LUTS,
     Design,
@@ -111,7 +111,7 @@ def main() -> None:
             parser.error(f"--liberty {arguments.liberty}: no such file; apt-get install qflow-tech-osu018 brings it")
         warnings.filterwarnings("ignore", category=UnusedElaboratable)
         measure_all(results, arguments)
-    print(tables(results), end="")
+    print("\n".join(table(results) for table in (parts_table, networks_table, prices_table)), end="")
 
 
 def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:

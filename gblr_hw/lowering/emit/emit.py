@@ -1,4 +1,4 @@
-"""Pass 11: schedules become the flattened program: addresses, buffers in rotation, explicit dependences.
+"""Schedules become the flattened program: addresses, buffers in rotation, explicit dependences.
 
 Instructions get a number as they are created, in which dependences are written down, and a sort key (where they stand,
 place_transfers.py). In the end all are put in order of their keys and renumbered. Every layer costs as much as it has

@@ -1,4 +1,4 @@
-"""Pass 10: where transfers and drains stand among the tiles, as integer sort keys (step, class, sequence).
+"""Where transfers and drains stand among the tiles, as integer sort keys (step, class, sequence).
 
 One step is one pass of a tile through the array. A queue is served in program order, so a load stands as early as the
 buffers allow, among others in the order in which tiles need them; a store stands behind the next drain, where it holds

@@ -1,6 +1,4 @@
-"""Pass 8: the ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank
-memory.
-"""
+"""The ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank memory."""
 
 from __future__ import annotations
 
