@@ -48,7 +48,7 @@ TRAINED = {
     "learned lattice": LEARNED,
     "learned lattice, any width": ANY_WIDTH,
 }
-SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "block low rank", "block sparse")
+SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "rank groups", "block sparse")
 
 # Cycles of weights on a machine, with a way to lower them: the compiler's own, or one of ``lowering_steps``.
 Measure = Callable[[Mapping[str, LayerWeights], Machine, LowerLinear], int]

@@ -14,6 +14,7 @@ from gblr_hw.files.tensor_files import read_tensors
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.base.errors import InputError
 
@@ -46,8 +47,7 @@ def put_weights(model: nn.Module, path: Path, gaussian: bool | None = None) -> l
                 if weights.bias is not None and module.bias is not None:
                     module.bias.copy_(weights.bias)
             continue
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, _made(weights, module).eval())
+        set_module(model, name, _made(weights, module).eval())
     parameters = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
         for name, tensor in plain.items():

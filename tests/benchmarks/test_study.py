@@ -81,7 +81,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("family", ["narrower", "shallower", "block low rank"])
+@pytest.mark.parametrize("family", ["narrower", "shallower", "rank groups"])
 def test_a_run_meets_its_target_and_is_measured_on_every_machine(family: str, tmp_path: Path) -> None:
     row = study_runs.run("digits", "edge-16", family, 0.7, 0, cache_folder=tmp_path)
     dense_cycles = study_runs._dense_cycles("digits", "edge-16", 64, 2)
