@@ -146,7 +146,7 @@ def converted(model: Hidden, work: Path) -> Hidden:
     from gblr_hw import convert
     from gblr_hw.conversion.fit.fit_layer import Schedule
     from gblr_hw.layers.lattice_linear import LatticeLinear
-    from gblr_hw.training.swap import set_module
+    from gblr_hw.layers.replace import set_module
 
     work.mkdir(exist_ok=True)
     task = Task()

@@ -24,7 +24,9 @@ from torch.nn import functional
 from analysis.tables.table import Column, format_table
 from benchmarks.shared.measurement import write_json
 from benchmarks.speed.tables import TRAINING_STEPS, hundredths, number
+from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.cost.target import TargetController
+from gblr_hw.layers.replace import set_module
 from gblr_hw.models.vit import ViT, ViTShape
 from gblr_hw.projection.projection import Importance, project_jointly
 from gblr_hw.training.gblr_start import gblr_from_linear
@@ -32,7 +34,7 @@ from gblr_hw.training.loop.loop import Hook
 from gblr_hw.training.measure.hardware import hardware_of
 from gblr_hw.training.shrink.penalties import HardwarePenalty
 from gblr_hw.training.shrink.project_training import lattice_layers
-from gblr_hw.training.swap import lattice_from_linear, linear_names, set_module
+from gblr_hw.training.swap import matching_linears
 from gblr_hw.weights.structure import dense_tile_count
 from simulator.machine.machine import Machine
 
@@ -43,7 +45,7 @@ LAYERS = r"blocks\..*"
 
 def gblr(model: ViT) -> ViT:
     """The network with GBLR layers."""
-    for index, name in enumerate(linear_names(model, LAYERS)):
+    for index, name in enumerate(matching_linears(model, LAYERS)):
         set_module(model, name, gblr_from_linear(model.get_submodule(name), seed=index))
     return model
 
@@ -51,10 +53,10 @@ def gblr(model: ViT) -> ViT:
 def lattice(model: ViT, share: float, *, dense: bool, packed: bool) -> ViT:
     """The network with lattice layers of ranks, or of dense tiles, at `share` of the dense tiles."""
     rng, budget = np.random.default_rng(0), 0.0
-    for name in linear_names(model, LAYERS):
+    for name in matching_linears(model, LAYERS):
         linear = model.get_submodule(name)
         budget += share * dense_tile_count(linear.out_features, linear.in_features, P, P)
-        set_module(model, name, lattice_from_linear(linear, "block_sparse" if dense else "lattice", P, P))
+        set_module(model, name, layer_start(linear, "block_sparse" if dense else "lattice", P, P))
     problem = {}
     for name, layer in lattice_layers(model).items():
         structure = layer.structure

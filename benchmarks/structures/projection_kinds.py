@@ -21,13 +21,15 @@ from torch import nn
 
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.structures.tables import KINDS, kinds_table
+from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.demo.data import digits
 from gblr_hw.layers.lattice_linear import LatticeLinear
+from gblr_hw.layers.replace import set_module
 from gblr_hw.models.vit import ViT, ViTShape
 from gblr_hw.training.loop.loop import LoopSettings, train
 from gblr_hw.training.shrink.importance import GroupScores, part_sums
 from gblr_hw.training.shrink.project_training import ProjectionSchedule, lattice_layers
-from gblr_hw.training.swap import lattice_from_linear, linear_names, set_module
+from gblr_hw.training.swap import matching_linears
 from gblr_hw.weights.structure import Structure, dense_tile_count
 
 P = 8
@@ -50,7 +52,7 @@ class EntryScores(GroupScores):
 def both(linear: nn.Linear) -> LatticeLinear:
     """A layer whose ranks and dense tiles hold half of the matrix each."""
     m, n = linear.weight.shape
-    ranks = lattice_from_linear(linear, "lattice", P, P)
+    ranks = layer_start(linear, "lattice", P, P)
     layer = LatticeLinear(n, m, Structure.full(m, n, min(m, n), P, P, dense=True), P, P)
     with torch.no_grad():
         layer.u.copy_(ranks.u / 2)
@@ -81,14 +83,14 @@ def run(kind: str, share: float, seed: int) -> dict[str, Any]:
     model = ViT(ViTShape(width=64, depth=3))
     model.load_state_dict(dense_start(seed).state_dict())
     dense_tiles = 0
-    for name in linear_names(model, r"blocks\..*"):
+    for name in matching_linears(model, r"blocks\..*"):
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
         dense_tiles += dense_tile_count(linear.out_features, linear.in_features, P, P)
         if kind.startswith("union"):
             layer = both(linear)
         else:
-            layer = lattice_from_linear(linear, "block_sparse" if kind.startswith("tiles") else "lattice", P, P)
+            layer = layer_start(linear, "block_sparse" if kind.startswith("tiles") else "lattice", P, P)
         set_module(model, name, layer)
     hook = ProjectionSchedule(share * dense_tiles, tiles_of, 1.0, P, P, regrow=0.1 * kind.endswith("regrow"))
     if kind.endswith("entries"):

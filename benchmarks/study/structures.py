@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from analysis.pictures import style
 from analysis.pictures.block_map import coverage, draw_block_maps
+from analysis.pictures.family_marks import REFERENCE
 from analysis.tables.table import Column, count, format_table, percent
 from benchmarks.shared.measurement import write_json
 from benchmarks.study.settings import Study, read_study
 from benchmarks.study.tables import LEARNED
 from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
+from gblr_hw.weights.family import ALIASES, FAMILIES, renamed
 from gblr_hw.weights.stored import LayerWeights
 from gblr_hw.weights.structure import dense_tile_count
 from simulator import Machine
@@ -52,9 +54,12 @@ class SavedNetwork:
 
 
 def network_file(folder: Path, part: str, trained_for: str, family: str, budget: float, seed: int) -> SavedNetwork:
-    """Where the study keeps a network."""
-    name = f"{part}.{trained_for}.{family.replace(' ', '_')}.{budget}.{seed}.safetensors"
-    return SavedNetwork(part, trained_for, family, budget, seed, folder / name)
+    """Where the study keeps a network: under its family's label, or under an old one if it was kept under that."""
+    labels = [family, *(old.replace("_", " ") for old, new in ALIASES.items() if FAMILIES[new].label == family)]
+    names = [f"{part}.{trained_for}.{label.replace(' ', '_')}.{budget}.{seed}.safetensors" for label in labels]
+    paths = [folder / name for name in names]
+    path = next((path for path in paths if path.exists()), paths[0])
+    return SavedNetwork(part, trained_for, family, budget, seed, path)
 
 
 def named(path: Path) -> SavedNetwork:
@@ -62,7 +67,8 @@ def named(path: Path) -> SavedNetwork:
     fields = path.name.removesuffix(".safetensors").split(".")
     try:
         part, trained_for, family, *budget, seed = fields
-        return SavedNetwork(part, trained_for, family.replace("_", " "), float(".".join(budget)), int(seed), path)
+        label = renamed(family.replace("_", " "))
+        return SavedNetwork(part, trained_for, label, float(".".join(budget)), int(seed), path)
     except ValueError:
         raise InputError(
             f"file '{path}'",
@@ -167,7 +173,7 @@ def structure_picture(networks: Sequence[SavedNetwork], layers_each: int = 4) ->
     for network in networks:
         side = Machine.load(network.trained_for).rows
         layers = [(name, evaluate(weights)) for name, weights in loaded(network).items()]
-        structured = [(name, factors) for name, factors in layers if factors.family != "dense"]
+        structured = [(name, factors) for name, factors in layers if factors.family != REFERENCE]
         counts |= {f"{network.part} {name}": covered(factors, side) for name, factors in structured[:layers_each]}
     sides = {Machine.load(network.trained_for).rows for network in networks}
     side = sides.pop() if len(sides) == 1 else 0

@@ -47,7 +47,7 @@ from simulator.network.network import Network
 MARGIN = 0.01
 MACHINES = ("edge-16", "mid-32", "cloud-128")
 PICTURED = MACHINES.index("mid-32")
-SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "block low rank", "block sparse")
+SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "rank groups", "block sparse")
 
 # Cycles of weights on a machine, with a way to lower them: the compiler's own, or one of ``lowering_steps``.
 Measure = Callable[[Mapping[str, LayerWeights], Machine, LowerLinear], int]

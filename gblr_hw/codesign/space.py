@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from analysis.pictures.family_marks import REFERENCE
+from gblr_hw.weights.family import FAMILIES, canonical, converted, on_machine
 from simulator.base.arithmetic import ceil_div
 from simulator.base.files import read_text
 from simulator.base.schema import Listed, Strict, parsed_toml, validated
 from simulator.machine.machine import MAX_SIDE, Machine
 
-Family = Literal["lattice", "rank_groups", "block_sparse", "low_rank", "dense"]
-FAMILIES: tuple[Family, ...] = ("lattice", "rank_groups", "block_sparse", "low_rank", "dense")
 _LEAST_MACRO_KIB = 4  # the energy table's smallest
 _NAME_BITS = 8  # a memory word of one code a lane
 _MOST_WORD_BITS = 512
@@ -25,6 +25,22 @@ _MOST_WORD_BITS = 512
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=2**20)]
 _Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def has_shares(family: str) -> bool:
+    """Whether a network of the family takes a share of the dense tiles, rather than all of them."""
+    return FAMILIES[family].converted
+
+
+def searched() -> tuple[str, ...]:
+    """Names of the families that are searched, from the freest to the dense one."""
+    return (*reversed(converted()), REFERENCE)
+
+
+def _family(name: str) -> str:
+    if canonical(name) not in searched():
+        raise ValueError(f"a family is one of {', '.join(searched())}")
+    return canonical(name)
 
 
 @dataclass(frozen=True)
@@ -46,8 +62,8 @@ class Space(Strict):
 
     sides: P = Q. banks_per_lane: of the rank memory, with scatter; a plain machine has one bank a lane, since it
     reaches no other. network_cycles: register stages of each crossbar. weight_tiles: decompressed tiles that the
-    weight buffer holds. shares: tiles of a layer over its dense tiles. A plain machine is not given lattices: it
-    would run them as rank groups that were not fitted as such.
+    weight buffer holds. shares: tiles of a layer over its dense tiles. A plain machine is not given a family
+    that another stands in for there (lattices: it would run them as rank groups that were not fitted as such).
     """
 
     sides: Listed[tuple[Annotated[int, Field(ge=2, le=MAX_SIDE)], ...]] = (8, 16, 32, 64)
@@ -60,7 +76,7 @@ class Space(Strict):
     weight_tiles: Listed[tuple[_Count, ...]] = (4, 8, 16, 32)
     parameter_kib: _Count = 64
     gb_per_s: Listed[tuple[_Positive, ...]] = (25.6,)
-    families: Listed[tuple[Family, ...]] = FAMILIES
+    families: Listed[tuple[Annotated[str, AfterValidator(_family)], ...]] = searched()
     shares: Listed[tuple[_Share, ...]] = (0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
 
     @model_validator(mode="after")
@@ -78,7 +94,7 @@ class Space(Strict):
             if side * banks != int(side * banks):
                 raise ValueError(f"{banks:g} banks a lane of {side} lanes are not a whole number")
         if False in self.scatter and not self.families_of(False):
-            raise ValueError("families: a plain machine is not given lattices, so one more family is needed")
+            raise ValueError(f"families: a plain machine is not given {self.families[0]}, so one more family is needed")
         return self
 
     @staticmethod
@@ -88,9 +104,9 @@ class Space(Strict):
         document = parsed_toml(read_text(path, "a space"), where, "a space")
         return validated(Space, document, where, f"Fields are {', '.join(Space.model_fields)}.")
 
-    def families_of(self, scatter: bool) -> tuple[Family, ...]:
+    def families_of(self, scatter: bool) -> tuple[str, ...]:
         """Families that such a machine is given."""
-        return tuple(family for family in self.families if scatter or family != "lattice")
+        return tuple(name for name in self.families if on_machine(FAMILIES[name], scatter).name == name)
 
     def machine(self, choice: MachineChoice, base: Machine) -> Machine:
         """The machine of a choice; clock, DRAM timing, DMA engines and datatypes are those of ``base``."""

@@ -24,7 +24,7 @@ from simulator import simulate
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
-Network = Mapping[str, LatticeWeights]
+ConvertedLayers = Mapping[str, LatticeWeights]
 # (layers, tiles in all, rows, cols) -> smaller structures
 Projection = Callable[[Mapping[str, tuple[Structure, Importance]], float, int, int], dict[str, Structure]]
 
@@ -78,11 +78,17 @@ def resolve(problems: Mapping[str, FitProblem], limit: Limit) -> tuple[Limit, fl
 
 
 def trim_to_limit(
-    problems: Mapping[str, FitProblem], found: Network, limit: Limit, project: Projection, sweeps: int
+    problems: Mapping[str, FitProblem],
+    found: ConvertedLayers,
+    limit: Limit,
+    project: Projection,
+    sweeps: int,
+    within: ConvertedLayers | None = None,
 ) -> dict[str, LatticeWeights]:
     """Take the tiles that lose least until the limit is met, then refit: the most tiles of this order that meet it.
 
-    project: how structures are cut to a number of tiles.
+    project: how structures are cut to a number of tiles. within: a network of fewer tiles that meets the limit, for
+    when nothing can be cut from this one.
 
     Raises InputError, naming the least cost reached, if no part of the network that keeps every layer alive meets it.
     """
@@ -113,6 +119,8 @@ def trim_to_limit(
             low, best = middle, candidate
         else:
             high, least = middle, min(least, cost)
+    if best is None and within is not None:
+        return dict(within)
     if best is None:
         raise InputError(
             "budget",
@@ -123,10 +131,10 @@ def trim_to_limit(
     return {name: _refitted(problems[name], weights, sweeps) for name, weights in best.items()}
 
 
-def start_tiles(problems: Mapping[str, FitProblem], limit: Limit, dense_cost: float) -> int:
-    """Tiles to begin with: a little more than the limit's share of the dense network's cost."""
+def start_tiles(problems: Mapping[str, FitProblem], limit: Limit, dense_cost: float, least: int) -> int:
+    """Tiles to begin with: a little more than the limit's share of the dense network's cost, and `least` at least."""
     total = sum(dense_tiles(problem) for problem in problems.values())
-    return min(total, max(2 * len(problems), round(total * limit.value / dense_cost)))
+    return min(total, max(2 * len(problems), least, round(total * limit.value / dense_cost)))
 
 
 def _restricted(problem: FitProblem, weights: LatticeWeights, structure: Structure) -> LatticeWeights:
@@ -135,14 +143,14 @@ def _restricted(problem: FitProblem, weights: LatticeWeights, structure: Structu
     u = fit.u * channel_mask(structure.writes, problem.cols, outputs).T
     v = fit.v * channel_mask(structure.reads, problem.rows, inputs)
     kept = channel_mask(channel_mask(structure.tiles, problem.rows, inputs).T, problem.cols, outputs).T
-    return lattice_weights(
-        structure, Fit(u, v, None if fit.dense is None else fit.dense * kept), problem.rows, problem.cols
-    )
+    smaller = Fit(u, v, None if fit.dense is None else fit.dense * kept)
+    return lattice_weights(structure, smaller, problem.rows, problem.cols, weights.family)
 
 
 def _refitted(problem: FitProblem, weights: LatticeWeights, sweeps: int) -> LatticeWeights:
     structure = weights.structure()
-    return lattice_weights(structure, refit(problem, structure, fit_of(weights), sweeps), problem.rows, problem.cols)
+    fit = refit(problem, structure, fit_of(weights), sweeps)
+    return lattice_weights(structure, fit, problem.rows, problem.cols, weights.family)
 
 
 def _latency_cycles(network: Mapping[str, LayerWeights], machine: Machine, tokens: int) -> float:

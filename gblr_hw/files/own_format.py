@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from gblr_hw.files.tensor_files import sorted_json
+from gblr_hw.weights.family import ALIASES
 from gblr_hw.weights.stored import (
     ConvWeights,
     DenseWeights,
@@ -227,7 +228,7 @@ def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> Lattice
         bias=take("bias", optional=True),
         chunk_in=chunk_in,
         chunk_out=chunk_out,
-        family=record["family"],
+        family=str(ALIASES.get(record["family"], record["family"])),
     )
 
 

@@ -13,6 +13,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.stored import ConvWeights, GBLRWeights
 from simulator.base.errors import InputError
 
@@ -67,16 +68,14 @@ def replace_by_random_gblr(
         raise InputError("fraction", str(fraction), "it lies in (0, 1]", "Use e.g. 0.3.")
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     generator = torch.Generator().manual_seed(seed)
-    modules = dict(model.named_modules())
     names = []
-    for name, module in modules.items():
+    for name, module in list(model.named_modules()):
         if not name or any(fnmatchcase(name, one) for one in patterns):
             continue
         new = _replacement(module, fraction, generator)
         if new is None:
             continue
-        owner, _, attribute = name.rpartition(".")
-        setattr(modules[owner], attribute, new.to(next(module.parameters()).dtype).train(module.training))
+        set_module(model, name, new.to(next(module.parameters()).dtype).train(module.training))
         names.append(name)
     return names
 

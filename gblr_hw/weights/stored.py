@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gblr_hw.weights.family import lattice_family
 from gblr_hw.weights.structure import Structure
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 Arrangement = Literal["positions", "unfolded"]
-LATTICE_FAMILIES = ("lattice", "low_rank", "block_low_rank", "block_sparse")
 # 16 GiB as float32: no real layer is larger, and what a damaged header declares easily is.
 MAX_MATRIX_ENTRIES = 2**32
 # An optimiser step may carry a width a little outside [0, 1], and locations are free to go round. A width of dozens is
@@ -213,7 +213,8 @@ class LatticeWeights:
 
     u (m, K) and v (K, n) are zero outside the chunks of `writes` (K, R) and `reads` (K, C); dense (m, n) is zero
     outside `tiles` (R, C). Chunks are runs of chunk_in inputs and chunk_out outputs (the last one may be shorter), so
-    C = ceil(n / chunk_in), R = ceil(m / chunk_out). family: one of LATTICE_FAMILIES, kept for reports.
+    C = ceil(n / chunk_in), R = ceil(m / chunk_out). family: the registered one that the layer
+    belongs to, which says what a projection takes from it.
     Raises InputError on bad shapes or values and on a nonzero outside the declared chunks or tiles.
     """
 
@@ -248,8 +249,7 @@ class LatticeWeights:
         for name in ("reads", "writes", "tiles"):
             self._check_bool(name)
         _check_bias(self.bias, m)
-        if self.family not in LATTICE_FAMILIES:
-            raise InputError("family", repr(self.family), f"it must be one of {LATTICE_FAMILIES}", "Use 'lattice'.")
+        lattice_family(self.family)
         self._check_zero("v", self.v, self.read_support())
         self._check_zero("u", self.u, self.write_support().T)
         self._check_zero("dense", self.dense, self.dense_support())

@@ -270,7 +270,7 @@ def test_scatter_and_groups_relate_the_two_machines() -> None:
     def on_both(family: str, accuracy: float, m: float, n: float, machine: str) -> dict[str, Any]:
         return row(family, 0.5, 0, accuracy, machine=machine, latency_cycles={"m": m, "n": n})
 
-    rows = [on_both("ranks", 0.9, 100.0, 50.0, "n"), on_both("block low rank", 0.95, 60.0, 60.0, "m")]
+    rows = [on_both("ranks", 0.9, 100.0, 50.0, "n"), on_both("rank groups", 0.95, 60.0, 60.0, "m")]
     study = study_of(*DENSE, *rows)
     assert "2.00 (2.00-2.00)" in study_tables.scatter_worth(study, "m", "n")
     assert "≤ 1.20" in study_tables.groups_against_lattice(study, "m", "n")

@@ -1,4 +1,4 @@
-"""``gblr-hw convert``: from a dense checkpoint to ranks, chunk sets and dense tiles at one budget of the network."""
+"""``gblr-hw convert``: from a dense checkpoint to a structure family at one budget of the network."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gblr_hw.cli.shared.options import (
     say,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.weights.family import FAMILIES, converted, told
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
@@ -82,17 +83,21 @@ def convert_command(
     intervals_only: Annotated[
         bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")
     ] = False,
-    groups: Annotated[
-        bool,
-        typer.Option("--groups", help="Ranks share their chunks P at a time; always so for a machine without scatter."),
-    ] = False,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family",
+            help=f"What to convert to. {told(converted())} Without it, the freest that the "
+            "machine runs in the tiles that are counted.",
+        ),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Folder for finished layers: an interrupted conversion goes on from there."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert a checkpoint's dense layers to ranks with chunk sets, at a budget of the network that is met exactly."""
+    """Convert a checkpoint's dense layers to layers of one structure family, at a budget of the whole network."""
     from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.covariances import load_covariances
     from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
@@ -111,19 +116,21 @@ def convert_command(
     check_acting(context, [*given, _SEVERAL if len(dense) > 1 else "one layer"], _ACTS_WITH)
     moments = None if covariances is None else load_covariances(covariances)
     with progress_bar(as_json) as progress:
-        converted = convert(
+        found = convert(
             dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
-            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, groups=groups,
+            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, family=family,
             allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
             work=work,
         )  # fmt: skip
-    save_checkpoint({name: converted.get(name, weights) for name, weights in layers.items()}, output)
+    save_checkpoint({name: found.get(name, weights) for name, weights in layers.items()}, output)
+    rows = _rows(dense, found, loaded_machine, moments, hidden or [])
+    kind = FAMILIES[next(iter(found.values())).family]
     if as_json:
-        rows = _rows(dense, converted, loaded_machine, moments, hidden or [])
-        print_json({"checkpoint": str(output), "machine": loaded_machine.name, "layers": rows})
+        summary = {"checkpoint": str(output), "machine": loaded_machine.name, "family": kind.name}
+        print_json({**summary, "layers": rows})
         return
-    _print_table(_rows(dense, converted, loaded_machine, moments, hidden or []))
-    say(f"written to {output}")
+    _print_table(rows)
+    say(f"{kind.label}, written to {output}")
 
 
 def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:
@@ -149,7 +156,7 @@ def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:
 
 def _rows(
     dense: Mapping[str, DenseWeights],
-    converted: Mapping[str, LatticeWeights],
+    found: Mapping[str, LatticeWeights],
     machine: Machine,
     moments: Mapping[str, np.ndarray] | None,
     hidden: list[str],
@@ -160,7 +167,7 @@ def _rows(
 
     problems, _ = read_layers(dense, machine, moments, _pairs(hidden, list(dense)))
     rows: list[dict[str, object]] = []
-    for name, weights in converted.items():
+    for name, weights in found.items():
         structure = weights.structure()
         rows.append(
             {

@@ -41,7 +41,7 @@ def front_command(
     if output is not None:
         save_figure(draw_front(points, title=title), output)
     best = {
-        machine: front_of([p for p in points if p.machine == machine])
+        machine: points_on_front([p for p in points if p.machine == machine])
         for machine in sorted({p.machine for p in points})
     }
     if as_json:
@@ -54,7 +54,7 @@ def front_command(
         say(f"picture written to {output}")
 
 
-def front_of(points: list[NetworkPoint]) -> list[NetworkPoint]:
+def points_on_front(points: list[NetworkPoint]) -> list[NetworkPoint]:
     """The points that no other beats in latency and accuracy, fastest first."""
     values = np.array([[point.latency_cycles, point.accuracy] for point in points], dtype=np.float64)
     chosen = [points[int(index)] for index in pareto_front(values, ("min", "max"))]

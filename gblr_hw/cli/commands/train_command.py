@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,24 +10,12 @@ import typer
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import JsonOption, MachineOption, SeedOption, print_json, progress_bar, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.weights.family import Family, family_named, told, trained
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
     from gblr_hw.cost.target import Target
-
-
-class FamilyName(StrEnum):
-    """What is trained; ``width`` and ``hardware`` are the two penalties on GBLR."""
-
-    dense = "dense"
-    width = "width"
-    hardware = "hardware"
-    block_sparse = "block_sparse"
-    low_rank = "low_rank"
-    block_low_rank = "block_low_rank"
-    lattice = "lattice"
-    learned = "learned"
 
 
 _TRAINED, _DENSE = "a family that is trained towards a target", "the family 'dense'"
@@ -37,7 +24,7 @@ _ACTS_WITH = {
     "family": ALWAYS,
     "target_latency": (_TRAINED,),
     "target_energy": (_TRAINED,),
-    **dict.fromkeys(("whole_network", "machine", "images", "epochs", "seed"), ALWAYS),
+    **dict.fromkeys(("whole_network", "machine", "data", "images", "epochs", "seed"), ALWAYS),
     "distil": (_TRAINED,),
     **dict.fromkeys(("checkpoint", "device", "as_json"), ALWAYS),
 }
@@ -47,14 +34,9 @@ def train_command(
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     family: Annotated[
-        FamilyName,
-        typer.Option(
-            "--family",
-            help="dense; width: GBLR with the authors' width shrinkage; hardware: GBLR with the hardware cost, then "
-            "projection; block_sparse, low_rank, block_low_rank, lattice: projection from the dense weights; learned: "
-            "dense tiles, whole ranks or ranks by chunk, whichever a short trial favours.",
-        ),
-    ] = FamilyName.hardware,
+        str,
+        typer.Option("--family", help=f"What is trained. {told(trained())}"),
+    ] = "hardware",
     target_latency: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +52,14 @@ def train_command(
         typer.Option("--whole-network", help="The target is for the whole network, not only for its linear layers."),
     ] = False,
     machine: MachineOption = "mid-32",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="digits; fashion-mnist, where Debian's dataset-fashion-mnist puts it; or fashion-mnist:FOLDER.",
+            metavar="NAME[:FOLDER]",
+        ),
+    ] = "digits",
     images: Annotated[
         int, typer.Option("--images", help="Images that the machine works on at a time (16 rows each).", min=1)
     ] = 16,
@@ -86,16 +76,18 @@ def train_command(
     device: Annotated[str, typer.Option("--device", help="A torch device: cpu or cuda.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a small vision transformer on scikit-learn's digits, so that it meets a latency or an energy on a machine.
+    """Train a small vision transformer on images, so that it meets a latency or an energy on a machine.
 
     Every family starts from the same dense network. The penalty's weight is found while training; nobody sets it.
     """
+    from gblr_hw.demo.data_sets import data_set
     from gblr_hw.demo.single import check_images, dense_run, train_single
     from gblr_hw.files.checkpoint import save_checkpoint
 
-    check_acting(context, [_DENSE if family is FamilyName.dense else _TRAINED], _ACTS_WITH)
-    loaded = Machine.load(machine)
-    target = _target(family, target_latency, target_energy)
+    kind = family_named(family, trained(), "--family")
+    check_acting(context, [_TRAINED if kind.needs_target else _DENSE], _ACTS_WITH)
+    loaded, chosen = Machine.load(machine), data_set(data)
+    target = _target(kind, target_latency, target_energy)
     check_outputs(
         [
             Output("--output", output),
@@ -104,15 +96,16 @@ def train_command(
         ],
         inputs={"--machine": machine_file(machine)},
     )
-    check_images(images)
+    check_images(images, chosen)
     _check_device(device)
     with progress_bar(as_json) as progress:
         network, dense = train_single(
-            family.value,
+            kind.name,
             loaded,
             target,
             energy=target_energy is not None,
             whole_network=whole_network,
+            data=chosen,
             images=images,
             epochs=epochs,
             seed=seed,
@@ -125,7 +118,7 @@ def train_command(
     measure, unit = ("latency_cycles", "cycles") if target_energy is None else ("energy_pj", "pJ")
     summary = {
         "checkpoint": str(output),
-        "family": family.value,
+        "family": kind.name,
         "kind": network.kind,
         "machine": loaded.name,
         "measured": "whole network" if whole_network else "linear layers",
@@ -141,7 +134,7 @@ def train_command(
     share = network.reached / dense
     stopped = "; stopped at the last good epoch, as the loss was no longer finite" if network.diverged else ""
     say(
-        f"{family.value}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
+        f"{kind.name}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
         f"({share:.3f} of dense); written to {output}{stopped}"
     )
 
@@ -161,13 +154,16 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _target(family: FamilyName, target_latency: str | None, target_energy: str | None) -> Target | None:
+def _target(family: Family, target_latency: str | None, target_energy: str | None) -> Target | None:
     """The one target, of either kind; None for a dense network that has none."""
     from gblr_hw.cost.target import parse_energy_target, parse_target
 
-    if family is not FamilyName.dense and target_latency is None and target_energy is None:
+    if family.needs_target and target_latency is None and target_energy is None:
         raise InputError(
-            "--target-latency", "nothing", f"the family '{family}' is trained towards a latency", "Give 0.6x-dense."
+            "--target-latency",
+            "nothing",
+            f"the family '{family.name}' is trained towards a latency",
+            "Give 0.6x-dense.",
         )
     if target_latency is not None and target_energy is not None:
         raise InputError(

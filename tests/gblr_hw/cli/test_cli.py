@@ -67,7 +67,21 @@ def test_convert_meets_its_budget(
     assert layer["tiles"] == int(0.6 * layer["dense_tiles"])
     assert 0 < layer["relative_error"] < 1
     assert (
-        run(monkeypatch, "convert", checkpoint, "-o", out, "-m", "edge-16", "--tiles", 0.6, "--groups", "--json") == 0
+        run(
+            monkeypatch,
+            "convert",
+            checkpoint,
+            "-o",
+            out,
+            "-m",
+            "edge-16",
+            "--tiles",
+            0.6,
+            "--family",
+            "rank-groups",
+            "--json",
+        )
+        == 0
     )
     assert json.loads(capsys.readouterr().out)["layers"][0]["tiles"] == layer["tiles"]
 

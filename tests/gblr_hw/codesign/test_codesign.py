@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from analysis.pictures.codesign_picture import CodesignPoint, draw_codesign
-from gblr_hw.codesign.front import area_levels, compare, error_levels, fastest, front_of
+from gblr_hw.codesign.front import area_levels, error_levels, fastest, plain_against_scatter, unbeaten
 from gblr_hw.codesign.loop import Outcome, codesign
 from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import Networks
@@ -237,7 +237,7 @@ def test_comparison_takes_the_fastest_of_each_kind_within_area_and_error(outcome
             assert (pair is None and not allowed) or (pair is not None and pair.latency_s <= 1.005 * min(allowed))
     levels = error_levels(pairs)
     assert 1 <= len(levels) <= 8 and list(levels) == sorted(levels)
-    assert compare(pairs, [1.0], levels) == []
+    assert plain_against_scatter(pairs, [1.0], levels) == []
     assert "no error level in common" in answer([])
     for row in outcome.comparisons:
         if row.plain is not None and row.scatter is not None and row.speedup_per_area is not None:
@@ -287,7 +287,7 @@ def test_bad_spaces_and_folders_are_told(tmp_path: Path) -> None:
         ("sides = [16, 8]", "sides must rise"),
         ("shares = []", "shares must have a value"),
         ("sides = [10]", "1.25 banks a lane of 10 lanes are not a whole number"),
-        ('families = ["lattice"]', "a plain machine is not given lattices"),
+        ('families = ["lattice"]', "a plain machine is not given lattice"),
         ('families = ["monarch"]', "field 'families.0': found 'monarch'"),
         ("shares = [1.5]", "field 'shares.0': found 1.5"),
         (
@@ -367,4 +367,4 @@ def test_the_picture_has_a_panel_for_each_area_with_a_pair() -> None:
 
 def test_equal_pairs_stand_on_the_front_once(outcome: Outcome) -> None:
     pair: Pair = outcome.front[0]
-    assert front_of([pair, replace(pair)], ("latency_s", "error")) == [pair]
+    assert unbeaten([pair, replace(pair)], ("latency_s", "error")) == [pair]

@@ -168,10 +168,10 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         convert(layers, MACHINE, 0.5, work=tmp_path / "work", progress=stop, **options)
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "lattice").iterdir()}
     assert len(kept) >= 3
     found = convert(layers, MACHINE, 0.5, work=tmp_path / "work", **options)
-    assert all((tmp_path / "work" / name).stat().st_mtime_ns == time for name, time in kept.items())
+    assert all((tmp_path / "work" / "lattice" / name).stat().st_mtime_ns == time for name, time in kept.items())
     for name in layers:
         for part in ("u", "v", "dense", "reads", "writes", "tiles"):
             assert torch.equal(getattr(found[name], part), getattr(whole[name], part))
@@ -182,7 +182,7 @@ def test_a_work_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="finished layers are kept in a folder"):
         convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path / "file")
     convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)
-    (path,) = tmp_path.glob("*.safetensors")
+    (path,) = tmp_path.glob("lattice/*.safetensors")
     save_checkpoint({"layer": DenseWeights(torch.ones(16, 16))}, path)
     with pytest.raises(InputError, match="no lattice layer"):
         convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)

@@ -1,4 +1,4 @@
-"""A small MLP-Mixer whose heavy layers are plain nn.Linear modules (Tolstikhin et al., NeurIPS 2021)."""
+"""A small MLP-Mixer for grey images; its heavy layers are plain nn.Linear modules (Tolstikhin et al., NeurIPS 2021)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gblr_hw.models.vit import MLP
+from gblr_hw.models.mlp_mixer import MixerBlock
 from simulator.base.errors import InputError
 
 
 @dataclass(frozen=True)
-class MixerShape:
+class GreyMixerShape:
     """Sizes: square images of `image` pixels a side with `pad` zeros around, in patches of `patch`.
 
     depth: blocks of `width` channels; token_hidden, channel_hidden: hidden sizes of the two MLPs. A cost that counts
@@ -50,28 +50,15 @@ class MixerShape:
         return self.side**2
 
 
-class MixerBlock(nn.Module):
-    """An MLP over the tokens of each channel, then one over the channels of each token, both pre-norm and residual."""
-
-    def __init__(self, shape: MixerShape) -> None:
-        super().__init__()
-        self.norm1, self.token_mlp = nn.LayerNorm(shape.width), MLP(shape.tokens, shape.token_hidden)
-        self.norm2, self.channel_mlp = nn.LayerNorm(shape.width), MLP(shape.width, shape.channel_hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, tokens, width), and so is the result."""
-        x = x + self.token_mlp(self.norm1(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.channel_mlp(self.norm2(x))
-
-
-class Mixer(nn.Module):
+class GreyMixer(nn.Module):
     """Images (B, side, side) -> logits (B, classes)."""
 
-    def __init__(self, shape: MixerShape) -> None:
+    def __init__(self, shape: GreyMixerShape) -> None:
         super().__init__()
         self.shape = shape
         self.embed = nn.Linear(shape.patch**2, shape.width)
-        self.blocks = nn.ModuleList(MixerBlock(shape) for _ in range(shape.depth))
+        sizes = shape.tokens, shape.width, shape.token_hidden, shape.channel_hidden
+        self.blocks = nn.ModuleList(MixerBlock(*sizes) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.classes)
 

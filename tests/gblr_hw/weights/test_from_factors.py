@@ -10,20 +10,17 @@ from hypothesis import strategies as st
 
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.weights.factors import evaluate
-from gblr_hw.weights.families import (
-    as_gblr,
-    block_low_rank,
-    block_sparse,
-    block_sparse_as_gblr,
-    cyclic_runs,
-    dense,
-    low_rank,
-    monarch,
+from gblr_hw.weights.from_factors import (
+    block_grid_weights,
+    block_sparse_weights,
+    low_rank_weights,
+    monarch_weights,
 )
 from gblr_hw.weights.multiplications import multiplications
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from tests.oracles.gblr_embedding import as_gblr, block_sparse_as_gblr, cyclic_runs
 
 
 def assert_same(found: DenseWeights | LatticeWeights, matrix: torch.Tensor) -> None:
@@ -43,7 +40,7 @@ def assert_same(found: DenseWeights | LatticeWeights, matrix: torch.Tensor) -> N
 def test_low_rank(m: int, n: int, rank: int, chunk: int) -> None:
     torch.manual_seed(m + n)
     u, v = torch.randn(m, rank), torch.randn(rank, n)
-    weights = low_rank(u, v, torch.randn(m), chunk_in=chunk, chunk_out=chunk)
+    weights = low_rank_weights(u, v, torch.randn(m), chunk_in=chunk, chunk_out=chunk)
     assert_same(weights, u @ v)
     assert weights.family == "low_rank"
     assert multiplications(weights) == rank * min(m + n, m * n)
@@ -58,16 +55,16 @@ def test_low_rank(m: int, n: int, rank: int, chunk: int) -> None:
     rank=st.integers(1, 3),
     crop=st.booleans(),
 )
-def test_block_low_rank(grid: tuple[int, int], p: int, q: int, rank: int, crop: bool) -> None:
+def test_block_grid(grid: tuple[int, int], p: int, q: int, rank: int, crop: bool) -> None:
     torch.manual_seed(p * 10 + q)
     m, n = grid[0] * p - int(crop and p > 1), grid[1] * q - int(crop and q > 1)
     if min(m, n) < 2:
         return
     u, v = torch.randn(*grid, p, rank), torch.randn(*grid, rank, q)
-    weights = block_low_rank(u, v, shape=(m, n))
+    weights = block_grid_weights(u, v, shape=(m, n))
     matrix = torch.cat([torch.cat([u[i, j] @ v[i, j] for j in range(grid[1])], 1) for i in range(grid[0])])[:m, :n]
     assert_same(weights, matrix)
-    assert (weights.chunk_in, weights.chunk_out, weights.family) == (q, p, "block_low_rank")
+    assert (weights.chunk_in, weights.chunk_out, weights.family) == (q, p, "monarch")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +77,7 @@ def test_monarch_is_the_product_of_its_factors(blocks_in: int, q: int, p: int, b
     inputs = torch.randn(7, blocks_in * p)
     hidden = torch.einsum("tkp,kqp->tkq", inputs.view(7, blocks_in, p), right).reshape(7, r, blocks_out)
     wanted = torch.einsum("trl,lsr->tsl", hidden, left).reshape(7, -1)
-    weights = monarch(right, left)
+    weights = monarch_weights(right, left)
     found = inputs.double().numpy() @ evaluate(weights).matrix().T
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
     if s > 1 and blocks_out > 1:
@@ -99,7 +96,7 @@ def test_monarch_is_the_product_of_its_factors(blocks_in: int, q: int, p: int, b
 def test_block_sparse(m: int, n: int, chunk_out: int, chunk_in: int, seed: int) -> None:
     torch.manual_seed(seed)
     weight, kept = torch.randn(m, n), torch.rand(ceil_div(m, chunk_out), ceil_div(n, chunk_in)) < 0.5
-    weights = block_sparse(weight, kept, chunk_in=chunk_in, chunk_out=chunk_out)
+    weights = block_sparse_weights(weight, kept, chunk_in=chunk_in, chunk_out=chunk_out)
     matrix = weight.clone()
     for i, j in (~kept).nonzero().tolist():
         matrix[i * chunk_out : (i + 1) * chunk_out, j * chunk_in : (j + 1) * chunk_in] = 0
@@ -114,7 +111,7 @@ def test_block_sparse(m: int, n: int, chunk_out: int, chunk_in: int, seed: int) 
 
 def test_dense_as_gblr_is_exact() -> None:
     weight = torch.randn(5, 9)
-    assert_same(dense(weight, torch.randn(5)), weight)
+    assert_same(DenseWeights(weight, torch.randn(5)), weight)
 
 
 def test_cyclic_runs_wrap() -> None:
@@ -135,21 +132,21 @@ def test_wrapping_ranks_embed() -> None:
 
 def test_what_gblr_cannot_hold_is_refused() -> None:
     with pytest.raises(InputError, match="a GBLR mask of width 1/n or less is empty"):
-        as_gblr(low_rank(torch.ones(4, 1), torch.ones(1, 1)))
+        as_gblr(low_rank_weights(torch.ones(4, 1), torch.ones(1, 1)))
     with pytest.raises(InputError, match=r"they are \(m, r\) and \(r, n\)"):
-        low_rank(torch.ones(4, 2), torch.ones(3, 4))
+        low_rank_weights(torch.ones(4, 2), torch.ones(3, 4))
     with pytest.raises(InputError, match=r"\(R, C, p, r\)"):
-        block_low_rank(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 2))
+        block_grid_weights(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 2))
     with pytest.raises(InputError, match="it must fill a grid of 1 x 1 blocks"):
-        block_low_rank(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), shape=(3, 2))
+        block_grid_weights(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), shape=(3, 2))
     with pytest.raises(InputError, match="k q = l r"):
-        monarch(torch.ones(2, 2, 2), torch.ones(3, 2, 2))
+        monarch_weights(torch.ones(2, 2, 2), torch.ones(3, 2, 2))
     with pytest.raises(InputError, match="tensor 'kept'"):
-        block_sparse(torch.ones(4, 4), torch.ones(3, 3, dtype=torch.bool), chunk_in=2, chunk_out=2)
+        block_sparse_weights(torch.ones(4, 4), torch.ones(3, 3, dtype=torch.bool), chunk_in=2, chunk_out=2)
 
 
 def test_lattice_checks_itself() -> None:
-    good = low_rank(torch.ones(4, 1), torch.ones(1, 4), chunk_in=2, chunk_out=2)
+    good = low_rank_weights(torch.ones(4, 1), torch.ones(1, 4), chunk_in=2, chunk_out=2)
 
     def build(**change: object) -> LatticeWeights:
         return LatticeWeights(**({name: getattr(good, name) for name in good.__dataclass_fields__} | change))

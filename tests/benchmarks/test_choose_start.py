@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.study.choose_start import DenseStart, choose_start
 from gblr_hw.cost.target import UnreachableTargetError
 from gblr_hw.demo.data import digits
 from gblr_hw.models.vit import ViT, ViTShape
-from gblr_hw.training.choose_start import DenseStart, choose_start
 from gblr_hw.training.loop.loop import EpochRecord
 from gblr_hw.training.measure.hardware import Hardware
-from gblr_hw.training.networks import Recipe, TrainedNetwork
+from gblr_hw.training.recipe import Recipe, TrainedNetwork
 from tests.oracles.tile_latency import TileLatency
 
 LATENCY = TileLatency(rows=4, cols=4, tokens=16)
@@ -47,7 +47,7 @@ def starts(*widths: int) -> dict[str, DenseStart]:
 
 def test_the_lowest_loss_of_a_short_trial_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = _Trials({8: 0.5, 16: 0.4, 24: 0.4}, [])
-    monkeypatch.setattr("gblr_hw.training.choose_start.train_network", trials)
+    monkeypatch.setattr("benchmarks.study.choose_start.train_network", trials)
     found = starts(24, 16, 8)
     target = LATENCY(found["8"].model)
     assert choose_start(Recipe("learned", epochs=8), found, *digits(), target) == "24"
@@ -59,7 +59,7 @@ def test_the_lowest_loss_of_a_short_trial_is_chosen(monkeypatch: pytest.MonkeyPa
 
 def test_starts_that_cannot_reach_the_target_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = _Trials({8: None, 16: 0.4}, [])
-    monkeypatch.setattr("gblr_hw.training.choose_start.train_network", trials)
+    monkeypatch.setattr("benchmarks.study.choose_start.train_network", trials)
     assert choose_start(Recipe("learned"), starts(8, 16), *digits(), 1.0) == "16"
     trials.losses[16] = None
     with pytest.raises(UnreachableTargetError, match="width 16 needs more"):
