@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from gblr_hw.cli.interruption import Interruption
 from simulator.base.errors import InputError
-from simulator.base.text import printable
+from simulator.base.text import printable, shortened
 from simulator.timing.engine import DeadlockError
 
+# Click's, of the click that typer brings along.
+_UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
+_MOST_TOLD = 800  # characters of a message that repeats what was typed
 _COMMANDS = {
     "demo": "demo_command:demo_command",
     "train": "train_command:train_command",
@@ -85,12 +88,15 @@ def run() -> None:
     """Run the command line, and end the process: errors of the user's, and what the system refuses, are one paragraph
     and exit code 2.
     """
+    code: object = 0
     try:
         try:
-            app()
+            code = app(standalone_mode=False, prog_name="gblr-hw")
         finally:
             # A full disk behind standard output is met here, and not when the interpreter has ended.
             sys.stdout.flush()
+    except _UsageError as error:
+        _stop_usage(error)
     except InputError as error:
         _stop(str(error), 2)
     except DeadlockError as error:
@@ -106,6 +112,17 @@ def run() -> None:
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
         _stop(str(_out_of_memory(error)), 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop_usage(error: Any) -> None:
+    """An option or command that is not there, or a value that is not of its type; no command at all gets the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        _stop("", error.exit_code)
+    command = error.ctx.command_path if error.ctx is not None else "gblr-hw"
+    told = shortened(printable(error.format_message()), _MOST_TOLD)
+    _stop(f"{told}{'' if told.endswith(('.', '?')) else '.'} Try `{command} --help`.", error.exit_code)
 
 
 def _refused_by_system(error: OSError) -> InputError:
@@ -124,7 +141,7 @@ def _out_of_memory(error: Exception) -> InputError:
     )
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     if message:
         print(f"error: {message}", file=sys.stderr)
     try:

@@ -85,7 +85,8 @@ def _run(name: str, path: Path, call: Callable[[], Made]) -> Made:
 
 def _line_of(error: BaseException, path: Path) -> int | None:
     """The last line of the file that was running, or that does not parse."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    own = str(path.absolute())  # as Python names a module's file
+    if isinstance(error, SyntaxError) and error.filename == own:
         return error.lineno
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
     return lines[-1] if lines else None

@@ -34,7 +34,7 @@ def front_command(
     from analysis.pictures.style import save_figure
     from gblr_hw.demo.points_table import points_table
 
-    check_acting(context, [] if output is None else ["--output"], _ACTS_WITH)
+    check_acting(context, ["points", *([] if output is None else ["--output"])], _ACTS_WITH)
     read = {f"'{file}', whose points are read": file for file in files}
     check_outputs([Output("--output", output, PICTURES)], inputs=read)
     points = [point for file in files for point in load_points(file)]

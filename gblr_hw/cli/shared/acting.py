@@ -26,12 +26,13 @@ def check_acting(context: typer.Context, given: Sequence[str], acts_with: Mappin
     unlike = set(parameters) ^ set(acts_with)
     if unlike:
         raise RuntimeError(f"{context.command.name}: the table and the command differ in {', '.join(sorted(unlike))}")
-    about = [given[0], *(other for other in given[1:] if other.startswith("--"))]
     for name, parameter in parameters.items():
         needed = acts_with[name]
         if needed and not set(needed) & set(given) and _is_given(context, name):
+            option = _shown(parameter)
+            about = [given[0], *(other for other in given[1:] if other.startswith("--") and other != option)]
             raise InputError(
-                f"{_shown(parameter)} with {' and '.join(about)}",
+                f"{option} with {' and '.join(about)}",
                 "nothing for it to act on",
                 f"it acts with {' or '.join(needed)}",
                 "Leave it out.",
