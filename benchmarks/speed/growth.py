@@ -32,8 +32,7 @@ SIZES = (1e3, 1e4, 1e5, 1e6, 1e7)
 
 def measure(size: float) -> dict[str, object]:
     """One size, in this process."""
-    from random_layer import random_blocks
-
+    from benchmarks.structures.random_layer import random_blocks
     from gblr_hw import lower
     from gblr_hw.lowering.emit.emit import emit_instructions
     from simulator import Machine, Program, simulate
@@ -92,7 +91,7 @@ def peak_bytes() -> int:
 
 
 def in_a_process(size: float) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(size)]
+    command = [sys.executable, "-m", "benchmarks.speed.growth", "--one", str(size)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
