@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.recipes.recipe import Recipe, after
 
-_TABLE, _EXECUTE = "simulator/program/operations.py", "simulator/numbers/execute.py"
+_TABLE, _WALK = "simulator/program/operations.py", "simulator/numbers/walk.py"
 
 RECIPE = Recipe(
     change="instruction",
@@ -18,11 +18,13 @@ RECIPE = Recipe(
             "        After.VECTOR, Place.SCRATCHPAD, Place.SCRATCHPAD, Duration.DRAIN, Rows.RESULT, Chunk.OUTPUT, "
             "encoded=False\n    ),\n",
         ),
+        after(_WALK, "        Op.VECTOR: _run_vector,\n", "        Op.HALVE: _halve,\n"),
         after(
-            _EXECUTE,
-            "        elif op == Op.DRAIN:\n            _drain(ins, i, memories, arithmetic.machine.cols)\n",
-            "        elif op == Op.HALVE:\n            size = int(ins.tokens[i]) * arithmetic.machine.cols\n"
-            "            memories.scratchpad[:, ins.dst[i] : ins.dst[i] + size] /= 2\n",
+            _WALK,
+            "    walk.has_parameters.add(ins.layer)\n",
+            "\n\ndef _halve(walk: _Walk, ins: Instruction) -> None:\n"
+            "    block = walk.memories.read_rows(ins.src, ins.tokens, walk.machine.cols)\n"
+            "    walk.memories.write_rows(ins.dst, block / 2)\n",
         ),
         after(
             "docs/machine.md",
