@@ -69,10 +69,43 @@ def _permute(x: np.ndarray, *order: float) -> np.ndarray:
     return x[..., np.asarray(order, dtype=np.int64)]
 
 
-# Passes over the row's elements, and the meaning. A pass reads every element once at ``vector.lanes`` a cycle; an
-# elementwise function of any kind is one (tables serve the curved ones). Softmax: largest; exponentials and their sum;
-# scaling. Norms: moments; scaling.
-FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
+def _top_places(x: np.ndarray, count: float) -> np.ndarray:
+    places: np.ndarray = np.argsort(-x, axis=-1, kind="stable")[..., : int(count)].astype(np.float64)
+    return places
+
+
+def _top_values(x: np.ndarray, count: float) -> np.ndarray:
+    return np.take_along_axis(x, _top_places(x, count).astype(np.int64), axis=-1)
+
+
+def _take(x: np.ndarray, places: np.ndarray) -> np.ndarray:
+    shape = np.broadcast_shapes(x.shape[:-1], places.shape[:-1])
+    wide, chosen = (np.broadcast_to(one, (*shape, one.shape[-1])) for one in (x, places))
+    return np.take_along_axis(wide, chosen.astype(np.int64), axis=-1)
+
+
+def _spread(x: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
+    shape = np.broadcast_shapes(x.shape, places.shape)
+    values, chosen = np.broadcast_to(x, shape), np.broadcast_to(places, shape).astype(np.int64)
+    rows = np.zeros((int(np.prod(shape[:-1])), int(width)))
+    np.add.at(rows, (np.arange(len(rows))[:, None], chosen.reshape(len(rows), -1)), values.reshape(len(rows), -1))
+    return rows.reshape(*shape[:-1], int(width))
+
+
+def _select(keep: np.ndarray, x: np.ndarray, other: np.ndarray | float) -> np.ndarray:
+    return np.asarray(np.where(keep != 0, x, other))
+
+
+def _selections(count: float) -> int:
+    """Passes that pick the largest elements of a row one after another: one for each, which leaves it out next."""
+    return int(count)
+
+
+# Passes over the row's elements (a function of the step's numbers where they decide), and the meaning. A pass reads
+# every element once at ``vector.lanes`` a cycle; an elementwise function of any kind is one (tables serve the curved
+# ones). Softmax: largest; exponentials and their sum; scaling. Norms: moments; scaling. Running sums: one of each
+# lane's part; the parts' offsets. Taking and spreading go through a row twice: places, elements.
+FUNCTIONS: Mapping[str, tuple[int | Callable[..., int], Callable[..., np.ndarray]]] = {
     "copy": (1, lambda x: x),
     "add": (1, np.add),
     "subtract": (1, np.subtract),
@@ -98,6 +131,23 @@ FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
     "gelu": (1, _gelu),
     "gelu_tanh": (1, _gelu_tanh),
     "silu": (1, lambda x: x * _sigmoid(x)),
+    "expm1": (1, np.expm1),
+    "log1p": (1, np.log1p),
+    "floor": (1, np.floor),
+    "ceil": (1, np.ceil),
+    "round": (1, np.rint),
+    "truncate": (1, np.trunc),
+    "sign": (1, np.sign),
+    "remainder": (1, np.mod),
+    "tangent": (1, np.tan),
+    "arctangent": (1, np.arctan),
+    "equal": (1, lambda x, y: (x == y).astype(np.float64)),
+    "not_equal": (1, lambda x, y: (x != y).astype(np.float64)),
+    "less": (1, lambda x, y: (x < y).astype(np.float64)),
+    "less_equal": (1, lambda x, y: (x <= y).astype(np.float64)),
+    "greater": (1, lambda x, y: (x > y).astype(np.float64)),
+    "greater_equal": (1, lambda x, y: (x >= y).astype(np.float64)),
+    "select": (1, _select),  # the second value where the first is not 0, else the third
     "permute": (1, _permute),  # out[..., i] = x[..., numbers[i]]; may pick fewer or more than there are
     "concat": (1, lambda *parts: np.concatenate(parts, axis=-1)),  # along the width
     "softmax": (3, _softmax),
@@ -108,12 +158,20 @@ FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
     "max_width": (1, lambda x: x.max(axis=-1, keepdims=True)),
     "sum_groups": (1, lambda x: x.sum(axis=-2, keepdims=True)),
     "mean_groups": (1, lambda x: x.mean(axis=-2, keepdims=True)),
+    "prod_width": (1, lambda x: x.prod(axis=-1, keepdims=True)),
+    "prod_groups": (1, lambda x: x.prod(axis=-2, keepdims=True)),
+    "running_sum_width": (2, lambda x: np.cumsum(x, axis=-1)),
+    "running_product_width": (2, lambda x: np.cumprod(x, axis=-1)),
+    "top_values_width": (_selections, _top_values),  # the largest ones, the largest first
+    "top_places_width": (_selections, _top_places),  # where they are; of equal ones the first
+    "take_width": (2, _take),  # out[..., i] = x[..., places[..., i]]
+    "spread_width": (2, _spread),  # out[..., places[..., i]] is the sum of such x[..., i], 0 where there is none
     "max_groups": (1, lambda x: x.max(axis=-2, keepdims=True)),
 }
 
 
 # Functions whose results are places in a row, whatever the values are.
-MAKES_PLACES = frozenset({"top_places"})
+MAKES_PLACES = frozenset({"top_places_width"})
 
 
 def passes_of(steps: Sequence[Step]) -> int:
@@ -128,8 +186,13 @@ def passes_of(steps: Sequence[Step]) -> int:
             and before.constant is not None
             and step.constant is not None
         )
-        passes += 0 if rides_along else _function(step)[0]
+        passes += 0 if rides_along else _passes(step)
     return passes
+
+
+def _passes(step: Step) -> int:
+    passes = _function(step)[0]
+    return passes if isinstance(passes, int) else passes(*step.numbers)
 
 
 def run_steps(steps: Sequence[Step], values: Sequence[np.ndarray], constants: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -143,7 +206,7 @@ def run_steps(steps: Sequence[Step], values: Sequence[np.ndarray], constants: Ma
     return known[-1]
 
 
-def _function(step: Step) -> tuple[int, Callable[..., np.ndarray]]:
+def _function(step: Step) -> tuple[int | Callable[..., int], Callable[..., np.ndarray]]:
     if step.function not in FUNCTIONS:
         raise InputError(
             f"vector step '{step.function}'",
