@@ -15,14 +15,25 @@ from gblr_hw.frontend.graph.layout import LayoutError
 from gblr_hw.frontend.graph.registry import LOWERINGS, Lowering
 from gblr_hw.frontend.operators.outputs import output_port
 from gblr_hw.frontend.tidy.finish import finished
-from gblr_hw.frontend.torch_ops import lower_joins, lower_logic, lower_matrix, lower_pointwise, lower_rows, lower_views
+from gblr_hw.frontend.torch_ops import (
+    lower_choices,
+    lower_images,
+    lower_joins,
+    lower_logic,
+    lower_matrix,
+    lower_pointwise,
+    lower_rows,
+    lower_views,
+)
 from gblr_hw.frontend.translate import Translation, Treatment
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
 from simulator.network.network import Network
 
 # The modules that declare lowering functions; naming them keeps the imports from looking unused.
-_DECLARED = (lower_views, lower_pointwise, lower_rows, lower_matrix, lower_joins, lower_logic)
+_DECLARED = (
+    lower_views, lower_pointwise, lower_rows, lower_matrix, lower_joins, lower_logic, lower_choices, lower_images
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

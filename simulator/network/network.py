@@ -63,7 +63,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Window:
-    """Reading an image by im2col: row (oh, ow), group (k1, k2), width the image's channels. Outside it is ``fill``."""
+    """Reading an image by im2col: row (oh, ow), group (k1, k2), width the image's channels. Outside it is ``fill``.
+
+    ``after``: padding below and on the right, where it is not that above and on the left.
+    """
 
     image: tuple[int, int]
     kernel: tuple[int, int]
@@ -71,14 +74,17 @@ class Window:
     padding: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
     fill: float = 0.0
+    after: tuple[int, int] | None = None
 
     @property
     def output(self) -> tuple[int, int]:
         """Height and width of the output positions."""
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
         sides = [
-            (size + 2 * pad - span) // stride + 1
-            for size, pad, span, stride in zip(self.image, self.padding, reach, self.stride, strict=True)
+            (size + pad + behind - span) // stride + 1
+            for size, pad, behind, span, stride in zip(
+                self.image, self.padding, self.after or self.padding, reach, self.stride, strict=True
+            )
         ]
         return sides[0], sides[1]
 

@@ -155,10 +155,12 @@ def _operator_record(operator: Operator) -> dict[str, Any]:
 
 
 def _operand_record(operand: Operand) -> dict[str, Any]:
-    """Strides are left out where there are none: programs without copies into other axes are as they were before."""
+    """What only some views have is left out of the others: their programs are as they were before there was any."""
     record = asdict(operand)
     if operand.strides is None:
         del record["strides"]
+    if operand.window is not None and operand.window.after is None:
+        del record["window"]["after"]
     return record
 
 

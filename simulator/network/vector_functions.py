@@ -6,7 +6,7 @@ and the lowering of the framework's operation that it stands for (`gblr_hw/front
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, get_args
@@ -32,11 +32,12 @@ class VectorFunction:
     """One function of values (batch, tokens, groups, width), in float64.
 
     takes: values, a constant and numbers that ``meaning`` takes in all, values first; None for any number from one on.
-    passes: over the row's elements (machine.md, V2): a pass reads every element once at ``vector.lanes`` a cycle; an
-    element by element function of any kind is one, since tables serve the curved ones. keeps_width: the result is as
-    wide as the widest operand. commutes: two values may change places. group: what a report sums its operators up
-    under, the first of VECTOR_GROUPS among an operator's functions. keeps_largest: calibration to a percentile leaves
-    no outlier of its results out. makes_places: its results are places in a row, whatever the values are.
+    passes: over the row's elements (machine.md, V2), or a function of a step's numbers where they decide: a pass reads
+    every element once at ``vector.lanes`` a cycle; an element by element function of any kind is one, since tables
+    serve the curved ones. keeps_width: the result is as wide as the widest operand. commutes: two values may change
+    places. group: what a report sums its operators up under, the first of VECTOR_GROUPS among an operator's functions.
+    keeps_largest: calibration to a percentile leaves no outlier of its results out. makes_places: its results are
+    places in a row, whatever the values are.
 
     Raises TypeError naming the entry if its parts contradict each other.
     """
@@ -44,7 +45,7 @@ class VectorFunction:
     name: str
     meaning: Callable[..., np.ndarray]
     takes: int | None
-    passes: int
+    passes: int | Callable[..., int]
     reach: Reach
     keeps_width: bool
     commutes: bool
@@ -56,7 +57,7 @@ class VectorFunction:
         one_by_one = self.reach is Reach.ELEMENT
         rules = (
             (callable(self.meaning), "its meaning is a function of arrays"),
-            (self.passes >= 1, "it takes a pass or more"),
+            (callable(self.passes) or self.passes >= 1, "it takes a pass or more"),
             (self.takes is None or self.takes >= 1, "it takes a value or more"),
             (not one_by_one or self.passes == 1, "element by element is one pass (machine.md, V2)"),
             (not one_by_one or self.keeps_width, "element by element keeps the width"),
@@ -66,6 +67,10 @@ class VectorFunction:
         for met, rule in rules:
             if not met:
                 raise TypeError(f"vector function '{self.name}': {rule} (simulator/network/vector_functions.py)")
+
+    def passes_of(self, numbers: Sequence[float]) -> int:
+        """Passes of a step with these numbers."""
+        return self.passes(*numbers) if callable(self.passes) else self.passes
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -105,6 +110,46 @@ def _permute(x: np.ndarray, *order: float) -> np.ndarray:
     return x[..., np.asarray(order, dtype=np.int64)]
 
 
+def _top_places(x: np.ndarray, count: float) -> np.ndarray:
+    """Where the largest elements are, the largest first; of equal ones the first."""
+    places: np.ndarray = np.argsort(-x, axis=-1, kind="stable")[..., : int(count)].astype(np.float64)
+    return places
+
+
+def _top_values(x: np.ndarray, count: float) -> np.ndarray:
+    return np.take_along_axis(x, _top_places(x, count).astype(np.int64), axis=-1)
+
+
+def _take(x: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """out[..., i] = x[..., places[..., i]]."""
+    shape = np.broadcast_shapes(x.shape[:-1], places.shape[:-1])
+    wide, chosen = (np.broadcast_to(one, (*shape, one.shape[-1])) for one in (x, places))
+    return np.take_along_axis(wide, chosen.astype(np.int64), axis=-1)
+
+
+def _spread(x: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
+    """out[..., places[..., i]] is the sum of such x[..., i], 0 where there is none."""
+    shape = np.broadcast_shapes(x.shape, places.shape)
+    values, chosen = np.broadcast_to(x, shape), np.broadcast_to(places, shape).astype(np.int64)
+    rows = np.zeros((int(np.prod(shape[:-1])), int(width)))
+    np.add.at(rows, (np.arange(len(rows))[:, None], chosen.reshape(len(rows), -1)), values.reshape(len(rows), -1))
+    return rows.reshape(*shape[:-1], int(width))
+
+
+def _select(keep: np.ndarray, x: np.ndarray, other: np.ndarray | float) -> np.ndarray:
+    """The second value where the first is not 0, else the third."""
+    return np.asarray(np.where(keep != 0, x, other))
+
+
+def _selections(count: float) -> int:
+    """Passes that pick the largest elements of a row one after another: one for each, which leaves it out next."""
+    return int(count)
+
+
+def _truth(compare: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda x, y: compare(x, y).astype(np.float64)
+
+
 def _elementwise(
     name: str, takes: int, meaning: Callable[..., np.ndarray], *, commutes: bool = False
 ) -> VectorFunction:
@@ -127,7 +172,7 @@ def _row_wise(
     takes: int | None,
     meaning: Callable[..., np.ndarray],
     *,
-    passes: int,
+    passes: int | Callable[..., int],
     keeps_width: bool,
     group: Group = "other vector",
     keeps_largest: bool = False,
@@ -201,6 +246,23 @@ FUNCTIONS = _table(
         _elementwise("gelu", 1, _gelu),
         _elementwise("gelu_tanh", 1, _gelu_tanh),
         _elementwise("silu", 1, lambda x: x * _sigmoid(x)),
+        _elementwise("expm1", 1, np.expm1),
+        _elementwise("log1p", 1, np.log1p),
+        _elementwise("floor", 1, np.floor),
+        _elementwise("ceil", 1, np.ceil),
+        _elementwise("round", 1, np.rint),
+        _elementwise("truncate", 1, np.trunc),
+        _elementwise("sign", 1, np.sign),
+        _elementwise("remainder", 2, np.mod),
+        _elementwise("tangent", 1, np.tan),
+        _elementwise("arctangent", 1, np.arctan),
+        _elementwise("equal", 2, _truth(np.equal), commutes=True),
+        _elementwise("not_equal", 2, _truth(np.not_equal), commutes=True),
+        _elementwise("less", 2, _truth(np.less)),
+        _elementwise("less_equal", 2, _truth(np.less_equal)),
+        _elementwise("greater", 2, _truth(np.greater)),
+        _elementwise("greater_equal", 2, _truth(np.greater_equal)),
+        _elementwise("select", 3, _select),
         _row_wise("permute", None, _permute, passes=1, keeps_width=False),
         _row_wise("concat", None, lambda *parts: np.concatenate(parts, axis=-1), passes=1, keeps_width=False),
         # Passes: the largest; exponentials and their sum; scaling.
@@ -211,6 +273,15 @@ FUNCTIONS = _table(
         *_reductions("sum", lambda x, axis: x.sum(axis=axis, keepdims=True)),
         *_reductions("mean", lambda x, axis: x.mean(axis=axis, keepdims=True)),
         *_reductions("max", lambda x, axis: x.max(axis=axis, keepdims=True)),
+        *_reductions("prod", lambda x, axis: x.prod(axis=axis, keepdims=True)),
+        # Passes: each lane's part; the parts' offsets.
+        _row_wise("running_sum_width", 1, lambda x: np.cumsum(x, axis=-1), passes=2, keeps_width=True),
+        _row_wise("running_product_width", 1, lambda x: np.cumprod(x, axis=-1), passes=2, keeps_width=True),
+        _row_wise("top_values_width", 2, _top_values, passes=_selections, keeps_width=False),
+        _row_wise("top_places_width", 2, _top_places, passes=_selections, keeps_width=False, makes_places=True),
+        # Passes: places; elements.
+        _row_wise("take_width", 2, _take, passes=2, keeps_width=False),
+        _row_wise("spread_width", 3, _spread, passes=2, keeps_width=False),
     )
 )
 

@@ -46,7 +46,7 @@ def passes_of(steps: Sequence[Step]) -> int:
             and before.constant is not None
             and step.constant is not None
         )
-        passes += 0 if rides_along else _function(step).passes
+        passes += 0 if rides_along else _function(step).passes_of(step.numbers)
     return passes
 
 

@@ -91,7 +91,9 @@ def window_rows(array: np.ndarray, operand: Operand) -> np.ndarray:
     assert window is not None and not operand.token0 and not operand.channel0
     batch, _, channels = array.shape
     (height, width), (pad_y, pad_x) = window.image, window.padding
-    padded = np.full((batch, height + 2 * pad_y, width + 2 * pad_x, channels), window.fill)
+    below, right = window.after or window.padding
+    # Windows may reach further than the padding goes: what they find there does not count.
+    padded = np.full((batch, height + pad_y + max(below, 0), width + pad_x + max(right, 0), channels), window.fill)
     padded[:, pad_y : pad_y + height, pad_x : pad_x + width] = array.reshape(batch, height, width, channels)
     rows = []
     for y in range(window.output[0]):

@@ -143,13 +143,20 @@ class Builder:
         return self.kernel(weight, bias, lambda: weight.t() if across else weight, across)
 
     def kernel(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, matrix: Callable[[], torch.Tensor], *key: object
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        matrix: Callable[[], torch.Tensor],
+        *key: object,
+        bias_times: int = 1,
     ) -> DenseWeights:
-        """``matrix()`` and ``bias`` as weights, made once for each parameter ``weight``."""
+        """``matrix()`` and ``bias``, so many times over, as weights, made once for each parameter ``weight``."""
         whole = (id(weight), id(bias), *key)
         if whole not in self._dense:
             self._kept += [weight] if bias is None else [weight, bias]
-            self._dense[whole] = DenseWeights(_single(matrix()), None if bias is None else _single(bias))
+            self._dense[whole] = DenseWeights(
+                _single(matrix()), None if bias is None else _single(bias.repeat(bias_times))
+            )
         return self._dense[whole]
 
     def derived(

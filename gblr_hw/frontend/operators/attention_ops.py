@@ -19,6 +19,7 @@ from gblr_hw.frontend.graph.layout import (
     Dim,
     LayoutError,
     View,
+    expand,
     permute,
     size_of,
 )
@@ -47,10 +48,16 @@ def product(builder: Builder, left: View, right: View) -> View:
     """(..., M, K) times (..., K, N), both activations, leading dimensions broadcast; heads may share keys in groups."""
     if min(len(left.dims), len(right.dims)) < 2:
         raise LayoutError("a product of two activations has at least two dimensions each")
-    return or_relaid(
-        builder, lambda *sides: _product(builder, *sides), [_placed(builder, left), _placed(builder, right)],
-        _layouts(builder, left, right),
-    )  # fmt: skip
+    sides = [_placed(builder, left), _placed(builder, right)]
+    try:
+        return or_relaid(builder, lambda *given: _product(builder, *given), sides, _layouts(builder, left, right))
+    except LayoutError:
+        shape = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        if not builder.relays or left.shape[:-2] == right.shape[:-2]:
+            raise
+        # Copies for every sequence of what all of them read.
+        grown = [expand(one, [*shape, *one.shape[-2:]]) for one in sides]
+        return or_relaid(builder, lambda *given: _product(builder, *given), grown, _layouts(builder, *grown))
 
 
 def _layouts(builder: Builder, left: View, right: View) -> Iterator[list[str | None]]:

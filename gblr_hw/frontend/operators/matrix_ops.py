@@ -9,7 +9,18 @@ import torch
 
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.frame import Frame
-from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, Dim, LayoutError, View, contiguous
+from gblr_hw.frontend.graph.layout import (
+    BATCH,
+    CHANNELS,
+    REPEAT,
+    TOKENS,
+    Atom,
+    Dim,
+    LayoutError,
+    View,
+    contiguous,
+    permute,
+)
 from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied, reduction
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
@@ -94,6 +105,15 @@ def _flattened(builder: Builder, view: View, weights: LayerWeights) -> tuple[Vie
     return flat, DenseWeights(matrix, weights.bias)
 
 
+def along(builder: Builder, view: View, dim: int, matrix: torch.Tensor) -> View:
+    """A constant matrix (new, old) times one dimension of a value."""
+    order = [*(place for place in range(len(view.dims)) if place != dim), dim]
+    turned = permute(view, order)
+    weights = DenseWeights(matrix.float().contiguous(), None)
+    result = linear(builder, turned, weights, builder.name_here("matrix"))
+    return permute(result, [order.index(place) for place in range(len(order))])
+
+
 @dataclass(frozen=True)
 class Convolution:
     """The sizes of a convolution over images (H, W)."""
@@ -102,15 +122,18 @@ class Convolution:
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
+    after: tuple[int, int] | None = None
 
     def window(self, image: tuple[int, int], fill: float = 0.0) -> Window:
         """How it reads an image."""
-        return Window(image, self.kernel, self.stride, self.padding, self.dilation, fill)
+        after = None if self.after == self.padding else self.after
+        return Window(image, self.kernel, self.stride, self.padding, self.dilation, fill, after)
 
     @property
     def by_rows(self) -> bool:
         """Whether each output position reads the same input position alone."""
-        return (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
+        alone = (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
+        return alone and self.after in (None, (0, 0))
 
 
 def image_of(builder: Builder, view: View) -> tuple[View, tuple[int, int]]:

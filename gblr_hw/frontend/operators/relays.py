@@ -70,6 +70,11 @@ def _frame(shape: Sequence[int], roles: str) -> Frame:
     return Frame(tuple(reversed(atoms)), sizes["b"], sizes["t"], sizes["w"], max(width, 1))
 
 
+def packed(tensor: str, shape: Sequence[int], roles: str) -> View:
+    """What fills a tensor whole, its dimensions packed in order."""
+    return _frame(shape, roles).view(tensor)
+
+
 def _strided(view: View, roles: str, frame: Frame, flipped: Sequence[int]) -> Operand:
     origin = {BATCH: view.origin.b, TOKENS: view.origin.t, CHANNELS: view.origin.c}
     digits: dict[str, list[Digit]] = {role: [] for role in "btw"}

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from gblr_hw.frontend.graph.builder import Builder, Value
-from gblr_hw.frontend.graph.frame import Frame, Read, frame_of, refined
-from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, LayoutError, View, drop, expand
-from gblr_hw.frontend.operators.relays import natural, or_relaid
+from gblr_hw.frontend.graph.frame import Frame, Read, as_float, frame_of, refined
+from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, LayoutError, View, drop, expand
+from gblr_hw.frontend.operators.relays import natural, or_relaid, packed
 from simulator.network.network import Operand, Window
 from simulator.network.vector_functions import Reach, VectorFunction, function_named
 from simulator.network.vector_steps import Step
@@ -206,6 +206,81 @@ def _rows_of(builder: Builder, view: View, dims: Sequence[int]) -> Frame:
         raise LayoutError("a function of a row reads repeated channels")
     frame = frame_of(refined([view], view.shape), inner=inner)
     return frame.with_width(prod(view.shape[dim] for dim in inner))
+
+
+def widthwise(
+    builder: Builder, function: str, values: Sequence[Value], dim: int, width: int, numbers: Sequence[float] = ()
+) -> View:
+    """``function`` of the rows along ``dim``, which gets ``width`` elements, of one or two values whose other
+    dimensions agree; at most the second is a constant.
+    """
+    views = [value for value in values if isinstance(value, View)]
+    constant = next((value for value in values if isinstance(value, torch.Tensor)), None)
+    rank = len(views[0].dims)
+    dim %= rank
+    roles = _rows_and({dim}, rank)
+
+    def emit(*given: View) -> View:
+        return _widthwise(builder, function, given, constant, dim, width, numbers)
+
+    placed = [builder.place(view, roles.replace("b", "r").replace("t", "r")) for view in views]
+    return or_relaid(builder, emit, placed, [[roles] * len(views)])
+
+
+def _widthwise(
+    builder: Builder,
+    function: str,
+    views: Sequence[View],
+    constant: torch.Tensor | None,
+    dim: int,
+    width: int,
+    numbers: Sequence[float],
+) -> View:
+    frames = [_rows_of(builder, view, [dim]) for view in views]
+    outs = [_with_width(frame, dim, width) for frame in frames]
+    if any(out != outs[0] for out in outs):
+        raise LayoutError("rows of two values lie in different ways")
+    operands: list[Operand] = []
+    steps: list[Step] = []
+    args = []
+    reads = [builder.read(view, frame) for view, frame in zip(views, frames, strict=True)]
+    places = [_place_of(operands, read.operand) for read in reads]
+    for place, read in zip(places, reads, strict=True):
+        if read.picks:
+            steps.append(Step("permute", (place,), numbers=tuple(float(pick) for pick in read.picks)))
+            place = len(operands) + len(steps) - 1
+        args.append(place)
+    label, constants = None, {}
+    if constant is not None:
+        label, array = builder.constant(constant, _with_width(frames[0], dim, constant.shape[dim]))
+        constants[label] = array
+    steps.append(Step(function, tuple(args), label, tuple(float(number) for number in numbers)))
+    return builder.add_operator("vector", builder.name_here(), operands, outs[0], steps, constants)
+
+
+def _with_width(frame: Frame, dim: int, width: int) -> Frame:
+    """The same rows with ``width`` channels in each group, which ``dim`` walks along."""
+    atoms = tuple(
+        ((Atom(width, CHANNELS, 1),) if width > 1 else ()) if place == dim else tuple(
+            replace(a, stride=a.stride // frame.width * width) if a.axis == CHANNELS else a for a in row
+        )
+        for place, row in enumerate(frame.atoms)
+    )  # fmt: skip
+    return Frame(atoms, frame.batch, frame.tokens, frame.groups * width, width)
+
+
+def lifted(builder: Builder, value: torch.Tensor, roles: str) -> View:
+    """A constant as a tensor that lies in DRAM, its dimensions along sequences, tokens and channels ("b", "t", "w")."""
+    order = [dim for role in "btw" for dim in range(value.dim()) if roles[dim] == role]
+    sizes = {role: prod(size for size, one in zip(value.shape, roles, strict=True) if one == role) for role in "btw"}
+    name = builder.constant_names.get(id(value), builder.site.operation or "constant")
+
+    def emit() -> View:
+        array = as_float(value.detach().permute(order)).reshape(sizes["b"], sizes["t"], 1, sizes["w"])
+        return packed(builder.add_constant(name, array), value.shape, roles)
+
+    builder.name_constant(value, name)
+    return builder.once(("lifted", id(value), roles), emit)
 
 
 def reduced(builder: Builder, function: str, view: View, dims: Sequence[int], *, keep: bool) -> View:
