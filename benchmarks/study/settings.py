@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.shared.result_lines import ResultLines
+from analysis.pictures.family_marks import REFERENCE
 from simulator.base.errors import InputError
 
 Quantity = Literal["latency_cycles", "energy_pj"]
@@ -114,18 +114,20 @@ class Study:
     def budgets(self, part: str, trained_for: str) -> tuple[float, ...]:
         """Budgets of everything but the dense network, the largest first."""
         here = self.of(part, trained_for=trained_for)
-        return tuple(sorted({s.budget for s in here if s.family != "dense"}, reverse=True))
+        return tuple(sorted({s.budget for s in here if s.family != REFERENCE}, reverse=True))
 
     def dense(self, part: str) -> Setting | None:
         """The dense networks of a part: those of every training machine taken together, mean by seed."""
         runs: dict[int, list[Run]] = {}
-        for setting in self.of(part, "dense"):
+        for setting in self.of(part, REFERENCE):
             for seed, run in setting.runs.items():
                 runs.setdefault(seed, []).append(run)
         if not runs:
             return None
-        missing = {seed for s in self.of(part, "dense") for seed in s.missing} - set(runs)
-        return Setting(part, "", "dense", 1.0, {n: _mean(same) for n, same in runs.items()}, (), tuple(sorted(missing)))
+        missing = {seed for s in self.of(part, REFERENCE) for seed in s.missing} - set(runs)
+        return Setting(
+            part, "", REFERENCE, 1.0, {n: _mean(same) for n, same in runs.items()}, (), tuple(sorted(missing))
+        )
 
 
 def read_study(path: Path, wanted: Iterable[RunKey] = (), machines: Sequence[str] = ()) -> Study:

@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.tables.pareto import pareto_front
 from gblr_hw.codesign.problem import Pair
+from gblr_hw.codesign.space import has_shares
 
 _MOST_LEVELS = 8
 EVEN = 0.005  # relative difference of latencies below which pairs are as fast
@@ -80,7 +81,7 @@ def area_levels(pairs: Sequence[Pair], bound: float | None) -> tuple[float, ...]
 def error_levels(pairs: Sequence[Pair]) -> tuple[float, ...]:
     """Eight round errors at most, from the least that both kinds of machine reach without a dense network."""
     reached = [
-        min((pair.error for pair in pairs if pair.scatter == scatter and pair.network.family != "dense"), default=0.0)
+        min((pair.error for pair in pairs if pair.scatter == scatter and has_shares(pair.network.family)), default=0.0)
         for scatter in (False, True)
     ]
     first = math.ceil(max(reached) / _STEP - 1e-9)

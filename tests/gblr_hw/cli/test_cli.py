@@ -86,6 +86,25 @@ def test_convert_meets_its_budget(
     assert json.loads(capsys.readouterr().out)["layers"][0]["tiles"] == layer["tiles"]
 
 
+def test_convert_tells_its_family_by_one_name(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = checkpoint.with_name("out.safetensors")
+    asked = [
+        ("plain-32", (), "rank_groups", "rank groups"),
+        ("mid-32", ("--family", "low-rank"), "low_rank", "low rank"),
+    ]
+    # The word of earlier releases is accepted.
+    asked.append(("mid-32", ("--family", "block_low_rank"), "rank_groups", "rank groups"))
+    for machine, options, family, label in asked:
+        arguments = ("convert", checkpoint, "-o", out, "-m", machine, "--tiles", 0.9, *options)
+        assert run(monkeypatch, *arguments) == 0
+        assert f"{label}, written to {out}\n" in capsys.readouterr().out
+        assert load_checkpoint(out)["1"].family == family
+    assert run(monkeypatch, "show", out, "--json") == 0
+    assert [layer["family"] for layer in json.loads(capsys.readouterr().out)["layers"]] == ["gblr", "rank_groups"]
+
+
 def test_convert_with_moments_hidden_channels_and_a_work_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +189,13 @@ def test_training_towards_an_energy_goes_on_from_its_checkpoint(
         (("simulate", REFERENCE), "found a file that does not read"),
         (("convert", REFERENCE, "-o", "x.safetensors"), "gaussian: found None"),
         (("train", "-o", "x.safetensors"), "error: --target-latency: found nothing; the family 'hardware'"),
+        (
+            ("train", "-o", "x.safetensors", "--family", "odd"),
+            "error: --family: found 'odd'; it must be one of dense, low",
+        ),
+        (("train", "-o", "x.safetensors", "--family", "rank-groups"), "nothing; the family 'rank_groups'"),
+        (("train", "-o", "x.safetensors", "--family", "block_low_rank"), "nothing; the family 'rank_groups'"),
+        (("train", "-o", "x.safetensors", "--data", "mnist"), "error: data set: found 'mnist'; it is one of digits"),
         (("train", "-o", "x.safetensors", "--target-latency", "fast"), "error: target latency: found 'fast'"),
         (("train", "-o", "x.safetensors", "--target-energy", "9"), "error: target energy: found '9'"),
         (

@@ -12,8 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gblr_hw.cost.target import parse_target
 from gblr_hw.demo.data_sets import DIGITS, data_set
 from gblr_hw.demo.fashion_mnist import FOLDER, fashion_mnist, read_idx
+from gblr_hw.demo.single import train_single
+from simulator import Machine
 from simulator.base.errors import InputError
 
 
@@ -104,6 +107,16 @@ def test_data_sets_by_name(tmp_path: Path) -> None:
     assert named.shape.tokens == DIGITS.shape.tokens == 16
     with pytest.raises(InputError, match="dataset-fashion-mnist"):
         data_set(f"fashion-mnist:{tmp_path / 'none'}").load()
+
+
+def test_a_network_is_trained_on_another_data_set(tmp_path: Path) -> None:
+    data = data_set(f"fashion-mnist:{_folder(tmp_path)}")
+    network, dense = train_single(
+        "block-sparse", Machine.load("edge-16"), parse_target("0.8x-dense"), data=data, images=1, epochs=1
+    )
+    assert network.model(torch.zeros(2, 28, 28)).shape == (2, 10)
+    assert network.kind == "block_sparse"
+    assert network.reached <= 0.8 * dense
 
 
 @pytest.mark.parametrize("text", ["mnist", "fashion-mnist:", "digits:here", ""])

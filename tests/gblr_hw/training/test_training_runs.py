@@ -293,6 +293,18 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, start: ViT) -> N
         train_network(Recipe("lattice", epochs=1), start, *small_sets(), HARDWARE, target, checkpoint=file)
 
 
+def test_a_run_begun_under_a_familys_old_name_goes_on(tmp_path: Path, start: ViT) -> None:
+    file, target, recipe = tmp_path / "run.pt", 0.55 * LATENCY(start), Recipe("rank_groups", epochs=1)
+    assert recipe == Recipe("block_low_rank", epochs=1) == Recipe("rank-groups", epochs=1)
+    whole = train_network(recipe, start, *small_sets(), HARDWARE, target, checkpoint=file)
+    content = torch.load(file, weights_only=True)
+    assert "family='rank_groups'" in content["key"]
+    content["key"] = content["key"].replace("rank_groups", "block_low_rank")
+    torch.save(content, file)
+    again = train_network(recipe, start, *small_sets(), HARDWARE, target, checkpoint=file)
+    assert again.history == whole.history
+
+
 def test_dropout_goes_on_alike_after_a_restart() -> None:
     def model() -> nn.Module:
         torch.manual_seed(0)
