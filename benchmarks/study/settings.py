@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis.pictures.family_marks import REFERENCE
+from benchmarks.shared.result_lines import ResultLines
 from simulator.base.errors import InputError
 
 Quantity = Literal["latency_cycles", "energy_pj"]

@@ -1,4 +1,4 @@
-"""An operation of PyTorch: softshrink, made of functions that the vector unit has."""
+"""An operation of PyTorch: hypot, made of functions that the vector unit has."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ RECIPE = Recipe(
         Edit(
             "gblr_hw/frontend/torch_ops/lower_pointwise.py",
             '@lowers("aten.log2")\n',
-            '@lowers("aten.softshrink")\ndef _softshrink(builder: Builder, a: Arguments) -> View:\n'
-            '    middle = pointwise(builder, "clip", a["self"], numbers=(-a["lambd"], a["lambd"]))\n'
-            '    return pointwise(builder, "subtract", a["self"], middle)\n\n\n@lowers("aten.log2")\n',
+            '@lowers("aten.hypot")\ndef _hypot(builder: Builder, a: Arguments) -> View:\n'
+            '    squares = [pointwise(builder, "square", a[name]) for name in ("self", "other")]\n'
+            '    return pointwise(builder, "sqrt", pointwise(builder, "add", *squares))\n\n\n@lowers("aten.log2")\n',
         ),
     ),
 )
@@ -28,10 +28,18 @@ def check() -> None:
     from simulator import execute_network, simulate
     from tests.recipes.small_program import small_machine
 
+    class Lengths(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.last = nn.Linear(7, 11), nn.Linear(7, 11), nn.Linear(11, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.hypot(self.one(x), self.two(x)))
+
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(7, 11), nn.Softshrink(0.2), nn.Linear(11, 3)).eval()
+    model = Lengths().eval()
     x = torch.randn(5, 7)
     program = lower(model, small_machine(), example_inputs=(x,))
     (found,) = execute_network(program, {program.network.inputs[0].name: x.numpy()}).values()  # type: ignore[union-attr]
     np.testing.assert_allclose(found, model(x).detach().numpy(), atol=1e-5)
-    assert any("clip" in layer.steps for layer in simulate(program, program.machine).layers)
+    assert any("sqrt" in layer.steps for layer in simulate(program, program.machine).layers)
