@@ -15,8 +15,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from analysis.file_kinds import PICTURES
 from analysis.pictures.colours import PALETTE
-from simulator.base.errors import InputError
+from simulator.base import text
 from simulator.base.files import replacing
 
 _SETTINGS: dict[Any, object] = {
@@ -64,11 +65,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
     Raises ``InputError`` for another ending or a place that cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in _DATELESS:
-        raise InputError(
-            str(path), f"the ending {suffix!r}", "pictures are .png, .svg or .pdf files", "Choose one of these endings."
-        )
+    suffix = PICTURES.ending(path)
     with house_style(), replacing(path) as file:
         figure.savefig(file, format=suffix[1:], metadata=_DATELESS[suffix])
 
@@ -119,9 +116,5 @@ def _with_gaps(parts: Sequence[str], dropped: set[int]) -> str:
 
 
 def shortened(name: str, limit: int) -> str:
-    """``name`` in at most ``limit`` characters: the middle goes, because layer names differ at both ends."""
-    name = " ".join(name.split())
-    if len(name) <= limit:
-        return name
-    head = (limit - 1) // 2
-    return name[:head] + "…" + name[len(name) - (limit - 1 - head) :]
+    """``name`` on one line and in at most ``limit`` characters: the middle goes."""
+    return text.shortened(" ".join(name.split()), limit)

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from analysis.tables.table import Column, format_table
 from benchmarks.minilm.conversion import CALIBRATION, HIDDEN, TEST, Task, texts
 from benchmarks.minilm.distil import Lessons, Steps, distil, lessons, with_layers
+from benchmarks.minilm.tables import MEASURED_ON, study_table
 from benchmarks.shared.result_lines import ResultLines
 from gblr_hw import convert, convert_in_order, lower
 from gblr_hw.weights.family import FAMILIES, converted
@@ -33,7 +33,6 @@ from simulator import Machine, simulate
 KEY = ("method", "family", "tiles", "seed")
 FAMILY_LABELS = tuple(FAMILIES[name].label for name in converted())
 METHODS = ("converted", "in order", "distilled")
-MEASURED_ON = ("mid-32", "plain-32")
 TOKENS = 64
 IN_ORDER, DISTILLED = (0.3, 0.2), (0.2, 0.1)
 SEEDS = {("lattice", 0.2): (0, 1, 2), ("rank groups", 0.2): (0, 1, 2)}
@@ -126,26 +125,6 @@ class Study:
         return {"latency_cycles": cycles, "energy_pj": energy}
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Cosine and accuracy (means over seeds), and cycles as a share of dense on both machines."""
-    dense = next((row["latency_cycles"] for row in rows if row["method"] == "dense"), None)
-    lines: list[dict[str, object]] = []
-    for method, family, tiles in dict.fromkeys((row["method"], row["family"], row["tiles"]) for row in rows):
-        own = [row for row in rows if (row["method"], row["family"], row["tiles"]) == (method, family, tiles)]
-        line: dict[str, object] = {"network": f"{family}, {method}", "tiles": f"{tiles:g}", "seeds": len(own)}
-        line["used"] = f"{own[0]['tiles_used']:,}" if "tiles_used" in own[0] else "-"
-        for key in ("cosine", "accuracy"):
-            line[key] = f"{sum(row[key] for row in own) / len(own):.3f}"
-        for name in MEASURED_ON:
-            line[name] = f"{own[0]['latency_cycles'][name] / dense[name]:.3f}" if dense else "-"
-        lines.append(line)
-    columns = (
-        Column("network", "network", align="left"),
-        *(Column(key, key) for key in ("tiles", "used", "seeds", "cosine", "accuracy", *MEASURED_ON)),
-    )
-    return format_table(columns, lines, markdown=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", action="append", choices=["dense", *METHODS])
@@ -165,7 +144,7 @@ def main() -> None:
         row = study.run(job, Steps(steps=options.steps))
         results.add(row)
         print(row, flush=True)
-    print(table(results.rows))
+    print(study_table(results.rows), end="")
 
 
 if __name__ == "__main__":

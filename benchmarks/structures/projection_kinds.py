@@ -12,7 +12,6 @@ half of the dense matrix. "by entries": importance as the sum of squares over en
 from __future__ import annotations
 
 import argparse
-import statistics
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from analysis.tables.table import Column, format_table
 from benchmarks.shared.result_lines import ResultLines
+from benchmarks.structures.tables import KINDS, kinds_table
 from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.demo.data import digits
 from gblr_hw.layers.lattice_linear import LatticeLinear
@@ -35,18 +34,6 @@ from gblr_hw.weights.structure import Structure, dense_tile_count
 
 P = 8
 KEY = ("kind", "tiles", "seed")
-KINDS = (
-    "tiles by entries",
-    "tiles",
-    "tiles, regrow",
-    "tiles, trial",
-    "ranks by entries",
-    "ranks",
-    "ranks, regrow",
-    "ranks, trial",
-    "union",
-    "union, regrow",
-)
 
 
 class EntryScores(GroupScores):
@@ -131,18 +118,7 @@ def main() -> None:
             for seed in options.seed:
                 if not results.has(kind=kind, tiles=share, seed=seed):
                     results.add(run(kind, share, seed))
-    rows: list[dict[str, object]] = []
-    shares = sorted({row["tiles"] for row in results.rows}, reverse=True)
-    for kind in KINDS:
-        row: dict[str, object] = {"kind": kind}
-        for share in shares:
-            own = [one for one in results.rows if (one["kind"], one["tiles"]) == (kind, share)]
-            if own:
-                accuracies = " / ".join(f"{100 * one['accuracy']:.1f}" for one in own)
-                row[str(share)] = f"{accuracies}; {statistics.mean(one['loss'] for one in own):.3f}"
-        rows.append(row)
-    columns = [Column("kind", "kind", align="left"), *(Column(f"{share:g}", str(share)) for share in shares)]
-    print(format_table(columns, rows, markdown=True))
+    print(kinds_table(results.rows), end="")
 
 
 if __name__ == "__main__":

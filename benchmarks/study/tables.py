@@ -48,8 +48,7 @@ _UNITS: dict[Quantity, str] = {"latency_cycles": "latency", "energy_pj": "energy
 
 def completeness(study: Study) -> str:
     """What is there and what is missing, and what a seed's failure to reach a target did."""
-    done = sum(len(setting.runs) + len(setting.unreachable) for setting in study.settings)
-    text = f"{done} runs, seeds {', '.join(map(str, study.seeds))}."
+    text = f"{study.size} runs, seeds {', '.join(map(str, study.seeds))}."
     if study.missing:
         text += f" **{study.missing} runs are missing**: cells marked {INCOMPLETE} rest on fewer seeds or settings."
     failed = sum(bool(setting.unreachable) for setting in study.settings)

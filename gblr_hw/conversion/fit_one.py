@@ -14,7 +14,7 @@ from gblr_hw.conversion.from_dense import FitOptions, fitting_of
 from gblr_hw.conversion.kept_layers import kept_or_made, layer_key
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
-from simulator.base.errors import InputError
+from simulator.base.files import output_folder
 
 
 def fit_one(
@@ -61,9 +61,4 @@ def _fitted(problem: FitProblem, budget: int, family: str, options: FitOptions) 
 
 def work_folder(work: Path | None) -> Path | None:
     """The folder for finished layers, made if need be. Raises InputError for a file."""
-    if work is None:
-        return None
-    if work.exists() and not work.is_dir():
-        raise InputError(f"work folder '{work}'", "a file", "finished layers are kept in a folder", "Name another.")
-    work.mkdir(parents=True, exist_ok=True)
-    return work
+    return None if work is None else output_folder(work)

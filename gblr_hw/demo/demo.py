@@ -172,7 +172,7 @@ def write_results(measurements: Sequence[Measurement], shown: Measurement, out: 
         m.program.save(out / f"{slug}.{m.machine.name}.program")
 
 
-def check_outputs(measurements: Sequence[Measurement]) -> str:
+def check_agreement(measurements: Sequence[Measurement]) -> str:
     """One sentence on the agreement with PyTorch. Raises ArithmeticError if a layer's float outputs differ."""
     worst = max(measurements, key=lambda m: m.float_error)
     if not worst.float_error <= FLOAT_TOLERANCE:

@@ -10,18 +10,32 @@ import torch
 
 from gblr_hw.cost.target import Target
 from gblr_hw.demo.data_sets import DIGITS, DataSet
+from gblr_hw.lowering.pipeline import MAX_TOKENS
 from gblr_hw.models.vit import ViT
 from gblr_hw.training.loop.loop import EpochRecord
 from gblr_hw.training.measure.hardware import CostUnit, hardware_of
 from gblr_hw.training.measure.whole_hardware import whole_hardware_of
 from gblr_hw.training.networks import train_network
 from gblr_hw.training.recipe import Recipe, TrainedNetwork
+from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 DEMO_SHAPE = DIGITS.shape
 DENSE_LEARNING_RATE = 3e-3
 
 Progress = Callable[[int, int, str], None]
+
+
+def check_images(images: int, data: DataSet = DIGITS) -> None:
+    """Raise InputError for more images than a program has rows for."""
+    most = MAX_TOKENS // data.shape.tokens
+    if not 1 <= images <= most:
+        raise InputError("images", str(images), f"the machine works on 1 to {most} at a time", "Ask for fewer.")
+
+
+def dense_run(checkpoint: Path | None) -> Path | None:
+    """The file that a run's dense start is kept in, beside the run's own."""
+    return None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".dense")
 
 
 def train_single(
@@ -47,6 +61,7 @@ def train_single(
     CHECKPOINT.dense) both go on where an interrupted run stopped. progress(done, of, what) is called after
     every epoch. Raises InputError for a target that is not below the dense latency or that cannot be reached.
     """
+    check_images(images, data)
     (train_set, test_set), shape = data.load(), data.shape
     base = Recipe("dense", epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed, device=device)
     recipe = replace(Recipe(family), epochs=epochs, seed=seed, device=device, distil_weight=distil_weight)
@@ -62,9 +77,8 @@ def train_single(
 
         return tell
 
-    dense_file = None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".dense")
     dense = train_network(
-        base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_file
+        base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_run(checkpoint)
     )
     if whole_network:
         example = (torch.zeros(images, shape.image, shape.image),)

@@ -4,41 +4,92 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from gblr_hw.files.accounting import Account, Told, config_sizes, matches
 from gblr_hw.files.own_format import METADATA_KEY, decode, encode
 from gblr_hw.files.published import Kernels, layers_from_state, strip_prefixes
-from gblr_hw.files.tensor_files import read_tensors, write_safetensors
+from gblr_hw.files.tensor_files import TensorFile, read_tensors, write_safetensors
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import WEIGHT_KINDS, LayerWeights, check_matrix_size
 from simulator.base.errors import InputError
 
 
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint's layers by name, and what became of every tensor that is in none of them."""
+
+    layers: dict[str, LayerWeights]
+    account: Account
+
+
 def load_checkpoint(
-    path: str | os.PathLike[str], gaussian: bool | None = None, *, kernels: Kernels | None = None
+    path: str | os.PathLike[str],
+    gaussian: bool | None = None,
+    *,
+    kernels: Kernels | None = None,
+    tables: Iterable[str] = (),
+    layers: Iterable[str] = (),
+    leave_out: Iterable[str] = (),
+    transposed: Iterable[str] = (),
 ) -> dict[str, LayerWeights]:
     """Layer name -> weights, from the toolkit's own format, a published state dict (bare, or nested in a Lightning
-    file; .pt, .pth, .ckpt, .bin) or plain safetensors; told apart by content. Which tensors are layers: see
-    `gblr_hw.files.published`.
+    file; .pt, .pth, .ckpt, .bin), plain safetensors, or a folder of sharded files with their index; told apart by
+    content. Which tensors are layers: see `gblr_hw.files.published`.
 
     gaussian: whether published GBLR layers use the Gaussian (own files record it: leave it out, or it must agree).
-    kernels: layer name -> (k1, k2) for published GBLR convolutions, which do not hold their kernel's shape. Layers come
-    in the order of the file; plain safetensors have none, there names are sorted naturally (block 2 before block 10).
-    Dense layers in half precision stay in the file's mapped pages until they are evaluated, in float32; other layers
-    are read as float32. Nothing but tensors is ever unpickled. Raises InputError for whatever is wrong with the file.
+    kernels: layer name -> (k1, k2) for published GBLR convolutions, which do not hold their kernel's shape.
+    tables, layers, leave_out, transposed: shell patterns on tensors' or layers' names: matrices that are looked up,
+        matrices that are layers whatever they are called, tensors that may stay out, dense layers stored inputs first
+        (`gblr_hw.files.accounting`).
+
+    Layers come in the order of the file; plain safetensors have none, there names are sorted naturally (block 2 before
+    block 10). Dense layers in half precision stay in the file's mapped pages until they are evaluated, in float32;
+    other layers are read as float32. Nothing but tensors is ever unpickled. Raises InputError for whatever is wrong
+    with the file, and if some tensor is in no layer and nothing says why.
     """
-    file = Path(path)
+    told = Told.of(tables, layers, leave_out, transposed)
+    return read_checkpoint(path, gaussian, kernels=kernels, told=told).layers
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    gaussian: bool | None = None,
+    *,
+    kernels: Kernels | None = None,
+    told: Told | None = None,
+) -> Contents:
+    """The same, and the account of every tensor."""
+    file, told = Path(path), told or Told()
     tensors = read_tensors(file)
+    sizes = config_sizes(file / "config.json" if file.is_dir() else file)
     try:
-        layers = _layers(tensors.metadata, tensors.state, tensors.nested, tensors.ordered, gaussian, kernels)
-        for weights in layers.values():
+        contents = _layers(tensors, gaussian, kernels, told, sizes)
+        contents.account.require_whole()
+        for weights in contents.layers.values():
             check_matrix_size(weights.out_features, weights.in_features)
+        _require_used(told, tensors.state, contents.layers)
     except InputError as error:
         raise InputError(f"{file}: {error.where}", error.value, error.rule, error.remedy) from None
-    return layers
+    return contents
+
+
+def _require_used(told: Told, state: Mapping[str, Tensor], layers: Mapping[str, LayerWeights]) -> None:
+    """Raise InputError for a pattern that matches nothing: it would do nothing."""
+    names = [*state, *layers]
+    for option in fields(told):
+        for pattern in getattr(told, option.name):
+            if not any(matches(name, (pattern,)) for name in names):
+                raise InputError(
+                    f"{option.name} '{pattern}'",
+                    "no tensor or layer of that name",
+                    f"names are {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}",
+                    "Correct the pattern.",
+                )
 
 
 def save_checkpoint(checkpoint: Mapping[str, LayerWeights] | nn.Module, path: str | os.PathLike[str]) -> None:
@@ -59,29 +110,29 @@ def save_checkpoint(checkpoint: Mapping[str, LayerWeights] | nn.Module, path: st
 
 
 def _layers(
-    metadata: Mapping[str, str],
-    state: dict[str, Tensor],
-    nested: bool,
-    ordered: bool,
-    gaussian: bool | None,
-    kernels: Kernels | None,
-) -> dict[str, LayerWeights]:
-    if METADATA_KEY in metadata:
+    tensors: TensorFile, gaussian: bool | None, kernels: Kernels | None, told: Told, sizes: frozenset[int]
+) -> Contents:
+    state = tensors.state
+    if METADATA_KEY in tensors.metadata:
         if kernels:
             raise InputError(
                 "kernels", repr(dict(kernels)), "the file records its convolutions' kernels", "Leave it out."
             )
-        return decode(metadata[METADATA_KEY], state, gaussian)
-    names = state if ordered else sorted(state, key=_natural)
-    layers = layers_from_state(strip_prefixes({name: state[name] for name in names}, nested=nested), gaussian, kernels)
+        if told != Told():
+            raise InputError("options on tensors", str(told), "the file records its layers", "Leave them out.")
+        return Contents(decode(tensors.metadata[METADATA_KEY], state, gaussian), Account())
+    names = state if tensors.ordered else sorted(state, key=_natural)
+    plain = strip_prefixes({name: state[name] for name in names}, nested=tensors.nested)
+    layers, account = layers_from_state(plain, gaussian, kernels, told, sizes)
     if not layers:
+        account.require_whole()
         raise InputError(
             "checkpoint",
             f"{len(state)} tensors and no layer ({', '.join(list(state)[:3])}{' ...' if len(state) > 3 else ''})",
             "a layer is NAME.widths with its factors, or NAME.weight with two or four dimensions",
             "Check that this is the network's checkpoint.",
         )
-    return layers
+    return Contents(layers, account)
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

@@ -9,11 +9,12 @@ position;
 * ``NAME.gaudi_module.widths, ...`` with an optional ``NAME.bias``: a convolution as one GBLR over ``oc x (k1 k2 ic)``;
 * ``NAME.weight`` with two dimensions, ``NAME.bias`` optional: a dense layer;
 * ``NAME.in_proj_weight``, ``NAME.in_proj_bias`` (nn.MultiheadAttention): a dense layer NAME.in_proj;
-* ``NAME.weight`` with four dimensions (oc, ic, k1, k2): a dense layer over im2col rows in (k1, k2, ic) order.
+* ``NAME.weight`` with four dimensions (oc, ic, k1, k2): a dense layer over im2col rows in (k1, k2, ic) order;
+* ``NAME.lr_weight1`` (r, n), ``NAME.lr_weight2`` (m, r) without masks: a low-rank layer;
+* ``NAME.weight_orig``, ``NAME.weight_mask`` (pruning): the dense layer of their product.
 
-Skipped: 1-dimensional weights (norms), weights of other dimensions, tensors with other last names (position embeddings,
-class tokens, running statistics), 2-dimensional weights whose name says that they are looked up and not multiplied
-(`LOOKUP_NAMES`). Weights that are not real floating-point numbers are refused.
+A dense matrix that is stored inputs first (GPT-2's Conv1D) is turned: its bias tells. Weights that are not real
+floating-point numbers are refused. Every other tensor is accounted for (`gblr_hw.files.accounting`).
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LayerWeights, check_shape
+from gblr_hw.files.accounting import Account, Told, account_for, is_table, matches
+from gblr_hw.weights.from_factors import low_rank_weights
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights, check_shape
 from simulator.base.errors import InputError
 
 REQUIRED_KEYS = ("widths", "locations", "lr_weight1", "lr_weight2")
 OPTIONAL_KEYS = ("bias", "freq_in", "freq_out", "sigma")
-LOOKUP_NAMES = ("embedding", "embeddings", "embed", "embeds", "embed_tokens", "wte", "wpe", "tok_emb", "pos_emb")
+# Transformers' Conv1D (GPT-2 and its kin) stores its matrix inputs first, under these names.
+CONV1D_NAMES = ("c_attn", "c_fc", "c_proj", "q_attn")
 DEFAULT_SIGMA = 100.0
 ROOT = "layer"
 
@@ -185,29 +189,74 @@ def _conv_from_parts(
     )
 
 
-def _dense_from_state(name: str, weight: Tensor, bias: Tensor | None) -> DenseWeights | None:
+def _dense_from_state(weight: Tensor, bias: Tensor | None, transposed: bool = False) -> DenseWeights | None:
     if weight.dim() not in (2, 4):
-        return None
-    if weight.dim() == 2 and name.rsplit(".", 1)[-1] in LOOKUP_NAMES:
         return None
     # Half precision stays as it is, in the file's own pages; whoever evaluates the layer makes float32 of it.
     matrix = weight.detach() if weight.dtype in (torch.float16, torch.bfloat16) else _as_float32("weight", weight)
     if weight.dim() == 4:
         matrix = matrix.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+    matrix = matrix.T.contiguous() if transposed else matrix
     return DenseWeights(matrix, None if bias is None else _as_float32("bias", bias))
 
 
-class _Reader:
-    """Walks a flat state dict in order and builds each layer when its first key is met."""
+def _is_low_rank(tensors: Mapping[str, Tensor]) -> bool:
+    """The authors' low-rank layer: the two factors of one block without masks."""
+    pair = [tensors.get(key) for key in ("lr_weight1", "lr_weight2")]
+    return "widths" not in tensors and all(one is not None and one.dim() == 2 for one in pair)
 
-    def __init__(self, state: Mapping[str, Tensor], gaussian: bool | None, kernels: Kernels) -> None:
-        self.gaussian, self.kernels = gaussian, kernels
+
+def _low_rank_from_state(tensors: Mapping[str, Tensor]) -> LatticeWeights:
+    """``lr_weight1`` (r, n) and ``lr_weight2`` (m, r)."""
+    bias = tensors.get("bias")
+    return low_rank_weights(
+        _as_float32("lr_weight2", tensors["lr_weight2"]),
+        _as_float32("lr_weight1", tensors["lr_weight1"]),
+        None if bias is None else _as_float32("bias", bias),
+    )
+
+
+class _Reader:
+    """Walks a flat state dict in order and builds each layer when its first key is met. ``used``: names of tensors that
+    are part of layers; ``tables``: of look-up tables.
+    """
+
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        gaussian: bool | None,
+        kernels: Kernels,
+        told: Told,
+        sizes: frozenset[int] = frozenset(),
+    ) -> None:
+        self.gaussian, self.kernels, self.told, self.sizes = gaussian, kernels, told, sizes
+        self.state = state
+        self.used: set[str] = set()
+        self.tables: list[str] = []
         self.layers: dict[str, dict[str, Tensor]] = {}
         for key, tensor in state.items():
             name, _, last = key.rpartition(".")
             self.layers.setdefault(name or ROOT, {})[last] = tensor
+        self.turned = self._conv1d_names()
+
+    def _conv1d_names(self) -> frozenset[str]:
+        """Last components of layers that are stored inputs first: those whose bias has as many entries as the matrix
+        has columns and not rows, and, where there are such, all that Conv1D is used for.
+        """
+        proven = {
+            name.rpartition(".")[2]
+            for name, tensors in self.layers.items()
+            if "weight" in tensors and "bias" in tensors and tensors["weight"].dim() == 2
+            and tensors["bias"].numel() == tensors["weight"].shape[1] != tensors["weight"].shape[0]
+        }  # fmt: skip
+        return frozenset(proven | set(CONV1D_NAMES)) if proven.intersection(CONV1D_NAMES) else frozenset(proven)
+
+    def _use(self, name: str, *keys: str) -> None:
+        prefix = "" if name == ROOT and f"{name}.{keys[0]}" not in self.state else f"{name}."
+        self.used.update(f"{prefix}{key}" for key in keys)
 
     def _gblr(self, name: str) -> GBLRWeights:
+        self._use(name, *self.layers[name])
         return self._named(name, lambda: gblr_from_state(self.layers[name], self.gaussian))
 
     @staticmethod
@@ -226,11 +275,15 @@ class _Reader:
                 if owner not in found:
                     arrangement = "unfolded" if conv.group(2) == "gaudi_module" else "positions"
                     found[owner] = self._conv(owner, name.removesuffix(conv.group(2)), arrangement)
+            elif _is_low_rank(tensors):
+                self._use(name, *(key for key in ("lr_weight1", "lr_weight2", "bias") if key in tensors))
+                found[name] = self._named(name, lambda tensors=tensors: _low_rank_from_state(tensors))  # type: ignore[misc]
             elif any(key in tensors for key in REQUIRED_KEYS):
                 found[name] = self._gblr(name)
             else:
                 self._add_dense(found, name, tensors, "weight", "bias", name)
                 self._add_dense(found, name, tensors, "in_proj_weight", "in_proj_bias", f"{name}.in_proj")
+                self._add_masked(found, name, tensors)
         return found
 
     def _add_dense(
@@ -242,10 +295,28 @@ class _Reader:
         bias: str,
         new_name: str,
     ) -> None:
-        if weight in tensors:
-            dense = self._named(new_name, lambda: _dense_from_state(name, tensors[weight], tensors.get(bias)))
-            if dense is not None:
-                found[new_name] = dense
+        if weight not in tensors or matches(f"{name}.{weight}", self.told.leave_out):
+            return
+        given = tensors[weight]
+        if given.dim() == 2 and is_table(name, given, bias in tensors, self.told, self.sizes):
+            self.tables.append(weight if name == ROOT and weight in self.state else f"{name}.{weight}")
+            return
+        turned = given.dim() == 2 and (name.rpartition(".")[2] in self.turned or matches(name, self.told.transposed))
+        dense = self._named(new_name, lambda: _dense_from_state(given, tensors.get(bias), turned))
+        if dense is not None:
+            self._use(name, weight, *([bias] if bias in tensors else []))
+            found[new_name] = dense
+
+    def _add_masked(self, found: dict[str, LayerWeights], name: str, tensors: dict[str, Tensor]) -> None:
+        """A matrix as pruning keeps it: ``weight_orig`` and the ``weight_mask`` that it is multiplied by."""
+        parts = [tensors.get(key) for key in ("weight_orig", "weight_mask")]
+        if any(one is None for one in parts) or parts[0].shape != parts[1].shape:  # type: ignore[union-attr]
+            return
+        product = _as_float32("weight_orig", tensors["weight_orig"]) * tensors["weight_mask"].float()
+        dense = self._named(name, lambda: _dense_from_state(product, tensors.get("bias")))
+        if dense is not None:
+            self._use(name, "weight_orig", "weight_mask", *(["bias"] if "bias" in tensors else []))
+            found[name] = dense
 
     def _conv(self, owner: str, prefix: str, arrangement: str) -> LayerWeights:
         if arrangement == "positions":
@@ -261,26 +332,42 @@ class _Reader:
             names = [f"{prefix}gaudi_module"]
         parts = [self._gblr(name) for name in names]
         bias = self.layers.get(owner, {}).get("bias")
+        if bias is not None:
+            self._use(owner, "bias")
         return self._named(owner, lambda: _conv_from_parts(parts, arrangement, bias, self.kernels.get(owner)))
 
 
+def structured_names(state: Mapping[str, Tensor]) -> set[str]:
+    """Names of a flat state dict's tensors that belong to GBLR and low-rank layers, with their biases."""
+    owners = {name.rpartition(".")[0] for name in state if name.rpartition(".")[2] in REQUIRED_KEYS}
+    convolutions = {re.sub(r"\.?(gaudi_modules\.\d+|gaudi_module)$", "", owner) for owner in owners} - owners
+    biases = {f"{owner}.bias" if owner else "bias" for owner in convolutions}
+    return {name for name in state if name.rpartition(".")[0] in owners or name in biases}
+
+
 def layers_from_state(
-    state: Mapping[str, Tensor], gaussian: bool | None, kernels: Kernels | None = None
-) -> dict[str, LayerWeights]:
-    """All layers of a flat state dict, in the order of its keys; see the module's docstring for what is read and
-    skipped.
+    state: Mapping[str, Tensor],
+    gaussian: bool | None,
+    kernels: Kernels | None = None,
+    told: Told | None = None,
+    sizes: frozenset[int] = frozenset(),
+) -> tuple[dict[str, LayerWeights], Account]:
+    """All layers of a flat state dict, in the order of its keys, and what became of every other tensor; see the
+    module's docstring for what is read.
 
     A layer whose keys have no name before them ("widths", "weight") is named "layer".
 
     gaussian: whether GBLR layers use the Gaussian (needed only if there are any). kernels: layer name -> (k1, k2) for
     GBLR convolutions; without it, one GBLR per position is taken for a square kernel, and the unfolded arrangement is
-    read as a GBLR layer over im2col rows. Raises InputError naming the layer, the tensor, the rule and the remedy.
+    read as a GBLR layer over im2col rows. told: what the user says of tensors. sizes: rows of look-up tables, from a
+    configuration. Raises InputError naming the layer, the tensor, the rule and the remedy.
     """
-    kernels = kernels or {}
-    layers = _Reader(state, gaussian, kernels).read()
+    kernels, told = kernels or {}, told or Told()
+    reader = _Reader(state, gaussian, kernels, told, sizes)
+    layers = reader.read()
     unknown = sorted(set(kernels) - set(layers))
     if unknown:
         raise InputError(
             "kernels", repr(unknown[0]), f"the layers are {', '.join(layers) or 'none'}", "Correct the name."
         )
-    return layers
+    return layers, account_for(state, reader.used, reader.tables, told)

@@ -1,7 +1,12 @@
-"""A checkpoint's weights into the code of a model: GBLR and lattice layers replace its own, the rest is copied."""
+"""A checkpoint's weights into the code of a model: GBLR and lattice layers replace its own, the rest is copied. Every
+tensor of the file and every parameter of the model is accounted for by name.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,52 +14,126 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.files.checkpoint import load_checkpoint
+from gblr_hw.files.names import matched, renamed
 from gblr_hw.files.own_format import METADATA_KEY
+from gblr_hw.files.published import layers_from_state, structured_names
 from gblr_hw.files.tensor_files import read_tensors
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.replace import set_module
+from gblr_hw.weights.collect import is_conv1d
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.base.errors import InputError
 
 
-def put_weights(model: nn.Module, path: Path, gaussian: bool | None = None) -> list[str]:
-    """Fill ``model`` from a checkpoint in any supported layout, in place; names of the parameters that it says nothing
-    of (they keep what they have).
-
-    Layer names are module paths. Raises InputError for a layer that the model does not have or that has other sizes.
+@dataclass(frozen=True)
+class Filled:
+    """What a checkpoint left open. missing: parameters and statistics of the model that it says nothing of, which keep
+    what they have. unused: floating-point tensors of the file that the model has no place for. unused_share: of the
+    file's weights.
     """
-    layers = load_checkpoint(path, gaussian)
+
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    unused_share: float
+
+
+def put_weights(
+    model: nn.Module, path: Path, gaussian: bool | None = None, rename: Mapping[str, str] | None = None
+) -> Filled:
+    """Fill ``model`` from a checkpoint in any supported layout, in place; what stays open on either side.
+
+    gaussian: whether published GBLR layers use the Gaussian. rename: prefixes of the file's names and what they become.
+    Names are matched with the model's whatever wrappers wrote before them (`gblr_hw.files.names`). GBLR, low-rank and
+    lattice layers take the place of the model's own; everything else is copied by name. Raises InputError for a tensor
+    that has another shape than the model's, and for a layer that the model does not have or that has other sizes.
+    """
     file = read_tensors(path)
-    plain: dict[str, Tensor] = {} if METADATA_KEY in file.metadata else file.state
-    missing = {name for name, _ in model.named_parameters()}
+    layers: dict[str, LayerWeights] = {}
+    plain: dict[str, Tensor] = {}
+    if METADATA_KEY in file.metadata:
+        layers = load_checkpoint(path, gaussian)
+    else:
+        state = _named_as_model(model, file.state, rename or {})
+        structured = structured_names(state)
+        plain = {name: tensor for name, tensor in state.items() if name not in structured}
+        if structured:
+            layers, _ = layers_from_state({name: state[name] for name in state if name in structured}, gaussian)
+    missing = _open_places(model)
     for name, weights in layers.items():
-        module = _module(model, name, path)
-        missing -= {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
-        if isinstance(weights, DenseWeights) and not isinstance(module, nn.Linear):
-            continue  # an embedding, or a layer stored the other way round: copied as it is below
-        if (module.weight.shape[0], module.weight[0].numel()) != (weights.out_features, weights.in_features):
-            raise InputError(
-                f"{path}: layer '{name}'",
-                f"{weights.out_features} x {weights.in_features}",
-                f"the model's has a weight of shape {tuple(module.weight.shape)}",
-                "Give the checkpoint of this model.",
-            )
-        if isinstance(weights, DenseWeights):
-            with torch.no_grad():
-                module.weight.copy_(weights.weight)
-                if weights.bias is not None and module.bias is not None:
-                    module.bias.copy_(weights.bias)
-            continue
-        set_module(model, name, _made(weights, module).eval())
-    parameters = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        _put_layer(model, name, weights, path)
+        missing = {place for place in missing if not place.startswith(f"{name}.")}
+    unused = _copy(model, plain, path, missing)
+    total = sum(tensor.numel() for tensor in file.state.values() if tensor.is_floating_point())
+    lost = sum(plain[name].numel() for name in unused)
+    return Filled(tuple(sorted(missing)), tuple(unused), lost / max(1, total))
+
+
+def _named_as_model(model: nn.Module, state: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
+    """The file's tensors under the model's names."""
+    given = renamed(state, rename)
+    wanted = {*model.state_dict(), *(f"{name}.widths" for name, _ in model.named_modules())}
+    found = matched(list(given.values()), wanted)
+    return {found[given[name]]: tensor for name, tensor in state.items()}
+
+
+def _open_places(model: nn.Module) -> set[str]:
+    """Names that a checkpoint must fill: parameters, once for each that several names share, and float statistics."""
+    statistics = {name for name, tensor in model.named_buffers() if tensor.is_floating_point()}
+    return {name for name, _ in model.named_parameters()} | (statistics & set(model.state_dict()))
+
+
+def _put_layer(model: nn.Module, name: str, weights: LayerWeights, path: Path) -> None:
+    module = _module(model, name, path)
+    is_turned = is_conv1d(module)
+    shape = module.weight.T.shape if is_turned else module.weight.shape
+    if (shape[0], math.prod(shape[1:])) != (weights.out_features, weights.in_features):
+        raise InputError(
+            f"{path}: layer '{name}'",
+            f"{weights.out_features} x {weights.in_features}",
+            f"the model's has a weight of shape {tuple(module.weight.shape)}",
+            "Give the checkpoint of this model.",
+        )
+    if isinstance(weights, DenseWeights):
+        with torch.no_grad():
+            module.weight.copy_(_stored(weights.weight, module.weight, is_turned))
+            if weights.bias is not None and module.bias is not None:
+                module.bias.copy_(weights.bias)
+        return
+    set_module(model, name, _made(weights, module).eval())
+
+
+def _stored(matrix: Tensor, place: Tensor, is_turned: bool) -> Tensor:
+    """A layer's matrix (m, n) as its module keeps it: inputs first (Conv1D), or as a kernel (oc, ic, k1, k2)."""
+    if place.dim() == 4:
+        outputs, channels, rows, cols = place.shape
+        return matrix.reshape(outputs, rows, cols, channels).permute(0, 3, 1, 2)
+    return matrix.T if is_turned else matrix
+
+
+def _copy(model: nn.Module, plain: Mapping[str, Tensor], path: Path, missing: set[str]) -> list[str]:
+    """Copy tensors by name, and take them off ``missing``; floating-point tensors that have no place."""
+    places = model.state_dict(keep_vars=True)
+    owners: dict[int, list[str]] = {}
+    for name, tensor in places.items():
+        owners.setdefault(tensor.data_ptr(), []).append(name)
+    unused = []
     with torch.no_grad():
         for name, tensor in plain.items():
-            if name in parameters and parameters[name].shape == tensor.shape:
-                parameters[name].copy_(tensor)
-                missing.discard(name)
-    return sorted(missing)
+            if name not in places:
+                unused += [name] if tensor.is_floating_point() else []
+                continue
+            if places[name].shape != tensor.shape:
+                raise InputError(
+                    f"{path}: tensor '{name}'",
+                    f"shape {tuple(tensor.shape)}",
+                    f"the model's has shape {tuple(places[name].shape)}",
+                    "Give the checkpoint of this model, or its configuration to the model.",
+                )
+            places[name].copy_(tensor)
+            missing.difference_update(owners[places[name].data_ptr()])
+    return unused
 
 
 def _module(model: nn.Module, name: str, path: Path) -> Any:
@@ -63,7 +142,7 @@ def _module(model: nn.Module, name: str, path: Path) -> Any:
     except AttributeError:
         module = None
     if module is None or not isinstance(getattr(module, "weight", None), Tensor):
-        known = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        known = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) or is_conv1d(m)]
         raise InputError(
             f"{path}: layer '{name}'",
             "no such layer in the model",

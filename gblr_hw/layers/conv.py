@@ -156,7 +156,7 @@ class GBLRConv2d(nn.Module):
         such convolution, malformed tensors, or gaussian=None.
         """
         kernel = _pair("kernel_size", kernel_size, 1)
-        layers = layers_from_state(
+        layers, _ = layers_from_state(
             {f"layer.{key}": tensor for key, tensor in mapping.items()}, gaussian, {"layer": kernel}
         )
         weights = layers["layer"]

@@ -9,7 +9,7 @@ import numpy as np
 from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operator
 from simulator.network.network_layout import head_stride, heads_per_tile
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 
 

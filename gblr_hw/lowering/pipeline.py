@@ -35,13 +35,15 @@ def lower(
     progress: Callable[[int, int, str], None] | None = None,
     *,
     example_inputs: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
     treat: Mapping[str, Treatment] | None = None,
     plugins: Mapping[str, Lowering] | None = None,
 ) -> Program:
     """Lower a whole model, or the layers of a checkpoint, to a program.
 
-    With ``example_inputs`` (a tensor, a tuple of positional or a dict of keyword arguments) the source is a model in
-    evaluation mode, and all of it is lowered for inputs of their shapes: every operation, through torch.export.
+    With ``example_inputs`` (a tensor, a tuple of positional or a dict of keyword arguments) or ``kwargs`` (keyword
+    arguments, alone or beside those) the source is a model in evaluation mode, and all of it is lowered for inputs of
+    their shapes: every operation, through torch.export.
     calibration: then a sequence of batches like them. treat: operations that are not known, by node, module path or
     name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
 
@@ -54,8 +56,8 @@ def lower(
     layer. Raises InputError for a layer that the machine cannot hold and for arguments that make no sense.
     Deterministic.
     """
-    if example_inputs is not None:
-        return _lower_whole(source, machine, example_inputs, calibration, treat, plugins, dump, progress)
+    if example_inputs is not None or kwargs is not None:
+        return _lower_whole(source, machine, example_inputs, calibration, treat, plugins, dump, progress, kwargs)
     if calibration is not None and not isinstance(calibration, Mapping):
         raise InputError(
             "calibration", type(calibration).__name__, "for layers it maps names to inputs", "Give example_inputs too."
@@ -124,6 +126,7 @@ def _lower_whole(
     plugins: Mapping[str, Lowering] | None,
     dump: Dump | None,
     progress: Callable[[int, int, str], None] | None,
+    kwargs: Mapping[str, Any] | None,
 ) -> Program:
     if not isinstance(source, nn.Module):
         raise InputError(
@@ -136,8 +139,9 @@ def _lower_whole(
         raise InputError("calibration", "a mapping", "for a model it is a list of batches", "Give model inputs.")
     batches = calibration or ()
     return lower_model(
-        source, machine, example_inputs, batches, treat=treat, plugins=plugins, dump=dump, progress=progress
-    )
+        source, machine, example_inputs, batches, treat=treat, plugins=plugins, dump=dump, progress=progress,
+        kwargs=kwargs,
+    )  # fmt: skip
 
 
 def _calibration_rows(name: str, values: ArrayLike, features: int) -> np.ndarray:

@@ -50,6 +50,13 @@ def lower_network(
     for a machine that is not square, weights narrower than activations where activations are weights, and operators
     that do not fit.
     """
+    if not network.operators:
+        raise InputError(
+            "network",
+            "nothing to compute",
+            "some output depends on an input, by one operation at least",
+            "Return what the model computes of its inputs, not a constant.",
+        )
     _check_machine(network, machine)
     rows: Mapping[str, np.ndarray] = {}
     if batches:

@@ -14,8 +14,9 @@ from simulator.base.errors import InputError
 def layer_weights(module: nn.Module) -> LayerWeights | None:
     """The weights of one module, or None if it is not a layer by itself.
 
-    Layers are nn.Linear, nn.Conv2d (as a dense layer over im2col rows in (k1, k2, ic) order) and any module with a
-    method ``weights()`` that returns one of the weight kinds. Raises InputError for a grouped convolution.
+    Layers are nn.Linear, transformers' Conv1D, nn.Conv2d (as a dense layer over im2col rows in (k1, k2, ic) order) and
+    any module with a method ``weights()`` that returns one of the weight kinds. Raises InputError for a grouped
+    convolution.
     """
     own = getattr(module, "weights", None)
     if callable(own):
@@ -23,6 +24,8 @@ def layer_weights(module: nn.Module) -> LayerWeights | None:
         return weights if isinstance(weights, WEIGHT_KINDS) else None
     if isinstance(module, nn.Linear):
         return DenseWeights(module.weight.detach().clone(), _copy(module.bias))
+    if is_conv1d(module):
+        return DenseWeights(module.weight.detach().T.clone(), _copy(module.bias))  # type: ignore[arg-type, operator]
     if isinstance(module, nn.Conv2d):
         if module.groups != 1:
             raise InputError(
@@ -34,6 +37,12 @@ def layer_weights(module: nn.Module) -> LayerWeights | None:
         matrix = module.weight.detach().permute(0, 2, 3, 1).reshape(module.out_channels, -1).clone()
         return DenseWeights(matrix, _copy(module.bias))
     return None
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is transformers' Conv1D: a linear layer that stores its matrix inputs first (GPT-2)."""
+    weight = getattr(module, "weight", None)
+    return type(module).__name__ == "Conv1D" and isinstance(weight, Tensor) and weight.dim() == 2
 
 
 def joint_projection(module: nn.Module) -> DenseWeights | None:

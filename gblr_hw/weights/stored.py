@@ -209,7 +209,7 @@ class GBLRWeights:
 
 @dataclass(frozen=True, eq=False)
 class LatticeWeights:
-    """Ranks with any set of chunks, plus dense tiles: ``W = u v + dense`` (design brief, section 4).
+    """Ranks with any set of chunks, plus dense tiles: ``W = u v + dense`` (`Structure` holds which are there).
 
     u (m, K) and v (K, n) are zero outside the chunks of `writes` (K, R) and `reads` (K, C); dense (m, n) is zero
     outside `tiles` (R, C). Chunks are runs of chunk_in inputs and chunk_out outputs (the last one may be shorter), so

@@ -1,6 +1,4 @@
-"""The memories around the array, and what one pass of a weight tile does to them; shared by ``execute``, which carries
-many runs of one layer along, and ``execute_network``.
-"""
+"""What one pass of a weight tile does to the memories around the array, and the weights of a tile."""
 
 from __future__ import annotations
 
@@ -10,20 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator.machine.machine import Machine
+from simulator.numbers.memories import OnChip
 from simulator.numbers.numerics import requantise, saturate
-from simulator.program.isa import Op
+from simulator.program.operations import OPERATIONS, Op, Place
 from simulator.program.schedule import LayerSchedule
-
-
-class OnChip:
-    """Scratchpad, accumulator and rank memory, for ``batch`` runs at once; a float64 for every byte or sum, ``fill``
-    before anything is written.
-    """
-
-    def __init__(self, machine: Machine, batch: int, fill: float = 0.0) -> None:
-        self.scratchpad = np.full((batch, machine.scratchpad.size_bytes), fill)
-        self.accumulator = np.full((batch, machine.accumulator_rows, machine.cols), fill)
-        self.rank = np.full((batch, machine.rank_memory.banks, machine.rank_rows_per_bank), fill)
 
 
 @dataclass(frozen=True)
@@ -65,17 +53,18 @@ def run_tile(
     tiles, machine, tokens = layer.tiles, arithmetic.machine, run.tokens
     first, last = tiles.lane_ptr[run.tile], tiles.lane_ptr[run.tile + 1]
     lane = tiles.lane[first:last]
-    if run.op == Op.EXPAND:
+    entry = OPERATIONS[Op(run.op)]
+    if entry.reads is Place.RANKS:
         entering = arithmetic.rank_codes(memories.rank[rank_places(layer, lane, tokens)], lane)
     else:
         source = memories.scratchpad[:, run.src : run.src + tokens * machine.rows]
         entering = source.reshape(len(source), tokens, machine.rows)
-    if run.op == Op.REDUCE:
+    if entry.writes is Place.RANKS:
         places = rank_places(layer, lane, tokens)
         before = np.where(tiles.first[first:last] == 1, 0.0, memories.rank[places])
         memories.rank[places] = arithmetic.add(before, entering @ weights[:, : machine.rows].T)
         return
-    entering = entering[:, :, lane] if run.op == Op.DENSE else entering
+    entering = entering if entry.uses_ranks else entering[:, :, lane]
     sums = entering @ weights[:, : machine.cols]
     old = memories.accumulator[:, run.dst : run.dst + tokens] if run.accumulate else 0.0
     memories.accumulator[:, run.dst : run.dst + tokens] = arithmetic.add(old, sums)
@@ -85,12 +74,6 @@ def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[sl
     """Index of (batch, tokens, lanes) sums in rank memory."""
     row = layer.rank_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
     return slice(None), np.broadcast_to(layer.rank_bank[lane], row.shape), row
-
-
-def drained_sums(memories: OnChip, src: int, tokens: int, accumulate: int) -> np.ndarray:
-    """(batch, tokens, Q) sums that a DRAIN takes; zeros for one without sums."""
-    sums = memories.accumulator[:, src : src + tokens]
-    return sums if accumulate else np.zeros_like(sums)
 
 
 def lane_rows(layer: LayerSchedule, weights: np.ndarray, machine: Machine) -> np.ndarray:

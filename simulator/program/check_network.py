@@ -8,14 +8,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operator
 from simulator.network.network_layout import output_chunks, view_chunks, view_rows
-from simulator.program.isa import TILE_OPS, Instructions, Op, is_any
+from simulator.program.isa import Instructions
+from simulator.program.operations import (
+    INPUT_CHUNK_OPS,
+    OUTPUT_CHUNK_OPS,
+    RESULT_ROW_OPS,
+    VECTOR_OPERATOR_OPS,
+    Place,
+    is_any,
+    writes,
+)
 from simulator.program.schedule import LayerSchedule
 
-_REMEDY = "The file is damaged or not ours: lower the model again."
 _MATRIX_FORMS = {"linear": ("dense", "ranks", "mixed"), "scores": ("activations",), "mix": ("activations",)}
 
 
@@ -45,11 +53,11 @@ def _check_layer(index: int, layers: Sequence[LayerSchedule], network: Network, 
     operator = network.operators[index].name if index < len(network.operators) else "no operator"
     if layer != operator:
         raise InputError(
-            f"program: layer {index}", f"'{layer}' for '{operator}'", "every operator has its layer, in order", _REMEDY
+            f"program: layer {index}", f"'{layer}' for '{operator}'", "every operator has its layer, in order", NOT_OURS
         )
     kind, form = network.operators[index].kind, layers[index].form
     if form not in _MATRIX_FORMS.get(kind, ("vector",)):
-        raise InputError(f"layer '{layer}': 'form'", form, f"it is the form of an operator of kind {kind}", _REMEDY)
+        raise InputError(f"layer '{layer}': 'form'", form, f"it is the form of an operator of kind {kind}", NOT_OURS)
     types = machine.datatypes
     if form == "activations" and types.weight_bits != types.activation_bits:
         raise InputError(
@@ -67,13 +75,13 @@ def _refuse(bad: np.ndarray, field: str, values: np.ndarray, limit: np.ndarray) 
             f"program: instruction {at}: field '{field}'",
             str(int(values[at])),
             f"it lies between 0 and {int(limit[at]) - 1}",
-            _REMEDY,
+            NOT_OURS,
         )
 
 
 def _check_loads(ins: Instructions, network: Network, side: int) -> None:
     """Every LOAD_INPUT against the view of the operand that it brings; LOAD_WEIGHTS of activations name a sequence."""
-    loads = ins.op == Op.LOAD_INPUT
+    loads = is_any(ins.op, INPUT_CHUNK_OPS)
     operands = np.array([len(operator.operands) for operator in network.operators])
     most = operands[ins.layer]
     _refuse(loads & ((ins.tile < -1) | (ins.tile >= most)), "tile", ins.tile, most)
@@ -88,7 +96,7 @@ def _check_loads(ins: Instructions, network: Network, side: int) -> None:
     ends = ins.token0 + ins.tokens
     _refuse(loads & (ends > rows[at]), "token0", ends - 1, rows[at])
     filled = np.array([operator.kind in ("scores", "mix") for operator in network.operators])[ins.layer]
-    filled &= ins.op == Op.LOAD_WEIGHTS
+    filled &= writes(ins.op, Place.WEIGHT_BUFFER)
     sequences = np.array([operator.rows for operator in network.operators])[ins.layer]
     _refuse(filled & ((ins.token0 < 0) | (ins.token0 >= sequences)), "token0", ins.token0, sequences)
 
@@ -103,10 +111,10 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
     rows = by_layer([operator.rows for operator in operators])
     chunks = by_layer([output_chunks(network, operator, side) for operator in operators])
     ends = ins.token0 + ins.tokens
-    _refuse(is_any(ins.op, (*TILE_OPS, Op.DRAIN, Op.VECTOR, Op.STORE)) & (ends > rows), "token0", ends - 1, rows)
-    bad = is_any(ins.op, (Op.DRAIN, Op.STORE)) & ((ins.chunk < 0) | (ins.chunk >= chunks))
+    _refuse(is_any(ins.op, RESULT_ROW_OPS) & (ends > rows), "token0", ends - 1, rows)
+    bad = is_any(ins.op, OUTPUT_CHUNK_OPS) & ((ins.chunk < 0) | (ins.chunk >= chunks))
     _refuse(bad, "chunk", ins.chunk, chunks)
-    steps = ins.op == Op.VECTOR
+    steps = is_any(ins.op, VECTOR_OPERATOR_OPS)
     _refuse(steps & ((ins.tile < -1) | (ins.tile >= chunks)), "tile", ins.tile, chunks)
     part = steps & (ins.tile >= 0)
     _refuse(part & (ins.tile + ins.chunk > chunks), "chunk", ins.chunk, chunks - ins.tile + 1)
@@ -118,7 +126,7 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
             f"program: instruction {at}: field 'row_cycles'",
             str(int(ins.row_cycles[at])),
             f"the steps of '{operators[ins.layer[at]].name}' are {int(passes[at])} passes",
-            _REMEDY,
+            NOT_OURS,
         )
     room = machine.scratchpad.size_bytes - side + 1
     written = np.where(ins.tile < 0, chunks, ins.chunk) * ins.tokens * side

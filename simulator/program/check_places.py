@@ -7,12 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.check_network import tile_chunks
-from simulator.program.isa import TILE_OPS, Instructions, Op, is_any
+from simulator.program.isa import Instructions
+from simulator.program.operations import (
+    INPUT_CHUNK_OPS,
+    OUTPUT_CHUNK_OPS,
+    RANK_OPS,
+    TILE_OPS,
+    VECTOR_OPERATOR_OPS,
+    Chunk,
+    Place,
+    is_any,
+    ops_where,
+    reads,
+    writes,
+)
 from simulator.program.schedule import LayerSchedule
+
+# Operations whose rows in the scratchpad are P channels wide; the others' are Q.
+_INPUT_ROWS = ops_where(lambda entry: entry.is_tile or entry.chunk is Chunk.INPUT)
 
 
 def check_places(
@@ -22,10 +38,10 @@ def check_places(
     chunks of a network's instructions are looked at by ``check_network``.
     """
     for index, layer in enumerate(layers):
-        reads, writes = ceil_div(layer.in_features, machine.rows), ceil_div(layer.out_features, machine.cols)
+        inputs, outputs = ceil_div(layer.in_features, machine.rows), ceil_div(layer.out_features, machine.cols)
         if network is not None and len(layer.tiles):
-            reads, writes = tile_chunks(network, network.operators[index], machine.rows)
-        _check_layer(layer, machine, reads, writes)
+            inputs, outputs = tile_chunks(network, network.operators[index], machine.rows)
+        _check_layer(layer, machine, inputs, outputs)
     _check_memories(instructions, machine)
     if layers and network is None:
         _check_chunks(instructions, layers, machine)
@@ -41,44 +57,48 @@ def _check(where: str, mask: np.ndarray, values: np.ndarray, count: int | np.nda
             where.format(at),
             str(int(values[at])),
             f"it lies between 0 and {limit - 1}",
-            "The file is damaged or not ours: lower the checkpoint again.",
+            NOT_OURS,
         )
 
 
-def _check_layer(layer: LayerSchedule, machine: Machine, reads: int, writes: int) -> None:
+def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunks_written: int) -> None:
     where, tiles = f"layer '{layer.name}': ", layer.tiles
     every = np.ones(layer.ranks, dtype=bool)
     _check(where + "rank {}: bank", every, layer.rank_bank, machine.rank_memory.banks)
     _check(where + "rank {}: slot", every, layer.rank_slot, machine.rank_rows_per_bank // layer.block_tokens)
-    _check(where + "tile {}: 'source'", tiles.kind != Op.EXPAND, tiles.source, reads)
-    _check(where + "tile {}: 'target'", tiles.kind != Op.REDUCE, tiles.target, writes)
-    most = np.where(tiles.kind == Op.REDUCE, machine.cols, machine.rows)
+    _check(where + "tile {}: 'source'", reads(tiles.kind, Place.SCRATCHPAD), tiles.source, chunks_read)
+    _check(where + "tile {}: 'target'", writes(tiles.kind, Place.ACCUMULATORS), tiles.target, chunks_written)
+    # A lane of a tile that writes ranks is a column of the array, of any other a row (schedule.TileTable).
+    columns = writes(tiles.kind, Place.RANKS)
+    most = np.where(columns, machine.cols, machine.rows)
     _check(where + "tile {}: lanes", np.ones(len(tiles), dtype=bool), tiles.lane_count, most + 1)
     kind = np.repeat(tiles.kind, tiles.lane_count)
-    _check(where + "lane {}", kind == Op.DENSE, tiles.lane, machine.rows)
-    width = np.where(kind == Op.REDUCE, machine.rows, machine.cols)
+    _check(where + "lane {}", ~is_any(kind, RANK_OPS), tiles.lane, machine.rows)
+    width = np.where(writes(kind, Place.RANKS), machine.rows, machine.cols)
     _check(where + "lane {}: 'hi'", np.ones(len(kind), dtype=bool), tiles.hi, width + 1)
 
 
-def _check_memories(ins: Instructions, machine: Machine) -> None:
-    def of(*ops: Op) -> np.ndarray:
-        return is_any(ins.op, ops)
+def scratchpad_bytes(op: np.ndarray, tokens: np.ndarray, machine: Machine) -> np.ndarray:
+    """Bytes of the rows that instructions have in the scratchpad, if they have any there (but for VECTORs), (N,)."""
+    return tokens * np.where(is_any(op, _INPUT_ROWS), machine.rows, machine.cols)
 
+
+def _check_memories(ins: Instructions, machine: Machine) -> None:
+    """Slots, scratchpad addresses and accumulator rows, by the places that an operation reads and writes."""
+    at_all = ~is_any(ins.op, VECTOR_OPERATOR_OPS)  # their regions are a network's: check_network looks at them
     scratchpad, rows = machine.scratchpad.size_bytes + 1, machine.accumulator_rows + 1
-    inputs, outputs = ins.tokens * machine.rows, ins.tokens * machine.cols
+    size = scratchpad_bytes(ins.op, ins.tokens, machine)
     where = "program: instruction {}: field "
-    _check(where + "'slot'", of(*TILE_OPS, Op.LOAD_WEIGHTS), ins.slot, machine.weight_slots)
-    _check(where + "'dst'", of(Op.LOAD_INPUT), ins.dst, scratchpad - inputs)
-    _check(where + "'src'", of(Op.DENSE, Op.REDUCE), ins.src, scratchpad - inputs)
-    _check(where + "'dst'", of(Op.DRAIN), ins.dst, scratchpad - outputs)
-    _check(where + "'src'", of(Op.STORE), ins.src, scratchpad - outputs)
-    _check(where + "'dst'", of(Op.DENSE, Op.EXPAND), ins.dst, rows - ins.tokens)
-    _check(where + "'src'", of(Op.DRAIN), ins.src, rows - ins.tokens)
+    slots = is_any(ins.op, TILE_OPS) | writes(ins.op, Place.WEIGHT_BUFFER)
+    _check(where + "'slot'", slots, ins.slot, machine.weight_slots)
+    for name, column, uses in (("'src'", ins.src, reads), ("'dst'", ins.dst, writes)):
+        _check(where + name, at_all & uses(ins.op, Place.SCRATCHPAD), column, scratchpad - size)
+        _check(where + name, at_all & uses(ins.op, Place.ACCUMULATORS), column, rows - ins.tokens)
 
 
 def _check_chunks(ins: Instructions, layers: Sequence[LayerSchedule], machine: Machine) -> None:
     where = "program: instruction {}: field 'chunk'"
     inputs = np.array([ceil_div(layer.in_features, machine.rows) for layer in layers])
     outputs = np.array([ceil_div(layer.out_features, machine.cols) for layer in layers])
-    _check(where, ins.op == Op.LOAD_INPUT, ins.chunk, inputs[ins.layer])
-    _check(where, is_any(ins.op, (Op.DRAIN, Op.STORE)), ins.chunk, outputs[ins.layer])
+    _check(where, is_any(ins.op, INPUT_CHUNK_OPS), ins.chunk, inputs[ins.layer])
+    _check(where, is_any(ins.op, OUTPUT_CHUNK_OPS), ins.chunk, outputs[ins.layer])

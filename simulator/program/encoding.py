@@ -12,8 +12,22 @@ import numpy as np
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
-from simulator.program.isa import OPERANDS, TRANSFER_OPS, After, Op, Unit, unit_of_op
+from simulator.program.isa import OPERANDS
 from simulator.program.layer_numbers import LayerNumbers
+from simulator.program.operations import (
+    RANK_OPS,
+    TRANSFER_OPS,
+    After,
+    Op,
+    Place,
+    Unit,
+    is_any,
+    listed,
+    ops_where,
+    reads,
+    unit_of_op,
+    writes,
+)
 from simulator.program.program import Program
 from simulator.program.schedule import LANE_BYTES, PARAMETER_BYTES, RECORD_BYTES, LayerSchedule
 
@@ -37,16 +51,28 @@ WORDS = (
     "reserved",
 )
 ACCUMULATE_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, CHUNK_BIT = 4, 5, 6, 16, 16
+_NOT_ENCODED = ops_where(lambda entry: not entry.encoded)
+_GATHERING = ops_where(lambda entry: entry.is_tile and entry.reads is Place.RANKS)
+_SCATTERING = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)
+# What each sequencer of the hardware runs: a unit's queue, and once more the tiles whose ranks the gather unit reads.
 STREAMS = ("weight_dma", "input_dma", "output_dma", "array", "gather", "vector")
+
+
+def _completion_classes() -> dict[str, tuple[Op, ...]]:
+    """One class a queue, but two for the array: sums that stay in rank memory are there later than others (rule A5)."""
+    encoded = {name: ops_where(lambda entry, queue=name: entry.encoded and entry.queue is queue) for name in After}  # type: ignore[misc]
+    classes: dict[str, tuple[Op, ...]] = {}
+    for queue, ops in encoded.items():
+        if queue is After.ARRAY:
+            classes["reduce"] = tuple(op for op in ops if op in _SCATTERING)
+            classes["sum"] = tuple(op for op in ops if op not in _SCATTERING)
+        else:
+            classes[queue.name.lower()] = ops
+    return classes
+
+
 # Classes in which hardware counts completions; each completes in program order (rule Q4).
-COMPLETION_CLASSES: dict[str, tuple[Op, ...]] = {
-    "weights": (Op.LOAD_PARAMETERS, Op.LOAD_WEIGHTS),
-    "input": (Op.LOAD_INPUT,),
-    "reduce": (Op.REDUCE,),
-    "sum": (Op.DENSE, Op.EXPAND),
-    "vector": (Op.DRAIN,),
-    "store": (Op.STORE,),
-}
+COMPLETION_CLASSES = _completion_classes()
 FIRST_BIT = 15  # in a lane's rank address: this REDUCE lane overwrites (rule E4)
 MAX_PLACES = 1 << FIRST_BIT
 
@@ -77,6 +103,7 @@ def encode(program: Program, numbers: Sequence[LayerNumbers]) -> EncodedProgram:
     Raises InputError for a program of a network, or one that a field of the encoding cannot express.
     """
     require_plain_layers(program)
+    _require_encoded(program)
     image = _Image()
     addresses = np.zeros(len(program.instructions), dtype=np.int64)
     outputs = []
@@ -109,6 +136,19 @@ def require_plain_layers(program: Program) -> None:
     )
 
 
+def _require_encoded(program: Program) -> None:
+    """Raise InputError for the first instruction that the hardware does not have."""
+    beyond = np.flatnonzero(is_any(program.instructions.op, _NOT_ENCODED))
+    if len(beyond):
+        name = Op(int(program.instructions.op[beyond[0]])).name
+        raise InputError(
+            f"program: instruction {beyond[0]}: field 'op'",
+            name,
+            f"the hardware has no {listed(_NOT_ENCODED, 'and no')} (machine.md, section 13)",
+            "Run it in `simulate` and `execute`.",
+        )
+
+
 def _members(program: Program) -> dict[str, np.ndarray]:
     """Which instructions each sequencer reads: queues by unit, and once more the EXPAND tiles, for the gather unit."""
     ins = program.instructions
@@ -116,14 +156,15 @@ def _members(program: Program) -> dict[str, np.ndarray]:
     members = {
         unit_name: np.flatnonzero(unit == Unit[unit_name.upper()]) for unit_name in STREAMS if unit_name != "gather"
     }
-    return {name: members[name] if name != "gather" else np.flatnonzero(ins.op == Op.EXPAND) for name in STREAMS}
+    gathering = np.flatnonzero(is_any(ins.op, _GATHERING))
+    return {name: members[name] if name != "gather" else gathering for name in STREAMS}
 
 
 def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
     ins, machine = program.instructions, program.machine
     stride = np.array([layer.block_tokens for layer in program.layers], dtype=np.int64)[ins.layer]
     outputs = np.array([layer.out_features for layer in program.layers], dtype=np.int64)[ins.layer]
-    bursts = np.where(np.isin(ins.op, TRANSFER_OPS), ceil_div(ins.dram_bytes, machine.dram.burst_bytes), 0)
+    bursts = np.where(is_any(ins.op, TRANSFER_OPS), ceil_div(ins.dram_bytes, machine.dram.burst_bytes), 0)
     waits, on_reduce = completions_awaited(program)
     used = {name: np.maximum(getattr(ins, name), 0).astype(np.int64) for name in OPERANDS}
     columns = {
@@ -169,11 +210,11 @@ def completions_awaited(program: Program) -> tuple[np.ndarray, np.ndarray]:
     ins = program.instructions
     ordinal = np.zeros(len(ins), dtype=np.int64)
     for ops in COMPLETION_CLASSES.values():
-        mine = np.isin(ins.op, ops)
+        mine = is_any(ins.op, ops)
         ordinal[mine] = np.arange(1, int(mine.sum()) + 1)
     awaited = np.where(ins.after >= 0, ordinal[np.maximum(ins.after, 0)], 0)
     array = ins.after[After.ARRAY]
-    return awaited, ((array >= 0) & (ins.op[np.maximum(array, 0)] == Op.REDUCE)).astype(np.int64)
+    return awaited, ((array >= 0) & is_any(ins.op[np.maximum(array, 0)], _SCATTERING)).astype(np.int64)
 
 
 class _Image:
@@ -207,11 +248,12 @@ def _place_layer(
     out_chunks = ceil_div(layer.out_features, machine.cols)
     outputs = image.add(np.zeros(out_chunks * tokens * machine.cols, np.uint8))
     mine = ins.layer == index
-    loads = mine & (ins.op == Op.LOAD_WEIGHTS)
+    loads = mine & writes(ins.op, Place.WEIGHT_BUFFER)
     addresses[loads] = records[ins.tile[loads]] if len(records) else 0
-    addresses[mine & (ins.op == Op.LOAD_PARAMETERS)] = parameters
-    for op, base, width in ((Op.LOAD_INPUT, inputs, machine.rows), (Op.STORE, outputs, machine.cols)):
-        moves = mine & (ins.op == op)
+    addresses[mine & writes(ins.op, Place.PARAMETERS)] = parameters
+    transfers = is_any(ins.op, TRANSFER_OPS)
+    for uses, base, width in ((writes, inputs, machine.rows), (reads, outputs, machine.cols)):
+        moves = mine & transfers & uses(ins.op, Place.SCRATCHPAD)
         addresses[moves] = base + (ins.chunk[moves].astype(np.int64) * tokens + ins.token0[moves]) * width
     return outputs, (out_chunks, tokens, machine.cols)
 
@@ -260,13 +302,13 @@ def tile_records(layer: LayerSchedule, machine: Machine) -> list[np.ndarray]:
         stored = weights[pointer[tile] : pointer[tile + 1]]
         head = np.array([kind, width - 1, count & 0xFF, count >> 8, 0, 0, 0, 0], dtype=np.uint8)
         table = np.zeros(0, np.uint8)
-        if kind != Op.DENSE:
+        if kind in RANK_OPS:
             address = places[tiles.lane[lanes]] | tiles.first[lanes] << FIRST_BIT
             lows, lasts = (column[lanes].astype(np.int64) for column in (tiles.lo, tiles.hi - 1))
             entry = address | lows << 16 | lasts << 24
             table = entry.astype("<u4").view(np.uint8)
         records.append(np.concatenate([head, table, packed_bits(stored, machine.datatypes.weight_bits)]))
-        assert len(head) == RECORD_BYTES and len(table) == LANE_BYTES * count * (kind != Op.DENSE)
+        assert len(head) == RECORD_BYTES and len(table) == LANE_BYTES * count * (kind in RANK_OPS)
     return records
 
 
@@ -277,9 +319,9 @@ def _in_loading_order(layer: LayerSchedule) -> np.ndarray:
     lane = np.repeat(np.arange(len(lengths)), lengths)
     along = np.arange(len(lane)) - np.repeat(tiles.lane_weight_ptr[:-1] - tiles.lo, lengths)
     tile = np.repeat(np.arange(len(tiles)), tiles.lane_count)[lane]
-    is_reduce = tiles.kind[tile] == Op.REDUCE
-    row = np.where(is_reduce, along, lane)
-    column = np.where(is_reduce, lane, along)
+    by_column = writes(tiles.kind[tile], Place.RANKS)
+    row = np.where(by_column, along, lane)
+    column = np.where(by_column, lane, along)
     return layer.payload.codes[np.lexsort((column, row, tile))]
 
 

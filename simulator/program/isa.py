@@ -1,99 +1,29 @@
-"""The instruction set: operations, the units that run them, and the columns of an instruction (machine.md, sections 2
-and 7).
-"""
+"""The columns of instructions, and every rule that a column can break by itself (machine.md, sections 2 and 7)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import IntEnum
 
 import numpy as np
 
 from simulator.base.columns import kernel_input
-from simulator.base.errors import InputError
-
-
-class Op(IntEnum):
-    """What an instruction does. The three tile kinds are one pass through the array each; VECTOR stands in programs of
-    whole networks only.
-    """
-
-    LOAD_PARAMETERS = 0
-    LOAD_INPUT = 1
-    LOAD_WEIGHTS = 2
-    DENSE = 3
-    REDUCE = 4
-    EXPAND = 5
-    DRAIN = 6
-    STORE = 7
-    VECTOR = 8
-
-
-class Unit(IntEnum):
-    """In-order units. With fewer DMA engines, INPUT_DMA (and OUTPUT_DMA) share WEIGHT_DMA's queue (rule D1)."""
-
-    WEIGHT_DMA = 0
-    INPUT_DMA = 1
-    OUTPUT_DMA = 2
-    ARRAY = 3
-    VECTOR = 4
-
-
-class After(IntEnum):
-    """The five dependence columns, named by what produced the thing waited for (rule Q2)."""
-
-    WEIGHTS = 0
-    INPUT = 1
-    ARRAY = 2
-    VECTOR = 3
-    STORE = 4
-
+from simulator.base.errors import NOT_OURS, InputError
+from simulator.program.operations import (
+    PRODUCERS,
+    TILE_OPS,
+    TRANSFER_OPS,
+    VECTOR_OPERATOR_OPS,
+    After,
+    Chunk,
+    Op,
+    Place,
+    Rows,
+    is_any,
+    ops_where,
+    writes,
+)
 
 _NARROW = np.iinfo(np.int32)
-
-TILE_OPS = (Op.DENSE, Op.REDUCE, Op.EXPAND)
-TRANSFER_OPS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
-VECTOR_OPS = (Op.DRAIN, Op.VECTOR)
-
-# Operations allowed as the producer in each dependence column.
-PRODUCERS: dict[After, tuple[Op, ...]] = {
-    After.WEIGHTS: (Op.LOAD_WEIGHTS, Op.LOAD_PARAMETERS),
-    After.INPUT: (Op.LOAD_INPUT,),
-    After.ARRAY: TILE_OPS,
-    After.VECTOR: VECTOR_OPS,
-    After.STORE: (Op.STORE,),
-}
-
-_UNITS_BY_ENGINES = {
-    1: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.WEIGHT_DMA),
-    2: (Unit.WEIGHT_DMA, Unit.WEIGHT_DMA, Unit.OUTPUT_DMA),
-    3: (Unit.WEIGHT_DMA, Unit.INPUT_DMA, Unit.OUTPUT_DMA),
-}
-
-
-def unit_of_op(dma_engines: int) -> np.ndarray:
-    """The unit that runs each operation, indexed by Op, for a machine with 1, 2 or 3 DMA engines (rule D1)."""
-    weights, inputs, stores = _UNITS_BY_ENGINES[dma_engines]
-    table = {
-        Op.LOAD_PARAMETERS: weights,
-        Op.LOAD_INPUT: inputs,
-        Op.LOAD_WEIGHTS: weights,
-        Op.STORE: stores,
-        Op.DENSE: Unit.ARRAY,
-        Op.REDUCE: Unit.ARRAY,
-        Op.EXPAND: Unit.ARRAY,
-        Op.DRAIN: Unit.VECTOR,
-        Op.VECTOR: Unit.VECTOR,
-    }
-    return np.array([table[op] for op in Op], dtype=np.int64)
-
-
-def is_any(op: np.ndarray, ops: tuple[Op, ...]) -> np.ndarray:
-    """Which of a column of known operations are one of ``ops``: a table look-up, several times faster than a search."""
-    table = np.zeros(len(Op), dtype=bool)
-    table[list(ops)] = True
-    return table[op]
-
 
 WIDE_OPERANDS = ("src", "dst", "other", "dram_bytes")  # int64, the others are int32
 
@@ -110,7 +40,7 @@ def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
                 where,
                 str(int(column[outside][0])),
                 f"it lies between {_NARROW.min} and {_NARROW.max}",
-                "The file is damaged or not ours: lower the checkpoint again.",
+                NOT_OURS,
             )
     return kernel_input(column, np.int64 if wide else np.int32)
 
@@ -167,6 +97,8 @@ class Instructions:
 
 # Operand columns in the order of the encoding and of listings; -1 means "not used".
 OPERANDS = tuple(field.name for field in fields(Instructions) if field.name not in ("op", "after"))
+_WITH_ROWS = ops_where(lambda entry: entry.rows is not Rows.NONE)
+_COUNTING = ops_where(lambda entry: entry.chunk is Chunk.COUNT)
 
 
 def _check_columns(ins: Instructions) -> None:
@@ -181,7 +113,7 @@ def _check_columns(ins: Instructions) -> None:
                 f"program: instruction {at}: field '{column}'",
                 str(int(values[at])),
                 rule,
-                "The file is damaged or not ours: lower the checkpoint again.",
+                NOT_OURS,
             )
 
     refuse(
@@ -190,19 +122,19 @@ def _check_columns(ins: Instructions) -> None:
         ins.op,
         f"operations are 0 to {len(Op) - 1} ({', '.join(o.name for o in Op)})",
     )
-    is_tile = is_any(ins.op, TILE_OPS)
-    is_transfer = is_any(ins.op, TRANSFER_OPS)
+    is_tile, of_vector = is_any(ins.op, TILE_OPS), is_any(ins.op, VECTOR_OPERATOR_OPS)
     refuse(ins.layer < 0, "layer", ins.layer, "a layer index is not negative")
-    refuse((is_tile | (ins.op == Op.LOAD_WEIGHTS)) & (ins.tile < 0), "tile", ins.tile, "a tile index is not negative")
+    names_tile = is_tile | writes(ins.op, Place.WEIGHT_BUFFER)
+    refuse(names_tile & (ins.tile < 0), "tile", ins.tile, "a tile index is not negative")
+    is_transfer = is_any(ins.op, TRANSFER_OPS)
     refuse(is_transfer & (ins.dram_bytes <= 0), "dram_bytes", ins.dram_bytes, "a transfer moves at least one byte")
-    is_vector = ins.op == Op.VECTOR
-    works = is_tile | is_any(ins.op, (Op.DRAIN, Op.STORE, Op.LOAD_INPUT, Op.VECTOR))
+    works = is_any(ins.op, _WITH_ROWS)
     refuse(works & (ins.tokens <= 0), "tokens", ins.tokens, "a token block holds at least one token")
     refuse(works & (ins.token0 < 0), "token0", ins.token0, "a token index is not negative")
     refuse(is_tile & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a token row takes at least one cycle")
-    refuse(is_vector & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a VECTOR makes at least one pass")
-    refuse(is_vector & (ins.chunk <= 0), "chunk", ins.chunk, "a VECTOR processes at least one chunk")
-    refuse((ins.other < -1) | (~is_vector & (ins.other >= 0)), "other", ins.other, "only a VECTOR has a second operand")
+    refuse(of_vector & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a VECTOR makes at least one pass")
+    refuse(is_any(ins.op, _COUNTING) & (ins.chunk <= 0), "chunk", ins.chunk, "a VECTOR processes at least one chunk")
+    refuse((ins.other < -1) | (~of_vector & (ins.other >= 0)), "other", ins.other, "only a VECTOR has a second operand")
     refuse((ins.accumulate < 0) | (ins.accumulate > 1), "accumulate", ins.accumulate, "accumulate is 0 or 1")
     position = np.arange(len(ins))
     for column, producers in PRODUCERS.items():

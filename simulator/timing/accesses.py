@@ -10,50 +10,38 @@ import numba as nb
 import numpy as np
 
 from simulator.base.kernels import ceil_div
+from simulator.machine.events import EVENTS
 from simulator.machine.machine import Machine
 from simulator.network.network_layout import output_chunks, region_chunks, region_rows
-from simulator.program.isa import Op
+from simulator.program.operations import Chunk, Duration, Op, Place, by_op
 from simulator.program.program import Program
 from simulator.program.schedule import TileTable
 
-EVENTS = (
-    "mac_active",
-    "mac_padding",
-    "register_bits",
-    "wire_bits",
-    "scratchpad_read",
-    "scratchpad_write",
-    "accumulator_read",
-    "accumulator_write",
-    "rank_memory_read",
-    "rank_memory_write",
-    "network_bits",
-    "weight_buffer_read",
-    "weight_buffer_write",
-    "requantise_ops",
-    "vector_ops",
-    "dram_read_bytes",
-    "dram_write_bytes",
-)
-(
-    _MAC_ACTIVE,
-    _MAC_PADDING,
-    _REGISTER_BITS,
-    _WIRE_BITS,
-    _SCRATCHPAD_READ,
-    _SCRATCHPAD_WRITE,
-    _ACCUMULATOR_READ,
-    _ACCUMULATOR_WRITE,
-    _RANK_MEMORY_READ,
-    _RANK_MEMORY_WRITE,
-    _NETWORK_BITS,
-    _WEIGHT_BUFFER_READ,
-    _WEIGHT_BUFFER_WRITE,
-    _REQUANTISE_OPS,
-    _VECTOR_OPS,
-    _DRAM_READ_BYTES,
-    _DRAM_WRITE_BYTES,
-) = range(len(EVENTS))
+# Columns of the counts. They go by the sorted names, because compiled kernels are kept until this file changes: another
+# order of the table must not move them, and another name has to be counted, so that it changes this file.
+_COLUMN = {name: column for column, name in enumerate(sorted(EVENTS))}
+_uncounted = dict(_COLUMN)
+_MAC_ACTIVE = _uncounted.pop("mac_active")
+_MAC_PADDING = _uncounted.pop("mac_padding")
+_REGISTER_BITS = _uncounted.pop("register_bits")
+_WIRE_BITS = _uncounted.pop("wire_bits")
+_SCRATCHPAD_READ = _uncounted.pop("scratchpad_read")
+_SCRATCHPAD_WRITE = _uncounted.pop("scratchpad_write")
+_ACCUMULATOR_READ = _uncounted.pop("accumulator_read")
+_ACCUMULATOR_WRITE = _uncounted.pop("accumulator_write")
+_RANK_MEMORY_READ = _uncounted.pop("rank_memory_read")
+_RANK_MEMORY_WRITE = _uncounted.pop("rank_memory_write")
+_NETWORK_BITS = _uncounted.pop("network_bits")
+_WEIGHT_BUFFER_READ = _uncounted.pop("weight_buffer_read")
+_WEIGHT_BUFFER_WRITE = _uncounted.pop("weight_buffer_write")
+_REQUANTISE_OPS = _uncounted.pop("requantise_ops")
+_VECTOR_OPS = _uncounted.pop("vector_ops")
+_DRAM_READ_BYTES = _uncounted.pop("dram_read_bytes")
+_DRAM_WRITE_BYTES = _uncounted.pop("dram_write_bytes")
+if _uncounted:
+    raise TypeError(
+        f"event '{min(_uncounted)}' of simulator/machine/events.py is counted nowhere: count it in accesses.py"
+    )
 
 
 class _Costs(NamedTuple):
@@ -71,6 +59,31 @@ class _Costs(NamedTuple):
     cells: int
     cols: int
     burst_bytes: int
+
+
+class _Kinds(NamedTuple):
+    """What counting needs of the table of operations, (operations,) int64 each: the places of its rows, whether it is a
+    pass through the array, whether rows of P or of Q channels pass the scratchpad, and what the vector unit does.
+    """
+
+    reads: np.ndarray
+    writes: np.ndarray
+    is_tile: np.ndarray
+    wide_as_input: np.ndarray
+    drains: np.ndarray
+    passes: np.ndarray
+
+
+_KINDS = _Kinds(
+    reads=by_op(lambda entry: entry.reads),
+    writes=by_op(lambda entry: entry.writes),
+    is_tile=by_op(lambda entry: entry.is_tile),
+    wide_as_input=by_op(lambda entry: entry.is_tile or entry.chunk is Chunk.INPUT),
+    drains=by_op(lambda entry: entry.duration is Duration.DRAIN),
+    passes=by_op(lambda entry: entry.duration is Duration.PASSES),
+)
+_DRAM, _WEIGHT_BUFFER, _SCRATCHPAD = int(Place.DRAM), int(Place.WEIGHT_BUFFER), int(Place.SCRATCHPAD)
+_ACCUMULATORS, _RANKS = int(Place.ACCUMULATORS), int(Place.RANKS)
 
 
 def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
@@ -97,10 +110,11 @@ def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
         _words(weights * machine.datatypes.weight_bits, machine.weight_buffer.word_bits),
         read,
         written,
+        _KINDS,
         _costs(machine),
         counts,
     )
-    return {name: counts[:, index].copy() for index, name in enumerate(EVENTS)}
+    return {name: counts[:, _COLUMN[name]].copy() for name in EVENTS}
 
 
 def _vector_rows(program: Program, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,62 +189,69 @@ def _count(
     tile_words,
     vector_read,
     vector_written,
+    kinds,
     costs,
     counts,
 ):
-    """Add every instruction's events to its layer's row of ``counts`` (layers, events)."""
+    """Add every instruction's events to its layer's row of ``counts`` (layers, events): what follows from the places
+    that it reads and writes, then what its unit does.
+    """
     vector = 0
     for i in range(op.shape[0]):
-        kind, rows, row = op[i], tokens[i], counts[layer[i]]
-        if kind == Op.DENSE or kind == Op.REDUCE or kind == Op.EXPAND:
-            t = first_tile[layer[i]] + tile[i]
-            _count_pass(kind, rows, weights[t], costs, row)
-            row[_WEIGHT_BUFFER_READ] += tile_words[t]
-            if kind == Op.DENSE or kind == Op.EXPAND:
-                row[_ACCUMULATOR_WRITE] += rows * costs.sum_words
-                row[_ACCUMULATOR_READ] += rows * costs.sum_words * accumulate[i]
-            if kind != Op.DENSE:
-                _count_ranks(kind, rows, lanes[t], overwriting[t], costs, row)
-        elif kind == Op.DRAIN:
-            row[_SCRATCHPAD_WRITE] += rows * costs.output_words
-            row[_ACCUMULATOR_READ] += rows * costs.sum_words * accumulate[i]
-            row[_VECTOR_OPS] += rows * costs.cols
-        elif kind == Op.VECTOR:
+        kind, rows, row = op[i], np.int64(tokens[i]), counts[layer[i]]
+        reads, writes = kinds.reads[kind], kinds.writes[kind]
+        if kinds.passes[kind]:
             row[_SCRATCHPAD_READ] += vector_read[vector] * costs.input_words
             row[_SCRATCHPAD_WRITE] += vector_written[vector] * costs.output_words
-            row[_VECTOR_OPS] += np.int64(rows) * row_cycles[i] * chunk[i] * costs.cols
+            row[_VECTOR_OPS] += rows * row_cycles[i] * chunk[i] * costs.cols
             vector += 1
-        else:
+            continue
+        words = costs.input_words if kinds.wide_as_input[kind] else costs.output_words
+        if reads == _SCRATCHPAD:
+            row[_SCRATCHPAD_READ] += rows * words
+        if writes == _SCRATCHPAD:
+            row[_SCRATCHPAD_WRITE] += rows * words
+        if writes == _ACCUMULATORS:
+            row[_ACCUMULATOR_WRITE] += rows * costs.sum_words
+        if reads == _ACCUMULATORS or writes == _ACCUMULATORS:
+            row[_ACCUMULATOR_READ] += rows * costs.sum_words * accumulate[i]
+        if reads == _DRAM or writes == _DRAM:
             moved = ceil_div(dram_bytes[i], costs.burst_bytes) * costs.burst_bytes
-            row[_DRAM_WRITE_BYTES if kind == Op.STORE else _DRAM_READ_BYTES] += moved
-            if kind == Op.STORE:
-                row[_SCRATCHPAD_READ] += rows * costs.output_words
-            elif kind == Op.LOAD_INPUT:
-                row[_SCRATCHPAD_WRITE] += rows * costs.input_words
-            elif kind == Op.LOAD_WEIGHTS:
-                row[_WEIGHT_BUFFER_WRITE] += tile_words[first_tile[layer[i]] + tile[i]]
+            row[_DRAM_READ_BYTES if reads == _DRAM else _DRAM_WRITE_BYTES] += moved
+        if kinds.drains[kind]:
+            row[_VECTOR_OPS] += rows * costs.cols
+        if kinds.is_tile[kind] or writes == _WEIGHT_BUFFER:
+            t = first_tile[layer[i]] + tile[i]
+            row[_WEIGHT_BUFFER_WRITE if writes == _WEIGHT_BUFFER else _WEIGHT_BUFFER_READ] += tile_words[t]
+            if kinds.is_tile[kind]:
+                _count_pass(rows, weights[t], costs, row)
+            if writes == _RANKS:
+                _count_scatter(rows, lanes[t], overwriting[t], costs, row)
+            if reads == _RANKS:
+                _count_gather(rows, lanes[t], costs, row)
 
 
 @nb.njit(cache=True, nogil=True)
-def _count_pass(kind, rows, weights, costs, row):
+def _count_pass(rows, weights, costs, row):
     """What every pass through the array does, whatever the tile's kind."""
     row[_MAC_ACTIVE] += rows * weights
     row[_MAC_PADDING] += rows * (costs.cells - weights)
     row[_REGISTER_BITS] += rows * costs.row_bits + costs.preload_bits
     row[_WIRE_BITS] += rows * costs.row_bits + costs.preload_bits
-    if kind != Op.EXPAND:
-        row[_SCRATCHPAD_READ] += rows * costs.input_words
 
 
 @nb.njit(cache=True, nogil=True)
-def _count_ranks(kind, rows, lanes, overwriting, costs, row):
-    """Rank memory, network and requantisers."""
+def _count_scatter(rows, lanes, overwriting, costs, row):
+    """Sums on their way through the network into rank memory, where all but overwriting lanes add to what is there."""
     words = ceil_div(rows * costs.sum_bits, costs.rank_word_bits)
-    if kind == Op.REDUCE:
-        row[_RANK_MEMORY_READ] += words * (lanes - overwriting)
-        row[_RANK_MEMORY_WRITE] += words * lanes
-        row[_NETWORK_BITS] += rows * lanes * costs.scatter_bits
-    else:
-        row[_RANK_MEMORY_READ] += words * lanes
-        row[_NETWORK_BITS] += rows * lanes * costs.gather_bits
-        row[_REQUANTISE_OPS] += rows * lanes
+    row[_RANK_MEMORY_READ] += words * (lanes - overwriting)
+    row[_RANK_MEMORY_WRITE] += words * lanes
+    row[_NETWORK_BITS] += rows * lanes * costs.scatter_bits
+
+
+@nb.njit(cache=True, nogil=True)
+def _count_gather(rows, lanes, costs, row):
+    """Sums read from rank memory, requantised at the banks, and their codes on the way through the network."""
+    row[_RANK_MEMORY_READ] += ceil_div(rows * costs.sum_bits, costs.rank_word_bits) * lanes
+    row[_NETWORK_BITS] += rows * lanes * costs.gather_bits
+    row[_REQUANTISE_OPS] += rows * lanes

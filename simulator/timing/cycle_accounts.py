@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 
 from simulator.base.errors import InputError
-from simulator.program.isa import Unit
+from simulator.program.operations import Unit
 from simulator.program.program import Program
 from simulator.timing.durations import UNIT_COUNT, Timing
 from simulator.timing.engine import STALL_CHANNEL, STALL_NAMES, Events

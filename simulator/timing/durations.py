@@ -6,13 +6,27 @@ each engine separately, which is what their agreement tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
-from simulator.program.isa import TILE_OPS, TRANSFER_OPS, VECTOR_OPS, Instructions, Op, Unit, is_any, unit_of_op
+from simulator.program.isa import Instructions
+from simulator.program.operations import (
+    TILE_OPS,
+    TRANSFER_OPS,
+    After,
+    Duration,
+    Place,
+    Unit,
+    by_op,
+    complete,
+    is_any,
+    ops_where,
+    unit_of_op,
+)
 from simulator.program.program import Program
 
 UNIT_COUNT = len(Unit)
@@ -46,39 +60,79 @@ def time_instructions(ins: Instructions, machine: Machine) -> Timing:
     """Durations of instructions on ``machine``, without a program around them (rules D1, D2, D4, A1, A2, A4, A5, B2,
     V1, V2).
     """
-    is_tile, is_transfer = is_any(ins.op, TILE_OPS), is_any(ins.op, TRANSFER_OPS)
-    at = np.flatnonzero(ins.op == Op.DRAIN)
-    steps = np.flatnonzero(ins.op == Op.VECTOR)
-    busy = ins.tokens.astype(np.int64) * ins.row_cycles
-    busy[is_transfer] = channel_cycles(machine, ins.dram_bytes[is_transfer])
-    busy[at] = ceil_div(ins.tokens[at].astype(np.int64) * machine.cols, machine.vector.lanes)
-    elements = ins.tokens[steps].astype(np.int64) * ins.chunk[steps] * machine.cols
-    busy[steps] = ins.row_cycles[steps] * ceil_div(elements, machine.vector.lanes)
-    tail, lead = _tail_and_lead(machine)
+    busy = np.zeros(len(ins), dtype=np.int64)
+    for duration, cycles in _BUSY.items():
+        at = np.flatnonzero(is_any(ins.op, _OPS_OF[duration]))
+        busy[at] = cycles(ins, machine, at)
     return Timing(
         op=ins.op,
         layer=ins.layer,
         unit=unit_of_op(machine.dma.engines).astype(np.int8)[ins.op],
         busy=busy,
-        tail=tail[ins.op],
-        lead=lead[ins.op],
-        is_tile=is_tile,
-        is_transfer=is_transfer,
+        tail=tail_by_op(machine)[ins.op],
+        lead=lead_by_op(machine)[ins.op],
+        is_tile=is_any(ins.op, TILE_OPS),
+        is_transfer=is_any(ins.op, TRANSFER_OPS),
         after=ins.after,
         preload_cycles=machine.rows,
     )
 
 
-def _tail_and_lead(machine: Machine) -> tuple[np.ndarray, np.ndarray]:
-    """Cycles from the end of busy to done, and the lead of rule A4, by operation."""
-    tail, lead = np.zeros((2, len(Op)), dtype=np.int32)
+def _transfer_cycles(ins: Instructions, machine: Machine, at: np.ndarray) -> np.ndarray:
+    """Rule D2."""
+    return channel_cycles(machine, ins.dram_bytes[at])
+
+
+def _row_cycles(ins: Instructions, machine: Machine, at: np.ndarray) -> np.ndarray:
+    """Rules A1 and B2."""
+    return ins.tokens[at].astype(np.int64) * ins.row_cycles[at]
+
+
+def _drain_cycles(ins: Instructions, machine: Machine, at: np.ndarray) -> np.ndarray:
+    """Rule V1."""
+    return ceil_div(ins.tokens[at].astype(np.int64) * machine.cols, machine.vector.lanes)
+
+
+def _pass_cycles(ins: Instructions, machine: Machine, at: np.ndarray) -> np.ndarray:
+    """Rule V2."""
+    elements = ins.tokens[at].astype(np.int64) * ins.chunk[at] * machine.cols
+    return ins.row_cycles[at] * ceil_div(elements, machine.vector.lanes)
+
+
+_BUSY: Mapping[Duration, Callable[[Instructions, Machine, np.ndarray], np.ndarray]] = complete(
+    {
+        Duration.TRANSFER: _transfer_cycles,
+        Duration.ROWS: _row_cycles,
+        Duration.DRAIN: _drain_cycles,
+        Duration.PASSES: _pass_cycles,
+    },
+    Duration,
+    "simulator.timing.durations._BUSY",
+)
+_OPS_OF = {kind: ops_where(lambda entry, kind=kind: entry.duration is kind) for kind in Duration}  # type: ignore[misc]
+
+
+def tail_by_op(machine: Machine) -> np.ndarray:
+    """Cycles from the end of busy to done, by operation: latencies (D4, V1) and the way out of the array (A5)."""
     network = machine.rank_memory.network_cycles
-    tail[list(TRANSFER_OPS)] = machine.dram_latency_cycles
-    tail[list(TILE_OPS)] = machine.rows + machine.cols - 1
-    tail[Op.REDUCE] += network
-    tail[list(VECTOR_OPS)] = machine.vector.latency_cycles
-    lead[Op.EXPAND] = network + machine.rank_memory.requantise_cycles
-    return tail, lead
+    out_of_array = machine.rows + machine.cols - 1
+    tails = {
+        After.WEIGHTS: machine.dram_latency_cycles,
+        After.INPUT: machine.dram_latency_cycles,
+        After.STORE: machine.dram_latency_cycles,
+        After.ARRAY: out_of_array,
+        After.VECTOR: machine.vector.latency_cycles,
+    }
+    through_network = ops_where(lambda entry: entry.writes is Place.RANKS)
+    tail = by_op(lambda entry: tails[entry.queue]).astype(np.int32)
+    tail[list(through_network)] += network
+    return tail
+
+
+def lead_by_op(machine: Machine) -> np.ndarray:
+    """Cycles that ranks and their lane table must be there ahead of a tile that gathers them, by operation (A4)."""
+    lead = machine.rank_memory.network_cycles + machine.rank_memory.requantise_cycles
+    return by_op(lambda entry: lead if entry.reads is Place.RANKS else 0).astype(np.int32)
 
 
 def channel_cycles(machine: Machine, transfer_bytes: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numba as nb
 import numpy as np
 
 from simulator.base.columns import kernel_input
-from simulator.program.isa import After, Op, Unit
+from simulator.program.operations import After, Op, Unit
 from simulator.timing.durations import UNIT_COUNT, Timing
 
 _ARRAY, _VECTOR = int(Unit.ARRAY), int(Unit.VECTOR)  # the DMA engines stand below

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.machine.energy import EnergyModel
+from simulator.machine.events import EVENTS
 from simulator.machine.machine import Machine
-from simulator.program.isa import TILE_OPS
+from simulator.program.operations import TILE_OPS
 from simulator.program.program import Program
-from simulator.timing.accesses import EVENTS
 from simulator.timing.cycle_accounts import causes_by_layer
 from simulator.timing.durations import Timing
 from simulator.timing.engine import Events
@@ -81,7 +81,6 @@ def _task(program: Program, index: int) -> _Task:
 def _report(program: Program, index: int, machine: Machine, model: EnergyModel, spent: _Spent) -> LayerReport:
     layer, task, events = program.layers[index], _task(program, index), spent.events
     cells, cycles = machine.rows * machine.cols, sum(spent.told.values())
-    kinds = [int(np.count_nonzero(layer.tiles.kind == op)) for op in TILE_OPS]
     return LayerReport(
         name=layer.name,
         form=layer.form,
@@ -92,9 +91,7 @@ def _report(program: Program, index: int, machine: Machine, model: EnergyModel, 
         latency_cycles=cycles,
         cycles_by_cause=spent.told,
         tiles=len(layer.tiles),
-        tiles_dense=kinds[0],
-        tiles_reduce=kinds[1],
-        tiles_expand=kinds[2],
+        tiles_by_kind={op.name.lower(): int(np.count_nonzero(layer.tiles.kind == op)) for op in TILE_OPS},
         tile_bound=task.weights / cells,
         multiplications=task.multiplications,
         macs=events["mac_active"] + events["mac_padding"],

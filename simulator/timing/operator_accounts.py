@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
-from simulator.program.isa import TILE_OPS, VECTOR_OPS, After, Op, Unit
+from simulator.program.operations import After, Unit, by_op, complete
 from simulator.program.program import Program
 from simulator.timing.durations import UNIT_COUNT, Timing
 from simulator.timing.engine import STALL_NAMES, Events
@@ -22,16 +22,19 @@ _ARRAY = int(Unit.ARRAY)
 _COMPUTE, _CONFLICT = CAUSES.index("compute"), CAUSES.index("bank_conflict")
 _COLUMNS = len(After)
 
-# The cause of a cycle in which an instruction of this kind is at work while the array waits. A store is half of the way
-# that activations take through DRAM.
-_CAUSE_OF_OP = {
-    Op.LOAD_PARAMETERS: "wait_weights",
-    Op.LOAD_WEIGHTS: "wait_weights",
-    Op.LOAD_INPUT: "wait_input",
-    Op.STORE: "wait_input",
-    **dict.fromkeys(TILE_OPS, "wait_array"),
-    **dict.fromkeys(VECTOR_OPS, "wait_vector"),
-}
+# The cause of a cycle in which an instruction of this queue is at work while the array waits. A store is half of the
+# way that activations take through DRAM.
+_CAUSE_OF_QUEUE = complete(
+    {
+        After.WEIGHTS: "wait_weights",
+        After.INPUT: "wait_input",
+        After.STORE: "wait_input",
+        After.ARRAY: "wait_array",
+        After.VECTOR: "wait_vector",
+    },
+    After,
+    "simulator.timing.operator_accounts._CAUSE_OF_QUEUE",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ def account_operators(program: Program, timing: Timing, events: Events) -> Opera
     """Divide the array's time line among operators and causes (rule C4), in one pass over the instructions."""
     ins, shape = program.instructions, (len(program.layers), len(CAUSES))
     accounts = OperatorAccounts(np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64))
-    op_cause = np.array([CAUSES.index(_CAUSE_OF_OP[op]) for op in Op])
+    op_cause = by_op(lambda entry: CAUSES.index(_CAUSE_OF_QUEUE[entry.queue]))
     known = [name if name in CAUSES else "wait_input" for name in STALL_NAMES]
     _account(
         ins.op,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulator.program.isa import After, Unit
+from simulator.program.operations import After, Unit
 from simulator.timing.durations import Timing
 from simulator.timing.engine import (
     STALL_ARRAY,

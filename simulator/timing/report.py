@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.network.vector_functions import VECTOR_GROUPS
+
 # The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md,
 # rule C).
 CAUSES: tuple[str, ...] = (
@@ -24,8 +26,9 @@ CAUSES: tuple[str, ...] = (
 # What an operator is bound by (machine.md, rule C5); "hidden" if other operators' cycles cover all of its work.
 BOUNDS: tuple[str, ...] = ("compute", "conflicts", "preload", "bandwidth", "latency", "drain", "vector", "hidden")
 
-# What operators of a network are summed up under.
-GROUPS: tuple[str, ...] = ("linear", "attention matmul", "softmax", "norm", "other vector")
+# What operators of a network are summed up under: matrix operators by their kind, vector operators by their functions.
+MATRIX_GROUPS: Mapping[str, str] = {"linear": "linear", "scores": "attention matmul", "mix": "attention matmul"}
+GROUPS: tuple[str, ...] = (*dict.fromkeys(MATRIX_GROUPS.values()), *VECTOR_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,7 @@ class LayerReport:
     latency_cycles: int
     cycles_by_cause: Mapping[str, int]
     tiles: int  # weight tiles of the layer, counted once (not once a token block)
-    tiles_dense: int
-    tiles_reduce: int
-    tiles_expand: int
+    tiles_by_kind: Mapping[str, int]  # the same by kind: "dense", "reduce", ..., summing to ``tiles``
     tile_bound: float  # stored weights that count / (rows x cols): no schedule has fewer tiles
     multiplications: int  # per row of activations, after evaluation of the masks
     macs: int  # multiply-accumulates that the array's cells perform for all tokens, padding included
@@ -60,6 +61,11 @@ class LayerReport:
     bound: str  # one of ``BOUNDS``
     vector_cycles: int  # cycles for which it occupies the vector unit
     dram_cycles: int  # cycles for which it holds the DRAM channel
+
+    def to_dict(self) -> dict[str, object]:
+        """All figures as plain JSON types; tiles of each kind under a name of their own, "tiles_dense" and so on."""
+        plain = {key: _plain(value) for key, value in vars(self).items() if key != "tiles_by_kind"}
+        return {**plain, **{f"tiles_{kind}": count for kind, count in self.tiles_by_kind.items()}}
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Report:
         """All figures but the trace, as plain JSON types."""
         skipped = {"layers", "units", "trace"}
         head = {key: _plain(value) for key, value in vars(self).items() if key not in skipped}
-        head["layers"] = [{k: _plain(v) for k, v in vars(layer).items()} for layer in self.layers]
+        head["layers"] = [layer.to_dict() for layer in self.layers]
         head["units"] = [{k: _plain(v) for k, v in vars(unit).items()} for unit in self.units]
         return head
 

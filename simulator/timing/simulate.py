@@ -9,7 +9,7 @@ import numpy as np
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import energy_model
 from simulator.machine.machine import Machine
-from simulator.program.isa import TRANSFER_OPS, Op, Unit, is_any
+from simulator.program.operations import TRANSFER_OPS, Op, Unit, is_any
 from simulator.program.program import Program
 from simulator.timing.accesses import count_events
 from simulator.timing.cycle_accounts import UnitAccounts, account_units

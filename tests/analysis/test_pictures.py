@@ -104,7 +104,7 @@ PICTURES = {
     "front, all equal, no dense": lambda: draw_front(
         [replace(p, latency_cycles=7, accuracy=0.5) for p in points()[2:]]
     ),
-    "front, zeros": lambda: draw_front([replace(points()[0], latency_cycles=0, accuracy=0.0)]),
+    "front, zeros": lambda: draw_front([replace(points()[0], latency_cycles=1, accuracy=0.0)]),
     "front, huge range": lambda: draw_front(
         [replace(p, latency_cycles=10 ** (i % 12)) for i, p in enumerate(points())]
     ),

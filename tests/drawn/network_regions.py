@@ -9,7 +9,7 @@ import numpy as np
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import output_chunks, region_rows, view_chunks
-from simulator.program.isa import After, Op
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 
 

@@ -11,7 +11,7 @@ from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand, Operator, Port, Tensor, Window
 from simulator.network.network_layout import output_chunks, view_chunks, view_rows
 from simulator.network.vector_steps import Step
-from simulator.program.isa import TILE_OPS, Op
+from simulator.program.operations import TILE_OPS, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 from tests.drawn.random_programs import SHAPES, Row, assembled, built_layer, dependences, small_machine

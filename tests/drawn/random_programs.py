@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
-from simulator.program.isa import OPERANDS, PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Instructions, Op, unit_of_op
+from simulator.program.isa import OPERANDS, Instructions
+from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Op, unit_of_op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 from simulator.timing.durations import Timing

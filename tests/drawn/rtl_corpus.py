@@ -11,7 +11,8 @@ from gblr_hw.lowering.pipeline import lower
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import LayerNumbers
-from simulator.program.isa import PRODUCERS, TILE_OPS, After, Instructions, Op
+from simulator.program.isa import Instructions
+from simulator.program.operations import PRODUCERS, TILE_OPS, After, Op
 from simulator.program.program import Program
 from simulator.rtl.bench.agreement import Agreement, compare, numbers_for
 from simulator.rtl.bench.cosimulation import CompiledRtl, compile_rtl

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.machine.machine import Machine
-from simulator.program.isa import After, Op
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.timing.report import Report
 

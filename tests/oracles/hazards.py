@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simulator.machine.machine import Machine
-from simulator.program.isa import After, Op, Unit
+from simulator.program.operations import After, Op, Unit
 from simulator.program.program import Program
 from simulator.timing.durations import Timing
 from simulator.timing.engine import Events

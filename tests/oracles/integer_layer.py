@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 
 from simulator.machine.machine import Machine
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timing.engine import STALL_NAMES, Events
 

@@ -15,7 +15,7 @@ import numpy as np
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand, Operator, Port, Tensor
 from simulator.network.vector_steps import Step
-from simulator.program.isa import TILE_OPS, Op
+from simulator.program.operations import TILE_OPS, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 from simulator.timing.durations import resolve_timing

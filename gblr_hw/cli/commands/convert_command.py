@@ -10,15 +10,16 @@ import numpy as np
 import typer
 
 from analysis.tables.table import Column, count, format_table
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     JsonOption,
     MachineOption,
     TokensOption,
-    check_output,
-    console,
     print_json,
     progress_bar,
+    say,
 )
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.weights.family import FAMILIES, converted, told
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -26,8 +27,18 @@ from simulator.machine.machine import Machine
 if TYPE_CHECKING:
     from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 
+_LIMITS, _SEVERAL = ("--latency", "--energy"), "several layers"
+_ACTS_WITH = {
+    **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj"), ALWAYS),
+    "tokens": _LIMITS,
+    **dict.fromkeys(("include", "exclude", "covariances", "hidden"), ALWAYS),
+    "by_error": (_SEVERAL,),
+    **dict.fromkeys(("intervals_only", "groups", "work", "as_json"), ALWAYS),
+}
+
 
 def convert_command(
+    context: typer.Context,
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint with dense layers; layers of other families are kept as they are.")
     ],
@@ -93,9 +104,16 @@ def convert_command(
     from gblr_hw.weights.dense_layers import dense_layers
 
     loaded_machine = Machine.load(machine)
-    check_output(output)
+    check_outputs(
+        [Output("--output", output)],
+        inputs={"the checkpoint": checkpoint, "--machine": machine_file(machine), "--covariances": covariances},
+        folders={"--work": work},
+    )
     layers = load_checkpoint(checkpoint)
     dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
+    budgets = {"--latency": latency, "--energy": energy_uj}
+    given = [name for name, value in budgets.items() if value is not None] or ["a budget in tiles"]
+    check_acting(context, [*given, _SEVERAL if len(dense) > 1 else "one layer"], _ACTS_WITH)
     moments = None if covariances is None else load_covariances(covariances)
     with progress_bar(as_json) as progress:
         found = convert(
@@ -112,7 +130,7 @@ def convert_command(
         print_json({**summary, "layers": rows})
         return
     _print_table(rows)
-    console.print(f"{kind.label}, written to {output}", highlight=False, soft_wrap=True)
+    say(f"{kind.label}, written to {output}")
 
 
 def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import JsonOption, MachineOption, check_output, console, print_json, progress_bar
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
+from gblr_hw.cli.shared.options import JsonOption, MachineOption, SeedOption, print_json, progress_bar, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.weights.family import Family, family_named, told, trained
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -16,7 +18,20 @@ if TYPE_CHECKING:
     from gblr_hw.cost.target import Target
 
 
+_TRAINED, _DENSE = "a family that is trained towards a target", "the family 'dense'"
+_ACTS_WITH = {
+    "output": ALWAYS,
+    "family": ALWAYS,
+    "target_latency": (_TRAINED,),
+    "target_energy": (_TRAINED,),
+    **dict.fromkeys(("whole_network", "machine", "data", "images", "epochs", "seed"), ALWAYS),
+    "distil": (_TRAINED,),
+    **dict.fromkeys(("checkpoint", "device", "as_json"), ALWAYS),
+}
+
+
 def train_command(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     family: Annotated[
         str,
@@ -49,7 +64,7 @@ def train_command(
         int, typer.Option("--images", help="Images that the machine works on at a time (16 rows each).", min=1)
     ] = 16,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs after the dense start.", min=1)] = 12,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: SeedOption = 0,
     distil: Annotated[
         float,
         typer.Option("--distil", help="Part of the objective that is the dense start's outputs.", min=0.0, max=1.0),
@@ -66,12 +81,23 @@ def train_command(
     Every family starts from the same dense network. The penalty's weight is found while training; nobody sets it.
     """
     from gblr_hw.demo.data_sets import data_set
-    from gblr_hw.demo.single import train_single
+    from gblr_hw.demo.single import check_images, dense_run, train_single
     from gblr_hw.files.checkpoint import save_checkpoint
 
-    check_output(output)
-    loaded, chosen, kind = Machine.load(machine), data_set(data), family_named(family, trained(), "--family")
+    kind = family_named(family, trained(), "--family")
+    check_acting(context, [_TRAINED if kind.needs_target else _DENSE], _ACTS_WITH)
+    loaded, chosen = Machine.load(machine), data_set(data)
     target = _target(kind, target_latency, target_energy)
+    check_outputs(
+        [
+            Output("--output", output),
+            Output("--checkpoint", checkpoint),
+            Output("--checkpoint's dense start", dense_run(checkpoint)),
+        ],
+        inputs={"--machine": machine_file(machine)},
+    )
+    check_images(images, chosen)
+    _check_device(device)
     with progress_bar(as_json) as progress:
         network, dense = train_single(
             kind.name,
@@ -107,12 +133,25 @@ def train_command(
         return
     share = network.reached / dense
     stopped = "; stopped at the last good epoch, as the loss was no longer finite" if network.diverged else ""
-    console.print(
+    say(
         f"{kind.name}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
-        f"({share:.3f} of dense); written to {output}{stopped}",
-        highlight=False,
-        soft_wrap=True,
+        f"({share:.3f} of dense); written to {output}{stopped}"
     )
+
+
+def _check_device(device: str) -> None:
+    """Raise InputError unless torch can work with numbers there."""
+    import torch
+
+    try:
+        torch.ones(1, device=device).item()
+    except Exception as error:  # each backend has its own
+        raise InputError(
+            "--device",
+            f"'{device}' ({(str(error).strip().splitlines() or [type(error).__name__])[0]})",
+            "it is a device that torch has here: cpu, or cuda with an NVIDIA GPU and its build of torch",
+            "Leave it out to train on the CPU.",
+        ) from error
 
 
 def _target(family: Family, target_latency: str | None, target_energy: str | None) -> Target | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gblr_hw.lowering.emit.instruction_stream import Ref, Stream, latest
-from gblr_hw.lowering.emit.place_transfers import NetworkState
+from gblr_hw.lowering.emit.place_transfers import LoadState
 from gblr_hw.lowering.emit.scratch_hazards import Hazards
 from gblr_hw.lowering.groups.fuse_groups import Group
 from gblr_hw.lowering.groups.scratchpad_map import Key, ScratchRegion
@@ -28,7 +28,7 @@ class Emission:
     schedules: Sequence[LayerSchedule]
     machine: Machine
     stream: Stream = field(default_factory=Stream)
-    weights: NetworkState = field(default_factory=NetworkState)
+    loads: LoadState = field(default_factory=LoadState)
     hazards: Hazards = field(default_factory=Hazards)
     step: int = 0
     sequence: int = 0

@@ -1,4 +1,4 @@
-"""Pass 4: tokens are cut into equal blocks that fit the scratchpad, the accumulators and the rank memory."""
+"""Tokens are cut into equal blocks that fit the scratchpad, the accumulators and the rank memory."""
 
 from __future__ import annotations
 

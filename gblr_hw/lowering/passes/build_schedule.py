@@ -1,6 +1,4 @@
-"""Pass 8: the ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank
-memory.
-"""
+"""The ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank memory."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from gblr_hw.lowering.passes.choose_form import form_multiplications
 from gblr_hw.lowering.passes.plan import LayerPlan
 from simulator.base.columns import kernel_input
 from simulator.base.kernels import ceil_div
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 
 

@@ -1,4 +1,4 @@
-"""Pass 2: what contributes nothing is dropped: ranks with an empty side, and dense tiles whose weights are all zero."""
+"""What contributes nothing is dropped: ranks with an empty side, and dense tiles whose weights are all zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 7: the order in which tiles run, so that waits for the array's own results are hidden behind other tiles.
+"""The order in which tiles run, so that waits for the array's own results are hidden behind other tiles.
 
 REDUCE tiles come first, input chunk by input chunk, as the inputs arrive. Output chunks follow one after another, which
 needs two accumulator buffers and no more. Inside an output chunk dense tiles go first (they wait for no rank), then
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, TileOrder, filled
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 
 def order_tiles(plan: LayerPlan) -> LayerPlan:

@@ -1,6 +1,4 @@
-"""Pass 6 (machines with scatter): the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a
-tile.
-"""
+"""Machines with scatter: the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a tile."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, filled
 from simulator.base.arithmetic import ceil_div
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 
 def pack_ranks(plan: LayerPlan) -> LayerPlan:

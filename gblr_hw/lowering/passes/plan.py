@@ -14,7 +14,7 @@ from gblr_hw.weights.factors import Factors, structure_of
 from gblr_hw.weights.structure import Structure
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 
 @dataclass(frozen=True, eq=False)

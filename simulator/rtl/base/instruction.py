@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from amaranth.hdl import Module, Mux, Signal, Value
 
@@ -15,7 +15,7 @@ from simulator.program.encoding import (
     ROW_CYCLES_BIT,
     WORDS,
 )
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 
 WORD_BITS = 32 * len(WORDS)
 COUNTERS = tuple(COMPLETION_CLASSES)
@@ -38,8 +38,13 @@ class InstructionWord:
         """The 32-bit word called ``name`` in ``simulator.program.encoding.WORDS``."""
         return self.word.word_select(WORDS.index(name), 32)
 
-    def is_op(self, op: Op) -> Value:
-        return self.op == op
+    def is_any(self, ops: Iterable[Op]) -> Value:
+        return is_any(self.op, ops)
+
+
+def is_any(field: Value, ops: Iterable[Op]) -> Value:
+    """Whether an operation's number (4 bits) is one of ``ops``."""
+    return field.matches(*map(int, ops))
 
 
 class InstructionQueue:

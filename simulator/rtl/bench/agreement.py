@@ -10,7 +10,7 @@ import numpy as np
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import LayerNumbers, layer_numbers
 from simulator.program.encoding import EncodedProgram, encode
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.rtl.bench.cosimulation import CompiledRtl, RtlEvents
 from simulator.timing.durations import resolve_timing

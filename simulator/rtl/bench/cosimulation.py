@@ -20,7 +20,7 @@ from filelock import FileLock
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.encoding import COMPLETION_CLASSES, EncodedProgram
-from simulator.program.isa import TILE_OPS
+from simulator.program.operations import TILE_OPS
 from simulator.program.program import Program
 from simulator.rtl.base.sizes import Sizes
 from simulator.rtl.base.tools import TOOLS, installed_version

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 
-from simulator.program.isa import Op
+from simulator.program.encoding import COMPLETION_CLASSES
+from simulator.program.operations import Place
 from simulator.program.schedule import PARAMETER_BYTES
 from simulator.rtl.base.instruction import COUNTERS, InstructionQueue
 from simulator.rtl.base.requantiser import saturated
@@ -110,12 +111,12 @@ class Accelerator(Elaboratable):
             self.dram_read_address.eq(present.field("dram_address") + dma.offset),
             self.dram_write_address.eq(self.dram_read_address),
             self.dram_write_data.eq(out.data),
-            self.dram_write_enable.eq(Mux(dma.moves_for(Op.STORE), within, 0)),
+            self.dram_write_enable.eq(Mux(dma.moves_into(Place.DRAM), within, 0)),
             out.address.eq(present.field("src") + dma.offset),
             fill.address.eq(present.field("dst") + dma.offset),
             fill.data.eq(self.dram_read_data),
-            fill.enable.eq(Mux(dma.moves_for(Op.LOAD_INPUT), within, 0)),
-            store.fill_valid.eq(dma.moves_for(Op.LOAD_WEIGHTS)),
+            fill.enable.eq(Mux(dma.moves_into(Place.SCRATCHPAD), within, 0)),
+            store.fill_valid.eq(dma.moves_into(Place.WEIGHT_BUFFER)),
             store.fill_beat.eq(dma.beat),
             store.fill_slot.eq(present.slot),
             store.fill_stride.eq(present.field("block_tokens")),
@@ -127,7 +128,7 @@ class Accelerator(Elaboratable):
         dma, present, ranks = self.dma, self.dma.present, self.ranks
         words = self.sizes.beat_bytes // 4
         port = self.parameters.write_ports[0]
-        moves, pairs = dma.moves_for(Op.LOAD_PARAMETERS), present.field("outputs") * (PARAMETER_BYTES // 4)
+        moves, pairs = dma.moves_into(Place.PARAMETERS), present.field("outputs") * (PARAMETER_BYTES // 4)
         word = Signal(32)
         m.d.comb += [
             word.eq(dma.beat * words),
@@ -185,9 +186,7 @@ class Accelerator(Elaboratable):
         """A completion is counted at the end of its last cycle: dependents see it in the next (rule Q2)."""
         dma, tiles = self.dma, self.tiles
         events = {
-            "weights": dma.completes_one_of(Op.LOAD_PARAMETERS, Op.LOAD_WEIGHTS),
-            "input": dma.completes_one_of(Op.LOAD_INPUT),
-            "store": dma.completes_one_of(Op.STORE),
+            **{name: dma.completes_one_of(COMPLETION_CLASSES[name]) for name in ("weights", "input", "store")},
             "reduce": self.ranks.finished,
             "sum": tiles.sum_completes,
             "vector": self.vector.finished,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 
-from simulator.program.isa import Op
+from simulator.program.operations import OPERATIONS, TRANSFER_OPS, Op, Place
 from simulator.rtl.base.dram_model import RING_CYCLES
 from simulator.rtl.base.instruction import WORD_BITS, InstructionQueue, InstructionWord
 from simulator.rtl.base.sizes import Sizes
@@ -108,13 +108,10 @@ class Dma(Elaboratable):
         with m.If(self.completes):
             m.d.sync += [ended.eq(ended + 1), beat.eq(0), offset.eq(0)]
 
-    def moves_for(self, op: Op) -> Value:
-        """Whether data of an ``op`` move in this cycle."""
-        return self.moves & self.present.is_op(op)
+    def moves_into(self, place: Place) -> Value:
+        """Whether data of a transfer on its way to ``place`` move in this cycle."""
+        return self.moves & self.present.is_any(op for op in TRANSFER_OPS if OPERATIONS[op].writes is place)
 
-    def completes_one_of(self, *ops: Op) -> Value:
+    def completes_one_of(self, ops: Iterable[Op]) -> Value:
         """Whether a transfer of one of ``ops`` completes in this cycle."""
-        found: Value = self.present.is_op(ops[0])
-        for op in ops[1:]:
-            found = found | self.present.is_op(op)
-        return self.completes & found
+        return self.completes & self.present.is_any(ops)

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from amaranth.hdl import Elaboratable, Module, Mux, Signal
 from amaranth.lib.memory import Memory
 
-from simulator.program.isa import Op
+from simulator.program.operations import Place, ops_where
 from simulator.rtl.base.instruction import WORD_BITS, InstructionQueue, InstructionWord
 from simulator.rtl.base.sizes import Sizes
 from simulator.rtl.units.rank_memory import RankMemory
 from simulator.rtl.units.systolic_array import SystolicArray
 from simulator.rtl.units.weight_loader import WeightLoader
+
+_GATHERING = ops_where(lambda entry: entry.is_tile and entry.reads is Place.RANKS)
+_SCATTERING = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)
 
 
 class TileSequencer(Elaboratable):
@@ -80,12 +83,12 @@ class TileSequencer(Elaboratable):
         busy = Signal()
         now = InstructionWord(Mux(self.begins, queue.word, held))
         preloaded = (self.ahead.pc == queue.pc + 1) & ~self.loader.busy
-        is_expand = queue.head.is_op(Op.EXPAND)
+        gathers = queue.head.is_any(_GATHERING)
         m.d.comb += self.begins.eq(
             queue.seen(self.completed, "input", "array", "vector", "store")
             & preloaded
             & ~busy
-            & (~is_expand | ranks.offered)
+            & (~gathers | ranks.offered)
         )
         queue.advance(m, self.begins)
         token = Signal(32)
@@ -96,7 +99,7 @@ class TileSequencer(Elaboratable):
         active = Signal()
         row_ends = Signal()
         tile_ends = Signal()
-        expanding = Signal()
+        gathering = Signal()
         m.d.comb += [
             active.eq(self.begins | busy),
             token_now.eq(Mux(self.begins, 0, token)),
@@ -104,14 +107,14 @@ class TileSequencer(Elaboratable):
             self.input_address.eq(Mux(self.begins, queue.head.field("src"), address)),
             row_ends.eq(part_now + 1 == now.row_cycles),
             tile_ends.eq(row_ends & (token_now + 1 == now.field("tokens"))),
-            expanding.eq(now.is_op(Op.EXPAND)),
-            ranks.take.eq(active & expanding),
-            array.row_valid.eq(active & Mux(expanding, row_ends, part_now == 0)),
+            gathering.eq(now.is_any(_GATHERING)),
+            ranks.take.eq(active & gathering),
+            array.row_valid.eq(active & Mux(gathering, row_ends, part_now == 0)),
             array.swap.eq(self.begins),
         ]
         for p, code in enumerate(array.row_codes):
             stored = self.input_row.word_select(p, 8)
-            m.d.comb += code.eq(Mux(expanding, ranks.row_codes[p], stored[: self.sizes.code_bits]))
+            m.d.comb += code.eq(Mux(gathering, ranks.row_codes[p], stored[: self.sizes.code_bits]))
         m.d.sync += [
             held.eq(now.word),
             busy.eq(active & ~tile_ends),
@@ -132,18 +135,18 @@ class TileSequencer(Elaboratable):
         token = Signal(32)
         last = Signal()
         oldest = InstructionWord(read.data)
-        is_reduce = oldest.is_op(Op.REDUCE)
+        scatters = oldest.is_any(_SCATTERING)
         m.d.comb += [
             write.addr.eq(free),
             write.data.eq(self.queue.word),
             write.en.eq(self.begins),
             read.addr.eq(first),
             last.eq(token + 1 == oldest.field("tokens")),
-            self.sum_valid.eq(array.sums_valid & ~is_reduce),
+            self.sum_valid.eq(array.sums_valid & ~scatters),
             self.sum_address.eq((oldest.field("dst") + token) * sizes.cols),
             self.sum_accumulate.eq(oldest.accumulate),
             self.sum_completes.eq(self.sum_valid & last),
-            ranks.row_valid.eq(array.sums_valid & is_reduce),
+            ranks.row_valid.eq(array.sums_valid & scatters),
             ranks.row_last.eq(last),
             ranks.row_token.eq(token),
             ranks.row_slot.eq(oldest.slot),

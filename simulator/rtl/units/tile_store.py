@@ -8,10 +8,13 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 
 from simulator.program.encoding import FIRST_BIT
-from simulator.program.isa import Op
+from simulator.program.operations import RANK_OPS, Place, ops_where
 from simulator.program.schedule import LANE_BYTES, RECORD_BYTES
+from simulator.rtl.base.instruction import is_any
 from simulator.rtl.base.sizes import Sizes, index_bits
 from simulator.rtl.units.banked_memory import BankedMemory
+
+_BY_COLUMN = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)  # a lane is a column of the array
 
 
 class LaneEntry:
@@ -35,7 +38,7 @@ class TableView:
 
     def __init__(self, sizes: Sizes, name: str) -> None:
         self.slot = Signal(index_bits(sizes.slots), name=f"{name}_slot")
-        self.is_dense, self.is_reduce = Signal(name=f"{name}_is_dense"), Signal(name=f"{name}_is_reduce")
+        self.lists_ranks, self.by_column = Signal(name=f"{name}_lists_ranks"), Signal(name=f"{name}_by_column")
         self.width = Signal(9, name=f"{name}_width")  # of a DENSE tile's rows
         self.count = Signal(16, name=f"{name}_count")  # lanes
         self.lanes = [LaneEntry(sizes, f"{name}_lane{j}") for j in range(sizes.lanes)]
@@ -98,8 +101,8 @@ class TileStore(Elaboratable):
             read = table.read_port(domain="comb")
             m.d.comb += [
                 read.addr.eq(view.slot),
-                view.is_dense.eq(read.data[:4] == Op.DENSE),
-                view.is_reduce.eq(read.data[:4] == Op.REDUCE),
+                view.lists_ranks.eq(is_any(read.data[:4], RANK_OPS)),
+                view.by_column.eq(is_any(read.data[:4], _BY_COLUMN)),
                 view.width.eq(read.data[4:12] + 1),
                 view.count.eq(read.data[12:28]),
             ]
@@ -151,7 +154,7 @@ class TileStore(Elaboratable):
         matched = Signal(name=f"matched_{j}")
         if sizes.machine.scatter:
             beat, place = divmod(RECORD_BYTES + LANE_BYTES * j, sizes.beat_bytes)
-            there = (self.fill_beat == beat) & (kind != Op.DENSE) & (count > j)
+            there = (self.fill_beat == beat) & is_any(kind, RANK_OPS) & (count > j)
             with m.If(there):
                 m.d.comb += [matched.eq(1), written.packed().eq(groups[place // LANE_BYTES].packed())]
             return matched
@@ -160,7 +163,7 @@ class TileStore(Elaboratable):
         first = self.fill_beat * (sizes.beat_bytes // LANE_BYTES)
         for number, group in enumerate(groups):
             listed = first + number - RECORD_BYTES // LANE_BYTES  # position in the table, negative in the descriptor
-            with m.If((listed >= 0) & (listed < count) & (kind != Op.DENSE) & (group.bank == j)):
+            with m.If((listed >= 0) & (listed < count) & is_any(kind, RANK_OPS) & (group.bank == j)):
                 m.d.comb += [matched.eq(1), written.packed().eq(group.packed())]
         return matched
 
@@ -171,7 +174,7 @@ class TileStore(Elaboratable):
         head = Signal(16)
         offset = Signal(32)
         m.d.comb += [
-            head.eq(RECORD_BYTES + Mux(kind == Op.DENSE, 0, LANE_BYTES * count)),
+            head.eq(RECORD_BYTES + Mux(is_any(kind, RANK_OPS), LANE_BYTES * count, 0)),
             offset.eq(self.fill_beat * sizes.beat_bytes),
             port.address.eq(self.fill_slot * sizes.slot_bytes + offset - head),
             port.data.eq(self.fill_data),

@@ -63,7 +63,7 @@ class WeightLoader(Elaboratable):
             stored = Signal(name=f"stored_{q}")
             column = view.lanes[q]
             in_column = column.valid & (column.low <= self.load_row) & (self.load_row <= column.last)
-            m.d.comb += stored.eq(Mux(view.is_reduce, in_column, used & (low <= q) & (last >= q)))
+            m.d.comb += stored.eq(Mux(view.by_column, in_column, used & (low <= q) & (last >= q)))
             weight = window.word_select(taken, sizes.weight_bits)
             m.d.comb += self.load_weights[q].eq(Mux(stored, weight, 0))
             following = Signal(index_bits(sizes.cols + 1), name=f"taken_{q + 1}")
@@ -72,15 +72,15 @@ class WeightLoader(Elaboratable):
         return taken
 
     def _run_of_row(self, m: Module, view: TableView) -> tuple[Signal, Signal, Signal]:
-        """First and last column of a DENSE or EXPAND row, and whether the row has any."""
+        """First and last column of a row of a tile that is loaded by rows, and whether the row has any."""
         low = Signal(8)
         last = Signal(8)
         used = Signal()
-        with m.If(view.is_dense):
-            m.d.comb += [low.eq(0), last.eq(view.width - 1), used.eq(self.load_row < view.count)]
-        with m.Else(), m.Switch(self.load_row):
+        with m.If(view.lists_ranks), m.Switch(self.load_row):
             for p in range(self.sizes.rows):
                 with m.Case(p):
                     lane = view.lanes[p]
                     m.d.comb += [low.eq(lane.low), last.eq(lane.last), used.eq(lane.valid)]
+        with m.Else():
+            m.d.comb += [low.eq(0), last.eq(view.width - 1), used.eq(self.load_row < view.count)]
         return low, last, used

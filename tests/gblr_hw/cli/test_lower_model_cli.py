@@ -113,6 +113,71 @@ def test_a_plain_checkpoint_fills_norms_too(run, model: Path, tmp_path: Path) ->
     assert np.array_equal(found, np.full((4, 3), 10.0))
 
 
+def test_every_tensor_and_parameter_is_accounted_for(run, model: Path, tmp_path: Path, capsys) -> None:
+    state = {"net.first.weight": torch.zeros(10, 6), "net.first.bias": torch.zeros(10), "net.norm.weight": torch.zeros(10),
+             "net.norm.bias": torch.ones(10), "net.last.weight": torch.ones(3, 10), "net.last.bias": torch.zeros(3),
+             "net.loss.weight": torch.ones(2, 2)}  # fmt: skip
+    save_file(state, tmp_path / "c.safetensors")
+    target = tmp_path / "net.program"
+    command = ("lower", tmp_path / "c.safetensors", "--model", f"{model}:build", "-o", target)
+    assert run(*command) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "found 3 tensors that the model has no place for (29.1 % of the file's weights): last.bias, last.weight" in told
+    )
+    assert run(*command, "--rename", "net.last.=net.second.", "--leave-out", "loss.*") == 0
+    (found,) = execute_network(
+        Program.load(target), {Program.load(target).network.inputs[0].name: np.ones((4, 6))}
+    ).values()
+    assert np.array_equal(found, np.full((4, 3), 10.0))
+    target.unlink()
+    assert run(*command, "--rename", "net.last.=net.second.", "--leave-out", "nothing.*") == 2
+    assert "--leave-out 'nothing.*': found no tensor without a place in the model" in capsys.readouterr().err
+    assert run(*command, "--table", "first") == 2
+    assert "it acts with a checkpoint's layers" in capsys.readouterr().err
+    assert run("lower", tmp_path / "c.safetensors", "--rename", "a=b") == 2
+    assert "it acts with a model's checkpoint" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_a_checkpoint_alone_tells_what_it_leaves_out(run, tmp_path: Path, capsys) -> None:
+    state = {"wte.weight": torch.ones(50, 8), "fc.weight": torch.ones(4, 8), "experts.w": torch.ones(2, 8, 8)}
+    save_file(state, tmp_path / "c.safetensors")
+    target = tmp_path / "c.program"
+    assert run("lower", tmp_path / "c.safetensors", "-o", target) == 2
+    assert "1 tensors that no layer accounts for, 22.9 % of the weights: experts.w (2, 8, 8)" in capsys.readouterr().err
+    assert run("lower", tmp_path / "c.safetensors", "-o", target, "--leave-out", "experts.*", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["left_out"]
+    assert told == [
+        "left out, looked up, not multiplied: wte.weight (71.4 % of the file's weights)",
+        "left out, as asked for: experts.w (22.9 % of the file's weights)",
+    ]
+
+
+def test_an_onnx_model_is_lowered_whole(run, tmp_path: Path, capsys) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    weight = onnx.numpy_helper.from_array(np.eye(6, 4, dtype=np.float32), "fc.weight")
+    values = [helper.make_tensor_value_info(name, 1, ["rows", size]) for name, size in (("x", 6), ("y", 4))]
+    nodes = [helper.make_node("MatMul", ["x", "fc.weight"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(tmp_path / "net.onnx")
+    )
+    target = tmp_path / "net.program"
+    assert run("lower", tmp_path / "net.onnx", "--size", "x.0=3", "-o", target) == 0
+    program = Program.load(target)
+    assert program.layers[0].name == "fc"
+    (found,) = execute_network(program, {program.network.inputs[0].name: np.full((3, 6), -1.0)}).values()
+    assert np.array_equal(found, np.zeros((3, 4)))
+    for given, message in (("x.0", "it is INPUT.AXIS=N or AXIS=N"), ("rows=3", "it is INPUT.AXIS=N or AXIS=N")):
+        assert run("lower", tmp_path / "net.onnx", "--size", given) == 2
+        assert message in capsys.readouterr().err
+    save_file({"fc.weight": torch.ones(3, 4)}, tmp_path / "c.safetensors")
+    assert run("lower", tmp_path / "c.safetensors", "--size", "x.0=3") == 2
+    assert "it acts with an ONNX model" in capsys.readouterr().err
+
+
 def test_an_unknown_operation_names_its_line_and_can_be_treated(run, model: Path, tmp_path: Path, capsys) -> None:
     target = tmp_path / "net.program"
     assert run("lower", "--model", f"{model}:odd", "-o", target) == 2
@@ -154,4 +219,6 @@ def test_a_checkpoint_of_another_model_is_refused(run, model: Path, tmp_path: Pa
     assert "layer '0': found no such layer in the model; it has first, second" in told
     save_file({"first.weight": torch.ones(10, 7)}, tmp_path / "d.safetensors")
     assert run("lower", tmp_path / "d.safetensors", "--model", f"{model}:build") == 2
-    assert "found 10 x 7; the model's has a weight of shape (10, 6)" in " ".join(capsys.readouterr().err.split())
+    assert "tensor 'first.weight': found shape (10, 7); the model's has shape (10, 6)" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -119,8 +119,14 @@ GEMM = ("--gemm", "4x5x6")
         ((), "error: simulate: found nothing to simulate; it takes one of a program, --gemm and --topology."),
         (("p", *GEMM), "error: simulate: found a program and --gemm; it takes one of"),
         ((*GEMM, "--topology", "t"), "error: simulate: found --gemm and --topology; it takes one of"),
-        (("p", "--array", "4x4"), "error: --array 4x4: found the program 'p'; --array is for --gemm and --topology"),
-        (("p", "--as", "scalesim-ws"), "error: --as scalesim-ws: found the program 'p'; --as is for --gemm"),
+        (
+            ("p", "--array", "4x4"),
+            "error: --array with a program: found nothing for it to act on; it acts with GEMMs. Leave it out.",
+        ),
+        (
+            ("p", "--as", "scalesim-ws"),
+            "error: --as with a program: found nothing for it to act on; it acts with GEMMs.",
+        ),
         (("--as", "scalesim-ws"), "error: simulate: found nothing to simulate"),
         (("--gemm", "4x5"), "error: --gemm: found '4x5'; a GEMM is three whole numbers MxKxN"),
         (("--gemm", "4x5x6x7"), "error: --gemm: found '4x5x6x7'; a GEMM is three"),
@@ -142,9 +148,12 @@ GEMM = ("--gemm", "4x5x6")
         ),
         (
             (*GEMM, "--as", "scalesim-ws", "--trace", "t.json", "--bars", "b.png"),
-            "error: --as scalesim-ws: found --trace and --bars; files are written of one GEMM on our machine",
+            "error: --trace with --as scalesim-ws: found nothing for it to act on; it acts with a program or one GEMM.",
         ),
-        ((*GEMM, *GEMM, "--report", "r.json"), "error: 2 GEMMs: found --report; files are written of one"),
+        (
+            (*GEMM, *GEMM, "--report", "r.json"),
+            "error: --report with 2 GEMMs: found nothing for it to act on; it acts with a program or one GEMM.",
+        ),
         (("--topology", "none.csv"), "error: topology 'none.csv': found No such file or directory; a topology is"),
     ],
 )

@@ -290,7 +290,13 @@ def test_bad_spaces_and_folders_are_told(tmp_path: Path) -> None:
         ('families = ["lattice"]', "a plain machine is not given lattice"),
         ('families = ["monarch"]', "field 'families.0': found 'monarch'"),
         ("shares = [1.5]", "field 'shares.0': found 1.5"),
-        ("speed = 3", "field 'speed': found 3; Extra inputs are not permitted. Fields are sides, scatter"),
+        (
+            "speed = 3",
+            "field 'speed': found unknown key with value 3; no key 'speed' exists. Fields are sides, scatter",
+        ),
+        ('sides = ["8"]', "field 'sides.0': found '8'; Input should be a valid integer"),
+        ("gb_per_s = [true]", "field 'gb_per_s.0': found True; Input should be a valid number"),
+        ("scatter = [1]", "field 'scatter.0': found 1; Input should be a valid boolean"),
         ("sides = ", "text that is not TOML"),
     ):
         path.write_text(text)
@@ -298,7 +304,15 @@ def test_bad_spaces_and_folders_are_told(tmp_path: Path) -> None:
     path.write_text("sides = [8]\nscatter = [true]\n")
     assert Space.load(path).sides == (8,)
     (tmp_path / "measurements.json").write_text('{"format": "other"}')
-    _refused(lambda: Measurements(tmp_path), "measurements.json: found no measurements of this version")
+    _refused(
+        lambda: Measurements(tmp_path), "measurements.json: field 'format': found 'other'; Input should be 'gblr-hw c"
+    )
+    row = {"latency_cycles": "9", "energy_pj": 1.0, "unfit": ""}
+    document = {"format": "gblr-hw codesign measurements", "version": 1, "measurements": {"a": row}}
+    (tmp_path / "measurements.json").write_text(json.dumps(document))
+    _refused(
+        lambda: Measurements(tmp_path), "field 'measurements.a.latency_cycles': found '9'; Input should be a valid"
+    )
     _refused(lambda: draw_codesign([], [10.0]), "draw_codesign: points: found no pair")
 
 
@@ -317,7 +331,7 @@ def test_a_missing_optuna_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_writes_front_machines_and_picture(tmp_path: Path) -> None:
-    from gblr_hw.cli.main import app
+    from gblr_hw.cli.app import app
 
     layers = {name: DenseWeights(torch.from_numpy(matrix).float()) for name, matrix in _layers().items()}
     save_checkpoint({**layers, "head": DenseWeights(torch.eye(4))}, tmp_path / "net.safetensors")

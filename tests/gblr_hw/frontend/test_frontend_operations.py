@@ -300,20 +300,7 @@ def test_a_plugin_lowers_what_the_front_end_does_not_know() -> None:
     ]  # fmt: skip
 
 
-class IndexArithmetic(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(9, 4)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.table(ids + 1)
-
-
 REFUSALS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
-    "computed_index": (
-        lambda: (IndexArithmetic(), torch.randint(0, 8, (2, 5))),
-        "a table is read by computed indices, or by a part of an input of indices, which no operator of the machine reads",
-    ),
     "complex": (
         lambda: (Apply(lambda s, a: torch.fft.fft(a).abs()), sequences()),
         "its values are torch.complex64, and activations are real",
@@ -321,24 +308,6 @@ REFUSALS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
     "rounded": (
         lambda: (Apply(lambda s, a: a.to(torch.int32) * 2), sequences()),
         "values become torch.int32, and the vector unit does not round",
-    ),
-    "reversed_tokens": (
-        lambda: (Apply(lambda s, a: s.l(s.l(a)[:, ::2]), **linears(l=(12, 12))), sequences()),
-        "the tokens are taken in another order, or only in part",
-    ),
-    "sums_of_products": (
-        lambda: (Apply(lambda s, a: s.l(a) @ (s.l(a).transpose(1, 2) @ a), **linears(l=(12, 12))), sequences()),
-        "the factors of a product of activations lie neither as queries and keys nor as weights and values",
-    ),
-    "keys_shared_in_turn": (
-        lambda: (
-            Apply(
-                lambda s, a: attend(heads(s.q(a), 4), *(heads(s.k(a), 2).repeat(1, 2, 1, 1),) * 2),
-                **linears(q=(12, 12), k=(12, 6)),
-            ),
-            sequences(),
-        ),
-        "heads of the two factors meet in another order than groups of queries share keys",
     ),
     "computed_weights": (
         lambda: (Apply(lambda s, a: functional.linear(a, a[0])), torch.randn(3, 4, 4)),
@@ -421,16 +390,10 @@ def test_treatments_are_checked() -> None:
         "treatment of 'cumsun': found nothing of that name; it names a node, an operation, or a module with an operation "
         "that is not known. Take the name from the message about the operation."
     )
-    shrunk = Apply(lambda s, a: torch.special.logit(s.l(a).prod(1)), **linears(l=(12, 12)))
-    message = refused(shrunk, sequences(), treat={"aten.prod": "vector"})
-    assert "none of its inputs has the 24 elements of its output, shape (2, 12)" in message
-
-
-def test_an_output_that_is_no_whole_tensor_of_rows() -> None:
-    message = refused(Apply(lambda s, a: s.l(a)[:, ::2], **linears(l=(12, 12))), sequences())
-    assert message == (
-        "output 'output': found shape (2, 3, 12); the tokens are taken in another order, or only in part: an output is a "
-        "whole tensor of the graph. Return the value that it is a part of, and take the part outside."
+    products = Apply(lambda s, a: s.l(a) @ a.transpose(1, 2), **linears(l=(12, 12)))
+    assert refused(products, sequences(), treat={"matmul": "free"}) == (
+        "treatment of 'matmul': found 'free'; aten.matmul.default is a product, whose multiplications cost something. "
+        "Use matmul=vector, or a plug-in lowering function."
     )
 
 

@@ -17,7 +17,7 @@ from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.from_factors import low_rank_weights
 from gblr_hw.weights.stored import DenseWeights, GBLRWeights
 from simulator import InputError, Machine, Program, execute, simulate
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 from tests.drawn.strategies import as_stored, generator, layer_weights, placed, seeds, small_machine
 from tests.oracles.gblr_embedding import block_sparse_as_gblr

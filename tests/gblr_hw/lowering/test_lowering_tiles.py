@@ -16,7 +16,7 @@ from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 from tests.drawn.strategies import case, generator, layer_weights, numbers, placed, seeds, small_machine
 

@@ -18,7 +18,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import execute
 from simulator.numbers.execute_network import execute_network
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine

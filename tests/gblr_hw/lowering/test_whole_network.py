@@ -15,7 +15,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.evaluate_network import evaluate_network
 from simulator.numbers.execute_network import execute_network
-from simulator.program.isa import After, Op
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine

@@ -94,9 +94,9 @@ def test_an_existing_file_survives_a_failed_write(tmp_path: Path) -> None:
         save_checkpoint({"fc": nn.Linear(2, 2)}, path)  # type: ignore[dict-item]
     with pytest.raises(InputError, match="it must hold at least one"):
         save_checkpoint({}, path)
-    with pytest.raises(InputError, match="found a folder; a checkpoint is one file"):
+    with pytest.raises(InputError, match="found a folder; an output is a regular file"):
         save_checkpoint({"fc": DenseWeights(torch.ones(2, 2))}, tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="found no folder '.*absent'; an output is a file in a folder that exists"):
         save_checkpoint({"fc": DenseWeights(torch.ones(2, 2))}, tmp_path / "absent" / "net.safetensors")
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
@@ -106,8 +106,10 @@ def test_a_write_that_fails_at_the_end_leaves_nothing_behind(tmp_path: Path, mon
     def full(source: object, target: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("gblr_hw.files.tensor_files.os.replace", full)
-    with pytest.raises(InputError, match=r"net.safetensors: found No space left.*Check disk and rights"):
+    monkeypatch.setattr("simulator.base.files.os.replace", full)
+    with pytest.raises(
+        InputError, match=r"net.safetensors': found 'No space left on device' when writing it; .*Free some space"
+    ):
         save_checkpoint({"fc": DenseWeights(torch.ones(2, 2))}, tmp_path / "net.safetensors")
     assert list(tmp_path.iterdir()) == []
 

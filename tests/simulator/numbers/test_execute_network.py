@@ -19,7 +19,7 @@ from simulator.network.network import Network
 from simulator.network.vector_steps import Step
 from simulator.numbers.execute_network import execute_network
 from simulator.numbers.vector_regions import VectorOperator, VectorPass
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from tests.drawn.drawn_networks import all_outputs, drawn_inputs, drawn_network, lowered, square_machine
 from tests.drawn.random_programs import generator, seeds

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 
 from simulator.base.errors import InputError
-from simulator.program.isa import After, Instructions, Op
+from simulator.program.isa import Instructions
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.timing.durations import Timing, resolve_timing
 from simulator.timing.engine import DeadlockError, run_engine

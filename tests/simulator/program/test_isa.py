@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 from simulator.base.errors import InputError
-from simulator.program.isa import (
-    PRODUCERS,
-    TILE_OPS,
-    TRANSFER_OPS,
-    VECTOR_OPS,
-    After,
-    Instructions,
-    Op,
-    Unit,
-    unit_of_op,
-)
+from simulator.program.isa import Instructions
+from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, VECTOR_OPS, After, Op, Unit, unit_of_op
 from simulator.program.program import Program
 from tests.drawn.strategies import case
 

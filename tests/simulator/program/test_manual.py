@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine
 from simulator.timing.reference import run_reference

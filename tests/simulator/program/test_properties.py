@@ -18,7 +18,8 @@ from gblr_hw.lowering.pipeline import lower
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
-from simulator.program.isa import PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Instructions, Op
+from simulator.program.isa import Instructions
+from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Op
 from simulator.program.program import Program
 from simulator.timing.accesses import count_events
 from simulator.timing.durations import Timing, resolve_timing

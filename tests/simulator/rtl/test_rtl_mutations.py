@@ -11,7 +11,7 @@ import pytest
 from amaranth.hdl import Module, Mux, Signal, Value
 
 from simulator.machine.machine import Machine
-from simulator.program.isa import TILE_OPS, TRANSFER_OPS, Op
+from simulator.program.operations import TILE_OPS, TRANSFER_OPS, Op
 from simulator.program.program import Program
 from simulator.rtl.bench import agreement
 from simulator.rtl.bench.cosimulation import CompiledRtl, _compile

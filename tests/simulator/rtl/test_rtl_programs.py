@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from simulator.program.isa import TILE_OPS, Op
+from simulator.program.operations import TILE_OPS, Op
 from tests.drawn.rtl_corpus import NAMES, PROGRAMS, compiled, rtl_case
 
 _SEEN: Counter[str] = Counter()

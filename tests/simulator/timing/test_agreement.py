@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from simulator.program.isa import Op
+from simulator.program.operations import Op
 from simulator.timing.durations import resolve_timing
 from simulator.timing.reference import run_reference
 from simulator.timing.simulate import simulate

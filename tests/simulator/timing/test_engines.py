@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from simulator.program.isa import TRANSFER_OPS, After, Op, Unit, unit_of_op
+from simulator.program.operations import TRANSFER_OPS, After, Op, Unit, unit_of_op
 from simulator.timing.durations import Timing, resolve_timing
 from simulator.timing.engine import (
     STALL_ARRAY,

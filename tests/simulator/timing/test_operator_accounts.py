@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from simulator.program.isa import OPERANDS, After, Instructions, Op
+from simulator.program.isa import OPERANDS, Instructions
+from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
-from simulator.program.isa import Op, Unit
+from simulator.program.operations import Op, Unit
 from simulator.program.program import Program
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine
@@ -63,7 +63,7 @@ def check_counts(report: Report, program: Program, machine: Machine) -> None:
     assert report.macs == report.tiles * cells * program.tokens == sum(layer.macs for layer in report.layers)
     assert min(report.accesses.values()) >= 0
     for layer in report.layers:
-        assert layer.tiles == layer.tiles_dense + layer.tiles_reduce + layer.tiles_expand
+        assert layer.tiles == sum(layer.tiles_by_kind.values())
         assert layer.tile_bound == layer.multiplications / cells
         assert layer.tile_bound <= layer.tiles
     # What is written on chip is what arrives; every drained row was summed up or is a bias alone.

@@ -11,7 +11,7 @@ import torch
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.stored import DenseWeights
 from simulator.machine.machine import Machine
-from simulator.program.isa import Op, Unit
+from simulator.program.operations import Op, Unit
 from simulator.timing.durations import channel_cycles, resolve_timing, time_instructions
 from simulator.timing.engine import run_engine
 from simulator.timing.simulate import simulate

@@ -1,0 +1,266 @@
+"""What looks through rows: the largest elements and where they are, sorting, taking and putting, running sums."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from gblr_hw.frontend.graph import layout
+from gblr_hw.frontend.graph.builder import Builder, Value
+from gblr_hw.frontend.graph.layout import LayoutError, View
+from gblr_hw.frontend.graph.registry import Arguments, lowers
+from gblr_hw.frontend.operators.join_ops import concatenated
+from gblr_hw.frontend.operators.lookup_ops import looked_up
+from gblr_hw.frontend.operators.relays import regrouped, seen
+from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, reduced, widthwise
+from gblr_hw.frontend.torch_ops.lower_pointwise import combined
+
+
+def _largest(builder: Builder, view: View, count: int, dim: int, largest: bool) -> tuple[View, View]:
+    """The largest (or smallest) elements along a dimension, in order, and their places."""
+    asked = view if largest else pointwise(builder, "negative", view)
+    values = widthwise(builder, "top_values_width", [asked], dim, count, (count,))
+    places = widthwise(builder, "top_places_width", [asked], dim, count, (count,))
+    return values if largest else pointwise(builder, "negative", values), places
+
+
+@lowers("aten.topk.default")
+def _topk(builder: Builder, a: Arguments) -> tuple[View, View]:
+    return _largest(builder, a["self"], a["k"], a["dim"], a["largest"])
+
+
+@lowers("aten.sort.default", "aten.sort.stable")
+def _sort(builder: Builder, a: Arguments) -> tuple[View, View]:
+    return _largest(builder, a["self"], a["self"].shape[a["dim"]], a["dim"], bool(a["descending"]))
+
+
+@lowers("aten.argsort.default", "aten.argsort.stable")
+def _argsort(builder: Builder, a: Arguments) -> View:
+    return _sort(builder, a)[1]
+
+
+@lowers("aten.argmax.default")
+def _argmax(builder: Builder, a: Arguments) -> View:
+    return _place(builder, a, True)
+
+
+@lowers("aten.argmin.default")
+def _argmin(builder: Builder, a: Arguments) -> View:
+    return _place(builder, a, False)
+
+
+def _place(builder: Builder, a: Arguments, largest: bool) -> View:
+    view, dim = a["self"], a["dim"]
+    if dim is None:
+        view, dim = regrouped(builder, view, [view.size]), 0
+    places = _largest(builder, view, 1, dim, largest)[1]
+    return places if a["keepdim"] else layout.drop(places, dim % len(view.dims))
+
+
+@lowers("aten.max.dim")
+def _max(builder: Builder, a: Arguments) -> tuple[View, View]:
+    return _extreme(builder, a, True)
+
+
+@lowers("aten.min.dim")
+def _min(builder: Builder, a: Arguments) -> tuple[View, View]:
+    return _extreme(builder, a, False)
+
+
+def _extreme(builder: Builder, a: Arguments, largest: bool) -> tuple[View, View]:
+    view = a["self"] if largest else pointwise(builder, "negative", a["self"])
+    value = reduced(builder, "max", view, [a["dim"]], keep=bool(a["keepdim"]))
+    return value if largest else pointwise(builder, "negative", value), _place(builder, a, largest)
+
+
+@lowers("aten.gather.default")
+def _gather(builder: Builder, a: Arguments) -> View:
+    """Elements of each row at places of the row's own."""
+    value, places, dim = a["self"], a["index"], a["dim"] % len(a["self"].shape)
+    kept = [size if axis == dim else min(size, other) for axis, (size, other) in
+            enumerate(zip(value.shape, places.shape, strict=True))]  # fmt: skip
+    value = _cut(builder, value, kept)
+    if isinstance(value, torch.Tensor):
+        roles = "".join("w" if axis == dim else "t" if axis else "b" for axis in range(value.dim()))
+        value = lifted(builder, value.contiguous(), roles)
+    return widthwise(builder, "take_width", [value, places], dim, places.shape[dim])
+
+
+def _cut(builder: Builder, value: Value, sizes: list[int]) -> Value:
+    """The first elements along each dimension."""
+    for axis, size in enumerate(sizes):
+        if value.shape[axis] == size:
+            continue
+        if isinstance(value, torch.Tensor):
+            value = value.narrow(axis, 0, size)
+        else:
+            value = seen(builder, value, partial(layout.take, position=axis, start=0, count=size))
+    return value
+
+
+@lowers("aten.scatter.src", "aten.scatter.value")
+def _scatter(builder: Builder, a: Arguments) -> Any:
+    """Elements put at places of each row, over what stands there."""
+    source = a["src"] if "src" in a else a["value"]
+    dim, size = a["dim"] % len(a["self"].shape), a["self"].shape[a["dim"]]
+    ones = _spread(builder, 1.0, a["index"], dim, size)
+    put = ones if source == 1 and not isinstance(source, View) else _spread(builder, source, a["index"], dim, size)
+    base = a["self"]
+    if isinstance(base, torch.Tensor) and not base.any():
+        return put
+    if isinstance(base, torch.Tensor):
+        hidden = pointwise(builder, "subtract", ones, numbers=(1.0,))
+        return combined(builder, "subtract", put, pointwise(builder, "multiply", hidden, builder.keep(base)))
+    left = pointwise(builder, "select", pointwise(builder, "equal", ones, numbers=(0.0,)), base, numbers=(0.0,))
+    return pointwise(builder, "add", left, put)
+
+
+@lowers("aten.scatter_add.default")
+def _scatter_add(builder: Builder, a: Arguments) -> View:
+    dim = a["dim"] % len(a["self"].shape)
+    put = _spread(builder, a["src"], a["index"], dim, a["self"].shape[dim])
+    base = a["self"]
+    return put if isinstance(base, torch.Tensor) and not base.any() else combined(builder, "add", put, base)
+
+
+def _spread(builder: Builder, source: Any, places: Value, dim: int, size: int) -> View:
+    """Rows of ``size`` with ``source`` (a value or a number) at places of each, 0 elsewhere."""
+    if not isinstance(source, (View, torch.Tensor)) or (isinstance(source, torch.Tensor) and source.numel() == 1):
+        if not isinstance(places, View):
+            raise LayoutError("a number is put at constant places of a value that depends on an input")
+        filled = pointwise(builder, "multiply", places, numbers=(0.0,))
+        source = pointwise(builder, "add", filled, numbers=(float(source),))
+    elif isinstance(source, torch.Tensor):
+        roles = "".join("w" if axis == dim else "t" if axis else "b" for axis in range(source.dim()))
+        source = lifted(builder, source.expand(places.shape).contiguous(), roles)
+    source = _cut(builder, source, list(places.shape))
+    return widthwise(builder, "spread_width", [source, places], dim, size, (size,))
+
+
+@lowers("aten.cumsum.default")
+def _cumsum(builder: Builder, a: Arguments) -> View:
+    return widthwise(builder, "running_sum_width", [a["self"]], a["dim"], a["self"].shape[a["dim"]])
+
+
+@lowers("aten.cumprod.default")
+def _cumprod(builder: Builder, a: Arguments) -> View:
+    return widthwise(builder, "running_product_width", [a["self"]], a["dim"], a["self"].shape[a["dim"]])
+
+
+@lowers("aten.slice_scatter.default")
+def _slice_scatter(builder: Builder, a: Arguments) -> Any:
+    dim = a["dim"] % len(a["self"].shape)
+    places = range(*slice(a["start"], a["end"], a["step"]).indices(a["self"].shape[dim]))
+    return replaced(builder, a["self"], a["src"], dim, list(places))
+
+
+@lowers("aten.select_scatter.default")
+def _select_scatter(builder: Builder, a: Arguments) -> Any:
+    dim = a["dim"] % len(a["self"].shape)
+    source = a["src"]
+    source = layout.insert(source, dim) if isinstance(source, View) else source.unsqueeze(dim)
+    return replaced(builder, a["self"], source, dim, [a["index"] % a["self"].shape[dim]])
+
+
+@lowers("aten.index_copy.default")
+def _index_copy(builder: Builder, a: Arguments) -> Any:
+    if isinstance(a["index"], View):
+        raise LayoutError("a value is written at places that depend on an input")
+    dim = a["dim"] % len(a["self"].shape)
+    return replaced(builder, a["self"], a["source"], dim, [one % a["self"].shape[dim] for one in a["index"].tolist()])
+
+
+def replaced(builder: Builder, value: Value, source: Value, dim: int, places: list[int]) -> Value:
+    """``value`` with ``source`` at constant places along a dimension."""
+    size = value.shape[dim]
+    if places == list(range(size)):
+        return source
+    order: list[tuple[Value, int]] = [(value, place) for place in range(size)]
+    for number, place in enumerate(places):
+        order[place] = (source, number)
+    parts: list[Value] = []
+    begin = 0
+    for end in range(1, size + 1):
+        one, first = order[begin]
+        if end < size and order[end] == (one, first + end - begin):
+            continue
+        parts.append(_part(builder, one, dim, first, end - begin))
+        begin = end
+    return concatenated(builder, parts, dim)
+
+
+def _part(builder: Builder, value: Value, dim: int, first: int, count: int) -> Value:
+    if isinstance(value, torch.Tensor):
+        return builder.keep(value.narrow(dim, first, count))
+    return seen(builder, value, lambda view: layout.take(view, dim, first, count))
+
+
+@lowers("aten.index_put.default", "aten._unsafe_index_put.default")
+def _index_put(builder: Builder, a: Arguments) -> Any:
+    """At truth values that are constant or depend on an input, or at constant places along one dimension."""
+    given = [(dim, one) for dim, one in enumerate(a["indices"]) if one is not None]
+    value, source = a["self"], a["values"]
+    if a["accumulate"] or len(given) != 1:
+        raise LayoutError("values are added at places, or written along several dimensions at once")
+    dim, index = given[0]
+    if isinstance(index, View):
+        if builder.dtype_of("indices") not in (None, torch.bool) or not _one_number(source):
+            raise LayoutError("a value is written at places that depend on an input")
+        shape = [*index.shape, *[1] * (len(value.shape) - len(index.shape))]
+        return _filled(builder, value, regrouped(builder, index, shape), float(source))
+    if index.dtype == torch.bool:
+        if not _one_number(source):
+            raise LayoutError("several values are written where a mask says so")
+        mask = index.reshape(*index.shape, *[1] * (len(value.shape) - index.dim() - dim))
+        kept = pointwise(builder, "multiply", value, (~mask).float())
+        return pointwise(builder, "add", kept, mask.float() * float(source)) if float(source) else kept
+    size = value.shape[dim]
+    shape = [*value.shape[:dim], index.numel(), *value.shape[dim + 1 :]]
+    spread = layout.expand(source, shape) if isinstance(source, View) else source.expand(shape)
+    return replaced(builder, value, spread, dim, [one % size for one in index.flatten().tolist()])
+
+
+def _one_number(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.numel() == 1
+
+
+def _filled(builder: Builder, value: Value, mask: View, number: float) -> View:
+    keep = pointwise(builder, "equal", mask, numbers=(0.0,))
+    if isinstance(value, View):
+        return pointwise(builder, "select", keep, value, numbers=(number,))
+    spread = pointwise(builder, "multiply", keep, builder.keep(value - number))
+    return pointwise(builder, "add", spread, numbers=(number,))
+
+
+@lowers("aten.copy.default")
+def _copy(builder: Builder, a: Arguments) -> Any:
+    shape = tuple(a["self"].shape)
+    return layout.expand(a["src"], shape) if isinstance(a["src"], View) else a["src"].expand(shape)
+
+
+@lowers("aten.take_along_dim.default")
+def _take_along(builder: Builder, a: Arguments) -> View:
+    return _gather(builder, {"self": a["self"], "index": a["indices"], "dim": a["dim"]})
+
+
+@lowers("aten.embedding_bag.default", "aten._embedding_bag.default", "aten._embedding_bag_forward_only.default")
+def _embedding_bag(builder: Builder, a: Arguments) -> tuple[View]:
+    """Sums, means or largest of the rows of each bag; bags are cut at constant places."""
+    if isinstance(a["offsets"], View) or a["per_sample_weights"] is not None:
+        raise LayoutError("bags of a table are cut at places that depend on an input, or are weighted")
+    rows = looked_up(builder, a["weight"], [a["indices"]])
+    cuts = [*a["offsets"].tolist(), a["indices"].shape[0]]
+    cuts = cuts[:-1] if a["include_last_offset"] else cuts
+    function = ("sum", "mean", "max")[a["mode"]]
+    sizes = {last - first for first, last in pairwise(cuts)}
+    if len(sizes) == 1 and 0 not in sizes:
+        bags = regrouped(builder, rows, [len(cuts) - 1, sizes.pop(), rows.shape[1]])
+        return (reduced(builder, function, bags, [1], keep=False),)
+    parts: list[Value] = []
+    for first, last in pairwise(cuts):
+        bag = _part(builder, rows, 0, first, last - first) if last > first else torch.zeros(1, rows.shape[1])
+        parts.append(reduced(builder, function, bag, [0], keep=True) if isinstance(bag, View) else builder.keep(bag))
+    return (concatenated(builder, parts, 0),)
