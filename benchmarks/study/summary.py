@@ -90,7 +90,7 @@ def claims(study: Study, machines: Sequence[str], plain: str, scattered: str) ->
 # A row of README's table -> the families whose figures it shows.
 SHORT_ROWS = {
     f"{BLIND} (published training)": (BLIND,),
-    "block sparse / low rank / rank groups": ("block sparse", "low rank", "block low rank"),
+    "block sparse / low rank / rank groups": ("block sparse", "low rank", "rank groups"),
     LEARNED: (LEARNED,),
     "learned lattice, width chosen too": (ANY_WIDTH,),
     "a narrower dense network, trained from scratch": ("narrower",),
