@@ -146,6 +146,16 @@ def test_training_towards_an_energy_goes_on_from_its_checkpoint(
     assert json.loads(capsys.readouterr().out) == summary
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would train")
+def test_a_gpu_that_is_not_there_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *TRAIN, "--device", "cuda") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --device: found 'cuda' (")
+    assert "; it is a device that torch has here: cpu, or cuda with an NVIDIA GPU" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
