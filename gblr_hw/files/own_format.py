@@ -29,6 +29,7 @@ from gblr_hw.weights.stored import (
     ConvWeights,
     DenseWeights,
     GBLRWeights,
+    GroupedWeights,
     LatticeWeights,
     LayerWeights,
     check_matrix_size,
@@ -74,6 +75,8 @@ def _encode_layer(weights: LayerWeights) -> tuple[Record, dict[str, Tensor]]:
             del tensors["dense"]
         sizes = {"chunk_in": weights.chunk_in, "chunk_out": weights.chunk_out}
         return {"kind": "lattice", "family": weights.family, **sizes}, tensors
+    if isinstance(weights, GroupedWeights):
+        raise InputError("layer", "a convolution in groups", "no file holds it as one", "Save the model's own file.")
     record = {
         "kind": "conv",
         "arrangement": weights.arrangement,

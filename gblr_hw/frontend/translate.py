@@ -88,7 +88,9 @@ class Translation:
             return self._argument(node.args[0])[node.args[1]]
         if not any(isinstance(value, View) for value in _flat([self._values[n.name] for n in node.all_input_nodes])):
             return self._computed(node)
-        name = str(node.target)
+        name, result = str(node.target), node.meta.get("val")
+        if isinstance(result, torch.Tensor) and 0 in result.shape:
+            return torch.zeros(tuple(result.shape), dtype=result.dtype)
         if name.rpartition(".")[0] in _SHAPE_ONLY:
             return self._computed(node)
         lowering = lowering_of(name, self._plugins) or lowering_of(name, LOWERINGS)
@@ -112,7 +114,9 @@ class Translation:
             raise refusal(node, "the front end does not know this operation")
         before = self._builder.mark()
         try:
-            return lowering(self._builder, arguments_of(node, self._argument))
+            value = lowering(self._builder, arguments_of(node, self._argument))
+            _check_shape(node, value)
+            return value
         except LayoutError as error:
             self._builder.reset(before)
             raise refusal(node, f"{error}, which no operator of the machine reads") from error
@@ -126,7 +130,10 @@ class Translation:
         if args and isinstance(args[0], View):
             like = node.args[0].meta["val"]  # type: ignore[union-attr]
             args = (torch.empty(tuple(like.shape), dtype=like.dtype), *args[1:])
-        return self._named(node, _called(node, args, kwargs))
+        result = _called(node, args, kwargs)
+        if ".empty" in str(node.target) or ".new_empty" in str(node.target):
+            result = torch.zeros_like(result)  # what memory happens to hold is in no program
+        return self._named(node, result)
 
     def _named(self, node: Node, result: Any) -> Any:
         for value in _flat(result):
@@ -198,6 +205,13 @@ def _called(node: Node, args: Any, kwargs: Any) -> Any:
         raise refusal(
             node, f"the framework cannot work it out ({text[0] if text else type(error).__name__})"
         ) from error
+
+
+def _check_shape(node: Node, value: Any) -> None:
+    """Raise LayoutError unless a View is shaped as the framework says: no lowering passes on another value."""
+    for found, said in zip(_flat(value), _flat(node.meta["val"]), strict=False):
+        if isinstance(found, View) and isinstance(said, torch.Tensor) and found.shape != tuple(said.shape):
+            raise LayoutError(f"its lowering gives shape {found.shape} instead of {tuple(said.shape)}")
 
 
 def _inside(path: str, outer: str) -> bool:

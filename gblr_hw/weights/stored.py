@@ -370,7 +370,48 @@ class ConvWeights:
         return f"conv_{self.arrangement}"
 
 
-LayerWeights = DenseWeights | GBLRWeights | LatticeWeights | ConvWeights
+@dataclass(frozen=True, eq=False)
+class GroupedWeights:
+    """A convolution whose outputs read a group of the inputs each: kernel (oc, ic / groups, k1, k2), bias (oc,).
+
+    As a linear over im2col rows, (k1, k2, ic), its matrix is zero outside the groups' blocks. No file holds it so.
+    Raises InputError on inconsistent shapes and weights that are not finite.
+    """
+
+    kernel: Tensor
+    groups: int
+    bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_dims("kernel", self.kernel, 4, "(outputs, inputs of a group, k1, k2)")
+        check_finite("kernel", self.kernel)
+        _check_bias(self.bias, self.out_features)
+        if self.groups < 1 or self.out_features % self.groups:
+            raise InputError(
+                "groups", str(self.groups), f"they divide the {self.out_features} outputs", "Check the layer's sizes."
+            )
+
+    @property
+    def in_features(self) -> int:
+        """Inputs of the layer as a linear over an im2col row: k1 * k2 * groups * inputs of a group."""
+        return self.kernel.shape[1] * self.kernel.shape[2] * self.kernel.shape[3] * self.groups
+
+    @property
+    def out_features(self) -> int:
+        return self.kernel.shape[0]
+
+    @property
+    def family(self) -> str:
+        return "grouped"
+
+    @property
+    def group_of_output(self) -> Tensor:
+        """(oc,) int64: the group that each output belongs to."""
+        return torch.arange(self.out_features) // (self.out_features // self.groups)
+
+
+LayerWeights = DenseWeights | GBLRWeights | LatticeWeights | ConvWeights | GroupedWeights
+# The kinds that files hold.
 WEIGHT_KINDS = (DenseWeights, GBLRWeights, LatticeWeights, ConvWeights)
 
 

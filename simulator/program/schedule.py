@@ -92,9 +92,21 @@ class TileTable:
         """(lanes+1,) offsets of each lane's weights in the payload."""
         return np.concatenate([[0], np.cumsum(self.hi - self.lo)])
 
+    @cached_property
+    def is_whole(self) -> np.ndarray:
+        """Whether a tile has no ranks and lanes 0, 1, ... of equal runs from column 0 on, which need no table. (N,)"""
+        whole = ~is_any(self.kind, RANK_OPS)
+        lanes = np.flatnonzero(np.repeat(whole, self.lane_count))
+        tile = np.repeat(np.arange(len(self.kind)), self.lane_count)[lanes]
+        begin = self.lane_ptr[tile]
+        odd = (self.lane[lanes] != lanes - begin) | (self.lo[lanes] != 0) | (self.hi[lanes] != self.hi[begin])
+        result = np.array(whole)
+        result[tile[odd]] = False
+        return result
+
     def record_bytes(self, weight_bits: int) -> np.ndarray:
-        """Bytes of each tile in DRAM: descriptor, lane table (rank tiles only), packed weights (rule E4)."""
-        lane_table = np.where(is_any(self.kind, RANK_OPS), LANE_BYTES * self.lane_count, 0)
+        """Bytes of each tile in DRAM: descriptor, lane table (not of whole tiles), packed weights (rule E4)."""
+        lane_table = np.where(self.is_whole, 0, LANE_BYTES * self.lane_count)
         return RECORD_BYTES + lane_table + ceil_div(self.weight_count * weight_bits, 8)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gblr_hw.weights.factors import evaluate
-from gblr_hw.weights.stored import DenseWeights, LayerWeights
+from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
 from simulator.network.network import Digit, Network, Operand, Operator, Port
 from simulator.network.vector_steps import run_steps
 
@@ -108,9 +108,22 @@ def window_rows(array: np.ndarray, operand: Operand) -> np.ndarray:
 def matrix_of(weights: LayerWeights) -> tuple[np.ndarray, np.ndarray | float]:
     if isinstance(weights, DenseWeights):
         matrix, bias = weights.weight.double().numpy(), weights.bias
+    elif isinstance(weights, GroupedWeights):
+        matrix, bias = block_diagonal(weights), weights.bias
     else:
         matrix, bias = evaluate(weights).matrix(), getattr(weights, "bias", None)
     return matrix, 0.0 if bias is None else bias.double().numpy()
+
+
+def block_diagonal(weights: GroupedWeights) -> np.ndarray:
+    """(m, k1 k2 ic), entry by entry."""
+    kernel = weights.kernel.double().numpy()
+    outputs, share, k1, k2 = kernel.shape
+    matrix = np.zeros((outputs, k1, k2, weights.groups * share))
+    for output in range(outputs):
+        first = output // (outputs // weights.groups) * share
+        matrix[output, :, :, first : first + share] = kernel[output].transpose(1, 2, 0)
+    return matrix.reshape(outputs, -1)
 
 
 def compute(memory: Memory, operator: Operator, weights: Mapping[str, LayerWeights]) -> np.ndarray:

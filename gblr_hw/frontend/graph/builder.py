@@ -22,7 +22,7 @@ Value = View | torch.Tensor
 Layers = Mapping[str, tuple[nn.Module, LayerWeights]]
 
 
-def _single(value: torch.Tensor) -> torch.Tensor:
+def single(value: torch.Tensor) -> torch.Tensor:
     """A copy in float32, or float64 if it is that."""
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     return value.detach().to(dtype, copy=True).contiguous()
@@ -155,7 +155,7 @@ class Builder:
         if whole not in self._dense:
             self._kept += [weight] if bias is None else [weight, bias]
             self._dense[whole] = DenseWeights(
-                _single(matrix()), None if bias is None else _single(bias.repeat(bias_times))
+                single(matrix()), None if bias is None else single(bias.repeat(bias_times))
             )
         return self._dense[whole]
 

@@ -7,7 +7,7 @@ from math import prod
 
 import torch
 
-from gblr_hw.frontend.graph.builder import Builder
+from gblr_hw.frontend.graph.builder import Builder, single
 from gblr_hw.frontend.graph.frame import Frame
 from gblr_hw.frontend.graph.layout import (
     BATCH,
@@ -23,14 +23,14 @@ from gblr_hw.frontend.graph.layout import (
 )
 from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied, reduction
-from gblr_hw.weights.stored import DenseWeights, LayerWeights
+from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
 from simulator.base.errors import InputError
 from simulator.network.network import Operand, Window
 from simulator.network.vector_functions import Reach
 from simulator.network.vector_steps import Step
 
-# A grouped convolution as one matrix is mostly zeros; beyond this many entries that is no way to run it.
-MAX_GROUPED_ENTRIES = 2**24
+# A grouped convolution's matrix is mostly zeros that nothing stores, but lowering lays it out: a gigabyte at most.
+MAX_GROUPED_ENTRIES = 2**28
 
 
 def linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
@@ -183,24 +183,27 @@ def convolution(builder: Builder, view: View, weights: LayerWeights, sizes: Conv
     return _emit(builder, operand, weights, name, out)
 
 
-def convolution_matrix(kernel: torch.Tensor, groups: int, source: str) -> torch.Tensor:
-    """The kernel (oc, ic / groups, k1, k2) as a matrix (oc, k1 k2 ic), zero where a group does not read."""
-    outputs, inputs = kernel.shape[:2]
+def convolution_matrix(kernel: torch.Tensor) -> torch.Tensor:
+    """The kernel (oc, ic, k1, k2) as a matrix (oc, k1 k2 ic)."""
+    return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
+
+
+def convolution_weights(
+    builder: Builder, weight: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, groups: int, name: str
+) -> LayerWeights:
+    """A convolution's weights: one matrix, or the blocks of its groups. ``kernel``: the parameter ``weight`` with both
+    sides of an image.
+    """
     if groups == 1:
-        return kernel.permute(0, 2, 3, 1).reshape(outputs, -1)
+        return builder.kernel(weight, bias, lambda: convolution_matrix(kernel))
     entries = kernel.numel() * groups
     if entries > MAX_GROUPED_ENTRIES:
         raise InputError(
-            source, f"groups={groups}, as one matrix {entries} entries",
-            f"a grouped convolution runs as one block-diagonal matrix of at most {MAX_GROUPED_ENTRIES} entries",
+            name, f"groups={groups}, as one matrix {entries} entries",
+            f"a grouped convolution is laid out as one block-diagonal matrix of at most {MAX_GROUPED_ENTRIES} entries",
             "Replace it by an ordinary convolution, or give a plug-in lowering function.",
         )  # fmt: skip
-    full = kernel.new_zeros(outputs, *kernel.shape[2:], groups, inputs)
-    share = outputs // groups
-    for group in range(groups):
-        rows = slice(group * share, (group + 1) * share)
-        full[rows, :, :, group] = kernel[rows].permute(0, 2, 3, 1)
-    return full.reshape(outputs, -1)
+    return GroupedWeights(single(kernel), groups, None if bias is None else single(bias))
 
 
 def pooled(builder: Builder, function: str, view: View, sizes: Convolution) -> View:

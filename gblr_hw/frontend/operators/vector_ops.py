@@ -36,7 +36,14 @@ def pointwise(builder: Builder, function: str, *values: Value, numbers: Sequence
     def pointwise_of(*given: View) -> View:
         return _pointwise(builder, function, list(given), constant, shape, numbers)
 
-    return or_relaid(builder, pointwise_of, views, _together(builder, views, len(shape)))
+    try:
+        return or_relaid(builder, pointwise_of, views, _together(builder, views, len(shape)))
+    except LayoutError:
+        if not builder.relays or all(view.shape == shape for view in views):
+            raise
+        # Each varies where the other is repeated, along axes that no layout tells apart: copies in full.
+        grown = [expand(view, shape) for view in views]
+        return or_relaid(builder, pointwise_of, grown, [[natural(len(shape))] * len(grown)])
 
 
 def _together(builder: Builder, views: Sequence[View], rank: int) -> Iterator[list[str | None]]:
@@ -50,6 +57,8 @@ def _together(builder: Builder, views: Sequence[View], rank: int) -> Iterator[li
         yield [None if index == lead else roles[rank - len(view.dims) :] for index, view in enumerate(views)]
         yield [roles[rank - len(view.dims) :] for view in views]
     yield [natural(rank)[rank - len(view.dims) :] for view in views]
+    if rank > 2:
+        yield [f"bw{'t' * (rank - 2)}"[rank - len(view.dims) :] for view in views]
 
 
 def _pointwise(

@@ -14,6 +14,7 @@ from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.join_ops import concatenated
 from gblr_hw.frontend.operators.lookup_ops import looked_up
+from gblr_hw.frontend.operators.matrix_ops import linear
 from gblr_hw.frontend.operators.relays import regrouped, seen
 from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, reduced, widthwise
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
@@ -107,7 +108,8 @@ def _scatter(builder: Builder, a: Arguments) -> Any:
     source = a["src"] if "src" in a else a["value"]
     dim, size = a["dim"] % len(a["self"].shape), a["self"].shape[a["dim"]]
     ones = _spread(builder, 1.0, a["index"], dim, size)
-    put = ones if source == 1 and not isinstance(source, View) else _spread(builder, source, a["index"], dim, size)
+    is_one = not isinstance(source, (View, torch.Tensor)) and float(source) == 1
+    put = ones if is_one else _spread(builder, source, a["index"], dim, size)
     base = a["self"]
     if isinstance(base, torch.Tensor) and not base.any():
         return put
@@ -206,9 +208,12 @@ def _index_put(builder: Builder, a: Arguments) -> Any:
     if a["accumulate"] or len(given) != 1:
         raise LayoutError("values are added at places, or written along several dimensions at once")
     dim, index = given[0]
+    alike = not isinstance(index, View) or index.shape == tuple(value.shape[: len(index.dims)])
+    if not (alike and _one_number(source)) and isinstance(index, View) and len(index.dims) == 1:
+        return _rows_put(builder, value, index, source, dim)
     if isinstance(index, View):
-        if builder.dtype_of("indices") not in (None, torch.bool) or not _one_number(source):
-            raise LayoutError("a value is written at places that depend on an input")
+        if not _one_number(source):
+            raise LayoutError("several values are written where a truth value that depends on an input says so")
         shape = [*index.shape, *[1] * (len(value.shape) - len(index.shape))]
         return _filled(builder, value, regrouped(builder, index, shape), float(source))
     if index.dtype == torch.bool:
@@ -221,6 +226,79 @@ def _index_put(builder: Builder, a: Arguments) -> Any:
     shape = [*value.shape[:dim], index.numel(), *value.shape[dim + 1 :]]
     spread = layout.expand(source, shape) if isinstance(source, View) else source.expand(shape)
     return replaced(builder, value, spread, dim, [one % size for one in index.flatten().tolist()])
+
+
+def _rows_put(builder: Builder, value: Value, index: View, source: Value, dim: int) -> View:
+    """``source`` along one dimension at places that depend on an input."""
+    shape = [*value.shape[:dim], index.shape[0], *value.shape[dim + 1 :]]
+    for _ in range(dim):
+        index = layout.insert(index, 0)
+    while len(index.dims) < len(shape):
+        index = layout.insert(index, len(index.dims))
+    places = layout.expand(index, shape)
+    spread = layout.expand(source, shape) if isinstance(source, View) else builder.keep(source.expand(shape))
+    found: View = _scatter(builder, {"self": value, "index": places, "src": spread, "dim": dim})
+    return found
+
+
+@lowers("aten.histc.default")
+def _histogram(builder: Builder, a: Arguments) -> View:
+    """How often each whole number from 0 on appears."""
+    bins, view = a["bins"], a["self"]
+    if (float(a["min"]), float(a["max"])) != (0.0, bins - 1.0):
+        raise LayoutError("values are counted in ranges that are not one whole number each")
+    return _spread(builder, 1.0, regrouped(builder, view, [view.size]), 0, bins)
+
+
+@lowers("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default")
+def _experts(builder: Builder, a: Arguments) -> View:
+    """Rows times the matrix of their expert, where rows of one expert stand together up to its offset.
+
+    Which rows an expert has depends on the data, and a program is the same for any: every expert runs on all of the
+    rows, and those that are its own are kept.
+    """
+    rows, weights, offsets = (a.get(new, a.get(old)) for new, old in
+                              (("self", "input"), ("mat2", "weight"), ("offs", "offs")))  # fmt: skip
+    if not isinstance(rows, View) or not isinstance(weights, torch.Tensor) or not isinstance(offsets, View):
+        raise LayoutError("experts' weights that depend on an input, or places that do not")
+    if weights.dim() != 3:
+        raise LayoutError(f"experts' weights of shape {tuple(weights.shape)}")
+    count, name = weights.shape[0], builder.weight_name(weights)
+    builder.note(
+        f"'{name}': each of {count} experts runs on all {rows.shape[0]} rows and keeps its own, whichever they are: "
+        f"{count} times the multiplications of the rows themselves."
+    )
+    places = builder.keep(torch.arange(rows.shape[0], dtype=torch.float32).reshape(-1, 1))
+    total: View | None = None
+    before: View | None = None
+    for expert in range(count):
+        matrix = builder.dense(weights[expert], None, across=True)
+        product = linear(builder, rows, matrix, f"{name}.{expert}")
+        end = layout.take(offsets, 0, expert, 1)
+        inside = pointwise(builder, "greater", layout.insert(end, 1), places)
+        own = inside if before is None else pointwise(builder, "subtract", inside, before)
+        before = inside
+        part = pointwise(builder, "multiply", product, own)
+        total = part if total is None else pointwise(builder, "add", total, part)
+    assert total is not None
+    return total
+
+
+@lowers("aten.unfold.default")
+def _unfold(builder: Builder, a: Arguments) -> View:
+    """Windows along one dimension, which may overlap; their places come last."""
+    dim = a["dimension"] % len(a["self"].dims)
+    return seen(builder, a["self"], partial(_windows, dim=dim, size=a["size"], step=a["step"]))
+
+
+def _windows(view: View, dim: int, size: int, step: int) -> View:
+    if len(view.dims[dim]) != 1:
+        raise LayoutError("windows go along several axes")
+    (atom,) = view.dims[dim]
+    count = (atom.size - size) // step + 1
+    outer = (layout.Atom(count, atom.axis, atom.stride * step),) if count > 1 else ()
+    inner = (layout.Atom(size, atom.axis, atom.stride),) if size > 1 else ()
+    return layout.View(view.tensor, (*view.dims[:dim], outer, *view.dims[dim + 1 :], inner), view.origin)
 
 
 def _one_number(value: Any) -> bool:

@@ -197,7 +197,7 @@ def _volume_convolution(builder: Builder, a: Arguments) -> Any:
         bias = a["bias"] if place == 0 else None
         name = builder.weight_name(weight)
         weights = builder.kernel(
-            weight, bias, partial(convolution_matrix, part, 1, name), "frame", place
+            weight, bias, partial(convolution_matrix, part), "frame", place
         )  # fmt: skip
         one = convolution(builder, images, weights, sizes, name)
         total = one if total is None else pointwise(builder, "add", total, one)

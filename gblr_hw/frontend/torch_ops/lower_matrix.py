@@ -13,7 +13,7 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.attention_ops import product
-from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_matrix, linear
+from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_weights, linear
 from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, rowwise
 from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
@@ -228,7 +228,7 @@ def _convolution(builder: Builder, a: Arguments) -> View:
         stride, dilation = (1, stride[1]), (1, dilation[1])
         padding = padding if isinstance(padding, str) else (0, padding[1])
     sizes = Convolution(sides, stride, _padding(padding, sides, dilation), dilation, _behind(padding, sides, dilation))
-    weights = builder.kernel(weight, a["bias"], lambda: convolution_matrix(kernel, a["groups"], name))
+    weights = convolution_weights(builder, weight, kernel, a["bias"], a["groups"], name)
     result = convolution(builder, view, weights, sizes, name)
     result = layout.drop(result, 2) if line else result
     return layout.drop(result, 0) if len(a["input"].dims) == weight.dim() - 1 else result

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gblr_hw.frontend import export_network
-from simulator.network.vector_steps import FUNCTIONS, Step, passes_of, run_steps
+from simulator.network.vector_functions import FUNCTIONS
+from simulator.network.vector_steps import Step, passes_of, run_steps
 from tests.drawn.frontend_models import check, settled
 from tests.drawn.operation_models import CASES
 
