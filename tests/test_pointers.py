@@ -48,7 +48,7 @@ def endings() -> frozenset[str]:
 def named_files(text: str) -> Iterator[str]:
     """Paths of source files, documents and data, and folders of the house, that a text names."""
     for match in _FILE.finditer(text):
-        yield match[0].removeprefix("./")
+        yield re.sub(r"^(?:\.{1,2}/)+", "", match[0])
     for match in _FOLDER.finditer(text):
         yield match[0].rstrip("/")
 

@@ -47,6 +47,8 @@ from simulator.network.network import Network
 MARGIN = 0.01
 MACHINES = ("edge-16", "mid-32", "cloud-128")
 PICTURED = MACHINES.index("mid-32")
+# What of the file stays where the study has kept no networks.
+LEFT = ("command", "taken", "networks", "scatter")
 SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "rank groups", "block sparse")
 
 # Cycles of weights on a machine, with a way to lower them: the compiler's own, or one of ``lowering_steps``.
@@ -213,9 +215,8 @@ def main() -> None:
         measured = {"random": random_intervals(MACHINES)}
         networks = [network_steps(*one) for one in chosen_networks(study, options.networks)]
         kept = scatter_rows(kept_networks(study, options.networks))
-        # Without kept networks their part of the file, and the note on where it comes from, stay.
         before = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
-        left = {name: before[name] for name in ("taken", "networks", "scatter") if name in before and not networks}
+        left = {} if networks else {name: value for name, value in before.items() if name in LEFT}
         data = {"networks": networks, "scatter": kept, **left, **measured}
         style.save_figure(waterfall_picture(data, study), options.picture)
         write_json(options.out, **data)

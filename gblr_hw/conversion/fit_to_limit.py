@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -61,8 +62,8 @@ def limit_of(
     if not isinstance(machine, Machine):
         raise InputError("machine", type(machine).__name__, "a limit is simulated", "Use Machine.load('mid-32').")
     if energy_pj is not None:
-        if not energy_pj > 0:
-            raise InputError("energy_pj", f"{energy_pj:g}", "an energy is positive", "Give picojoules.")
+        if not 0 < energy_pj < math.inf:
+            raise InputError("energy_pj", f"{energy_pj:g}", "an energy is positive and finite", "Give picojoules.")
         return Limit("pJ", float(energy_pj), False, partial(_energy_pj, machine=machine, tokens=tokens))
     target = parse_target(f"{latency!s}" if isinstance(latency, str) else f"{latency!r}cycles")
     scale = machine.clock_ghz * 1e6 if target.unit == "ms" else 1.0

@@ -54,6 +54,12 @@ def _multiplications(widths: Tensor, sides: Tensor) -> float:
     return float(torch.minimum(cols + rows, cols * rows).sum())
 
 
+def check_fraction(fraction: float) -> None:
+    """Raise InputError for a fraction outside (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise InputError("fraction", str(fraction), "it lies in (0, 1]", "Use e.g. 0.3.")
+
+
 def replace_by_random_gblr(
     model: nn.Module, fraction: float, *, seed: int = 0, exclude: str | Iterable[str] = ()
 ) -> list[str]:
@@ -64,8 +70,7 @@ def replace_by_random_gblr(
     and the transposed ones of transformers (Conv1D); convolutions become "unfolded" ones. Biases are kept. The same
     seed gives the same layers. Raises InputError for a fraction outside (0, 1].
     """
-    if not 0 < fraction <= 1:
-        raise InputError("fraction", str(fraction), "it lies in (0, 1]", "Use e.g. 0.3.")
+    check_fraction(fraction)
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     generator = torch.Generator().manual_seed(seed)
     names = []

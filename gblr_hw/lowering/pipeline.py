@@ -14,6 +14,7 @@ from gblr_hw.frontend.graph.registry import Lowering
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.lower_model import lower_model
+from gblr_hw.lowering.split_wide import narrow_parts
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
@@ -48,7 +49,8 @@ def lower(
     name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
 
     Without them the source is a checkpoint (layer name -> weights), or a model whose linear and convolution layers are
-    taken; layers run one after another.
+    taken; layers run one after another. One with more outputs than the parameter memory has room for becomes several,
+    ``name[first:last]``, of the same inputs.
 
     tokens: activation rows that enter every layer (output positions for a convolution). calibration: layer name ->
     (..., n) example inputs, from which int8 ranges are taken; layers without it follow the white-input rule
@@ -78,7 +80,8 @@ def lower(
             if calibration is None or name not in calibration
             else _calibration_rows(name, calibration[name], weights.in_features)
         )
-        schedules.append(lower_layer(name, weights, machine, tokens, rows, dump_lazily, dump is not None))
+        for part, held in narrow_parts(name, weights, machine):
+            schedules.append(lower_layer(part, held, machine, tokens, rows, dump_lazily, dump is not None))
     provenance = {
         "forms": ",".join(s.form for s in schedules),
         "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),
@@ -89,9 +92,8 @@ def lower(
     return program
 
 
-def _check_layers(
-    checkpoint: Mapping[str, LayerWeights], tokens: int, calibration: Mapping[str, ArrayLike] | None
-) -> None:
+def check_tokens(tokens: int) -> None:
+    """Raise InputError for a number of activation rows that no program has."""
     if not 1 <= tokens <= MAX_TOKENS:
         raise InputError(
             "tokens",
@@ -99,6 +101,12 @@ def _check_layers(
             f"it lies between 1 and {MAX_TOKENS}",
             "Give the number of activation rows that a layer sees.",
         )
+
+
+def _check_layers(
+    checkpoint: Mapping[str, LayerWeights], tokens: int, calibration: Mapping[str, ArrayLike] | None
+) -> None:
+    check_tokens(tokens)
     if not checkpoint:
         raise InputError(
             "checkpoint",

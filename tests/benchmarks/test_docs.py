@@ -99,7 +99,7 @@ def test_every_file_of_figures_is_a_source_and_is_shown() -> None:
 def test_a_file_that_was_read_off_a_document_says_so_under_its_table() -> None:
     for name, data in figures().items():
         if isinstance(data, dict) and "taken" in data:
-            assert data.get("command", SOURCES[name].command) == SOURCES[name].command
+            assert data["command"] == SOURCES[name].command
             blocks = [block for block in BLOCKS if name in block.sources]
             assert blocks
             assert all(data["taken"] in block.written(figures()) for block in blocks)

@@ -10,7 +10,16 @@ import pytest
 
 from tests.recipes.recipe import ROOT, Edit, Recipe, carry_out, run_check
 
-RECIPES = ("tile_kind", "instruction", "vector_function", "timing_parameter", "size_parameter", "energy_event")
+RECIPES = (
+    "tile_kind",
+    "instruction",
+    "operator",
+    "vector_function",
+    "timing_parameter",
+    "size_parameter",
+    "family",
+    "energy_event",
+)
 
 
 def _recipe(name: str) -> Recipe:

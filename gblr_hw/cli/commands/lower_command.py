@@ -39,6 +39,7 @@ from simulator.machine.machine import Machine
 from simulator.program.program import Program
 
 _ROWS = 197
+_MOST = 2**20  # of any size of a model's inputs; a program has no more rows than that
 _LAYERS, _KNOWN, _OWN, _LIST = "a checkpoint's layers", "a known network", "a model file", "--model list"
 _MODEL, _FILLED, _EMPTY = "a model", "a checkpoint", "a network without weights"
 _ONNX, _MODEL_FILLED = "an ONNX model", "a model's checkpoint"
@@ -76,7 +77,10 @@ def lower_command(
     tokens: Annotated[
         int | None,
         typer.Option(
-            "--tokens", help=f"Activation rows that enter every layer [default: {_ROWS}]; of a model: tokens.", min=1
+            "--tokens",
+            help=f"Activation rows that enter every layer [default: {_ROWS}]; of a model: tokens.",
+            min=1,
+            max=_MOST,
         ),
     ] = None,
     gaussian: GaussianOption = None,
@@ -92,8 +96,10 @@ def lower_command(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Draw weights that no checkpoint gives; cycles do not change.")
     ] = False,
-    batch: Annotated[int, typer.Option("--batch", help="Of a model: sequences or images at once.", min=1)] = 1,
-    past: Annotated[int, typer.Option("--past", help="Of a causal model: tokens in the cache.", min=0)] = 0,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Of a model: sequences or images at once.", min=1, max=_MOST)
+    ] = 1,
+    past: Annotated[int, typer.Option("--past", help="Of a causal model: tokens in the cache.", min=0, max=_MOST)] = 0,
     gblr: Annotated[
         float | None,
         typer.Option("--gblr", help="Of a model: random GBLR layers at this fraction of the multiplications."),

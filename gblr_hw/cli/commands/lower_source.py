@@ -37,9 +37,11 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any]:
     """The model in evaluation mode, with weights, and example inputs. Raises InputError if weights are missing."""
     from gblr_hw.frontend.own_model import own_model
     from gblr_hw.frontend.put_weights import put_weights
-    from gblr_hw.frontend.random_gblr import replace_by_random_gblr
+    from gblr_hw.frontend.random_gblr import check_fraction, replace_by_random_gblr
     from gblr_hw.frontend.sources import load_source
 
+    if wish.gblr is not None:
+        check_fraction(wish.gblr)
     if is_onnx(wish.name):
         from gblr_hw.frontend.onnx_models.onnx_module import load_onnx
 

@@ -10,6 +10,7 @@ import typer
 
 from analysis.file_kinds import PICTURES, TRACES
 from gblr_hw.cli.commands.simulate_gemm import (
+    check_gemms,
     choose_machine,
     choose_systolic_array,
     print_counted,
@@ -135,10 +136,13 @@ def simulate_command(
         show_report(result, outputs, as_json, order, top)
     elif option_set is not None:
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
-    elif len(gemms) == 1:
-        show_report(run_gemm(gemms[0], choose_machine(machine, array)), outputs, as_json)
     else:
-        print_runs(gemms, choose_machine(machine, array), as_json)
+        chosen = choose_machine(machine, array)
+        check_gemms(gemms)
+        if len(gemms) == 1:
+            show_report(run_gemm(gemms[0], chosen), outputs, as_json)
+        else:
+            print_runs(gemms, chosen, as_json)
 
 
 def _source(program: Path | None, gemm: list[str] | None, topology: Path | None) -> str:

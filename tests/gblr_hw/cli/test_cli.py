@@ -15,6 +15,7 @@ from gblr_hw.conversion.covariances import save_covariances
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.layers.linear import GBLRLinear
 
+TRAIN = ("train", "-o", "x.safetensors", "--target-latency", "0.5x-dense")
 REFERENCE = Path(__file__).parents[2] / "data" / "reference" / "no_gaussian_33x57.pt"
 
 
@@ -178,6 +179,16 @@ def test_training_towards_an_energy_goes_on_from_its_checkpoint(
     assert json.loads(capsys.readouterr().out) == summary
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would train")
+def test_a_gpu_that_is_not_there_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *TRAIN, "--device", "cuda") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --device: found 'cuda' (")
+    assert "; it is a device that torch has here: cpu, or cuda with an NVIDIA GPU" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -198,6 +209,24 @@ def test_training_towards_an_energy_goes_on_from_its_checkpoint(
         (("train", "-o", "x.safetensors", "--data", "mnist"), "error: data set: found 'mnist'; it is one of digits"),
         (("train", "-o", "x.safetensors", "--target-latency", "fast"), "error: target latency: found 'fast'"),
         (("train", "-o", "x.safetensors", "--target-energy", "9"), "error: target energy: found '9'"),
+        (
+            ("train", "-o", "x.safetensors", "--target-latency", "0.5"),
+            "error: target latency: found '0.5'; a number without a unit is of cycles, and no network runs in less than "
+            "one. Write 0.5x-dense for that fraction of the dense network's latency.",
+        ),
+        (("train", "-o", "x.safetensors", "--target-latency", "0.5cycles"), "error: target latency: found '0.5cycles'"),
+        ((*TRAIN, "--device", "zz"), "error: --device: found 'zz' (Expected one of cpu, cuda"),
+        ((*TRAIN, "--device", "meta"), "error: --device: found 'meta' ("),
+        ((*TRAIN, "--device", "cpu:x"), "error: --device: found 'cpu:x' ("),
+        ((*TRAIN, "--images", 65537), "error: images: found 65537; the machine works on 1 to 65536 at a time. Ask for"),
+        ((*TRAIN, "--seed", -1), "error: Invalid value for '--seed'"),
+        ((*TRAIN, "--seed", 2**32), "error: Invalid value for '--seed'"),
+        ((*TRAIN, "--distil", "nan"), "error: Invalid value for '--distil'"),
+        (("demo", "--seed", -1), "error: Invalid value for '--seed'"),
+        (("lower", REFERENCE, "--tokens", 10**30), "error: Invalid value for '--tokens'"),
+        (("lower", "--model", "mixer-s16", "--batch", 10**30), "error: Invalid value for '--batch'"),
+        (("lower", "--model", "mixer-s16", "--random-weights", "--gblr", 0), "error: fraction: found 0.0; it lies in"),
+        (("lower", REFERENCE, "--nope"), "error: No such option: --nope"),
         (
             ("train", "-o", "x.safetensors", "--target-energy", "9uJ", "--target-latency", "0.5x-dense"),
             "error: --target-energy: found '9uJ'; a run has one target",

@@ -179,7 +179,7 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_work_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="finished layers are kept in a folder"):
+    with pytest.raises(InputError, match="found a file; it is a folder that exists or can be made"):
         convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path / "file")
     convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)
     (path,) = tmp_path.glob("lattice/*.safetensors")

@@ -186,6 +186,18 @@ def test_empty_checkpoint() -> None:
         lower({}, Machine.load("edge-16"))
 
 
+def test_an_accumulator_that_leaves_no_room_in_the_scratchpad_is_named() -> None:
+    machine = Machine.load("mid-32").with_(accumulator={"kib": 4096})
+    weights = {"a": DenseWeights(torch.ones(4, 40))}
+    with pytest.raises(
+        InputError,
+        match=r"found accumulator of 4096 KiB; one token needs 64 input bytes, twice, in the scratchpad of 512 KiB, and "
+        r"the accumulator's 32768 rows are drained into 1048576 bytes of it. Make \[accumulator\] smaller or \[scratchp",
+    ):
+        lower(weights, machine, 3)
+    lower(weights, machine.with_(scratchpad={"kib": 2048}), 3)
+
+
 def test_machine_too_small() -> None:
     with pytest.raises(
         InputError, match=r"layer 'a' \(4 x 300000, 0 ranks\) on machine 'mid-32': found scratchpad of 512 KiB"
