@@ -1,32 +1,39 @@
-"""A structure family added here, by its entry, its functions and its mark alone: what `tests/recipes/` leaves out."""
+"""A structure family added here, by its entry, its functions and its mark alone, goes all the way through the toolkit."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from analysis.pictures.family_marks import MARKS, Mark
+from analysis.pictures.family_marks import MARKS, Mark, marks
 from gblr_hw.cli import main as cli
+from gblr_hw.codesign.networks import Networks
+from gblr_hw.codesign.report import _family
+from gblr_hw.codesign.space import Space
 from gblr_hw.conversion.conversion import convert
-from gblr_hw.conversion.fit.fit_layer import truncated_layer
+from gblr_hw.conversion.conversion_input import read_layers
+from gblr_hw.conversion.fit.fit_layer import Schedule, truncated_layer
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
 from gblr_hw.conversion.from_dense import FROM_DENSE, FitOptions, Fitting, FromDense
 from gblr_hw.conversion.starts import ranks_start
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.layers.lattice_linear import LatticeLinear
+from gblr_hw.lowering.pipeline import lower
 from gblr_hw.models.vit import ViT
 from gblr_hw.training.networks import train_network
 from gblr_hw.training.recipe import Recipe
+from gblr_hw.training.shrink.project_training import lattice_layers
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.family import FAMILIES, Family, registry
 from gblr_hw.weights.stored import DenseWeights
 from gblr_hw.weights.structure import Structure
-from simulator import Machine
+from simulator import Machine, simulate
 from simulator.base.errors import InputError
 from tests.gblr_hw.training.test_training_runs import HARDWARE, LATENCY, SHAPE, small_sets
 
@@ -64,6 +71,25 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FROM_DENSE, "half_rank", FromDense(half_start, fitting))  # type: ignore[index]
 
 
+def test_it_is_trained_saved_lowered_and_drawn(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start, target = ViT(SHAPE), 0.6 * LATENCY(ViT(SHAPE))
+    network = train_network(Recipe("half-rank", epochs=2), start, *small_sets(), HARDWARE, target)
+    assert (network.kind, network.recipe.family) == ("half_rank", "half_rank")
+    assert network.reached <= target
+    for layer in lattice_layers(network.model).values():
+        alive = layer.structure.reads.any(axis=1)
+        assert layer.unit == "rank"
+        assert len(alive) == min(layer.in_features, layer.out_features) // 2
+        assert layer.structure.reads[alive].all()  # whole ranks go, as its unit says
+    save_checkpoint(network.model, tmp_path / "net.safetensors")
+    kept = load_checkpoint(tmp_path / "net.safetensors")
+    assert {weights.family for weights in kept.values()} == {"dense", "half_rank"}
+    machine = Machine.load("edge-16")
+    assert simulate(lower(kept, machine, 16), machine).latency_cycles > 0
+    assert marks(["half rank"]) == {"half rank": MARK}
+
+
 def test_it_is_what_a_choice_by_trials_may_find(monkeypatch: pytest.MonkeyPatch) -> None:
     choosing = {**TOY, "name": "choice", "training": "trials", "candidates": ("half_rank",), "converted": False}
     monkeypatch.setitem(FAMILIES, "choice", Family(**choosing))  # type: ignore[arg-type]
@@ -86,6 +112,18 @@ def test_it_is_converted_to_at_a_budget_and_refused_where_another_stands_in() ->
     assert (limit.family, bool(limit.tiles.any()), limit.u.shape[1]) == ("half_rank", False, 32)
     with pytest.raises(InputError, match="Use 'low_rank', or a machine with scatter"):
         convert(layers, Machine.load("plain-32"), 0.7, family="half_rank")
+
+
+def test_it_is_searched_with_the_machine() -> None:
+    space = Space(families=("half-rank", "dense"))
+    assert (space.families_of(True), space.families_of(False)) == (("half_rank", "dense"), ("dense",))
+    layers = {"a": np.random.default_rng(0).normal(size=(32, 32))}
+    problems, biases = read_layers(layers, SimpleNamespace(rows=8, cols=8), None, {})
+    networks = Networks(problems, biases, Schedule(), None)
+    choice = networks.uniform("half_rank", 8, 0.9)
+    (layer,) = networks.layers(choice).values()
+    assert (layer.weights.family, choice.shares) == ("half_rank", (0.9,))
+    assert _family(SimpleNamespace(network=choice)) == "half rank"  # type: ignore[arg-type]
 
 
 def test_the_command_line_knows_it(
