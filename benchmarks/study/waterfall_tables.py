@@ -14,6 +14,7 @@ from benchmarks.study.equal_accuracy import cost_at, mean_points
 from benchmarks.study.settings import Setting, Study
 from benchmarks.study.tables import ANY_WIDTH, BLIND, LEARNED
 from benchmarks.study.waterfall_picture import OWNERS, Step, factors, shares
+from gblr_hw.weights.family import renamed
 from simulator.base.errors import InputError
 
 TRAINED = {
@@ -96,8 +97,18 @@ def step_table(waterfall: Waterfall) -> str:
 
 
 def scatter_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The same networks with their permutation network and without it."""
-    lines = [{**row, "budget": f"{row['budget']:g}", "ratio": f"{row['off'] / row['on']:.3f}"} for row in rows]
+    """The same networks with their permutation network and without it; families recorded under an old label have
+    today's.
+    """
+    lines = [
+        {
+            **row,
+            "family": renamed(row["family"]),
+            "budget": f"{row['budget']:g}",
+            "ratio": f"{row['off'] / row['on']:.3f}",
+        }
+        for row in rows
+    ]
     columns = (
         Column("part", "part", align="left"),
         Column("trained for", "machine", align="left"),

@@ -191,6 +191,8 @@ def test_a_kept_network_is_taken_apart_and_training_follows(kept: Path) -> None:
     assert "Together: network x" in table
     scattered = waterfall.scatter_rows(waterfall.kept_networks(study, kept))
     assert "learned lattice" in waterfall_tables.scatter_table(scattered)
+    old = waterfall_tables.scatter_table([{**scattered[0], "family": "block low rank"}])
+    assert "rank groups" in old and "block low rank" not in old
     with pytest.raises(InputError, match=r"layer 'blocks\.7': found not in the network"):
         measure({"blocks.7": lattice(32, 32)}, machine, lower_layer)
     with pytest.raises(InputError, match=r"found a network of digits, edge-16, 0\.5x; the study has its setting"):

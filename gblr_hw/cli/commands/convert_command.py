@@ -33,7 +33,7 @@ _ACTS_WITH = {
     "tokens": _LIMITS,
     **dict.fromkeys(("include", "exclude", "covariances", "hidden"), ALWAYS),
     "by_error": (_SEVERAL,),
-    **dict.fromkeys(("intervals_only", "groups", "work", "as_json"), ALWAYS),
+    **dict.fromkeys(("intervals_only", "family", "work", "as_json"), ALWAYS),
 }
 
 
