@@ -204,9 +204,7 @@ def test_what_points_nowhere_is_found() -> None:
     assert unmatched_tests("`pytest tests/test_pointers.py -k nowhere`") == []
     assert unmatched_tests("`pytest tests/test_pointers.py -k elsewhere`") == ["tests/test_pointers.py -k elsewhere"]
     assert missing_targets("`make docs` and `make gone`") == ["gone"]
-    assert missing_sections(
-        "machine.md, section 13 and machine.md, section {}; section {} of the manual".format(99, 77)
-    ) == [
+    assert missing_sections(f"machine.md, section 13 and machine.md, section {99}; section {77} of the manual") == [
         "77",
         "99",
     ]
