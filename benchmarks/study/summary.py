@@ -98,13 +98,18 @@ SHORT_ROWS = {
 
 
 def short_claims(study: Study, part: str, machines: Sequence[str]) -> str:
-    """README's table: least cycles, of dense, within half a point of its accuracy. Raises InputError without dense."""
+    """README's table: least cycles, of dense, within half a point of its accuracy. Raises InputError without dense
+    or without any network of a family.
+    """
     dense = study.dense(part)
     if dense is None:
         raise InputError(f"part '{part}'", "no dense network", "shares are of dense", "Run `make study`.")
 
     def share(family: str, machine: str) -> str:
-        found = cheapest(study.of(part, family), dense.accuracy - MARGIN, "latency_cycles", machine)
+        settings = study.of(part, family)
+        if not settings:
+            raise InputError(f"part '{part}'", f"no network of '{family}'", "README shows it", "Run `make study`.")
+        found = cheapest(settings, dense.accuracy - MARGIN, "latency_cycles", machine)
         if found is None:
             return "none"
         return f"{found.cost('latency_cycles', machine) / dense.cost('latency_cycles', machine):.3f}"

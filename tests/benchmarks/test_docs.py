@@ -18,6 +18,8 @@ from benchmarks.docs.quotes import Quote, quoted
 from benchmarks.docs.sources import SOURCES, load, read_json, read_lines
 from benchmarks.shared.marked_blocks import marks
 from simulator.base.errors import InputError
+from tests.drawn.corpus import SIZES
+from tests.mutation.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 NAMED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -103,6 +105,13 @@ def test_a_file_that_was_read_off_a_document_says_so_under_its_table() -> None:
             blocks = [block for block in BLOCKS if name in block.sources]
             assert blocks
             assert all(data["taken"] in block.written(figures()) for block in blocks)
+
+
+def test_figures_of_the_mutants_and_of_the_corpus_are_of_those_that_are_there() -> None:
+    told = [(one["rule"], one["error"], one["place"]) for one in figures()["mutants"]["mutants"]]
+    assert told == [(one.rule, one.error, one.place) for one in MUTANTS], f"run `{SOURCES['mutants'].command}`"
+    assert figures()["corpus"]["programs"] == SIZES, f"run `{SOURCES['corpus'].command}`"
+    assert figures()["corpus"]["differences"] == 0
 
 
 def test_a_block_says_what_it_rests_on() -> None:

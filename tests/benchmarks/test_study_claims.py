@@ -329,16 +329,17 @@ def test_the_command_prints_tables_and_draws(
 
 
 def test_the_short_table_shows_the_least_cycles_of_each_row() -> None:
+    shown = [family for families in study_summary.SHORT_ROWS.values() for family in families]
+    others = [row(family, 0.5, 0, 0.9, 20.0) for family in shown if family not in ("learned lattice", "low rank")]
     rows = [row("learned lattice", 0.5, seed, 0.98, 40.0) for seed in range(3)]
-    rows += [
-        row("low rank", budget, 0, accuracy, cycles)
-        for budget, accuracy, cycles in ((0.5, 0.98, 60.0), (0.4, 0.97, 30.0))
-    ]
-    lines = study_summary.short_claims(study_of(*DENSE, *rows), "digits", ("m",)).splitlines()
+    rows += [row("low rank", 0.5, 0, 0.98, 60.0), row("low rank", 0.4, 0, 0.97, 30.0)]
+    lines = study_summary.short_claims(study_of(*DENSE, *rows, *others), "digits", ("m",)).splitlines()
     assert lines[0].startswith("| digits ViT: cycles of dense within half a point of its accuracy ")
     assert [line.split(" | ")[1].strip(" |") for line in lines[2:5]] == ["none", "none / 0.600 / none", "0.400"]
     with pytest.raises(InputError, match="part 'digits': found no dense network"):
-        study_summary.short_claims(study_of(*rows), "digits", ("m",))
+        study_summary.short_claims(study_of(*rows, *others), "digits", ("m",))
+    with pytest.raises(InputError, match="found no network of 'narrower'"):
+        study_summary.short_claims(study_of(*DENSE, *rows, *others[:-1]), "digits", ("m",))
 
 
 def test_the_shown_network_is_near_the_middle_and_no_plain_low_rank(tmp_path: Path) -> None:
