@@ -84,7 +84,7 @@ def shortened_names(names: Sequence[str], limit: int) -> list[str]:
     First the dotted parts that all names share give way to an ellipsis, then the middle of what remains; names
     that would look the same get their number in front (``"12: "``, from 1).
     """
-    names = [" ".join(name.split()) for name in names]
+    names = [text.printable(" ".join(name.split())) for name in names]
     if max(map(len, names), default=0) <= limit:
         return names
     short = [shortened(name, limit) for name in _without_shared_parts(names, limit)]
@@ -117,4 +117,4 @@ def _with_gaps(parts: Sequence[str], dropped: set[int]) -> str:
 
 def shortened(name: str, limit: int) -> str:
     """``name`` on one line and in at most ``limit`` characters: the middle goes."""
-    return text.shortened(" ".join(name.split()), limit)
+    return text.shortened(text.printable(" ".join(name.split())), limit)

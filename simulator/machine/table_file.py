@@ -15,7 +15,8 @@ from pydantic import Field
 from simulator.base.errors import InputError
 from simulator.base.schema import Model, parsed_toml, validated
 
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Sums of billions of the largest stay finite.
+Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
 def check_entry(

@@ -35,6 +35,7 @@ from gblr_hw.cli.shared.options import (
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
 from simulator.base.errors import InputError
+from simulator.base.text import printable
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
 
@@ -146,7 +147,9 @@ def lower_command(
 
     def dump(stage: str, text: str) -> None:
         if stage in wanted:
-            print(f"-- after {stage}\n{text}", end="")
+            print(f"-- after {stage}")
+            for line in text.splitlines():
+                print(printable(line))
 
     with progress_bar(as_json or bool(wanted)) as progress:
         how = {"dump": dump if wanted else None, "progress": progress}

@@ -12,6 +12,7 @@ from gblr_hw.cli.shared.options import JsonOption, SeedOption, console, print_js
 from gblr_hw.cli.shared.outputs import check_outputs
 from simulator.base.errors import InputError
 from simulator.base.files import output_folder
+from simulator.base.text import printable
 from simulator.program.program import Program
 
 _CACHE = Path("~/.cache/gblr-hw/rtl")
@@ -52,7 +53,7 @@ def verify_command(
             f"{result.output_codes:,} output codes"
         )
         for line in differences:
-            print(f"  {line}")
+            print(f"  {printable(line)}")
     if differences:
         raise typer.Exit(1)
 

@@ -14,6 +14,7 @@ from gblr_hw.cli import main as cli
 from gblr_hw.conversion.covariances import save_covariances
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.weights.stored import DenseWeights
 
 TRAIN = ("train", "-o", "x.safetensors", "--target-latency", "0.5x-dense")
 REFERENCE = Path(__file__).parents[2] / "data" / "reference" / "no_gaussian_33x57.pt"
@@ -161,6 +162,34 @@ def test_front(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert run(monkeypatch, "front", tmp_path / "points.json", "-o", tmp_path / "f.png", "--json") == 0
     front = json.loads(capsys.readouterr().out)["mid-32"]
     assert [point["name"] for point in front] == ["c", "a"]
+
+
+def test_names_of_others_do_not_act_on_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, monkey = "a\x1b[2J[red]b\x07", monkeypatch
+    monkey.chdir(tmp_path)
+    save_checkpoint({name: DenseWeights(torch.ones(16, 16)), "c": DenseWeights(torch.ones(8, 8))}, "c.safetensors")
+    out = "p[red]x[bold].program"
+    for command in (
+        ("show", "c.safetensors"),
+        ("lower", "c.safetensors", "-m", "edge-16", "-o", out),
+        ("lower", "c.safetensors", "-m", "edge-16", "-o", out, "--dump-after", "choose_form"),
+        ("show", out),
+        ("show", out, "--listing"),
+        ("simulate", out),
+        ("simulate", out, "--json"),
+        ("simulate", out, "--bars", "b.svg", "--timeline", "t.png", "--trace", "t.json"),
+        ("convert", "c.safetensors", "-o", "x.safetensors", "-m", "edge-16", "--tiles", 1),
+    ):
+        assert run(monkey, *command) == 0
+        said = "".join(capsys.readouterr())
+        assert "[2J" in said, command
+        assert not set("\x1b\x07") & set(said)
+        if command[0] == "lower" and "--dump-after" not in command:
+            assert f"written to {out}\n" in said
+    assert run(monkey, "show", out, "--layer", "\x1b[31m") == 2
+    assert "layer '\\x1b[31m': found no such layer; the program has the layers a\\x1b[2J" in capsys.readouterr().err
 
 
 def test_training_towards_an_energy_goes_on_from_its_checkpoint(

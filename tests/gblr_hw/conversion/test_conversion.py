@@ -87,6 +87,16 @@ def test_better_than_low_rank_in_the_same_tiles() -> None:
     assert _error(convert({"a": matrix}, MACHINE, 0.5)["a"], matrix) < 0.95 * low_rank
 
 
+def test_a_covariance_that_is_not_symmetric_is_refused() -> None:
+    moments = np.eye(24) * 2
+    moments[3, 5] = 0.5
+    message = r"covariance of layer 'fc': found 0.5 at \(3, 5\) and 0 at \(5, 3\); second moments .* are symmetric"
+    with pytest.raises(InputError, match=message):
+        convert({"fc": np.ones((16, 24))}, MACHINE, 0.5, {"fc": moments})
+    moments[5, 3] = 0.499  # rounding
+    convert({"fc": np.ones((16, 24))}, MACHINE, 0.5, {"fc": moments})
+
+
 def test_covariance_weighting_serves_the_inputs_that_occur() -> None:
     rng, matrix = np.random.default_rng(3), _matrix()
     mix = rng.normal(size=(64, 64)) * np.geomspace(3, 0.05, 64)
