@@ -71,11 +71,11 @@ class Translation:
         schema = getattr(node.target, "_schema", None)
         names = [argument.name for argument in schema.arguments] if schema is not None else []
         given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
-        dtypes = {
-            name: value.meta["val"].dtype
-            for name, value in given
-            if isinstance(value, Node) and isinstance(value.meta.get("val"), torch.Tensor)
-        }
+        dtypes = {}
+        for name, argument in given:
+            value = next((one for one in _flat(argument) if isinstance(one, Node)), None)
+            if value is not None and isinstance(value.meta.get("val"), torch.Tensor):
+                dtypes[name] = value.meta["val"].dtype
         operation = str(node.target).split(".")[1] if schema is not None else node.name
         return Site(path, path in self._leaves, operation.strip("_"), source_of(node), dtypes)
 
@@ -89,7 +89,7 @@ class Translation:
         if not any(isinstance(value, View) for value in _flat([self._values[n.name] for n in node.all_input_nodes])):
             return self._computed(node)
         name, result = str(node.target), node.meta.get("val")
-        if isinstance(result, torch.Tensor) and 0 in result.shape:
+        if isinstance(result, torch.Tensor) and any(isinstance(size, int) and size == 0 for size in result.shape):
             return torch.zeros(tuple(result.shape), dtype=result.dtype)
         if name.rpartition(".")[0] in _SHAPE_ONLY:
             return self._computed(node)
@@ -99,7 +99,10 @@ class Translation:
             keys += [path for path in self._treat if _inside(self._builder.site.path, path)]
         if keys:
             self._builder.treated.add(keys[0])
-            return treated(self._builder, node, self._argument, self._treat[keys[0]])
+            try:
+                return treated(self._builder, node, self._argument, self._treat[keys[0]])
+            except LayoutError as error:
+                raise refusal(node, f"{error}, which no operator of the machine reads") from error
         try:
             return self._lowered(node, lowering)
         except InputError:

@@ -41,9 +41,11 @@ def _linear(builder: Builder, a: Arguments) -> View:
 
 
 def _by_constant(builder: Builder, view: Value, weight: Value, bias: Value | None) -> View:
-    """``view`` times ``weight`` (m, n) plus ``bias``, both constants."""
+    """``view`` times ``weight`` (m, n) plus ``bias``; as a product of activations if these are no constants."""
     if not isinstance(view, View) or not isinstance(weight, torch.Tensor) or isinstance(bias, View):
-        raise LayoutError("weights or biases that depend on an input")
+        across = _flipped(weight) if isinstance(weight, View) else builder.keep(weight.t())
+        result = matmul(builder, view, across)
+        return result if bias is None else combined(builder, "add", result, bias)
     if weight.dim() != 2:
         raise LayoutError(f"weights of shape {tuple(weight.shape)} instead of a matrix")
     return linear(builder, view, builder.dense(weight, bias), builder.weight_name(weight))

@@ -6,16 +6,20 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gblr_hw import lower
 from gblr_hw.frontend import export_network
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.operators.vector_ops import pointwise
 from gblr_hw.frontend.torch_ops import lower_views
 from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+from simulator.numbers.execute_network import execute_network
 from tests.drawn.frontend_models import check, settled
 
 
@@ -307,9 +311,31 @@ REFUSALS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
         lambda: (Apply(lambda s, a: torch.fft.fft(a).abs()), sequences()),
         "its values are torch.complex64, and activations are real",
     ),
-    "computed_weights": (
-        lambda: (Apply(lambda s, a: functional.linear(a, a[0])), torch.randn(3, 4, 4)),
-        "weights or biases that depend on an input",
+    "computed_kernel": (
+        lambda: (Apply(lambda s, a: functional.conv1d(a, a[:, :, :3])), torch.randn(5, 5, 12)),
+        "a kernel that depends on an input",
+    ),
+    "computed_shape": (
+        lambda: (Apply(lambda s, a: torch.special.i1(s.l(a)).sum(-1), **linears(l=(12, 12))), sequences()),
+        "the front end does not know this operation",
+    ),
+    "places_and_values": (
+        lambda: (Apply(lambda s, a: torch.cummax(s.l(a), 1), **linears(l=(12, 12))), sequences()),
+        "the front end does not know this operation",
+    ),
+    "of_another_shape": (
+        lambda: (Apply(lambda s, a: torch.cdist(s.l(a), a), **linears(l=(12, 12))), sequences()),
+        "the front end does not know this operation",
+    ),
+    "of_whole_numbers": (
+        lambda: (
+            Apply(
+                lambda s, a: s.l(a)[:, torch.bucketize(s.l(a)[0, :, 0].contiguous(), torch.arange(4.0))],
+                **linears(l=(12, 12)),
+            ),
+            sequences(),
+        ),
+        "the front end does not know this operation",
     ),
     "nan_weights": (lambda: (_with_nan(), sequences()), "every weight must be a finite float32 number"),
 }
@@ -327,6 +353,39 @@ def test_what_cannot_be_lowered_is_refused_at_its_node(name: str) -> None:
     message = refused(*build())
     assert message.startswith("node '") and rule in message
     assert re.search(r"\.py:\d+: ", message)
+
+
+WAYS_OUT = [name for name in REFUSALS if name != "nan_weights"]
+
+
+@pytest.mark.parametrize("choice", ["vector", "free"])
+@pytest.mark.parametrize("name", WAYS_OUT)
+def test_the_way_out_of_every_refusal_works(name: str, choice: str) -> None:
+    """Treated as the message says, again and again if there is more, the model has outputs of torch's shapes."""
+    model, inputs = REFUSALS[name][0]()
+    treat: dict[str, Any] = {}
+    for _ in range(6):
+        try:
+            exported = export_network(model.eval(), (inputs,), treat=treat)
+            break
+        except InputError as error:
+            message = str(error)
+            offered = re.findall(r"--treat ([\w.]+)=(free|vector)", message)
+            node = re.match(r"node '(\w+)'", message)
+            assert offered and node and node[1] == offered[0][0], message
+            choices = {way for _, way in offered}
+            treat[offered[0][0]] = choice if choice in choices else "vector"
+    else:
+        pytest.fail(f"still refused with {treat}")
+    assert treat and len(exported.treated) == len(treat)
+    with torch.no_grad():
+        wanted = model(inputs)
+    shapes = [tuple(one.shape) for one in torch.utils._pytree.tree_leaves(wanted)]
+    assert [port.shape for port in exported.network.outputs] == shapes
+    program = lower(model, Machine.load("mid-32"), example_inputs=(inputs,), treat=treat)
+    assert program.provenance["treated"].split("; ") == list(exported.treated)
+    arrays = {port.name: inputs.double().numpy() for port in program.network.inputs}  # type: ignore[union-attr]
+    assert all(np.isfinite(array).all() for array in execute_network(program, arrays).values())
 
 
 def test_a_training_model_is_refused() -> None:
@@ -350,12 +409,12 @@ def test_a_shape_that_depends_on_data_is_refused() -> None:
     assert "a number or shape depends on the data, and the network has static shapes" in message
 
 
-def test_an_empty_layer_is_refused() -> None:
+def test_a_layer_without_outputs_is_nothing_to_compute() -> None:
     layer = nn.Linear(12, 1)
     layer.weight = nn.Parameter(torch.zeros(0, 12))
     layer.bias = None  # type: ignore[assignment]
     message = refused(nn.Sequential(layer), sequences())
-    assert message.startswith("node 'linear' (aten.linear.default): tensor 'weight': found shape (0, 12)")
+    assert message.startswith("model Sequential: found 1 outputs, none of which depends on an input")
 
 
 def test_complex_inputs_are_refused() -> None:
