@@ -28,8 +28,6 @@ import pydantic  # noqa: F401
 import pytest
 import torch  # noqa: F401
 
-from benchmarks.shared.measurement import write_json
-from benchmarks.verification.tables import mutants_table
 from tests.mutation.mutants import MUTANTS, Check, Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +158,12 @@ def firsts() -> tuple[Mutant, ...]:
 
 
 def run_all(mutants: Sequence[Mutant]) -> list[Result]:
-    """Every mutant's result; raises RuntimeError if a check fails without a mutant."""
+    """Every mutant's result; raises RuntimeError if a check fails without a mutant, or if this process has imported what
+    mutants change: children would have it from here, unchanged.
+    """
+    imported = [name for name in sys.modules if name.startswith("simulator.")]
+    if imported:
+        raise RuntimeError(f"{imported[0]} is imported already: mutants would change nothing")
     gc.freeze()  # children need not look through what was imported here
     for check in ("agreement", "by hand"):
         failed = run(None, check)
@@ -177,6 +180,10 @@ if __name__ == "__main__":
     os.chdir(ROOT)
     arguments = parser.parse_args()
     outcome = [asdict(one) for one in run_all(firsts() if arguments.first else MUTANTS)]
+    # Only now, because these import the simulator.
+    from benchmarks.shared.measurement import write_json
+    from benchmarks.verification.tables import mutants_table
+
     print(mutants_table(outcome) if arguments.table else json.dumps(outcome, indent=1))
     write_json(arguments.out, mutants=outcome)
     sys.exit(any(not one["killed_by"] for one in outcome))
