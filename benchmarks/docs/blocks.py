@@ -65,6 +65,7 @@ def _whole(source: str, table: Callable[[Any], str]) -> Callable[[Figures], str]
 
 
 README, RESULTS, NETWORKS, SPEED = "README.md", "docs/results.md", "docs/networks.md", "docs/speed.md"
+MACHINE = "docs/machine.md"
 CLAIMS, CLAIM_TABLES, SYNTHESIS = "docs/claims.md", "docs/claims-tables.md", "docs/synthesis.md"
 CODESIGN, REFERENCES, VERIFICATION = "docs/codesign.md", "docs/references.md", "docs/verification.md"
 # The study's claims stand in the document itself, what they rest on in its appendix.
@@ -112,6 +113,12 @@ BLOCKS: tuple[Block, ...] = (
         for machine in ("mid-32", "cloud-128")
     ),
     Block(NETWORKS, "ViT-Base", ("ViT-Base",), _whole("ViT-Base", networks.kinds_text)),
+    Block(
+        MACHINE,
+        "plain as network",
+        ("plain as network",),
+        _rows("plain as network", networks.plain_as_network_table),
+    ),
     Block(NETWORKS, "groups", ("fusion",), _rows("fusion", networks.fusion_table)),
     Block(SPEED, "simulating", ("engine",), _whole("engine", speed.engine_table)),
     Block(SPEED, "start-up", ("engine",), _whole("engine", speed.start_table)),

@@ -119,6 +119,26 @@ def fusion_table(rows: Sequence[Row]) -> str:
     return format_table(columns, rows, markdown=True)
 
 
+def plain_as_network_table(rows: Sequence[Row]) -> str:
+    """Plain programs, and what the network's emitter makes of the same layers relative to them, by machine."""
+    machines, lines = list(dict.fromkeys(row["machine"] for row in rows)), []
+    for title in dict.fromkeys(row["checkpoint"] for row in rows):
+        mine = {row["machine"]: row for row in rows if row["checkpoint"] == title}
+        line: Row = {"checkpoint": title}
+        for machine, row in mine.items():
+            shares = (row["network"][key] / row["plain"][key] for key in ("latency_cycles", "dram_bytes"))
+            line[machine] = ", ".join(f"{share:.2f}" for share in shares)
+        seconds = (mine["mid-32"][kind]["lowering_cpu_s"] for kind in ("plain", "network"))
+        line["seconds"] = ", ".join(f"{one:.2f}" for one in seconds)
+        lines.append(line)
+    columns = (
+        Column("layers", "checkpoint", align="left"),
+        *(Column(machine, machine) for machine in machines),
+        Column("lowering s, mid-32", "seconds"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
 def accuracy_table(rows: Sequence[Row]) -> str:
     """What int8 costs real tasks."""
     columns = (
