@@ -313,7 +313,6 @@ def test_kernels_are_compiled_once():
         cycle_accounts._end_of_layers,
         cycle_accounts._account_tiles,
         cycle_accounts._charge_tail,
-        cycle_accounts._charge,
         unit_accounts._account_units,
         operator_bounds._add_work,
     )
