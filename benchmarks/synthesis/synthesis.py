@@ -1,5 +1,5 @@
 """Synthesis of the array and of what rank permutation adds to it: writes docs/synthesis.json and prints the tables of
-docs/synthesis.md, which `make docs` writes there.
+docs/synthesis.md.
 
 python -m benchmarks.synthesis.synthesis [--sides 8 16 32] [--what area luts clock] [--parts TEXT] [--liberty FILE]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import Any
 from amaranth.hdl import UnusedElaboratable
 
 from benchmarks.synthesis.parts import PRESETS, SHORT_CYCLES, parts_of, requantisers_left_out
-from benchmarks.synthesis.tables import networks_table, parts_table, prices_table
+from benchmarks.synthesis.tables import tables
 from benchmarks.synthesis.tools import (
     DEVICE_LUTS,
     Design,
@@ -34,7 +35,6 @@ from benchmarks.synthesis.tools import (
     lookup_tables,
     standard_cells,
 )
-from simulator.base.files import replacing
 
 RESULTS = Path("docs/synthesis.json")
 LIBERTY = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
@@ -111,7 +111,7 @@ def main() -> None:
             parser.error(f"--liberty {arguments.liberty}: no such file; apt-get install qflow-tech-osu018 brings it")
         warnings.filterwarnings("ignore", category=UnusedElaboratable)
         measure_all(results, arguments)
-    print("\n".join(table(results) for table in (parts_table, networks_table, prices_table)), end="")
+    print(tables(results), end="")
 
 
 def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -134,8 +134,9 @@ def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def write(results: dict[str, Any]) -> None:
     results["sides"] = dict(sorted(results["sides"].items(), key=lambda item: int(item[0])))
-    with replacing(RESULTS) as file:
-        file.write((json.dumps(results, indent=1) + "\n").encode())
+    temporary = RESULTS.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, RESULTS)
 
 
 if __name__ == "__main__":

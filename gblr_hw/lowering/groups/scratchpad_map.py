@@ -21,7 +21,7 @@ Key = str | Operand
 
 
 @dataclass(frozen=True)
-class ScratchRegion:
+class Region:
     """A value's part of the scratchpad. chunks: chunk buffers in it; used in turn unless it holds a row ``whole``.
 
     rows: rows of a buffer. begin, end: first and last stage that needs it. places: byte address of each copy; copies
@@ -56,7 +56,7 @@ def source_of(network: Network, operator: Operator, operand: Operand, first: int
 
 def map_regions(
     network: Network, stages: Sequence[Stage], block: int, side: int, size_bytes: int
-) -> dict[Key, ScratchRegion] | None:
+) -> dict[Key, Region] | None:
     """Places for every value of a group that works on ``block`` rows at a time, or None if they do not fit."""
     wanted = _regions(network, stages, block, side)
     ahead = {
@@ -66,8 +66,8 @@ def map_regions(
     return _placed(ahead, side, size_bytes) or _placed(wanted, side, size_bytes)
 
 
-def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -> dict[Key, ScratchRegion]:
-    found: dict[Key, ScratchRegion] = {}
+def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -> dict[Key, Region]:
+    found: dict[Key, Region] = {}
     for number, stage in enumerate(stages):
         for index in range(stage.first, stage.last):
             operator = network.operators[index]
@@ -82,32 +82,30 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
     return {key: region if region.whole else _streamed(region) for key, region in found.items()}
 
 
-def _loaded(
-    network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int
-) -> ScratchRegion:
+def _loaded(network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int) -> Region:
     rows = region_rows(network, operator, operand) or block
-    return ScratchRegion(region_chunks(network, operand, side), True, rows, number, number)
+    return Region(region_chunks(network, operand, side), True, rows, number, number)
 
 
-def _written(network: Network, operator: Operator, stage: Stage, number: int, block: int, side: int) -> ScratchRegion:
+def _written(network: Network, operator: Operator, stage: Stage, number: int, block: int, side: int) -> Region:
     chunks = output_chunks(network, operator, side)
     if stage.slices > 1 and operator.output != network.operators[stage.last - 1].output:
         # What softmax reads nobody needs any more: it works in place.
         over = operator.operands[0].tensor if operator.kind == "vector" else None
-        return ScratchRegion(chunks // stage.slices, True, block, number, number, copies=2, over=over)
+        return Region(chunks // stage.slices, True, block, number, number, copies=2, over=over)
     # Chunk by chunk only what is drained, and only for those who follow it that way.
     at_once = not stage.chunked and (operator.kind == "vector" or stage.last - stage.first > 1)
-    return ScratchRegion(chunks, at_once, block, number, number)
+    return Region(chunks, at_once, block, number, number)
 
 
-def _streamed(region: ScratchRegion) -> ScratchRegion:
+def _streamed(region: Region) -> Region:
     return replace(region, chunks=min(region.chunks, STREAM_CHUNKS), whole=region.chunks <= STREAM_CHUNKS)
 
 
-def _placed(wanted: dict[Key, ScratchRegion], side: int, size_bytes: int) -> dict[Key, ScratchRegion] | None:
+def _placed(wanted: dict[Key, Region], side: int, size_bytes: int) -> dict[Key, Region] | None:
     """First fit, in order of first use; None if something does not fit."""
     taken: list[tuple[int, int, int, int]] = []  # address, end address, first and last stage
-    found: dict[Key, ScratchRegion] = {}
+    found: dict[Key, Region] = {}
     for key, region in sorted(wanted.items(), key=lambda item: item[1].begin):
         if region.over is not None:
             found[key] = replace(region, places=found[region.over].places)

@@ -1,4 +1,4 @@
-"""Masks become numbers. Widths and locations are rounded and thresholded as the evaluation rules say."""
+"""Pass 1: masks become numbers. Widths and locations are rounded and thresholded as the evaluation rules say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Machines with scatter: the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a tile."""
+"""Pass 6 (machines with scatter): the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a
+tile.
+"""
 
 from __future__ import annotations
 
