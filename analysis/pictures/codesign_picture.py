@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import limits, set_x
+from analysis.pictures.family_marks import Mark, marks
 from analysis.tables.pareto import pareto_front
 from simulator.base.errors import InputError
 
-_KINDS = {False: ("plain array", style.ORANGE), True: ("with scatter", style.BLUE)}
+_KINDS = {False: ("plain array", colours.ORANGE), True: ("with scatter", colours.BLUE)}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def draw_codesign(points: Sequence[CodesignPoint], areas: Sequence[float], title
     shown = [area for area in areas if any(point.area_mm2 <= area for point in points)]
     if not shown:
         raise InputError("draw_codesign: points", "no pair", "a picture needs a pair within an area", "Search longer.")
-    looks = style.marks(sorted({point.family for point in points}))
+    looks = marks(sorted({point.family for point in points}))
     low, high, logarithmic = limits(*(1e6 * edge(point.latency_s for point in points) for edge in (min, max)))
     with style.house_style():
         figure = style.new_figure(max(6.4, 3.3 * len(shown)), 4.3)
@@ -51,14 +52,14 @@ def draw_codesign(points: Sequence[CodesignPoint], areas: Sequence[float], title
             figure.suptitle(title)
         handles = [Line2D([], [], color=colour, linewidth=1.6, label=label) for label, colour in _KINDS.values()]
         handles += [
-            Line2D([], [], linestyle="none", marker=look.marker, color=style.GREY, label=look.label, markersize=6)
+            Line2D([], [], linestyle="none", marker=look.marker, color=colours.GREY, label=look.label, markersize=6)
             for look in looks.values()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False)
     return figure
 
 
-def _draw_panel(axes: Axes, points: Sequence[CodesignPoint], looks: dict[str, style.Mark]) -> None:
+def _draw_panel(axes: Axes, points: Sequence[CodesignPoint], looks: dict[str, Mark]) -> None:
     axes.grid(True)
     for scatter, (_, colour) in _KINDS.items():
         own = [point for point in points if point.scatter == scatter]

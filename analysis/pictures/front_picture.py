@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import limits, set_x
+from analysis.pictures.family_marks import REFERENCE, Mark, marks
 from analysis.tables.pareto import pareto_front
 from analysis.tables.records import NetworkPoint
 from simulator.base.errors import InputError
@@ -38,7 +39,7 @@ def draw_front(points: Sequence[NetworkPoint], title: str = "") -> Figure:
             "draw_front: points", "no point", "a picture needs at least one network", "Measure a network first."
         )
     machines = list(dict.fromkeys(point.machine for point in points))
-    looks = style.marks(sorted({point.family for point in points}, key=_family_order))
+    looks = marks(sorted({point.family for point in points}, key=_family_order))
     columns = (
         len(machines) if len(machines) <= _MOST_COLUMNS else min(_MOST_COLUMNS, math.ceil(math.sqrt(len(machines))))
     )
@@ -63,7 +64,7 @@ def draw_front(points: Sequence[NetworkPoint], title: str = "") -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, points: Sequence[NetworkPoint], looks: dict[str, style.Mark]) -> None:
+def _draw_panel(axes: Axes, points: Sequence[NetworkPoint], looks: dict[str, Mark]) -> None:
     reference = _dense_reference(points)
     cycles = [point.latency_cycles for point in points]
     low, high, logarithmic = limits(min(cycles), max(cycles))
@@ -93,13 +94,13 @@ def _draw_panel(axes: Axes, points: Sequence[NetworkPoint], looks: dict[str, sty
             zorder=4 if index in on_front else 3,
         )
     if reference is not None:
-        axes.axhline(100 * reference.accuracy, color=style.GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        axes.axhline(100 * reference.accuracy, color=colours.GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
         if reference.latency_cycles > 0:
             above = axes.twiny()
             set_x(above, low / reference.latency_cycles, high / reference.latency_cycles, logarithmic)
             above.set_xlabel("latency / latency of dense")
             above.spines["top"].set_visible(True)
-            axes.axvline(reference.latency_cycles, color=style.GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+            axes.axvline(reference.latency_cycles, color=colours.GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
 
 
 def _draw_steps(axes: Axes, front: Sequence[NetworkPoint]) -> None:
@@ -111,7 +112,7 @@ def _draw_steps(axes: Axes, front: Sequence[NetworkPoint]) -> None:
 
 
 def _dense_reference(points: Sequence[NetworkPoint]) -> _Reference | None:
-    dense = [point for point in points if point.family == "dense"]
+    dense = [point for point in points if point.family == REFERENCE]
     if not dense:
         return None
     count = len(dense)
@@ -124,7 +125,7 @@ def _accuracy_limits(points: Sequence[NetworkPoint]) -> tuple[float, float]:
     return min(values) - margin, max(values) + margin
 
 
-def _legend(looks: dict[str, style.Mark], points: Sequence[NetworkPoint]) -> list[Line2D]:
+def _legend(looks: dict[str, Mark], points: Sequence[NetworkPoint]) -> list[Line2D]:
     handles = [
         Line2D(
             [],
@@ -138,11 +139,11 @@ def _legend(looks: dict[str, style.Mark], points: Sequence[NetworkPoint]) -> lis
         for look in looks.values()
     ]
     handles.append(Line2D([], [], color="#444444", linewidth=1.2, label="Pareto front (filled marks)"))
-    dense = [point for point in points if point.family == "dense"]
+    dense = [point for point in points if point.family == REFERENCE]
     if dense:
         most = max(sum(p.machine == machine for p in dense) for machine in {p.machine for p in dense})
         label = "dense reference" + (f" (mean of {most})" if most > 1 else "")
-        handles.append(Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=(0, (4, 3)), label=label))
+        handles.append(Line2D([], [], color=colours.GREY, linewidth=1.0, linestyle=(0, (4, 3)), label=label))
     return handles
 
 
@@ -151,4 +152,4 @@ def _legend_columns(panel_columns: int) -> int:
 
 
 def _family_order(family: str) -> tuple[bool, str]:
-    return family != "dense", family
+    return family != REFERENCE, family

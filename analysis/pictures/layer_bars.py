@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import set_x, short_number
 from simulator.base.errors import InputError
 from simulator.timing.report import CAUSES, Report
@@ -40,7 +40,7 @@ def draw_layer_bars(report: Report, title: str = "") -> Figure:
                     share,
                     left=left,
                     height=0.78,
-                    color=style.CAUSE_COLOURS[cause],
+                    color=colours.CAUSE_COLOURS[cause],
                     edgecolor="white",
                     linewidth=0.3,
                     label=cause.replace("_", " "),

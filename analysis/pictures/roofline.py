@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import log_ticks, set_x, short_number
 from simulator.base.errors import InputError
 from simulator.timing.report import GROUPS, Report
@@ -89,7 +89,7 @@ def draw_roofline(report: Report, title: str = "") -> Figure:
         _set_axes(axes, report, [*((p.per_byte, p.per_cycle) for p in points), star])
         _draw_roofs(axes, report)
         rims = _draw_dots(axes, points)
-        axes.plot(*star, marker="*", markersize=15, color=style.BLACK, markeredgecolor="white", zorder=6)
+        axes.plot(*star, marker="*", markersize=15, color=colours.BLACK, markeredgecolor="white", zorder=6)
         axes.set_xlabel(f"useful multiplications for a byte of DRAM traffic\n{_caption(report, points)}")
         axes.set_ylabel("useful multiplications in a cycle")
         figure.legend(handles=_legend(report, points), loc="outside lower center", ncols=2, frameon=False)
@@ -115,8 +115,8 @@ def _set_axes(axes: Axes, report: Report, places: Sequence[tuple[float, float]])
 def _draw_roofs(axes: Axes, report: Report) -> None:
     cells, rate = report.rows * report.cols, report.dram_bytes_per_cycle
     (low, high), ridge = axes.get_xlim(), cells / rate
-    axes.plot([low, ridge], [low * rate, cells], color=style.GREY, linewidth=1.4, linestyle=(0, (4, 2)), zorder=1)
-    axes.plot([ridge, high], [cells, cells], color=style.GREY, linewidth=1.4, zorder=1)
+    axes.plot([low, ridge], [low * rate, cells], color=colours.GREY, linewidth=1.4, linestyle=(0, (4, 2)), zorder=1)
+    axes.plot([ridge, high], [cells, cells], color=colours.GREY, linewidth=1.4, zorder=1)
 
 
 def _draw_dots(axes: Axes, points: Sequence[RooflinePoint]) -> list[float]:
@@ -139,7 +139,7 @@ def _draw_dots(axes: Axes, points: Sequence[RooflinePoint]) -> list[float]:
 
 
 def _colour(group: str) -> str:
-    return style.PALETTE[GROUPS.index(group)]
+    return colours.PALETTE[GROUPS.index(group)]
 
 
 def _legend(report: Report, points: Sequence[RooflinePoint]) -> list[Line2D]:
@@ -147,9 +147,9 @@ def _legend(report: Report, points: Sequence[RooflinePoint]) -> list[Line2D]:
     slope = f"DRAM: {report.dram_bytes_per_cycle:.4g} bytes a cycle"
     flat = f"array: {report.rows} x {report.cols} = {cells:,} multiplications a cycle"
     handles = [
-        Line2D([], [], color=style.GREY, linewidth=1.4, linestyle=(0, (4, 2)), label=slope),
-        Line2D([], [], color=style.GREY, linewidth=1.4, label=flat),
-        Line2D([], [], linestyle="none", marker="*", markersize=12, color=style.BLACK, label="whole program"),
+        Line2D([], [], color=colours.GREY, linewidth=1.4, linestyle=(0, (4, 2)), label=slope),
+        Line2D([], [], color=colours.GREY, linewidth=1.4, label=flat),
+        Line2D([], [], linestyle="none", marker="*", markersize=12, color=colours.BLACK, label="whole program"),
     ]
     present = {point.group for point in points}
     handles += [

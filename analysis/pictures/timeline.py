@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import set_x
 from analysis.traces.spans import check_trace, layer_spans, operator_spans
 from simulator.base.arithmetic import ceil_div
@@ -142,7 +142,7 @@ def _layer_labels(spans: list[tuple[str, int, int]], low: int, high: int) -> tup
 
 def _mark_layers(axes: Axes, boundaries: list[int], labels: list[tuple[str, float]], upright: bool) -> None:
     for start in boundaries:
-        axes.axvline(start, color=style.BLACK, linewidth=0.6, alpha=0.7 if len(boundaries) <= 40 else 0.25, zorder=3)
+        axes.axvline(start, color=colours.BLACK, linewidth=0.6, alpha=0.7 if len(boundaries) <= 40 else 0.25, zorder=3)
     for name, place in labels:
         axes.annotate(
             name,

@@ -10,8 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from analysis.file_kinds import POINTS
 from simulator.base.errors import InputError
 from simulator.base.files import read_text, replacing
+from simulator.base.schema import parsed_json
+from simulator.base.text import told
 
 FORMAT = "gblr-hw network points"
 VERSION = 1
@@ -47,8 +50,10 @@ class NetworkPoint:
         for key in ("multiplications", "latency_cycles", "seed", "tiles", "dram_bytes"):
             count = getattr(self, key)
             optional = key in _OPTIONAL and count is None
-            if not optional and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-                _refuse(where, key, count, "must be a whole number, 0 or more")
+            least = 1 if key == "latency_cycles" else 0
+            whole = isinstance(count, int) and not isinstance(count, bool)
+            if not optional and not (whole and least <= count < 2**63):
+                _refuse(where, key, count, f"must be a whole number, {least} or more and below 2^63")
         for key in ("accuracy", "latency_s", "energy_pj"):
             number = getattr(self, key)
             real = isinstance(number, (int, float)) and not isinstance(number, bool)
@@ -68,7 +73,7 @@ _REQUIRED = _NAMES[:8]
 def save_points(points: Iterable[NetworkPoint], path: str | Path) -> None:
     """Write ``points`` to ``path`` (``.json`` or ``.csv``), atomically; the same points give the same bytes."""
     rows = [asdict(point) for point in points]
-    if _suffix(path) == ".json":
+    if POINTS.ending(path) == ".json":
         text = json.dumps({"format": FORMAT, "version": VERSION, "points": rows}, indent=2) + "\n"
     else:
         buffer = io.StringIO(newline="")
@@ -83,7 +88,7 @@ def save_points(points: Iterable[NetworkPoint], path: str | Path) -> None:
 
 def load_points(path: str | Path) -> tuple[NetworkPoint, ...]:
     """Read the points that ``save_points`` wrote; raises ``InputError`` that names file, row, field, value and rule."""
-    suffix = _suffix(path)
+    suffix = POINTS.ending(path)
     text = read_text(path)
     rows = _json_rows(text, path) if suffix == ".json" else _csv_rows(text, path)
     points = []
@@ -98,15 +103,7 @@ def load_points(path: str | Path) -> tuple[NetworkPoint, ...]:
 
 
 def _json_rows(text: str, path: str | Path) -> list[dict]:
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise InputError(
-            str(path),
-            f"text that is not JSON ({error})",
-            "the file must be a JSON document",
-            "Write it anew with the front command.",
-        ) from error
+    document = parsed_json(text, str(path), "a file of network points")
     if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
         found = (
             {k: document.get(k) for k in ("format", "version")}
@@ -169,19 +166,7 @@ def _check_keys(row: Mapping[str, object], where: str) -> None:
         raise InputError(where, found, f"the fields are {', '.join(_NAMES)}", "Rename, add or remove the field.")
 
 
-def _suffix(path: str | Path) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".csv"):
-        raise InputError(
-            str(path),
-            f"the ending {suffix!r}",
-            "network points are .json or .csv files",
-            "Choose one of the two endings.",
-        )
-    return suffix
-
-
 def _refuse(where: str, key: str, value: object, rule: str) -> None:
     raise InputError(
-        f"{where}, field {key!r}", repr(value), f"{key} {rule}", "Correct the value or leave the point out."
+        f"{where}, field {key!r}", told(value), f"{key} {rule}", "Correct the value or leave the point out."
     )

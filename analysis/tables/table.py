@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from simulator.base.errors import InputError
+from simulator.base.text import printable
 
 _PREFIXES = (
     (1e12, "T"),
@@ -109,7 +110,7 @@ def _cell(column: Column, row: Mapping[str, object]) -> str:
 
 
 def _one_line(text: str, markdown: bool) -> str:
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text.replace("|", "\\|") if markdown else text
 
 

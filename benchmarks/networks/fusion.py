@@ -1,8 +1,12 @@
-"""What keeping values in the scratchpad is worth: every operator through DRAM against groups of operators by cost."""
+"""What keeping values in the scratchpad is worth: every operator through DRAM against groups of operators by cost.
+
+``python -m benchmarks.networks.fusion [--out docs/data/fusion.json]``: two minutes.
+"""
 
 from __future__ import annotations
 
-from analysis.tables.table import Column, count, format_table, percent
+from benchmarks.networks.tables import fusion_table
+from benchmarks.shared.measurement import out_option, write_json
 from gblr_hw.frontend import ExportedNetwork, export_network
 from gblr_hw.frontend.random_gblr import replace_by_random_gblr
 from gblr_hw.frontend.sources import load_source
@@ -37,6 +41,7 @@ def _row(title: str, exported: ExportedNetwork, machine: Machine) -> dict[str, o
 
 
 def main() -> None:
+    options = out_option(__doc__)
     rows = []
     for title, source, fraction in CASES:
         model, inputs = load_source(source)
@@ -44,16 +49,8 @@ def main() -> None:
             replace_by_random_gblr(model, fraction)
         exported = export_network(model, inputs)
         rows += [_row(title, exported, Machine.load(name)) for name in MACHINES]
-    columns = (
-        Column("network", "network", align="left"),
-        Column("machine", "machine", align="left"),
-        Column("cycles, each operator through DRAM", "alone", count),
-        Column("pairs", "pairs", percent),
-        Column("groups by cost", "cycles", percent),
-        Column("DRAM bytes", "bytes", percent),
-        Column("energy", "energy", percent),
-    )
-    print(format_table(columns, rows, markdown=True))
+    print(fusion_table(rows), end="")
+    write_json(options.out, rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Known networks, whole, dense and with random GBLR layers: operators, programs, cycles, energy, share of linears.
 
-Random layers have intervals of all sizes at all places, as training that knows nothing of the machine leaves them
-(design brief, section 2), so the table shows what such structures are worth, not what the machine could make of better
-ones. Weights are random: cycles and energy do not depend on them. Resumable: one JSON line for each network, fraction
-and machine in --out; what is there is not measured again, unless with --again. `--table` prints the tables of
-docs/networks.md.
+Random layers have intervals of all sizes at all places, as training that knows nothing of the machine leaves them, so
+the table shows what such structures are worth, not what the machine could make of better ones. Weights are random:
+cycles and energy do not depend on them. Resumable: one JSON line for each network, fraction and machine in --out; what
+is there is not measured again, unless with --again. `--table` prints the tables of docs/networks.md, which `make docs`
+writes there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.tables.table import Column, count, format_table
+from benchmarks.networks.tables import models_table
 from gblr_hw.frontend import export_network, multiplications_of
 from gblr_hw.frontend.random_gblr import replace_by_random_gblr
 from gblr_hw.frontend.sources import load_source
@@ -98,53 +98,6 @@ def measure(case: Case, fraction: float, machines: list[str]) -> list[dict[str, 
     return records
 
 
-def table(records: list[dict], machine: str) -> str:  # type: ignore[type-arg]
-    """One row a network: dense, and cycles and energy of each fraction relative to it."""
-    mine = [r for r in records if r["machine"] == machine]
-    dense = {r["network"]: r for r in mine if r["fraction"] == 1.0}
-    by_size = {(r["network"], r["fraction"]): r for r in mine}
-    rows = []
-    for case in CASES:
-        if case.title not in dense:
-            continue
-        whole = dense[case.title]
-        row = {
-            "network": case.title,
-            "operators": whole["operators"],
-            "G": f"{whole['multiplications'] / 1e9:.2f}",
-            "mb": f"{whole['program_bytes'] / 1e6:.0f}",
-            "s": f"{whole['lower_cpu_s']:.1f}",
-            "cycles": whole["latency_cycles"],
-            "roof": f"{whole['roofline_fraction']:.0%} {whole['bound']}",
-            "mj": f"{whole['energy_uj'] / 1e3:.2f}",
-            "share": f"{whole['linear_share']:.0%}",
-        }
-        for fraction in (0.5, 0.3, 0.15):
-            one = by_size.get((case.title, fraction))
-            if one is not None:
-                row[str(fraction)] = ", ".join(_ratio(one, whole, key) for key in ("latency_cycles", "energy_uj"))
-        rows.append(row)
-    columns = (
-        Column("network", "network", align="left"),
-        Column("operators", "operators"),
-        Column("G mult.", "G"),
-        Column("program MB", "mb"),
-        Column("lowering s", "s"),
-        Column("cycles", "cycles", count),
-        Column("of the roof", "roof"),
-        Column("mJ", "mj"),
-        Column("linears", "share"),
-        Column("50 %", "0.5"),
-        Column("30 %", "0.3"),
-        Column("15 %", "0.15"),
-    )
-    return format_table(columns, rows, markdown=True)
-
-
-def _ratio(one: dict, whole: dict, key: str) -> str:  # type: ignore[type-arg]
-    return f"{one[key] / whole[key]:.2f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -173,7 +126,7 @@ def main() -> None:
         print(
             f"\n{machine}: dense, and cycles, energy of GBLR at a fraction of the multiplications, relative to dense\n"
         )
-        print(table(records, machine))
+        print(models_table(records, machine))
 
 
 if __name__ == "__main__":

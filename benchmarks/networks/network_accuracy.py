@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from analysis.tables.table import Column, count, format_table, percent
+from benchmarks.networks.tables import accuracy_table
 from benchmarks.shared.measurement import stay_on_one_core, write_json
 from gblr_hw.demo.data import digits
 from gblr_hw.demo.single import train_single
@@ -34,16 +34,6 @@ TRAIN_TEXTS, TEXTS_AT_A_TIME, CALIBRATION_BATCHES = 150, 8, 4
 IMAGES_AT_A_TIME, CALIBRATION_IMAGES = 50, 100
 CONVERTED = 0.5  # of the dense tiles
 PERCENTILES = {"int8": None, "int8, largest magnitudes": 100.0}
-COLUMNS = (
-    Column("network", "network", align="left"),
-    Column("numbers", "numbers", align="left"),
-    Column("cycles", "latency_cycles", count),
-    Column("cosine", "cosine", lambda value: f"{value:.4f}"),
-    Column("worst", "worst_cosine", lambda value: f"{value:.4f}"),
-    Column("accuracy", "accuracy", percent),
-    Column("probe of the dense model", "accuracy_of_dense_probe", percent),
-    Column("lowering CPU s", "lowering_cpu_s", lambda value: f"{value:.1f}"),
-)
 
 Row = dict[str, Any]
 Judge = Callable[[np.ndarray], Row]
@@ -156,7 +146,7 @@ def converted(model: Hidden, work: Path) -> Hidden:
     from gblr_hw import convert
     from gblr_hw.conversion.fit.fit_layer import Schedule
     from gblr_hw.layers.lattice_linear import LatticeLinear
-    from gblr_hw.training.swap import set_module
+    from gblr_hw.layers.replace import set_module
 
     work.mkdir(exist_ok=True)
     task = Task()
@@ -185,7 +175,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [] if options.only == "minilm" else digits_rows()
     rows += [] if options.only == "vit" else minilm_rows(options.texts, options.work)
-    print(format_table(COLUMNS, rows, markdown=True), end="")
+    print(accuracy_table(rows), end="")
     write_json(options.out, machine=MACHINE, rows=rows)
 
 

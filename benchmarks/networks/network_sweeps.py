@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.pictures import style
 from analysis.pictures.axes import log_ticks, set_x, short_number
-from analysis.tables.table import Column, count, format_table
+from benchmarks.networks.tables import sweeps_table
 from gblr_hw.frontend import export_network
 from gblr_hw.frontend.sources import load_source
 from gblr_hw.lowering.whole_network import lower_network
@@ -111,16 +111,7 @@ def main() -> None:
             print(points[-1], flush=True)
     arguments.out.write_text(json.dumps(points, indent=1) + "\n")
     style.save_figure(picture(points), arguments.picture)
-    columns = (
-        Column("network", "network", align="left"),
-        Column("rows", "rows"),
-        Column("cycles", "latency_cycles", count),
-        Column("multiplications / cells", "compute_roof_cycles", count),
-        Column("bytes / bandwidth", "memory_roof_cycles", count),
-        Column("of the higher roof", "roofline_fraction"),
-        Column("bound", "bound"),
-    )
-    print(format_table(columns, points, markdown=True))
+    print(sweeps_table(points), end="")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,6 @@ About 2 minutes.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,12 +22,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from analysis.tables.table import Column, count, format_table, seconds, with_prefix
+from benchmarks.peers.flooded import flooded
 from benchmarks.peers.peer_process import PEERS_PYTHON, ask
+from benchmarks.peers.tables import peer_cycles_table, speed_table
+from benchmarks.shared.measurement import write_json
 from gblr_hw import lower
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine, Program, simulate
-from simulator.base.files import replacing
 from simulator.scalesim.systolic_gemm import Gemm, SystolicArray, gemm_cycles
 
 DEFAULT_GEMMS = ("64x64x64", "256x256x256", "197x768x768", "197x768x3072")
@@ -48,11 +46,6 @@ CLOSED_FORM = "gblr-hw simulate --as scalesim-ws"
 
 Result = TypeVar("Result")
 Sample = dict[str, tuple[int, float]]  # tool -> (cycles, CPU seconds) of one GEMM in one repeat
-
-
-def flooded(machine: Machine) -> Machine:
-    """The same machine before a memory that never makes it wait."""
-    return machine.with_(name=f"{machine.name}-flooded", dram={"gb_per_s": 1e6, "latency_ns": 0.0})
 
 
 def sample_peers(gemms: Sequence[Gemm], python: Path) -> list[Sample]:
@@ -144,33 +137,6 @@ def cycle_row(gemm: Gemm, sample: Sample, machine: Machine) -> dict[str, Any]:
     }
 
 
-def print_tables(speeds: list[dict[str, Any]], cycles: list[dict[str, Any]], machine: Machine) -> None:
-    speed_columns = (
-        Column("M x K x N", "gemm", align="left"),
-        Column("tool", "tool", align="left"),
-        Column("cycles", "cycles", count),
-        Column("CPU time", "cpu_s", seconds),
-        Column("cycles per CPU s", "cycles_per_cpu_s", lambda value: with_prefix(float(str(value)), "")),
-        Column("CPU time over ours", "time", _times),
-        Column("our cycles per CPU s over theirs", "rate", _times),
-    )
-    cycle_columns = (
-        Column("M x K x N", "gemm", align="left"),
-        *(Column(tool, tool, count) for tool in PEERS),
-        Column(machine.name, OURS, count),
-        Column("of SCALE-Sim ws", "ratio", lambda value: f"{value:.3f}"),
-        Column(f"{machine.name}, flooded", "flooded", count),
-        Column("of SCALE-Sim ws", "flooded_ratio", lambda value: f"{value:.3f}"),
-    )
-    print(format_table(speed_columns, speeds, markdown=True))
-    print(format_table(cycle_columns, cycles, markdown=True), end="")
-
-
-def _times(value: object) -> str:
-    number = float(str(value))
-    return f"{number:,.0f}x" if number >= 10 else f"{number:.2g}x"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gemm", action="append", metavar="MxKxN", help="other GEMMs; repeatable")
@@ -191,12 +157,9 @@ def main() -> None:
     by_gemm = list(zip(*samples, strict=True))
     speeds = [row for gemm, mine in zip(gemms, by_gemm, strict=True) for row in speed_rows(gemm, mine)]
     cycles = [cycle_row(gemm, mine[0], machine) for gemm, mine in zip(gemms, by_gemm, strict=True)]
-    print_tables(speeds, cycles, machine)
-    if options.out:
-        host = {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()}
-        data = {"host": host, "repeats": options.repeats, "speed": speeds, "cycles": cycles, "samples": samples}
-        with replacing(options.out) as file:
-            file.write((json.dumps(data, indent=2) + "\n").encode())
+    data = {"repeats": options.repeats, "speed": speeds, "cycles": cycles, "samples": samples}
+    print(f"{speed_table(data)}\n{peer_cycles_table(data)}", end="")
+    write_json(options.out, **data)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from simulator.base.errors import InputError
-from simulator.base.files import read_text, replacing
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -14,10 +13,23 @@ def marks(name: str) -> tuple[str, str]:
     return f"<!-- begin {name} -->", f"<!-- end {name} -->"
 
 
+def marked(text: str) -> list[str]:
+    """Names of the blocks that begin in a text."""
+    return re.findall(r"^<!-- begin (.+) -->$", text, re.MULTILINE)
+
+
 def replaced(text: str, blocks: Mapping[str, str], where: str) -> str:
     """``text`` with new blocks, an empty line around each. Raises InputError, naming ``where``, unless both marks of
-    every block stand there once and in order.
+    every block stand there once and in order, and no other block is marked.
     """
+    strangers = sorted(set(marked(text)) - set(blocks))
+    if strangers:
+        raise InputError(
+            f"document '{where}', block '{strangers[0]}'",
+            "a marked block that nothing makes",
+            f"its blocks are {', '.join(blocks) or 'none'}",
+            "Take the marks away, or add the block.",
+        )
     for name, block in blocks.items():
         begin, end = marks(name)
         first, last = text.find(begin), text.find(end)
@@ -30,20 +42,3 @@ def replaced(text: str, blocks: Mapping[str, str], where: str) -> str:
             )
         text = f"{text[: first + len(begin)]}\n\n{block.strip()}\n\n{text[last:]}"
     return text
-
-
-def rewrite(path: Path, blocks: Mapping[str, str]) -> None:
-    """Replace blocks in a file, atomically; a file that stays the same is not written."""
-    before = read_text(path)
-    after = replaced(before, blocks, str(path))
-    if after != before:
-        with replacing(path) as file:
-            file.write(after.encode())
-
-
-def publish(blocks: Mapping[str, str], document: Path | None) -> None:
-    """Write blocks into a document's marked places, or print them where none is given."""
-    if document is not None:
-        rewrite(document, blocks)
-    else:
-        print("\n".join(f"{name}\n\n{text}" for name, text in blocks.items()), end="")

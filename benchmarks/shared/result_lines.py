@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gblr_hw.weights.family import renamed
 from simulator.base.errors import InputError
 from simulator.base.files import replacing
 
@@ -15,18 +16,28 @@ class ResultLines:
 
     def __init__(self, path: Path, key: tuple[str, ...]) -> None:
         self.path, self.key = path, key
-        self.rows: list[dict[str, Any]] = _read(path, key) if path.exists() else []
+        self._lines: list[dict[str, Any]] = _read(path, key) if path.exists() else []
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All results, a family that was recorded under an old name or label under today's."""
+        return [
+            {field: renamed(value) if isinstance(value, str) else value for field, value in line.items()}
+            for line in self._lines
+        ]
 
     def has(self, **what: object) -> bool:
         """Is the result of these key fields there?"""
         return any(all(row[field] == what[field] for field in self.key) for row in self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Take in a result and write the file, sorted by key so that the order of finishing leaves no trace."""
-        self.rows.append(row)
-        self.rows.sort(key=lambda one: [(isinstance(one[field], str), one[field]) for field in self.key])
+        """Take in a result and write the file, sorted by key so that the order of finishing leaves no trace; what was
+        recorded stays as it was.
+        """
+        self._lines.append(row)
+        self._lines.sort(key=lambda one: [(isinstance(one[field], str), one[field]) for field in self.key])
         with replacing(self.path) as file:
-            file.write("".join(json.dumps(one) + "\n" for one in self.rows).encode())
+            file.write("".join(json.dumps(one) + "\n" for one in self._lines).encode())
 
 
 def _read(path: Path, key: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -28,8 +28,8 @@ from statistics import median
 import torch
 from torch.nn.functional import linear
 
-from analysis.tables.table import Column, count, format_table, percent
 from benchmarks.shared.measurement import cpu_seconds, out_option, stay_on_one_core, write_json
+from benchmarks.speed.tables import engine_table, start_table
 from benchmarks.speed.vit_base import FORMS, TOKENS, vit_base
 from gblr_hw import lower
 from gblr_hw.weights.stored import DenseWeights
@@ -147,34 +147,9 @@ def main() -> None:
     programs = {
         (form, name): lower(vit_base(form), Machine.load(name), tokens=TOKENS) for form in FORMS for name in MACHINES
     }
-    speed, starts = measure(programs), measure_starts(programs)
-
-    def milliseconds(value: object) -> str:
-        return f"{1e3 * float(value):.1f}"  # type: ignore[arg-type]
-
-    columns = (
-        Column("ViT-Base", "form", align="left"),
-        Column("machine", "machine", align="left"),
-        Column("instructions", "instructions", count),
-        Column("tile passes", "passes", count),
-        Column("cycles", "cycles", count),
-        Column("simulate, warm (ms)", "warm_s", milliseconds),
-        Column("fresh (ms)", "fresh_s", milliseconds),
-        Column("the engine in it (ms)", "engine_s", milliseconds),
-        Column("M cycles/s", "cycles_per_s", lambda value: f"{float(value) / 1e6:,.0f}"),  # type: ignore[arg-type]
-        Column("PyTorch's linears (ms)", "pytorch_s", milliseconds),
-        Column("simulate / PyTorch", "of_pytorch", percent),
-    )
-    print(format_table(columns, speed, markdown=True))
-    columns = (
-        Column("gblr-hw simulate --json", "program", align="left"),
-        Column("file (MB)", "file_mb", lambda value: f"{float(value):.1f}"),  # type: ignore[arg-type]
-        Column("compile cache", "cache", align="left"),
-        Column("wall (s)", "wall_s", lambda value: f"{float(value):.2f}"),  # type: ignore[arg-type]
-        Column("CPU (s)", "cpu_s", lambda value: f"{float(value):.2f}"),  # type: ignore[arg-type]
-    )
-    print(format_table(columns, starts, markdown=True), end="")
-    write_json(options.out, speed=speed, starts=starts)
+    data = {"speed": measure(programs), "starts": measure_starts(programs)}
+    print(f"{engine_table(data)}\n{start_table(data)}", end="")
+    write_json(options.out, **data)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 python -m benchmarks.speed.growth [--most 1e7] [--out growth.json]
 
-The layer of random_layer.py (768 x 768, 768 blocks on random cyclic intervals, about 29 lanes a tile), for 64 tokens on
-mid-32, as many times as it takes. Every copy has a tile table of its own; they share one set of weights, which are 5
-bytes each at any size (about 3.6 kB a tile). Each size has a process of its own, and its memory is that process's peak
-less what it had before (- where no more than that was ever needed). Times are CPU times of one thread in the program;
-what the system adds, mostly to hand out memory, is a column of its own.
+The layer of benchmarks/structures/random_layer.py (768 x 768, 768 blocks on random cyclic intervals, about 29 lanes a
+tile), for 64 tokens on mid-32, as many times as it takes. Every copy has a tile table of its own; they share one set of
+weights, which are 5 bytes each at any size (about 3.6 kB a tile). Each size has a process of its own, and its memory is
+that process's peak less what it had before (- where no more than that was ever needed). Times are CPU times of one
+thread in the program; what the system adds, mostly to hand out memory, is a column of its own.
 About 2 minutes and 10 GB at ten million tiles.
 """
 
@@ -22,8 +22,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.tables.table import Column, count, format_table
 from benchmarks.shared.measurement import write_json
+from benchmarks.speed.tables import growth_table
 
 TOKENS = 64
 LEAST_TILES = 500_000  # small programs are repeated up to so many
@@ -32,8 +32,7 @@ SIZES = (1e3, 1e4, 1e5, 1e6, 1e7)
 
 def measure(size: float) -> dict[str, object]:
     """One size, in this process."""
-    from random_layer import random_blocks
-
+    from benchmarks.structures.random_layer import random_blocks
     from gblr_hw import lower
     from gblr_hw.lowering.emit.emit import emit_instructions
     from simulator import Machine, Program, simulate
@@ -92,7 +91,7 @@ def peak_bytes() -> int:
 
 
 def in_a_process(size: float) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(size)]
+    command = [sys.executable, "-m", "benchmarks.speed.growth", "--one", str(size)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
@@ -107,24 +106,7 @@ def main() -> None:
         print(json.dumps(measure(options.one)))
         return
     rows = [in_a_process(size) for size in SIZES if size <= options.most]
-
-    def whole(value: object) -> str:
-        return f"{float(value):,.0f}"  # type: ignore[arg-type]
-
-    columns = (
-        Column("tiles", "tiles", count),
-        Column("instructions", "instructions", count),
-        Column("tables (ns a tile)", "tables_ns", whole),
-        Column("emit (ns a tile)", "emit_ns", whole),
-        Column("check (ns a tile)", "check_ns", whole),
-        Column("simulate (ns a tile)", "simulate_ns", whole),
-        Column("system (ns a tile)", "system_ns", whole),
-        Column("table (B a tile)", "table_bytes", whole),
-        Column("instructions (B a tile)", "instruction_bytes", whole),
-        Column("peak (B a tile)", "peak_bytes", whole),
-        Column("peak (GiB)", "peak_gib", lambda value: f"{float(value):.2f}"),  # type: ignore[arg-type]
-    )
-    print(format_table(columns, rows, markdown=True), end="")
+    print(growth_table({"growth": rows}), end="")
     write_json(options.out, growth=rows)
 
 

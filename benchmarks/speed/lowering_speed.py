@@ -20,8 +20,8 @@ from collections.abc import Mapping
 
 import torch
 
-from analysis.tables.table import Column, count, format_table
 from benchmarks.shared.measurement import cpu_seconds, out_option, write_json
+from benchmarks.speed.tables import lowering_table, passes_table
 from benchmarks.speed.vit_base import FORMS, TOKENS, vit_base
 from gblr_hw import lower
 from gblr_hw.weights.stored import LayerWeights
@@ -90,22 +90,9 @@ def main() -> None:
             )
             if (form, name) != ("dense", "plain-32"):  # dense layers are the same to a plain machine
                 profiles[f"{form}, {name}"] = profile(weights, machine)
-    columns = (
-        Column("ViT-Base", "form", align="left"),
-        Column("machine", "machine", align="left"),
-        Column("CPU (s)", "cpu_s", lambda value: f"{float(value):.2f}"),  # type: ignore[arg-type]
-        Column("tiles", "tiles", count),
-        Column("instructions", "instructions", count),
-        Column("CPU a tile (µs)", "per_tile_us", lambda value: f"{float(value):.0f}"),  # type: ignore[arg-type]
-    )
-    print(format_table(columns, rows, markdown=True))
-    table = [
-        {"pass": title, **{key: f"{seconds[title]:.2f}" for key, seconds in profiles.items()}}
-        for title in next(iter(profiles.values()))
-    ]
-    columns = (Column("pass (s, under the profiler)", "pass", align="left"), *(Column(key, key) for key in profiles))
-    print(format_table(columns, table, markdown=True), end="")
-    write_json(options.out, lowering=rows, profiles=profiles)
+    data = {"lowering": rows, "profiles": profiles}
+    print(f"{lowering_table(data)}\n{passes_table(data)}", end="")
+    write_json(options.out, **data)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +23,10 @@ from torch.nn import functional
 
 from analysis.tables.table import Column, format_table
 from benchmarks.shared.measurement import write_json
+from benchmarks.speed.tables import TRAINING_STEPS, hundredths, number
+from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.cost.target import TargetController
+from gblr_hw.layers.replace import set_module
 from gblr_hw.models.vit import ViT, ViTShape
 from gblr_hw.projection.projection import Importance, project_jointly
 from gblr_hw.training.gblr_start import gblr_from_linear
@@ -30,7 +34,7 @@ from gblr_hw.training.loop.loop import Hook
 from gblr_hw.training.measure.hardware import hardware_of
 from gblr_hw.training.shrink.penalties import HardwarePenalty
 from gblr_hw.training.shrink.project_training import lattice_layers
-from gblr_hw.training.swap import lattice_from_linear, linear_names, set_module
+from gblr_hw.training.swap import matching_linears
 from gblr_hw.weights.structure import dense_tile_count
 from simulator.machine.machine import Machine
 
@@ -41,7 +45,7 @@ LAYERS = r"blocks\..*"
 
 def gblr(model: ViT) -> ViT:
     """The network with GBLR layers."""
-    for index, name in enumerate(linear_names(model, LAYERS)):
+    for index, name in enumerate(matching_linears(model, LAYERS)):
         set_module(model, name, gblr_from_linear(model.get_submodule(name), seed=index))
     return model
 
@@ -49,10 +53,10 @@ def gblr(model: ViT) -> ViT:
 def lattice(model: ViT, share: float, *, dense: bool, packed: bool) -> ViT:
     """The network with lattice layers of ranks, or of dense tiles, at `share` of the dense tiles."""
     rng, budget = np.random.default_rng(0), 0.0
-    for name in linear_names(model, LAYERS):
+    for name in matching_linears(model, LAYERS):
         linear = model.get_submodule(name)
         budget += share * dense_tile_count(linear.out_features, linear.in_features, P, P)
-        set_module(model, name, lattice_from_linear(linear, "block_sparse" if dense else "lattice", P, P))
+        set_module(model, name, layer_start(linear, "block_sparse" if dense else "lattice", P, P))
     problem = {}
     for name, layer in lattice_layers(model).items():
         structure = layer.structure
@@ -100,7 +104,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=float, default=0.3, help="tiles of the lattice networks, of dense")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=12, help="four steps of each kind a round")
-    parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    parser.add_argument("--out", type=Path, help="write the figures into this JSON file, beside those of the other way")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -126,16 +130,20 @@ def main() -> None:
     # The first rounds compile and fill caches.
     medians = {name: statistics.median(times[2:]) for name, times in seconds.items()}
     dense, masked = medians["dense"], medians["GBLR, masks"]
-    rows: list[dict[str, object]] = [
-        {"step": name, "ms": f"{1e3 * value:.1f}", "dense": f"{value / dense:.2f}", "gblr": f"{value / masked:.3f}"}
+    found = {
+        name: {"ms": 1e3 * value, "of_dense": value / dense, "of_gblr": value / masked}
         for name, value in medians.items()
-    ]
+    }
     columns = (
-        Column("step", "step", align="left"), Column("ms", "ms"),
-        Column("of dense", "dense"), Column("of GBLR with masks", "gblr"),
+        Column("step", "step", align="left"), Column("ms", "ms", lambda value: f"{number(value):.1f}"),
+        Column("of dense", "of_dense", hundredths), Column("of GBLR with masks", "of_gblr", hundredths),
     )  # fmt: skip
-    print(format_table(columns, rows, markdown=True))
-    write_json(options.out, settings={k: v for k, v in vars(options).items() if k != "out"}, seconds=medians)
+    print(format_table(columns, [{"step": name, **one} for name, one in found.items()], markdown=True))
+    if options.out is not None:
+        # The other way of running stays in the file: the table shows both side by side.
+        kept = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+        kept = {way: kept[way] for way in TRAINING_STEPS if way in kept}
+        write_json(options.out, **kept | {TRAINING_STEPS[options.compile]: found})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """How closely the closed-form cost follows the simulator, on random structures that nothing was fitted to.
 
-python -m benchmarks.structures.cost_model [--layers 60]
+python -m benchmarks.structures.cost_model [--layers 60] [--out docs/data/cost_model.json]
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from analysis.tables.table import Column, format_table, percent
+from benchmarks.shared.measurement import write_json
+from benchmarks.structures.tables import cost_model_table
 from gblr_hw import GBLRLinear, HardwareCost, lower
 from simulator import Machine, preset_names, simulate
 
@@ -49,27 +51,20 @@ def compare(machine: Machine, layers: int) -> dict[str, object]:
         "machine": machine.name,
         "latency_error": float(latency_error.mean()),
         "latency_p90": float(np.quantile(latency_error, 0.9)),
-        "latency_tau": f"{kendalltau(predicted, cycles)[0]:.3f}",
+        "latency_tau": float(kendalltau(predicted, cycles)[0]),
         "energy_error": float(energy_error.mean()),
-        "energy_tau": f"{kendalltau(energy, picojoules)[0]:.3f}",
+        "energy_tau": float(kendalltau(energy, picojoules)[0]),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=60)
-    layers = parser.parse_args().layers
-    columns = (
-        Column("machine", "machine", align="left"),
-        Column("latency, mean error", "latency_error", percent),
-        Column("90th percentile", "latency_p90", percent),
-        Column("tau", "latency_tau"),
-        Column("energy, mean error", "energy_error", percent),
-        Column("tau", "energy_tau"),
-    )
-    print(
-        format_table(columns, [compare(Machine.load(name), layers) for name in preset_names()], markdown=True), end=""
-    )
+    parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    options = parser.parse_args()
+    rows = [compare(Machine.load(name), options.layers) for name in preset_names()]
+    print(cost_model_table(rows), end="")
+    write_json(options.out, layers=options.layers, rows=rows)
 
 
 if __name__ == "__main__":

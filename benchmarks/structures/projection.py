@@ -1,20 +1,23 @@
 """Seconds to project a whole ViT-Base (72 matrices, 82,944 dense tiles of 32 x 32) from 1.25 of its dense tiles.
 
+python -m benchmarks.structures.projection [--out docs/data/projection.json]
+
 Budgets 1.0 (what a schedule takes between two projections) and 0.3, with any chunk sets and with intervals only; random
-importances. One thread.
+importances. One thread, the fastest of three runs.
 """
 
 from __future__ import annotations
 
-import time
+import itertools
 
 import numpy as np
 
-from analysis.tables.table import Column, format_table
+from benchmarks.shared.measurement import cpu_seconds, out_option, write_json
+from benchmarks.structures.tables import projection_table
 from gblr_hw.projection.projection import Importance, project_jointly
 from gblr_hw.weights.structure import Structure, dense_tile_count
 
-P = 32
+P, RUNS = 32, 3
 SHAPES = {"q": (768, 768), "k": (768, 768), "v": (768, 768), "o": (768, 768), "fc1": (3072, 768), "fc2": (768, 3072)}
 
 
@@ -32,37 +35,29 @@ def vit_base(dense: bool) -> tuple[dict[str, tuple[Structure, Importance]], int]
     return layers, total
 
 
+def measure(dense: bool, runs: bool, share: float) -> dict[str, object]:
+    """A row: what a projection to a share of the dense tiles takes, with any chunk sets or with intervals only."""
+    layers, total = vit_base(dense)
+    budget = int(share * total)
+
+    def project() -> dict[str, Structure]:
+        return project_jointly(layers, budget, P, P, intervals_only=runs)
+
+    used = sum(structure.tile_count(P, P) for structure in project().values())  # compiles, too
+    return {
+        "start": "tiles and ranks" if dense else "ranks",
+        "sets": "intervals" if runs else "any",
+        "budget": budget,
+        "used": used,
+        "cpu_s": min(cpu_seconds(project) for _ in range(RUNS)),
+    }
+
+
 def main() -> None:
-    rows = []
-    for dense in (False, True):
-        layers, total = vit_base(dense)
-        one = dict(list(layers.items())[:1])
-        for runs in (False, True):
-            project_jointly(one, 400, P, P, intervals_only=runs)  # compiled once, kept on disk
-            for share in (1.0, 0.3):
-                start, cpu = time.perf_counter(), time.process_time()
-                found = project_jointly(layers, int(share * total), P, P, intervals_only=runs)
-                seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-                used = sum(structure.tile_count(P, P) for structure in found.values())
-                rows.append(
-                    {
-                        "start": "tiles and ranks" if dense else "ranks",
-                        "sets": "intervals" if runs else "any",
-                        "budget": int(share * total),
-                        "used": used,
-                        "seconds": f"{seconds:.1f}",
-                        "cpu": f"{cpu:.1f}",
-                    }
-                )
-    columns = (
-        Column("structure", "start", align="left"),
-        Column("chunk sets", "sets", align="left"),
-        Column("budget", "budget"),
-        Column("tiles used", "used"),
-        Column("seconds", "seconds"),
-        Column("CPU seconds", "cpu"),
-    )
-    print(format_table(columns, rows), end="")
+    options = out_option(__doc__)
+    rows = [measure(*case) for case in itertools.product((False, True), (False, True), (1.0, 0.3))]
+    print(projection_table(rows), end="")
+    write_json(options.out, rows=rows)
 
 
 if __name__ == "__main__":

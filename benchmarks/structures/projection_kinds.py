@@ -12,7 +12,6 @@ half of the dense matrix. "by entries": importance as the sum of squares over en
 from __future__ import annotations
 
 import argparse
-import statistics
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,31 +19,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from analysis.tables.table import Column, format_table
 from benchmarks.shared.result_lines import ResultLines
+from benchmarks.structures.tables import KINDS, kinds_table
+from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.demo.data import digits
 from gblr_hw.layers.lattice_linear import LatticeLinear
+from gblr_hw.layers.replace import set_module
 from gblr_hw.models.vit import ViT, ViTShape
 from gblr_hw.training.loop.loop import LoopSettings, train
 from gblr_hw.training.shrink.importance import GroupScores, part_sums
 from gblr_hw.training.shrink.project_training import ProjectionSchedule, lattice_layers
-from gblr_hw.training.swap import lattice_from_linear, linear_names, set_module
+from gblr_hw.training.swap import matching_linears
 from gblr_hw.weights.structure import Structure, dense_tile_count
 
 P = 8
 KEY = ("kind", "tiles", "seed")
-KINDS = (
-    "tiles by entries",
-    "tiles",
-    "tiles, regrow",
-    "tiles, trial",
-    "ranks by entries",
-    "ranks",
-    "ranks, regrow",
-    "ranks, trial",
-    "union",
-    "union, regrow",
-)
 
 
 class EntryScores(GroupScores):
@@ -63,7 +52,7 @@ class EntryScores(GroupScores):
 def both(linear: nn.Linear) -> LatticeLinear:
     """A layer whose ranks and dense tiles hold half of the matrix each."""
     m, n = linear.weight.shape
-    ranks = lattice_from_linear(linear, "lattice", P, P)
+    ranks = layer_start(linear, "lattice", P, P)
     layer = LatticeLinear(n, m, Structure.full(m, n, min(m, n), P, P, dense=True), P, P)
     with torch.no_grad():
         layer.u.copy_(ranks.u / 2)
@@ -94,14 +83,14 @@ def run(kind: str, share: float, seed: int) -> dict[str, Any]:
     model = ViT(ViTShape(width=64, depth=3))
     model.load_state_dict(dense_start(seed).state_dict())
     dense_tiles = 0
-    for name in linear_names(model, r"blocks\..*"):
+    for name in matching_linears(model, r"blocks\..*"):
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
         dense_tiles += dense_tile_count(linear.out_features, linear.in_features, P, P)
         if kind.startswith("union"):
             layer = both(linear)
         else:
-            layer = lattice_from_linear(linear, "block_sparse" if kind.startswith("tiles") else "lattice", P, P)
+            layer = layer_start(linear, "block_sparse" if kind.startswith("tiles") else "lattice", P, P)
         set_module(model, name, layer)
     hook = ProjectionSchedule(share * dense_tiles, tiles_of, 1.0, P, P, regrow=0.1 * kind.endswith("regrow"))
     if kind.endswith("entries"):
@@ -129,18 +118,7 @@ def main() -> None:
             for seed in options.seed:
                 if not results.has(kind=kind, tiles=share, seed=seed):
                     results.add(run(kind, share, seed))
-    rows: list[dict[str, object]] = []
-    shares = sorted({row["tiles"] for row in results.rows}, reverse=True)
-    for kind in KINDS:
-        row: dict[str, object] = {"kind": kind}
-        for share in shares:
-            own = [one for one in results.rows if (one["kind"], one["tiles"]) == (kind, share)]
-            if own:
-                accuracies = " / ".join(f"{100 * one['accuracy']:.1f}" for one in own)
-                row[str(share)] = f"{accuracies}; {statistics.mean(one['loss'] for one in own):.3f}"
-        rows.append(row)
-    columns = [Column("kind", "kind", align="left"), *(Column(f"{share:g}", str(share)) for share in shares)]
-    print(format_table(columns, rows, markdown=True))
+    print(kinds_table(results.rows), end="")
 
 
 if __name__ == "__main__":

@@ -55,10 +55,11 @@ def stored_form(grouping: Grouping | None = None) -> Callable[..., LayerSchedule
         tokens: int,
         calibration: np.ndarray | None = None,
         steps: tuple[float, float] | None = None,
+        keep_zeros: bool = False,
     ) -> LayerSchedule:
         plan = evaluate_masks(name, weights, machine, tokens)
         multiplications = plan.factors.multiplications
-        plan = drop_empty(plan)
+        plan = drop_empty(plan, keep_zeros)
         plan = block_tokens(outline(plan, candidate_forms(plan)[0]))
         plan = pack_ranks(colour_banks(plan)) if machine.scatter else group_ranks(plan, grouping)
         return build_schedule(order_tiles(plan), multiplications)

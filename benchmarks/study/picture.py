@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import set_x
+from analysis.pictures.family_marks import Mark, marks
 from analysis.tables.pareto import pareto_front
 from benchmarks.study.settings import Quantity, Setting, Study
 from simulator.base.arithmetic import ceil_div
@@ -33,7 +34,7 @@ def draw_study(
             f"draw_study: part {part!r}", "no dense network", "costs are fractions of dense", "Run `make study`."
         )
     shown = [family for family in families if any(s.reached for s in study.of(part, family))]
-    looks = style.marks(shown)
+    looks = marks(shown)
     columns = min(2, len(machines))
     rows = ceil_div(len(machines), columns)
     with style.house_style():
@@ -43,7 +44,7 @@ def draw_study(
             for family in shown:
                 settings = [s for s in study.of(part, family) if s.reached]
                 _draw_family(axes, settings, looks[family], dense.cost(quantity, machine), quantity, machine)
-            axes.axhline(100 * dense.accuracy, color=style.GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+            axes.axhline(100 * dense.accuracy, color=colours.GREY, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
             axes.set_title(f"{part}, {machine}")
             axes.set_ylabel("test accuracy (%)")
             axes.set_xlabel(_LABELS[quantity])
@@ -57,7 +58,7 @@ def draw_study(
         bottom = max(low, dense.accuracy - _DEEPEST)
         margin = 0.05 * (high - bottom) or 0.005
         panels[0].set_ylim(100 * (bottom - margin), 100 * (high + margin))
-        dashes = Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=(0, (4, 3)), label="accuracy of dense")
+        dashes = Line2D([], [], color=colours.GREY, linewidth=1.0, linestyle=(0, (4, 3)), label="accuracy of dense")
         figure.legend(
             handles=[*(_handle(look) for look in looks.values()), dashes],
             loc="outside lower center",
@@ -68,7 +69,7 @@ def draw_study(
 
 
 def _draw_family(
-    axes: Axes, settings: Sequence[Setting], look: style.Mark, unit: float, quantity: Quantity, machine: str
+    axes: Axes, settings: Sequence[Setting], look: Mark, unit: float, quantity: Quantity, machine: str
 ) -> None:
     points = [(setting.cost(quantity, machine) / unit, setting.accuracy) for setting in settings]
     front = sorted(points[i] for i in pareto_front(points, ("min", "max")))
@@ -87,7 +88,7 @@ def _draw_family(
         )
 
 
-def _handle(look: style.Mark) -> Line2D:
+def _handle(look: Mark) -> Line2D:
     return Line2D([], [], marker=look.marker, color=look.colour, linewidth=1.0, label=look.label)
 
 

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analysis.pictures.family_marks import REFERENCE
+from benchmarks.study.choose_start import DenseStart, choose_start
+from benchmarks.study.mixer import GreyMixer, GreyMixerShape
 from gblr_hw.cost.target import UnreachableTargetError
 from gblr_hw.demo.data import digits
 from gblr_hw.demo.fashion_mnist import FOLDER, fashion_mnist
@@ -20,12 +23,12 @@ from gblr_hw.files.checkpoint import save_checkpoint
 from gblr_hw.frontend import export_network
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.lowering.whole_network import lower_network
-from gblr_hw.models.mixer import Mixer, MixerShape
 from gblr_hw.models.vit import ViT, ViTShape
-from gblr_hw.training.choose_start import DenseStart, choose_start
 from gblr_hw.training.measure.hardware import Hardware, hardware_of
 from gblr_hw.training.measure.whole_hardware import whole_hardware_of
-from gblr_hw.training.networks import Recipe, TrainedNetwork, train_network
+from gblr_hw.training.networks import train_network
+from gblr_hw.training.recipe import Recipe, TrainedNetwork
+from gblr_hw.weights.family import FAMILIES, trained
 from simulator import Machine, simulate
 
 DENSE_LEARNING_RATE = 3e-3
@@ -34,17 +37,17 @@ MEASURED_ON = ("edge-16", "mid-32", "cloud-128", "plain-32")
 # The seed whose networks are kept, to be looked into.
 SHOWN_SEED = 0
 
-# What the study calls a family. Narrower and shallower are dense networks of other sizes, trained just as long.
+# What the study calls a family: by its label, but for those that had another word when its results were recorded.
+_WORDS = {"width": "GBLR, width shrinkage", "hardware": "GBLR, hardware cost", "lattice": "ranks"}
+# Narrower and shallower are dense networks of other sizes, trained just as long.
 RIVALS = {
-    "narrower": Recipe("dense"),
-    "shallower": Recipe("dense"),
-    "low rank": Recipe("low_rank"),
-    "block low rank": Recipe("block_low_rank"),
-    "block sparse": Recipe("block_sparse"),
-    "GBLR, width shrinkage": Recipe("width"),
-    "GBLR, hardware cost": Recipe("hardware"),
-    "ranks": Recipe("lattice"),
-    "learned lattice": Recipe("learned"),
+    "narrower": Recipe(REFERENCE),
+    "shallower": Recipe(REFERENCE),
+    **{
+        _WORDS.get(name, family.label): Recipe(name)
+        for name, family in FAMILIES.items()
+        if name in trained() and family.needs_target
+    },
 }
 # Penalty only: the cost alone goes to the target, and one projection takes what it leaves above. Projection only: from
 # the same GBLR start, with a penalty that never acts.
@@ -56,7 +59,7 @@ ABLATION = {
 }
 # The learned lattice on top of a dense network of full, three quarters' or half width, or narrower dense.
 ANY_WIDTH = {"learned lattice, any width": Recipe("learned")}
-FAMILIES = {"dense": Recipe("dense"), **RIVALS, **ANY_WIDTH, **ABLATION}
+NETWORKS = {REFERENCE: Recipe(REFERENCE), **RIVALS, **ANY_WIDTH, **ABLATION}
 # What a permutation network changes; all else runs in the same cycles with and without one.
 SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "learned lattice", *ANY_WIDTH)
 
@@ -115,7 +118,9 @@ def _fashion_vit(width: int, depth: int) -> nn.Module:
 
 
 def _fashion_mixer(width: int, depth: int) -> nn.Module:
-    return Mixer(MixerShape(pad=0, patch=7, width=width, depth=depth, token_hidden=width, channel_hidden=4 * width))
+    return GreyMixer(
+        GreyMixerShape(pad=0, patch=7, width=width, depth=depth, token_hidden=width, channel_hidden=4 * width)
+    )
 
 
 _EDGE, _MID = (0.7, 0.5, 0.4, 0.32, 0.27), (0.85, 0.75, 0.65, 0.55, 0.48)
@@ -186,7 +191,7 @@ def _dense_start(part: str, seed: int, folder: Path, data: Path, width: int | No
     model = plan.build(plan.width if width is None else width, plan.depth)
     # What is measured of it does not matter: it is the start for every machine.
     hardware = hardware_of(Machine.load(MEASURED_ON[0]), plan.tokens)
-    recipe = Recipe("dense", epochs=plan.dense_epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
+    recipe = Recipe(REFERENCE, epochs=plan.dense_epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
     # A finished run's file is read back without training.
     return train_network(recipe, model, *plan.sets(data), hardware, checkpoint=file).model
 
@@ -212,10 +217,10 @@ def _train(
         model = plan.build(width, depth)
         own = whole_hardware_of(machine, _as_trained(model), plan.example, plan.tokens)
         epochs = plan.dense_epochs + plan.epochs
-        recipe = Recipe("dense", epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
+        recipe = Recipe(REFERENCE, epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
         return train_network(recipe, model, *sets, own, checkpoint=file)
-    recipe = replace(FAMILIES[family], epochs=plan.epochs, seed=seed)
-    return train_network(recipe, dense, *sets, hardware, None if family == "dense" else target, checkpoint=file)
+    recipe = replace(NETWORKS[family], epochs=plan.epochs, seed=seed)
+    return train_network(recipe, dense, *sets, hardware, target if recipe.entry.needs_target else None, checkpoint=file)
 
 
 def _train_any_width(
@@ -229,7 +234,7 @@ def _train_any_width(
     for width in [one for one in wider if quick is None or one > quick] + ([] if quick is None else [quick]):
         model = _dense_start(part, seed, file.parent, data, width)
         starts[str(width)] = DenseStart(model, whole_hardware_of(machine, model, plan.example, plan.tokens))
-    recipe = replace(FAMILIES[family], epochs=plan.epochs, seed=seed)
+    recipe = replace(NETWORKS[family], epochs=plan.epochs, seed=seed)
     chosen = choose_start(recipe, starts, *plan.sets(data), target)
     return starts[chosen].train(recipe, *plan.sets(data), target, checkpoint=file)
 

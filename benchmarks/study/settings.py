@@ -10,8 +10,11 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from analysis.pictures.family_marks import REFERENCE
+from benchmarks.shared.result_lines import ResultLines
 from simulator.base.errors import InputError
 
 Quantity = Literal["latency_cycles", "energy_pj"]
@@ -89,6 +92,11 @@ class Study:
         return sum(len(setting.missing) for setting in self.settings)
 
     @property
+    def size(self) -> int:
+        """Runs that are there, those that could not reach their target included."""
+        return sum(len(setting.runs) + len(setting.unreachable) for setting in self.settings)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """All seeds that any setting has, or misses."""
         return tuple(sorted({n for s in self.settings for n in (*s.runs, *s.unreachable, *s.missing)}))
@@ -107,18 +115,34 @@ class Study:
     def budgets(self, part: str, trained_for: str) -> tuple[float, ...]:
         """Budgets of everything but the dense network, the largest first."""
         here = self.of(part, trained_for=trained_for)
-        return tuple(sorted({s.budget for s in here if s.family != "dense"}, reverse=True))
+        return tuple(sorted({s.budget for s in here if s.family != REFERENCE}, reverse=True))
 
     def dense(self, part: str) -> Setting | None:
         """The dense networks of a part: those of every training machine taken together, mean by seed."""
         runs: dict[int, list[Run]] = {}
-        for setting in self.of(part, "dense"):
+        for setting in self.of(part, REFERENCE):
             for seed, run in setting.runs.items():
                 runs.setdefault(seed, []).append(run)
         if not runs:
             return None
-        missing = {seed for s in self.of(part, "dense") for seed in s.missing} - set(runs)
-        return Setting(part, "", "dense", 1.0, {n: _mean(same) for n, same in runs.items()}, (), tuple(sorted(missing)))
+        missing = {seed for s in self.of(part, REFERENCE) for seed in s.missing} - set(runs)
+        return Setting(
+            part, "", REFERENCE, 1.0, {n: _mean(same) for n, same in runs.items()}, (), tuple(sorted(missing))
+        )
+
+
+def read_study(path: Path, wanted: Iterable[RunKey] = (), machines: Sequence[str] = ()) -> Study:
+    """The study in a file of results; wanted and machines as in `gather`. Raises InputError where there is none, or it
+    holds what is no result.
+    """
+    if not path.exists():
+        raise InputError(
+            f"results '{path}'", "no such file", "the claims rest on the study's results", "Run `make study`."
+        )
+    rows = ResultLines(path, KEY).rows
+    if not rows:
+        raise InputError(f"results '{path}'", "no rows", "the claims rest on the study's results", "Run `make study`.")
+    return gather(rows, wanted, machines, str(path))
 
 
 def gather(

@@ -1,24 +1,33 @@
 """What learned structures look like: tiles and ranks of every layer, and maps of where a matrix keeps its entries.
 
 ``python -m benchmarks.study.structures build/study/networks/NAME.safetensors ...`` prints a table for each network that
-`make study` left (those of seed 0); P and Q are those of the machine in the file's name.
+`make study` left (those of seed 0); P and Q are those of the machine in the file's name. With ``--out
+docs/data/study_structures.json`` the network that documents show of each part is counted into that file and drawn into
+docs/images/study-structures.png; `make docs` writes the tables into docs/claims-tables.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analysis.pictures import style
 from analysis.pictures.block_map import coverage, draw_block_maps
+from analysis.pictures.family_marks import REFERENCE
 from analysis.tables.table import Column, count, format_table, percent
+from benchmarks.shared.measurement import write_json
+from benchmarks.study.settings import Study, read_study
+from benchmarks.study.tables import LEARNED
 from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
+from gblr_hw.weights.family import ALIASES, FAMILIES, renamed
 from gblr_hw.weights.stored import LayerWeights
 from gblr_hw.weights.structure import dense_tile_count
 from simulator import Machine
@@ -45,9 +54,12 @@ class SavedNetwork:
 
 
 def network_file(folder: Path, part: str, trained_for: str, family: str, budget: float, seed: int) -> SavedNetwork:
-    """Where the study keeps a network."""
-    name = f"{part}.{trained_for}.{family.replace(' ', '_')}.{budget}.{seed}.safetensors"
-    return SavedNetwork(part, trained_for, family, budget, seed, folder / name)
+    """Where the study keeps a network: under its family's label, or under an old one if it was kept under that."""
+    labels = [family, *(old.replace("_", " ") for old, new in ALIASES.items() if FAMILIES[new].label == family)]
+    names = [f"{part}.{trained_for}.{label.replace(' ', '_')}.{budget}.{seed}.safetensors" for label in labels]
+    paths = [folder / name for name in names]
+    path = next((path for path in paths if path.exists()), paths[0])
+    return SavedNetwork(part, trained_for, family, budget, seed, path)
 
 
 def named(path: Path) -> SavedNetwork:
@@ -55,7 +67,8 @@ def named(path: Path) -> SavedNetwork:
     fields = path.name.removesuffix(".safetensors").split(".")
     try:
         part, trained_for, family, *budget, seed = fields
-        return SavedNetwork(part, trained_for, family.replace("_", " "), float(".".join(budget)), int(seed), path)
+        label = renamed(family.replace("_", " "))
+        return SavedNetwork(part, trained_for, label, float(".".join(budget)), int(seed), path)
     except ValueError:
         raise InputError(
             f"file '{path}'",
@@ -112,9 +125,21 @@ def all_layers(layers: Sequence[LayerTiles]) -> LayerTiles:
     return LayerTiles("all", "", *sums)
 
 
-def structure_table(network: SavedNetwork) -> str:
-    """The rows of a network, under its title."""
+def counted(network: SavedNetwork) -> dict[str, Any]:
+    """A network of the study and the tiles of its layers, as docs/data keeps them."""
     machine = Machine.load(network.trained_for)
+    layers = [layer_tiles(name, one, machine.rows, machine.cols) for name, one in loaded(network).items()]
+    key = {field.name: getattr(network, field.name) for field in fields(network) if field.name != "path"}
+    return {**key, "layers": [asdict(one) for one in layers]}
+
+
+def structure_tables(networks: Sequence[Mapping[str, Any]]) -> str:
+    """One table a network, one below the other."""
+    return "\n".join(structure_table(one) for one in networks)
+
+
+def structure_table(network: Mapping[str, Any]) -> str:
+    """The layers of a counted network, under its title."""
     columns = (
         Column("layer", "layer", align="left"),
         Column("outputs x inputs", "size"),
@@ -127,7 +152,7 @@ def structure_table(network: SavedNetwork) -> str:
         Column("of dense", "of_dense", percent),
         Column("of the network", "of_network", percent),
     )
-    layers = [layer_tiles(name, one, machine.rows, machine.cols) for name, one in loaded(network).items()]
+    layers = [LayerTiles(**one) for one in network["layers"]]
     total = all_layers(layers)
     rows = [
         {
@@ -138,7 +163,8 @@ def structure_table(network: SavedNetwork) -> str:
         }
         for one in (*layers, total)
     ]
-    return f"{network.title}\n\n{format_table(columns, rows, markdown=True)}"
+    title = SavedNetwork(**{key: value for key, value in network.items() if key != "layers"}, path=Path()).title
+    return f"{title}\n\n{format_table(columns, rows, markdown=True)}"
 
 
 def structure_picture(networks: Sequence[SavedNetwork], layers_each: int = 4) -> Figure:
@@ -147,7 +173,7 @@ def structure_picture(networks: Sequence[SavedNetwork], layers_each: int = 4) ->
     for network in networks:
         side = Machine.load(network.trained_for).rows
         layers = [(name, evaluate(weights)) for name, weights in loaded(network).items()]
-        structured = [(name, factors) for name, factors in layers if factors.family != "dense"]
+        structured = [(name, factors) for name, factors in layers if factors.family != REFERENCE]
         counts |= {f"{network.part} {name}": covered(factors, side) for name, factors in structured[:layers_each]}
     sides = {Machine.load(network.trained_for).rows for network in networks}
     side = sides.pop() if len(sides) == 1 else 0
@@ -164,17 +190,47 @@ def _picture_title(networks: Sequence[SavedNetwork]) -> str:
     return ", ".join(f"{network.part} {network.budget:g}x on {network.trained_for}" for network in networks)
 
 
+def shown_networks(results: Study, folder: Path) -> list[SavedNetwork]:
+    """One kept network of each part: a learned lattice trained for the part's first machine, seed 0.
+
+    It is that of the budget nearest the middle which is no plain low rank, or else that of the middle.
+    """
+    found = []
+    for part in results.parts:
+        machine = results.training_machines(part)[0]
+        settings = [s for s in results.of(part, LEARNED, machine) if 0 in s.runs]
+        settings.sort(key=lambda s: -s.budget)
+        middle = len(settings) // 2
+        nearest = sorted(range(len(settings)), key=lambda at: abs(at - middle))
+        for at in sorted(nearest, key=lambda at: settings[at].runs[0].kind == "low_rank"):
+            network = network_file(folder, part, machine, LEARNED, settings[at].budget, seed=0)
+            if network.path.exists():
+                found.append(network)
+                break
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", type=Path, help="files; without any, all that the study left")
+    parser.add_argument("--results", type=Path, default=Path("docs/data/study.jsonl"))
+    parser.add_argument("--out", type=Path, help="count the networks that documents show into this file, and draw them")
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/study-structures.png"))
     options = parser.parse_args()
-    paths = options.networks or sorted(NETWORKS.glob("*.safetensors"))
     try:
-        if not paths:
+        if options.out is None:
+            networks = [named(path) for path in options.networks or sorted(NETWORKS.glob("*.safetensors"))]
+        else:
+            networks = shown_networks(read_study(options.results), NETWORKS)
+        if not networks:
             raise InputError(
                 f"folder '{NETWORKS}'", "no network", "the study keeps its networks of seed 0", "Run `make study`."
             )
-        print("\n".join(structure_table(named(path)) for path in paths), end="")
+        data = [counted(network) for network in networks]
+        print(structure_tables(data), end="")
+        if options.out is not None:
+            style.save_figure(structure_picture(networks), options.picture)
+            write_json(options.out, networks=data)
     except InputError as error:
         raise SystemExit(str(error)) from None
 

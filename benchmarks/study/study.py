@@ -23,9 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from analysis.pictures.family_marks import REFERENCE
 from analysis.tables.table import Column, format_table
 from benchmarks.shared.result_lines import ResultLines
-from benchmarks.study.runs import FAMILIES, PARTS, run
+from benchmarks.study.runs import NETWORKS, PARTS, run
 from gblr_hw.demo.fashion_mnist import FOLDER
 from simulator.base.errors import InputError
 
@@ -43,10 +44,10 @@ def jobs(options: argparse.Namespace) -> list[Job]:
             if options.machine and machine not in options.machine:
                 continue
             for seed in options.seed if options.seed is not None else SEEDS:
-                for family in ("dense", *setting.families):
+                for family in (REFERENCE, *setting.families):
                     if options.family and family not in options.family:
                         continue
-                    wanted = (1.0,) if family == "dense" else setting.budgets
+                    wanted = (1.0,) if family == REFERENCE else setting.budgets
                     found += [
                         (part, machine, family, budget, seed)
                         for budget in wanted
@@ -62,7 +63,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         here = [row for row in rows if (row["part"], row["machine"]) == (part, machine)]
         budgets = sorted({row["budget"] for row in here}, reverse=True)
         lines: list[dict[str, object]] = []
-        for family in (family for family in FAMILIES if any(row["family"] == family for row in here)):
+        for family in (family for family in NETWORKS if any(row["family"] == family for row in here)):
             own = [row for row in here if row["family"] == family]
             cells = {str(b): _cell([row for row in own if row["budget"] == b]) for b in budgets}
             lines.append({"family": family, **cells})
@@ -90,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS))
     parser.add_argument("--machine", action="append", choices=sorted({m for p in PARTS.values() for m in p.settings}))
-    parser.add_argument("--family", action="append", choices=list(FAMILIES))
+    parser.add_argument("--family", action="append", choices=list(NETWORKS))
     parser.add_argument("--budget", action="append", type=float)
     parser.add_argument("--seed", action="append", type=int)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")

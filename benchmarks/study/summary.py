@@ -22,6 +22,7 @@ from benchmarks.study.tables import (
     learned_settings,
     rivals_at,
 )
+from simulator.base.errors import InputError
 
 GOAL = 0.5
 OURS = (LEARNED, ANY_WIDTH)
@@ -39,23 +40,23 @@ def claims(study: Study, machines: Sequence[str], plain: str, scattered: str) ->
     table, paired = f"{seeds}; ranges in the table", "paired by seed; a tie is within one standard error"
     rows: dict[str, tuple[Callable[[str], str], str]] = {
         "keeps dense's accuracy (0.5 points) in the fewest cycles": (
-            lambda family: _least(study, family, machines, "latency_cycles"),
+            lambda family: least_cost(study, family, machines, "latency_cycles"),
             table,
         ),
         "keeps dense's accuracy (0.5 points) for the least energy": (
-            lambda family: _least(study, family, machines, "energy_pj"),
+            lambda family: least_cost(study, family, machines, "energy_pj"),
             table,
         ),
         "is as accurate as the best single structure at every budget": (
-            lambda family: _at_budgets(study, family, "structure"),
+            lambda family: at_budgets(study, family, "structure"),
             paired,
         ),
         "is as accurate as any smaller dense network of that latency, too": (
-            lambda family: _at_budgets(study, family, "any"),
+            lambda family: at_budgets(study, family, "any"),
             paired,
         ),
         f"takes at most {GOAL:g} of the cycles of width-penalty GBLR at equal accuracy": (
-            lambda family: _goal(study, family),
+            lambda family: goal_at_equal_accuracy(study, family),
             f"{seeds}; by seed in the table",
         ),
         "its front of latency encloses the most": (
@@ -86,6 +87,42 @@ def claims(study: Study, machines: Sequence[str], plain: str, scattered: str) ->
     return format_table(columns, lines, markdown=True)
 
 
+# A row of README's table -> the families whose figures it shows.
+SHORT_ROWS = {
+    f"{BLIND} (published training)": (BLIND,),
+    "block sparse / low rank / rank groups": ("block sparse", "low rank", "rank groups"),
+    LEARNED: (LEARNED,),
+    "learned lattice, width chosen too": (ANY_WIDTH,),
+    "a narrower dense network, trained from scratch": ("narrower",),
+}
+
+
+def short_claims(study: Study, part: str, machines: Sequence[str]) -> str:
+    """README's table: least cycles, of dense, within half a point of its accuracy. Raises InputError without dense
+    or without any network of a family.
+    """
+    dense = study.dense(part)
+    if dense is None:
+        raise InputError(f"part '{part}'", "no dense network", "shares are of dense", "Run `make study`.")
+
+    def share(family: str, machine: str) -> str:
+        settings = study.of(part, family)
+        if not settings:
+            raise InputError(f"part '{part}'", f"no network of '{family}'", "README shows it", "Run `make study`.")
+        found = cheapest(settings, dense.accuracy - MARGIN, "latency_cycles", machine)
+        if found is None:
+            return "none"
+        return f"{found.cost('latency_cycles', machine) / dense.cost('latency_cycles', machine):.3f}"
+
+    lines: list[dict[str, object]] = [
+        {"row": name} | {m: " / ".join(share(family, m) for family in families) for m in machines}
+        for name, families in SHORT_ROWS.items()
+    ]
+    heading = f"{part} ViT: cycles of dense within half a point of its accuracy"
+    columns = (Column(heading, "row", align="left"), *(Column(name, name) for name in machines))
+    return format_table(columns, lines, markdown=True)
+
+
 def _places(study: Study, family: str, machines: Sequence[str]) -> Iterator[tuple[str, str, Setting]]:
     """(part, machine, dense network) wherever a learned family can be compared."""
     for part in study.parts:
@@ -95,7 +132,8 @@ def _places(study: Study, family: str, machines: Sequence[str]) -> Iterator[tupl
                 yield part, machine, dense
 
 
-def _least(study: Study, family: str, machines: Sequence[str], quantity: Quantity) -> str:
+def least_cost(study: Study, family: str, machines: Sequence[str], quantity: Quantity) -> str:
+    """On how many pairs of part and machine a family keeps dense's accuracy for the least, in words."""
     counts: Counter[str] = Counter()
     for part, machine, dense in _places(study, family, machines):
         found = cheapest(study.of(part, family), dense.accuracy - MARGIN, quantity, machine)
@@ -116,7 +154,8 @@ def _least(study: Study, family: str, machines: Sequence[str], quantity: Quantit
     )
 
 
-def _at_budgets(study: Study, family: str, name: str) -> str:
+def at_budgets(study: Study, family: str, name: str) -> str:
+    """Wins, ties and losses against the best rival of every budget, in words."""
     verdicts: Counter[str] = Counter()
     for part, machine, budget, ours in learned_settings(study, family):
         _, difference = best_rival(ours, rivals_at(study, part, machine, budget, RIVALS[name]))
@@ -130,7 +169,8 @@ def _at_budgets(study: Study, family: str, name: str) -> str:
 _OTHERS = {"one seed": "of one seed only", "not reached": "not reached", "missing": "not compared"}
 
 
-def _goal(study: Study, family: str) -> str:
+def goal_at_equal_accuracy(study: Study, family: str) -> str:
+    """How many settings of width shrinkage are met in half of their cycles, and by what ratios, in words."""
     ratios, compared, bounds = [], 0, 0
     for blind, learned in blind_settings(study, family):
         compared += 1

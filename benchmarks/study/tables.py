@@ -22,7 +22,7 @@ from benchmarks.study.settings import Quantity, Setting, Study
 
 STRUCTURES = (
     "low rank",
-    "block low rank",
+    "rank groups",
     "block sparse",
     "GBLR, width shrinkage",
     "GBLR, hardware cost",
@@ -48,8 +48,7 @@ _UNITS: dict[Quantity, str] = {"latency_cycles": "latency", "energy_pj": "energy
 
 def completeness(study: Study) -> str:
     """What is there and what is missing, and what a seed's failure to reach a target did."""
-    done = sum(len(setting.runs) + len(setting.unreachable) for setting in study.settings)
-    text = f"{done} runs, seeds {', '.join(map(str, study.seeds))}."
+    text = f"{study.size} runs, seeds {', '.join(map(str, study.seeds))}."
     if study.missing:
         text += f" **{study.missing} runs are missing**: cells marked {INCOMPLETE} rest on fewer seeds or settings."
     failed = sum(bool(setting.unreachable) for setting in study.settings)
@@ -352,7 +351,7 @@ def groups_against_lattice(study: Study, plain: str, scattered: str) -> str:
     """Cycles of structures trained for the plain array that need no permutation network, over those of the lattice
     trained for the machine with one, at the accuracy of each of the lattice's settings. Above 1 the network pays.
     """
-    without = ("low rank", "block low rank", "block sparse")
+    without = ("low rank", "rank groups", "block sparse")
     lines: list[dict[str, object]] = []
     for part in study.parts:
         fronts = {name: mean_points(study.of(part, name, plain), "latency_cycles", plain) for name in without}

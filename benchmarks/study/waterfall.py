@@ -1,7 +1,8 @@
 """From dense to the learned lattice, step by step: which cycles are owed to compiler, machine and training.
 
-``python -m benchmarks.study.waterfall`` prints the tables and draws docs/images/waterfall.png; with ``--write
-docs/claims.md`` the tables take the place of that document's marked blocks.
+``python -m benchmarks.study.waterfall`` measures into docs/data/waterfall.json and draws docs/images/waterfall.png;
+`make docs` writes the tables into docs/claims-tables.md. Of networks that the study has not kept the file stays as it
+is. A minute.
 
 Random intervals: one 768 x 768 layer (``benchmarks/structures/random_layer.py``), three draws; every step computes the
 same matrix. Networks: for each part and training machine with scatter the GBLR network of width shrinkage that `make
@@ -13,25 +14,27 @@ cycles along the front of the family's means over seeds, straight between neighb
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from analysis.pictures import style
-from analysis.tables.table import Column, count, format_table
-from benchmarks.shared.marked_blocks import publish
+from benchmarks.shared.measurement import write_json
 from benchmarks.structures.random_layer import SIDE, TOKENS, random_blocks
-from benchmarks.study.claims import read_study
-from benchmarks.study.equal_accuracy import cheapest, cost_at, mean_points
+from benchmarks.study.equal_accuracy import cheapest
 from benchmarks.study.lowering_steps import ORDERS, stored_form, without_scatter
 from benchmarks.study.runs import PARTS
-from benchmarks.study.settings import Setting, Study
+from benchmarks.study.settings import Setting, Study, read_study
 from benchmarks.study.structures import NETWORKS, SavedNetwork, loaded, network_file
-from benchmarks.study.tables import ANY_WIDTH, BLIND, LEARNED
-from benchmarks.study.waterfall_picture import OWNERS, Step, draw_waterfall, factors, shares
+from benchmarks.study.tables import BLIND, LEARNED
+from benchmarks.study.waterfall_picture import Step, draw_waterfall
+from benchmarks.study.waterfall_tables import network_waterfalls, random_waterfalls
 from gblr_hw.frontend import export_network
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_layer import lower_layer
@@ -42,24 +45,14 @@ from simulator.base.errors import InputError
 from simulator.network.network import Network
 
 MARGIN = 0.01
-TRAINED = {
-    "trained with the smooth cost alone": "GBLR, penalty only",
-    "smooth cost, then projection": "GBLR, hardware cost",
-    "learned lattice": LEARNED,
-    "learned lattice, any width": ANY_WIDTH,
-}
-SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "block low rank", "block sparse")
+MACHINES = ("edge-16", "mid-32", "cloud-128")
+PICTURED = MACHINES.index("mid-32")
+# What of the file stays where the study has kept no networks.
+LEFT = ("command", "taken", "networks", "scatter")
+SCATTER_FAMILIES = (BLIND, "GBLR, hardware cost", "ranks", LEARNED, "low rank", "rank groups", "block sparse")
 
 # Cycles of weights on a machine, with a way to lower them: the compiler's own, or one of ``lowering_steps``.
 Measure = Callable[[Mapping[str, LayerWeights], Machine, LowerLinear], int]
-
-
-@dataclass(frozen=True)
-class Waterfall:
-    """Steps of one layer or network. cycles of dense come first."""
-
-    title: str
-    steps: tuple[Step, ...]
 
 
 def layer_cycles(layers: Mapping[str, LayerWeights], machine: Machine, lower_linear: LowerLinear) -> int:
@@ -119,8 +112,8 @@ def compiler_steps(
     )
 
 
-def random_waterfalls(machines: Sequence[str], seeds: Sequence[int] = (0, 1, 2)) -> list[Waterfall]:
-    """Random intervals on each machine, cycles as means over draws."""
+def random_intervals(machines: Sequence[str], seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:
+    """Random intervals on each machine, cycles of each step as means over draws."""
     torch.manual_seed(0)
     dense = {"layer": DenseWeights(torch.randn(SIDE, SIDE), None)}
     found = []
@@ -128,11 +121,11 @@ def random_waterfalls(machines: Sequence[str], seeds: Sequence[int] = (0, 1, 2))
         draws = [
             compiler_steps(layer_cycles, dense, {"layer": random_blocks(seed)}, Machine.load(name)) for seed in seeds
         ]
-        steps = tuple(
+        steps = [
             Step(same[0].label, same[0].owed_to, statistics.fmean(step.cycles or 0.0 for step in same))
             for same in zip(*draws, strict=True)
-        )
-        found.append(Waterfall(f"random intervals, 768 x 768, {name}", steps))
+        ]
+        found.append({"title": f"random intervals, 768 x 768, {name}", "steps": [asdict(step) for step in steps]})
     return found
 
 
@@ -159,11 +152,10 @@ def chosen_networks(study: Study, folder: Path) -> Iterator[tuple[Setting, Saved
                 yield setting, network
 
 
-def network_waterfall(study: Study, setting: Setting, network: SavedNetwork) -> Waterfall:
-    """Steps of one kept network, then of what training reaches at its mean accuracy."""
-    part, machine = setting.part, setting.trained_for
-    measure = network_cycles(part)
-    steps = list(compiler_steps(measure, {}, loaded(network), Machine.load(machine)))
+def network_steps(setting: Setting, network: SavedNetwork) -> dict[str, Any]:
+    """Steps of the compiler and of the machine for one kept network."""
+    machine = setting.trained_for
+    steps = compiler_steps(network_cycles(setting.part), {}, loaded(network), Machine.load(machine))
     told = setting.runs[network.seed].latency_cycles[machine]
     if steps[-1].cycles != told:
         raise InputError(
@@ -172,72 +164,23 @@ def network_waterfall(study: Study, setting: Setting, network: SavedNetwork) -> 
             f"the results say {told:.0f} for it",
             "Remove it and its line in the results, and run `make study`.",
         )
-    for label, family in TRAINED.items():
-        points = mean_points(study.of(part, family, machine), "latency_cycles", machine)
-        cost = cost_at(points, setting.accuracy)
-        cost = cost_at(points, setting.accuracy)
-        value, at_most = (None, False) if cost is None else (cost.value, cost.at_most)
-        steps.append(Step(label, "training", value, at_most))
-    accuracy = f"{100 * setting.accuracy:.1f} %"
-    return Waterfall(f"{part}, {machine}: width shrinkage {setting.budget:g}x, {accuracy}", tuple(steps))
+    key = {"part": setting.part, "machine": machine, "budget": setting.budget, "seed": network.seed}
+    return {**key, "steps": [asdict(step) for step in steps]}
 
 
-def step_table(waterfall: Waterfall) -> str:
-    """Cycles after each step, of dense and of the step before, and what each owner's steps amount to."""
-    first = waterfall.steps[0].cycles or 1.0
-    lines: list[dict[str, object]] = [
-        {
-            "step": step.label,
-            "owed": step.owed_to,
-            "cycles": None if step.cycles is None else ("≤ " if step.at_most else "") + count(step.cycles),
-            "dense": None if step.cycles is None else f"{step.cycles / first:.3f}",
-            "factor": None if factor is None else f"{factor:.3f}",
-        }
-        for step, factor in zip(waterfall.steps, factors(waterfall.steps), strict=True)
-    ]
-    columns = (
-        Column("step", "step", align="left"),
-        Column("owed to", "owed", align="left"),
-        Column("cycles", "cycles"),
-        Column("of dense", "dense"),
-        Column("of the step before", "factor"),
-    )
-    product = shares(waterfall.steps)
-    owed = ", ".join(f"{owner} x {product[owner]:.3f}" for owner in OWNERS if owner in product)
-    return f"{waterfall.title}\n\n{format_table(columns, lines, markdown=True)}\nTogether: {owed}.\n"
-
-
-def scatter_table(networks: Sequence[SavedNetwork]) -> str:
-    """The same network with the permutation network and without it, the compiler doing its best on both."""
+def scatter_rows(networks: Sequence[SavedNetwork]) -> list[dict[str, Any]]:
+    """Cycles of each network with the permutation network and without it, the compiler doing its best on both."""
     measures: dict[str, NetworkCycles] = {}
-    lines: list[dict[str, object]] = []
+    rows = []
     for network in networks:
         machine = Machine.load(network.trained_for)
         if network.part not in measures:
             measures[network.part] = network_cycles(network.part)
         measure, layers = measures[network.part], loaded(network)
         on, off = (measure(layers, m, lower_layer) for m in (machine, without_scatter(machine)))
-        lines.append(
-            {
-                "part": network.part,
-                "machine": machine.name,
-                "family": network.family,
-                "budget": f"{network.budget:g}",
-                "on": on,
-                "off": off,
-                "ratio": f"{off / on:.3f}",
-            }
-        )
-    columns = (
-        Column("part", "part", align="left"),
-        Column("trained for", "machine", align="left"),
-        Column("family", "family", align="left"),
-        Column("budget", "budget"),
-        Column("cycles with scatter", "on", count),
-        Column("without", "off", count),
-        Column("without / with", "ratio"),
-    )
-    return format_table(columns, lines, markdown=True)
+        key = {"part": network.part, "machine": machine.name, "family": network.family, "budget": network.budget}
+        rows.append({**key, "on": on, "off": off})
+    return rows
 
 
 def kept_networks(study: Study, folder: Path) -> list[SavedNetwork]:
@@ -253,29 +196,30 @@ def kept_networks(study: Study, folder: Path) -> list[SavedNetwork]:
     return [network for network in found if network.path.exists()]
 
 
+def waterfall_picture(data: Mapping[str, Any], study: Study) -> Figure:
+    """Random intervals on one machine and every kept network, a panel each."""
+    shown = [random_waterfalls(data)[PICTURED], *network_waterfalls(data, study)]
+    return draw_waterfall([(one.title, one.steps) for one in shown])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("docs/data/study.jsonl"))
     parser.add_argument("--networks", type=Path, default=NETWORKS, help="folder of the networks that the study kept")
+    parser.add_argument("--out", type=Path, default=Path("docs/data/waterfall.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/waterfall.png"))
-    parser.add_argument("--write", type=Path, help="the document whose marked blocks are written")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        found = random_waterfalls(("edge-16", "mid-32", "cloud-128"))
-        blocks = {"waterfall, random intervals": "\n".join(step_table(one) for one in found)}
-        study = read_study(options.results) if options.results.exists() else Study(())
-        networks = [network_waterfall(study, *one) for one in chosen_networks(study, options.networks)]
-        kept = kept_networks(study, options.networks)
-        if networks:
-            blocks["waterfall, networks"] = "\n".join(step_table(one) for one in networks)
-        if kept:
-            blocks["scatter, networks"] = scatter_table(kept)
-        shown = [found[1], *networks]
-        # Without the networks a picture of the whole would be lost for one of its first part.
-        if networks or not options.picture.exists():
-            style.save_figure(draw_waterfall([(one.title, one.steps) for one in shown]), options.picture)
-        publish(blocks, options.write)
+        study = read_study(options.results)
+        measured = {"random": random_intervals(MACHINES)}
+        networks = [network_steps(*one) for one in chosen_networks(study, options.networks)]
+        kept = scatter_rows(kept_networks(study, options.networks))
+        before = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+        left = {} if networks else {name: value for name, value in before.items() if name in LEFT}
+        data = {"networks": networks, "scatter": kept, **left, **measured}
+        style.save_figure(waterfall_picture(data, study), options.picture)
+        write_json(options.out, **data)
     except InputError as error:
         raise SystemExit(str(error)) from None
     if not kept:

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import short_number
 from simulator.base.errors import InputError
 
 OWNERS = ("network", "compiler", "machine", "training")
-_COLOURS = dict(zip(OWNERS, (style.GREY, style.ORANGE, style.BLUE, style.GREEN), strict=True))
+_COLOURS = dict(zip(OWNERS, (colours.GREY, colours.ORANGE, colours.BLUE, colours.GREEN), strict=True))
 _BAR_IN = 0.3
 
 
@@ -105,7 +105,7 @@ def _draw_panel(axes: Axes, title: str, steps: Sequence[Step]) -> None:
         text = ("at most " if step.at_most else "") + f"{cycles:,.0f}" + ("" if factor is None else f"  x {factor:.2f}")
         axes.text(high + 0.01 * most, row, text, va="center", fontsize=7)
         if row + 1 < len(steps):
-            axes.plot([cycles, cycles], [row + 0.31, row + 0.69], color=style.GREY, linewidth=0.7)
+            axes.plot([cycles, cycles], [row + 0.31, row + 0.69], color=colours.GREY, linewidth=0.7)
         before = cycles
     axes.set_yticks(range(len(steps)), [step.label for step in steps], fontsize=7.5)
     axes.set_ylim(len(steps) - 0.4, -0.6)

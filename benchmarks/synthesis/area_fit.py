@@ -5,19 +5,22 @@ prints them with what they miss at each size that was synthesised: `python -m be
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from analysis.tables.table import Column, format_table, percent
 from benchmarks.synthesis.parts import PRESETS, SHORT_CYCLES, machine_of, scatter_bits
 from simulator.machine.machine import Machine
 
 RESULTS = Path("docs/synthesis.json")
 
 
-def rows_of() -> dict[str, list[tuple[str, dict[str, float], float]]]:
+def rows_of(results: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, float], float]]]:
     """Part -> (case, counts by coefficient, um2)."""
-    sides = json.loads(RESULTS.read_text(encoding="utf-8"))["sides"]
+    sides = results["sides"]
     found: dict[str, list[tuple[str, dict[str, float], float]]] = {}
     for side in sorted(PRESETS):
         areas = {row["part"]: row["area_um2"] for row in sides[str(side)]}
@@ -56,14 +59,62 @@ def gather_counts(machine: Machine, cycles: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    for part, rows in rows_of().items():
+@dataclass(frozen=True)
+class Fit:
+    """One part's coefficients (um2 by count), and for each case its area and the model's, in um2."""
+
+    coefficients: dict[str, float]
+    cases: dict[str, tuple[float, float]]
+
+    @property
+    def largest_error(self) -> float:
+        """Of the areas, as a fraction."""
+        return max(abs(model / area - 1) for area, model in self.cases.values())
+
+
+def fits(results: dict[str, Any]) -> dict[str, Fit]:
+    """Every part's least-squares fit of relative errors."""
+    found = {}
+    for part, rows in rows_of(results).items():
         names = list(rows[0][1])
         areas = np.array([area for _, _, area in rows])
         counts = np.array([[row[name] for name in names] for _, row, _ in rows], np.float64)
         fitted, *_ = np.linalg.lstsq(counts / areas[:, None], np.ones(len(rows)), rcond=None)
-        print(part, ", ".join(f"{name} {value:.7g}" for name, value in zip(names, fitted, strict=True)))
-        for (case, _, area), model in zip(rows, counts @ fitted, strict=True):
+        cases = {case: (area, model) for (case, _, area), model in zip(rows, counts @ fitted, strict=True)}
+        found[part] = Fit(dict(zip(names, fitted, strict=True)), cases)
+    return found
+
+
+# Part of the fit -> how docs/codesign.md calls it, and the counts that it is made of.
+NAMES = {
+    "array": ("array", "cells, cells x bits"),
+    "control, plain": ("control, plain", "1, lanes"),
+    "control": ("control around a network", "lanes, lanes^2, banks, lanes x banks"),
+    "scatter": ("scatter crossbar", "lanes x banks x bits, registers"),
+    "gather": ("gather crossbar", "lanes x banks x bits, registers of later stages, ends"),
+}
+
+
+def area_table(results: dict[str, Any]) -> str:
+    """What each part's area is made of, and the most that the fit misses."""
+    found = fits(results)
+    lines: list[dict[str, object]] = [
+        {"part": name, "counts": counts, "error": percent(found[part].largest_error)}
+        for part, (name, counts) in NAMES.items()
+    ]
+    lines.append({"part": "requantisers", "counts": "one a bank (a lane without scatter)", "error": "as measured"})
+    columns = (
+        Column("part", "part", align="left"),
+        Column("counts that it is made of", "counts", align="left"),
+        Column("largest error at the sizes synthesised", "error"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
+def main() -> None:
+    for part, fit in fits(json.loads(RESULTS.read_text(encoding="utf-8"))).items():
+        print(part, ", ".join(f"{name} {value:.7g}" for name, value in fit.coefficients.items()))
+        for case, (area, model) in fit.cases.items():
             print(f"    {case:34} {area / 1e6:8.3f} mm2, model {model / 1e6:8.3f}, {100 * (model / area - 1):+5.1f} %")
 
 

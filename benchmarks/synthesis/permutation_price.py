@@ -4,7 +4,7 @@ Cycles and bank conflicts with 1, 9/8, 5/4 and 2 banks a lane, and what the sett
 DRAM traffic, for two layers of 768 x 768: the random intervals of ``benchmarks/structures/random_layer.py``, and a
 random lattice whose chunks are read and written by whole tiles of ranks.
 
-python -m benchmarks.synthesis.permutation_price
+python -m benchmarks.synthesis.permutation_price [--out docs/data/permutation_price.json]
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from analysis.tables.table import Column, count, format_table, percent
+from benchmarks.shared.measurement import out_option, write_json
 from benchmarks.structures.random_layer import SIDE, TOKENS, random_blocks
 from benchmarks.synthesis.switch_networks import benes_switches
+from benchmarks.synthesis.tables import banks_table
 from gblr_hw import lower
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.weights.stored import LatticeWeights
@@ -75,19 +76,11 @@ def measure(layer: str, side: int, banks: int) -> dict[str, object]:
 
 
 def main() -> None:
-    columns = (
-        Column("layer", "layer", align="left"),
-        Column("P = Q", "side"),
-        Column("banks", "banks"),
-        Column("tiles", "tiles", count),
-        Column("cycles", "cycles", count),
-        Column("bank conflicts", "conflicts", percent),
-        Column("Benes setting (bytes a tile)", "setting"),
-        Column("more DRAM traffic", "traffic", percent),
-    )
+    options = out_option(__doc__)
     kinds = ("intervals", "lattice")
     rows = [measure(kind, side, side * ratio // 8) for kind in kinds for side in SIDES for ratio in RATIOS]
-    print(format_table(columns, rows, markdown=True), end="")
+    print(banks_table(rows), end="")
+    write_json(options.out, rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Synthesis of the array and of what rank permutation adds to it: writes docs/synthesis.json and prints the tables of
-docs/synthesis.md.
+docs/synthesis.md, which `make docs` writes there.
 
 python -m benchmarks.synthesis.synthesis [--sides 8 16 32] [--what area luts clock] [--parts TEXT] [--liberty FILE]
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 from amaranth.hdl import UnusedElaboratable
 
 from benchmarks.synthesis.parts import PRESETS, SHORT_CYCLES, parts_of, requantisers_left_out
-from benchmarks.synthesis.tables import tables
+from benchmarks.synthesis.tables import networks_table, parts_table, prices_table
 from benchmarks.synthesis.tools import (
     DEVICE_LUTS,
     Design,
@@ -35,6 +34,7 @@ from benchmarks.synthesis.tools import (
     lookup_tables,
     standard_cells,
 )
+from simulator.base.files import replacing
 
 RESULTS = Path("docs/synthesis.json")
 LIBERTY = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
@@ -111,7 +111,7 @@ def main() -> None:
             parser.error(f"--liberty {arguments.liberty}: no such file; apt-get install qflow-tech-osu018 brings it")
         warnings.filterwarnings("ignore", category=UnusedElaboratable)
         measure_all(results, arguments)
-    print(tables(results), end="")
+    print("\n".join(table(results) for table in (parts_table, networks_table, prices_table)), end="")
 
 
 def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -134,9 +134,8 @@ def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def write(results: dict[str, Any]) -> None:
     results["sides"] = dict(sorted(results["sides"].items(), key=lambda item: int(item[0])))
-    temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, RESULTS)
+    with replacing(RESULTS) as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Tables of docs/synthesis.md from the figures in docs/synthesis.json."""
+"""Tables of docs/synthesis.md, from the figures in docs/synthesis.json and docs/data/permutation_price.json."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from analysis.tables.table import Column, count, format_table, percent
@@ -11,25 +12,62 @@ Rows = dict[str, dict[str, Any]]  # part -> its figures
 GATHERS = ("gather", "gather of sums")
 
 
-def tables(results: dict[str, Any]) -> str:
-    """Parts, networks, and the price of rank permutation, as Markdown; sizes without all areas are named below."""
-    incomplete = ""
-    parts: list[dict[str, Any]] = []
-    networks: list[dict[str, Any]] = []
-    prices: list[dict[str, Any]] = []
-    for key, found in results["sides"].items():
-        side, rows = int(key), {row["part"]: row for row in found}
-        lacking = [name for name in parts_of(side) if not isinstance(rows.get(name, {}).get("area_um2"), float)]
-        if lacking:
-            incomplete += f"\n{side} x {side} is left out, for want of the area of: {'; '.join(lacking)}.\n"
-            continue
-        array = rows["array"]["area_um2"]
+def parts_table(results: dict[str, Any]) -> str:
+    """All parts but the networks, and which sizes are left out for want of an area."""
+    lines = []
+    for side, rows, array_um2 in complete_sides(results):
         alone = [row for name, row in rows.items() if not name.startswith(("scatter", "gather"))]
-        parts += [{**row, "side": side, "share": row["area_um2"] / array} for row in alone]
-        networks += network_rows(side, rows, array)
-        prices += price_rows(side, rows, array)
-    written = ((PART_COLUMNS, parts), (NETWORK_COLUMNS, networks), (PRICE_COLUMNS, prices))
-    return "\n".join(format_table(columns, rows, markdown=True) for columns, rows in written) + incomplete
+        lines += [{**row, "side": side, "share": row["area_um2"] / array_um2} for row in alone]
+    left_out = "".join(
+        f"\n{side} x {side} is left out, for want of the area of: {'; '.join(lacking)}.\n"
+        for side, lacking in incomplete_sides(results).items()
+    )
+    return format_table(PART_COLUMNS, lines, markdown=True) + left_out
+
+
+def networks_table(results: dict[str, Any]) -> str:
+    """Permutation networks, both directions side by side."""
+    lines = [line for side in complete_sides(results) for line in network_rows(*side)]
+    return format_table(NETWORK_COLUMNS, lines, markdown=True)
+
+
+def prices_table(results: dict[str, Any]) -> str:
+    """What rank permutation adds to a plain machine, by design."""
+    lines = [line for side in complete_sides(results) for line in price_rows(*side)]
+    return format_table(PRICE_COLUMNS, lines, markdown=True)
+
+
+def complete_sides(results: dict[str, Any]) -> list[tuple[int, Rows, float]]:
+    """Sizes with the areas of all parts: side, figures by part, um2 of the array."""
+    lacking = incomplete_sides(results)
+    sides = {int(key): {row["part"]: row for row in found} for key, found in results["sides"].items()}
+    return [(side, rows, rows["array"]["area_um2"]) for side, rows in sides.items() if side not in lacking]
+
+
+def incomplete_sides(results: dict[str, Any]) -> dict[int, list[str]]:
+    """Sizes that lack the areas of some parts, and of which."""
+    found = {}
+    for key, listed in results["sides"].items():
+        rows = {row["part"]: row for row in listed}
+        lacking = [name for name in parts_of(int(key)) if not isinstance(rows.get(name, {}).get("area_um2"), float)]
+        if lacking:
+            found[int(key)] = lacking
+    return found
+
+
+def banks_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Cycles against banks, and what a Benes network's settings would add."""
+    columns = (
+        Column("layer", "layer", align="left"),
+        Column("P = Q", "side"),
+        Column("banks", "banks"),
+        Column("tiles", "tiles", count),
+        Column("cycles", "cycles", count),
+        Column("bank conflicts", "conflicts", percent),
+        Column("Benes setting (bytes a tile)", "setting"),
+        Column("more DRAM traffic", "traffic", percent),
+    )
+    return format_table(columns, rows, markdown=True)
 
 
 def network_rows(side: int, rows: Rows, array_um2: float) -> list[dict[str, Any]]:

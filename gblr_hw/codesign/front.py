@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.tables.pareto import pareto_front
 from gblr_hw.codesign.problem import Pair
+from gblr_hw.codesign.space import has_shares
 
 _MOST_LEVELS = 8
 EVEN = 0.005  # relative difference of latencies below which pairs are as fast
@@ -43,7 +44,7 @@ class Comparison:
         return self.plain.latency_s * self.plain.area_mm2 / (self.scatter.latency_s * self.scatter.area_mm2)
 
 
-def front_of(pairs: Sequence[Pair], objectives: Sequence[str]) -> list[Pair]:
+def unbeaten(pairs: Sequence[Pair], objectives: Sequence[str]) -> list[Pair]:
     """Pairs that no other beats in the objectives (fields of `Pair`, minimised), fastest first; of equal ones the
     first.
     """
@@ -56,7 +57,7 @@ def front_of(pairs: Sequence[Pair], objectives: Sequence[str]) -> list[Pair]:
     return sorted(found.values(), key=speed)
 
 
-def compare(pairs: Sequence[Pair], areas: Iterable[float], errors: Iterable[float]) -> list[Comparison]:
+def plain_against_scatter(pairs: Sequence[Pair], areas: Iterable[float], errors: Iterable[float]) -> list[Comparison]:
     """The fastest pair of each kind for every area and error level that one of them reaches."""
     levels = tuple(errors)
     found = [
@@ -72,7 +73,7 @@ def area_levels(pairs: Sequence[Pair], bound: float | None) -> tuple[float, ...]
     if bound is not None:
         return (bound,)
     least = min(pair.area_mm2 for pair in pairs)
-    most = max(pair.area_mm2 for pair in front_of(pairs, _SPEED))
+    most = max(pair.area_mm2 for pair in unbeaten(pairs, _SPEED))
     first = _two_digits(1.25 * least)
     return tuple(first * 2**k for k in range(1 + max(0, math.ceil(math.log2(most / first)))))
 
@@ -80,11 +81,11 @@ def area_levels(pairs: Sequence[Pair], bound: float | None) -> tuple[float, ...]
 def error_levels(pairs: Sequence[Pair]) -> tuple[float, ...]:
     """Eight round errors at most, from the least that both kinds of machine reach without a dense network."""
     reached = [
-        min((pair.error for pair in pairs if pair.scatter == scatter and pair.network.family != "dense"), default=0.0)
+        min((pair.error for pair in pairs if pair.scatter == scatter and has_shares(pair.network.family)), default=0.0)
         for scatter in (False, True)
     ]
     first = math.ceil(max(reached) / _STEP - 1e-9)
-    last = math.ceil(max(pair.error for pair in front_of(pairs, _SPEED)) / _STEP - 1e-9)
+    last = math.ceil(max(pair.error for pair in unbeaten(pairs, _SPEED)) / _STEP - 1e-9)
     return tuple(round(k * _STEP, 10) for k in range(first, max(first, last) + 1))[:_MOST_LEVELS]
 
 

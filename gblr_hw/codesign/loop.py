@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gblr_hw.codesign.front import Comparison, area_levels, compare, error_levels, fastest, front_of
+from gblr_hw.codesign.front import Comparison, area_levels, error_levels, fastest, plain_against_scatter, unbeaten
 from gblr_hw.codesign.measure import Measurements
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.search import search
 from gblr_hw.codesign.settle import settle
 from gblr_hw.codesign.share_layers import Moved, share_layers
+from gblr_hw.codesign.space import has_shares
 
 Progress = Callable[[int, int, str], None]
 
@@ -63,8 +64,8 @@ def codesign(
     pairs = list(dict.fromkeys([*pairs, *(tried.after for tried in moved)]))
     return Outcome(
         pairs=tuple(pairs),
-        front=tuple(front_of(pairs, problem.bounds.objectives)),
-        comparisons=tuple(compare(pairs, areas, errors)),
+        front=tuple(unbeaten(pairs, problem.bounds.objectives)),
+        comparisons=tuple(plain_against_scatter(pairs, areas, errors)),
         measured=len(known),
         refused=(found.over_area, found.over_energy, found.unfit),
         moved=tuple(moved),
@@ -84,6 +85,6 @@ def _winners(
         own = [pair for pair in pairs if pair.network.family == family]
         for area, error, scatter in itertools.product(areas, errors, problem.space.scatter):
             pair = fastest(own, area, error, scatter)
-            if pair is not None and family != "dense":
+            if pair is not None and has_shares(family):
                 found.setdefault((pair, error))
     return list(found)

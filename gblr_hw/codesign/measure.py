@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
@@ -14,11 +17,13 @@ from gblr_hw.codesign.space import MachineChoice
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.stored import LatticeWeights
 from simulator.base.errors import InputError
-from simulator.base.files import read_text, replacing
+from simulator.base.files import output_folder, read_text, replacing
+from simulator.base.schema import Strict, parsed_json, validated
 from simulator.machine.area import area_mm2
 from simulator.machine.machine import Machine
 from simulator.timing.simulate import simulate
 
+MEASUREMENTS = "measurements.json"  # in the work folder
 _FORMAT, _VERSION = "gblr-hw codesign measurements", 1
 
 
@@ -35,7 +40,7 @@ class Measurements:
     """Measured pairs by digest, in a file of the work folder if there is one; `save` writes what is new."""
 
     def __init__(self, work: Path | None) -> None:
-        self.path = None if work is None else work / "measurements.json"
+        self.path = None if work is None else output_folder(work) / MEASUREMENTS
         self._known: dict[str, Measured] = {}
         self._saved = 0
         if self.path is not None and self.path.is_file():
@@ -96,16 +101,20 @@ def _simulated(weights: Mapping[str, LatticeWeights], machine: Machine, tokens: 
     return Measured(report.latency_cycles, report.energy_pj)
 
 
+class _Row(Strict):
+    latency_cycles: Annotated[int, Field(ge=0, lt=2**63)]
+    energy_pj: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    unfit: str
+
+
+class _File(Strict):
+    format: Literal["gblr-hw codesign measurements"]
+    version: Literal[1]
+    measurements: dict[str, _Row]
+
+
 def _read(path: Path) -> dict[str, Measured]:
-    try:
-        document = json.loads(read_text(path))
-        if (document["format"], document["version"]) != (_FORMAT, _VERSION):
-            raise KeyError("format")
-        return {key: Measured(**row) for key, row in document["measurements"].items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            str(path),
-            f"no measurements of this version ({error})",
-            "a work folder holds what an earlier search measured",
-            "Delete the file: it is measured again.",
-        ) from error
+    what = "a work folder's file of measurements"
+    document = parsed_json(read_text(path, what), str(path), what)
+    rows = validated(_File, document, str(path), "Delete the file: its pairs are measured again.").measurements
+    return {key: Measured(**dict(row)) for key, row in rows.items()}

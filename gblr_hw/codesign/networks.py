@@ -10,15 +10,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gblr_hw.codesign.space import Family
+from gblr_hw.codesign.space import has_shares
 from gblr_hw.conversion.allocate import dense_tiles
-from gblr_hw.conversion.fit.fit_groups import fit_groups
-from gblr_hw.conversion.fit.fit_layer import Schedule, block_sparse_layer, fit_layer, truncated_layer
-from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
-from gblr_hw.conversion.fit.fit_weights import lattice_weights, relative_error
-from gblr_hw.conversion.kept_layers import kept_or_made, layer_key
+from gblr_hw.conversion.fit.fit_layer import Schedule
+from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_weights import relative_error
+from gblr_hw.conversion.fit_one import fit_key, fit_one, least_tiles
+from gblr_hw.conversion.from_dense import FitOptions
+from gblr_hw.weights.family import FAMILIES
 from gblr_hw.weights.stored import LatticeWeights
-from gblr_hw.weights.structure import Structure
+
+# What the dense network is stored as: it has all of the tiles.
+_ALL_TILES = "block_sparse"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class NetworkChoice:
     tiles.
     """
 
-    family: Family
+    family: str
     side: int
     shares: tuple[float, ...]
 
@@ -63,9 +66,9 @@ class Networks:
             for name, share in zip(self.problems, choice.shares, strict=True)
         }
 
-    def uniform(self, family: Family, side: int, share: float) -> NetworkChoice:
+    def uniform(self, family: str, side: int, share: float) -> NetworkChoice:
         """The same share for every layer; dense has all tiles."""
-        return NetworkChoice(family, side, (1.0 if family == "dense" else share,) * len(self.problems))
+        return NetworkChoice(family, side, (share if has_shares(family) else 1.0,) * len(self.problems))
 
     def dense_tiles(self, side: int) -> int:
         """Tiles of the dense network on such an array."""
@@ -76,37 +79,24 @@ class Networks:
             self._problems[name, side] = replace(self.problems[name], rows=side, cols=side)
         return self._problems[name, side]
 
-    def _layer(self, name: str, family: Family, side: int, share: float) -> FittedLayer:
+    def _layer(self, name: str, family: str, side: int, share: float) -> FittedLayer:
         place = (name, family, side, share)
         if place not in self._fitted:
-            problem = self._problem(name, side)
-            budget = _budget(problem, family, share)
-            key = layer_key(problem, budget, self.schedule, (False, True))
-            folder = None if self.work is None else self.work / family
-            if folder is not None:
-                folder.mkdir(exist_ok=True)
-
-            def make() -> LatticeWeights:
-                self.fitting(f"fitting {name}: {family.replace('_', ' ')}, {share:g} of the tiles, P = {side}")
-                return lattice_weights(*_fit(problem, family, budget, self.schedule), side, side)
-
-            weights = kept_or_made(folder, key, make)
+            problem, options = self._problem(name, side), FitOptions(self.schedule)
+            budget = _budget(problem, family, share, options)
+            what = f"fitting {name}: {FAMILIES[family].label}, {share:g} of the tiles, P = {side}"
+            made_as = family if has_shares(family) else _ALL_TILES
+            weights = fit_one(problem, budget, made_as, options, self.work, lambda: self.fitting(what))
+            key = f"{family}-{fit_key(problem, budget, options)}"
             tiles = weights.structure().tile_count(side, side)
             error = relative_error(problem, weights)
-            self._fitted[place] = FittedLayer(replace(weights, bias=self.biases[name]), error, tiles, f"{family}-{key}")
+            self._fitted[place] = FittedLayer(replace(weights, bias=self.biases[name]), error, tiles, key)
         return self._fitted[place]
 
 
-def _budget(problem: FitProblem, family: Family, share: float) -> int:
-    """Whole tiles in the share, and at least what the family cannot do without."""
+def _budget(problem: FitProblem, family: str, share: float, options: FitOptions) -> int:
+    """Whole tiles in the share, at least what the family cannot do without; all of them for a family without shares."""
     most = dense_tiles(problem)
-    least = problem.chunks_in + problem.chunks_out if family == "low_rank" else 1
-    return most if family == "dense" else min(most, max(least, int(share * most + 1e-9)))
-
-
-def _fit(problem: FitProblem, family: Family, budget: int, schedule: Schedule) -> tuple[Structure, Fit]:
-    if family in ("dense", "block_sparse") or budget >= dense_tiles(problem):
-        return block_sparse_layer(problem, budget)
-    if family == "low_rank":
-        return truncated_layer(problem, budget)
-    return (fit_layer if family == "lattice" else fit_groups)(problem, budget, schedule)
+    if not has_shares(family):
+        return most
+    return min(most, max(least_tiles(problem, family, options), int(share * most + 1e-9)))

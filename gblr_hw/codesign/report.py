@@ -10,6 +10,7 @@ from analysis.tables.table import Column, format_table, percent, seconds
 from gblr_hw.codesign.front import EVEN, Comparison
 from gblr_hw.codesign.loop import Outcome
 from gblr_hw.codesign.problem import Pair, Problem
+from gblr_hw.weights.family import FAMILIES
 from simulator.machine.area_table import AreaTable
 from simulator.machine.energy_table import EnergyTable
 
@@ -166,4 +167,4 @@ def _short(pair: Pair) -> str:
 
 def _family(pair: Pair) -> str:
     mixed = " (shared)" if len(set(pair.network.shares)) > 1 else ""
-    return pair.network.family.replace("_", " ") + mixed
+    return FAMILIES[pair.network.family].label + mixed

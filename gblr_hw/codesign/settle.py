@@ -13,7 +13,7 @@ from gblr_hw.codesign.front import fastest, speed
 from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
-from gblr_hw.codesign.space import MachineChoice
+from gblr_hw.codesign.space import MachineChoice, has_shares
 from simulator.machine.area import area_mm2
 
 Progress = Callable[[int, int, str], None]
@@ -101,7 +101,7 @@ def _neighbours(problem: Problem, point: _Point) -> Iterator[_Point]:
                 choice,
                 problem.networks.uniform(family, choice.side, share if share in space.shares else space.shares[-1]),
             )
-    if network.family != "dense":
+    if has_shares(network.family):
         for other in _beside(space.shares, share):
             yield choice, problem.networks.uniform(network.family, choice.side, other)
     for side in _beside(space.sides, choice.side):

@@ -21,6 +21,7 @@ from torch.autograd.functional import jacobian
 from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
+from gblr_hw.codesign.space import has_shares
 from gblr_hw.cost.closed_form import MachineCost
 from gblr_hw.cost.hardware_cost import fixed_counts
 from gblr_hw.cost.touches import LayerCounts
@@ -80,7 +81,7 @@ class Moved:
 def share_layers(pair: Pair, max_error: float, problem: Problem, known: Measurements) -> Moved:
     """The same machine and family, each layer's share its own: faster within ``max_error``, or the pair itself."""
     shares = problem.space.shares
-    if pair.network.family == "dense" or len(shares) < 2 or len(set(pair.network.shares)) > 1:
+    if not has_shares(pair.network.family) or len(shares) < 2 or len(set(pair.network.shares)) > 1:
         return Moved(pair, pair, pair)
     start = np.full(len(pair.network.shares), shares.index(pair.network.shares[0]))
     ladder = ladder_of(pair, problem)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from analysis.pictures.family_marks import REFERENCE
+from gblr_hw.weights.family import FAMILIES, canonical, converted, on_machine
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
 from simulator.base.files import read_text
+from simulator.base.schema import Listed, Strict, parsed_toml, validated
 from simulator.machine.machine import MAX_SIDE, Machine
 
-Family = Literal["lattice", "rank_groups", "block_sparse", "low_rank", "dense"]
-FAMILIES: tuple[Family, ...] = ("lattice", "rank_groups", "block_sparse", "low_rank", "dense")
 _LEAST_MACRO_KIB = 4  # the energy table's smallest
 _NAME_BITS = 8  # a memory word of one code a lane
 _MOST_WORD_BITS = 512
@@ -26,6 +25,22 @@ _MOST_WORD_BITS = 512
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=2**20)]
 _Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def has_shares(family: str) -> bool:
+    """Whether a network of the family takes a share of the dense tiles, rather than all of them."""
+    return FAMILIES[family].converted
+
+
+def searched() -> tuple[str, ...]:
+    """Names of the families that are searched, from the freest to the dense one."""
+    return (*reversed(converted()), REFERENCE)
+
+
+def _family(name: str) -> str:
+    if canonical(name) not in searched():
+        raise ValueError(f"a family is one of {', '.join(searched())}")
+    return canonical(name)
 
 
 @dataclass(frozen=True)
@@ -42,29 +57,27 @@ class MachineChoice:
     gb_per_s: float
 
 
-class Space(BaseModel):
+class Space(Strict):
     """Values of each quantity, ascending. Memories grow with the array, so that every size has the same choices.
 
     sides: P = Q. banks_per_lane: of the rank memory, with scatter; a plain machine has one bank a lane, since it
     reaches no other. network_cycles: register stages of each crossbar. weight_tiles: decompressed tiles that the
-    weight buffer holds. shares: tiles of a layer over its dense tiles. A plain machine is not given lattices: it
-    would run them as rank groups that were not fitted as such.
+    weight buffer holds. shares: tiles of a layer over its dense tiles. A plain machine is not given a family
+    that another stands in for there (lattices: it would run them as rank groups that were not fitted as such).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sides: tuple[Annotated[int, Field(ge=2, le=MAX_SIDE)], ...] = (8, 16, 32, 64)
-    scatter: tuple[bool, ...] = (False, True)
-    banks_per_lane: tuple[Annotated[float, Field(ge=1, le=4)], ...] = (1.0, 1.25, 2.0)
+    sides: Listed[tuple[Annotated[int, Field(ge=2, le=MAX_SIDE)], ...]] = (8, 16, 32, 64)
+    scatter: Listed[tuple[bool, ...]] = (False, True)
+    banks_per_lane: Listed[tuple[Annotated[float, Field(ge=1, le=4)], ...]] = (1.0, 1.25, 2.0)
     network_cycles: Annotated[int, Field(ge=0, le=64)] = 2
-    scratchpad_kib_per_lane: tuple[_Positive, ...] = (2.0, 4.0, 8.0, 16.0)
-    accumulator_kib_per_lane: tuple[_Positive, ...] = (0.5, 1.0, 2.0, 4.0)
-    rank_kib_per_bank: tuple[_Count, ...] = (4, 8, 16)
-    weight_tiles: tuple[_Count, ...] = (4, 8, 16, 32)
+    scratchpad_kib_per_lane: Listed[tuple[_Positive, ...]] = (2.0, 4.0, 8.0, 16.0)
+    accumulator_kib_per_lane: Listed[tuple[_Positive, ...]] = (0.5, 1.0, 2.0, 4.0)
+    rank_kib_per_bank: Listed[tuple[_Count, ...]] = (4, 8, 16)
+    weight_tiles: Listed[tuple[_Count, ...]] = (4, 8, 16, 32)
     parameter_kib: _Count = 64
-    gb_per_s: tuple[_Positive, ...] = (25.6,)
-    families: tuple[Family, ...] = FAMILIES
-    shares: tuple[_Share, ...] = (0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+    gb_per_s: Listed[tuple[_Positive, ...]] = (25.6,)
+    families: Listed[tuple[Annotated[str, AfterValidator(_family)], ...]] = searched()
+    shares: Listed[tuple[_Share, ...]] = (0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
 
     @model_validator(mode="after")
     def _in_order(self) -> Space:
@@ -81,31 +94,19 @@ class Space(BaseModel):
             if side * banks != int(side * banks):
                 raise ValueError(f"{banks:g} banks a lane of {side} lanes are not a whole number")
         if False in self.scatter and not self.families_of(False):
-            raise ValueError("families: a plain machine is not given lattices, so one more family is needed")
+            raise ValueError(f"families: a plain machine is not given {self.families[0]}, so one more family is needed")
         return self
 
     @staticmethod
     def load(path: Path) -> Space:
         """Read a TOML file that gives some of the fields; InputError names file, field, value and rule."""
-        try:
-            return Space.model_validate(tomllib.loads(read_text(path)))
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(
-                f"space '{path}'", f"text that is not TOML ({error})", "a space must parse as TOML", "Mend the line."
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise InputError(
-                f"space '{path}'" + (f": field '{field}'" if field else ""),
-                repr(first["input"])[:80] if field else "values that do not fit together",
-                first["msg"].removeprefix("Value error, "),
-                f"Fields are {', '.join(Space.model_fields)}.",
-            ) from error
+        where = f"space '{path}'"
+        document = parsed_toml(read_text(path, "a space"), where, "a space")
+        return validated(Space, document, where, f"Fields are {', '.join(Space.model_fields)}.")
 
-    def families_of(self, scatter: bool) -> tuple[Family, ...]:
+    def families_of(self, scatter: bool) -> tuple[str, ...]:
         """Families that such a machine is given."""
-        return tuple(family for family in self.families if scatter or family != "lattice")
+        return tuple(name for name in self.families if on_machine(FAMILIES[name], scatter).name == name)
 
     def machine(self, choice: MachineChoice, base: Machine) -> Machine:
         """The machine of a choice; clock, DRAM timing, DMA engines and datatypes are those of ``base``."""

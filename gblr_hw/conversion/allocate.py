@@ -28,15 +28,14 @@ def dense_tiles(problem: FitProblem) -> int:
     return dense_tile_count(outputs, inputs, problem.rows, problem.cols)
 
 
-def share_evenly(problems: Mapping[str, FitProblem], budget: int, least_tiles: int = 1) -> dict[str, int]:
+def share_evenly(problems: Mapping[str, FitProblem], budget: int, least: Mapping[str, int]) -> dict[str, int]:
     """Tiles by layer, in proportion to the dense tiles and summing to the budget: largest remainders get one more.
 
-    least_tiles: what a layer cannot do without: one dense tile, or two tiles (a rank reduced and expanded) where dense
-    tiles are not allowed. A budget of all dense tiles or more keeps every layer dense. Raises InputError for a budget
-    that cannot give each layer its least; the message names what can.
+    least: by layer, the tiles that it cannot do without, at most its dense ones. A budget of all dense tiles or more
+    keeps every layer dense. Raises InputError for a budget that cannot give each layer its least; the message names
+    what can.
     """
     dense = {name: dense_tiles(problem) for name, problem in problems.items()}
-    least = {name: min(least_tiles, count) for name, count in dense.items()}
     if budget < sum(least.values()):
         raise InputError(
             "tile budget",
@@ -56,14 +55,18 @@ def share_evenly(problems: Mapping[str, FitProblem], budget: int, least_tiles: i
 
 
 def share_by_error(
-    problems: Mapping[str, FitProblem], tiles: Mapping[str, int], errors: Mapping[str, float]
+    problems: Mapping[str, FitProblem],
+    tiles: Mapping[str, int],
+    errors: Mapping[str, float],
+    least: Mapping[str, int],
 ) -> dict[str, int]:
     """Move tiles between layers to lower the sum of their relative squared errors, all tiles kept.
 
-    tiles, errors: tiles of each layer now, and the squared error it has with them. A layer's error at other tiles is
-    taken from its spectrum: k tiles are worth as many ranks as leave the error measured, and others in proportion.
+    tiles, errors: tiles of each layer now, and the squared error it has with them; least: those it cannot do without. A
+    layer's error at other tiles is taken from its spectrum: k tiles are worth as many ranks as leave the error
+    measured, and others in proportion.
     """
-    lowest = {n: max(min(2, tiles[n]), int(_LEAST * tiles[n])) for n in tiles}
+    lowest = {n: max(least[n], min(2, tiles[n]), int(_LEAST * tiles[n])) for n in tiles}
     highest = {n: max(tiles[n], min(dense_tiles(problems[n]), int(_MOST * tiles[n]))) for n in tiles}
     curves = []
     for name, problem in problems.items():

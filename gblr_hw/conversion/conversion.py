@@ -13,14 +13,16 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gblr_hw.conversion.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
+from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, read_layers
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import fit_of, relative_error
-from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only, work_folder
-from gblr_hw.conversion.fit_to_limit import Limit, limit_of, resolve, start_tiles, trim_to_limit
-from gblr_hw.projection.project_groups import project_groups
-from gblr_hw.projection.projection import project_jointly
+from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
+from gblr_hw.conversion.fit_to_limit import Limit, Projection, limit_of, resolve, start_tiles, trim_to_limit
+from gblr_hw.conversion.from_dense import FitOptions
+from gblr_hw.projection.by_unit import project_by_unit
+from gblr_hw.weights.family import Family
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.machine.machine import Machine
 
@@ -33,7 +35,9 @@ Judge = Callable[[Mapping[str, LatticeWeights]], float]
 class _Request:
     """What every layer of one conversion shares."""
 
+    family: Family
     options: FitOptions
+    work: Path | None
     allocation: Allocation
     judge: Judge | None
     progress: Progress | None
@@ -50,7 +54,7 @@ def convert(
     energy_pj: float | None = None,
     tokens: int = 197,
     intervals_only: bool = False,
-    groups: bool = False,
+    family: str | None = None,
     with_dense_tiles: bool = True,
     allocation: Allocation = "even",
     judge: Judge | None = None,
@@ -59,10 +63,8 @@ def convert(
     progress: Progress | None = None,
     work: Path | None = None,
 ) -> dict[str, LatticeWeights]:
-    """Turn dense layers into ranks with chunk sets, and dense tiles where they serve better, at one budget.
-
-    For a machine without scatter the ranks come in groups that share their chunk sets: single ranks with chunks of
-    their own would take more tiles there than were counted.
+    """Turn dense layers into layers of one family at one budget: by default into ranks with chunk sets, and dense tiles
+    where they serve better.
 
     Parameters
     ----------
@@ -74,7 +76,10 @@ def convert(
     covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are
         plain.
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
-    groups: ranks share their chunk sets P at a time (P = rows = cols), also where the machine has scatter.
+    family: one of `gblr_hw.weights.family.converted()`, with hyphens or underscores. "lattice": any chunk set of each
+        rank; "rank-groups": ranks share their chunk sets P at a time (P = rows = cols); "low-rank": whole ranks, by
+        weighted truncated SVD; "block-sparse": dense tiles only. If None the lattice, and rank groups for a machine
+        without scatter, where single ranks with chunks of their own would take more tiles than were counted.
     with_dense_tiles: whether tiles may be kept dense beside the ranks.
     allocation: "even" gives each layer the same fraction. "by-error" also tries to move tiles between layers so that
         the sum of their relative squared errors falls, and returns what `judge` finds better: never worse than even.
@@ -89,16 +94,14 @@ def convert(
     Raises
     ------
     InputError: a budget outside (0, 1] or below what every layer needs (the message names the least), several budgets,
-        matrices or covariances that are not finite or of the wrong shape, names that do not exist, rank groups on an
-        array that is not square or together with intervals_only.
+        matrices or covariances that are not finite or of the wrong shape, names that do not exist, a family that the
+        machine cannot run or that an option cannot act on.
     """
-    groups = groups or runs_groups_only(machine)
-    if groups:
-        check_groups(machine, intervals_only)
+    options = FitOptions(schedule or Schedule(), intervals_only, with_dense_tiles)
+    chosen = choose_family(family, machine, options)
     limit = limit_of(machine, tokens, tiles, latency, energy_pj)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
-    options = FitOptions(schedule or Schedule(), intervals_only, groups, with_dense_tiles, work_folder(work))
-    request = _Request(options, allocation, judge, progress, biases)
+    request = _Request(chosen, options, work_folder(work), allocation, judge, progress, biases)
     if limit is None:
         budget = total_tiles(problems, 0.3 if tiles is None else tiles)
         converted = _convert(problems, budget, request)
@@ -114,12 +117,13 @@ def _convert(
 ) -> dict[str, LatticeWeights]:
     """All layers at `budget` tiles in all."""
     rounds = 2 if request.allocation == "by-error" and len(problems) > 1 else 1
-    shares = share_evenly(problems, budget, 1 if request.options.dense_tiles else 2)
+    least = _least(problems, request)
+    shares = share_evenly(problems, budget, least)
     even = _fit_all(problems, shares, request, 0, rounds)
     if rounds == 1:
         return even
     errors = {name: problem.squared_error(fit_of(even[name])) for name, problem in problems.items()}
-    moved = _fit_all(problems, share_by_error(problems, shares, errors), request, 1, rounds)
+    moved = _fit_all(problems, share_by_error(problems, shares, errors, least), request, 1, rounds)
     judge = request.judge or partial(_total_error, problems)
     return min(even, moved, key=judge)
 
@@ -135,8 +139,14 @@ def _fit_all(
     for index, (name, problem) in enumerate(problems.items()):
         if request.progress is not None:
             request.progress(turn * len(problems) + index, turns * len(problems), name)
-        found[name] = replace(fit_one(problem, shares[name], request.options), bias=request.biases[name])
+        weights = fit_one(problem, shares[name], request.family.name, request.options, request.work)
+        found[name] = replace(weights, bias=request.biases[name])
     return found
+
+
+def _least(problems: Mapping[str, FitProblem], request: _Request) -> dict[str, int]:
+    """Tiles by layer that it cannot do without."""
+    return {name: least_tiles(problem, request.family.name, request.options) for name, problem in problems.items()}
 
 
 def _total_error(problems: Mapping[str, FitProblem], found: Mapping[str, LatticeWeights]) -> float:
@@ -151,12 +161,16 @@ def _convert_to_limit(
 ) -> dict[str, LatticeWeights]:
     """Convert a little above the limit, then take tiles until the machine meets it."""
     limit, dense_cost = resolve(problems, limit)
-    budget, most = start_tiles(problems, limit, dense_cost), sum(dense_tiles(problem) for problem in problems.values())
+    budget = start_tiles(problems, limit, dense_cost, sum(_least(problems, request).values()))
+    most = sum(dense_tiles(problem) for problem in problems.values())
+    within: Mapping[str, LatticeWeights] | None = None
     while True:
         found = _convert(problems, budget, request)
         if limit.measure(found) > limit.value or budget >= most:
             break
+        within = found
         budget = min(most, max(budget + 1, round(budget * 1.1)))
-    options = request.options
-    project = project_groups if options.groups else partial(project_jointly, intervals_only=options.intervals_only)
-    return trim_to_limit(problems, found, limit, project, options.schedule.final_sweeps)
+    unit, options = request.family.unit, request.options
+    assert unit is not None  # as of every family that is converted to
+    project: Projection = partial(project_by_unit, (unit,), intervals_only=options.intervals_only)
+    return trim_to_limit(problems, found, limit, project, options.schedule.final_sweeps, within)

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.conversion.allocate import share_evenly, total_tiles
+from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, positive_moments, read_layers
 from gblr_hw.conversion.covariances import Batch, linear_module
 from gblr_hw.conversion.fit.accelerate import refit
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import fit_of, lattice_weights
-from gblr_hw.conversion.fit_one import FitOptions, check_groups, fit_one, runs_groups_only, work_folder
+from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
+from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
@@ -40,7 +42,7 @@ def convert_in_order(
     sums: Mapping[str, str] | None = None,
     rows: Callable[[Batch], Tensor] | None = None,
     hidden: Mapping[str, str] | None = None,
-    groups: bool = False,
+    family: str | None = None,
     with_dense_tiles: bool = True,
     ridge: float = 0.01,
     start: Mapping[str, LatticeWeights] | None = None,
@@ -57,7 +59,7 @@ def convert_in_order(
     Parameters
     ----------
     model: in evaluation mode while this runs, and left as it is. batches, rows: as for `collect_covariances`.
-    names: the nn.Linear modules to convert. tiles, hidden, groups, with_dense_tiles, schedule, progress, work: as for
+    names: the nn.Linear modules to convert. tiles, hidden, family, with_dense_tiles, schedule, progress, work: as for
         `convert`, each layer with the same fraction.
     sums: layer -> module whose input its output is added to (the normalisation after a residual sum): it is this sum
         that is then made to fit, so that errors that came along the residual are made up for as well.
@@ -75,19 +77,18 @@ def convert_in_order(
         _check_start(start, names := list(names))
     order = [name for stage in stages(model, batches, names) for name in stage]
     dense = {name: _weights(model, name) for name in order}
-    groups = groups or runs_groups_only(machine)
-    if groups:
-        check_groups(machine, False)
+    options = FitOptions(schedule or Schedule(), with_dense_tiles=with_dense_tiles)
+    kind, folder = choose_family(family, machine, options).name, work_folder(work)
     problems, biases = read_layers(dense, machine, None, hidden or {})
-    shares = share_evenly(problems, total_tiles(problems, tiles), 1 if with_dense_tiles else 2)
-    options = FitOptions(schedule or Schedule(), False, groups, with_dense_tiles, work_folder(work))
+    least = {name: least_tiles(problem, kind, options) for name, problem in problems.items()}
+    shares = share_evenly(problems, total_tiles(problems, tiles), least)
 
     def approximate(name: str, problem: FitProblem) -> LatticeWeights:
         if start is None:
-            return fit_one(problem, shares[name], options)
+            return fit_one(problem, shares[name], kind, options, folder)
         structure, fit = start[name].structure(), fit_of(start[name])
         fit = refit(problem, structure, fit, options.schedule.final_sweeps)
-        return replace(lattice_weights(structure, fit, problem.rows, problem.cols), family=start[name].family)
+        return lattice_weights(structure, fit, problem.rows, problem.cols, start[name].family)
 
     teacher = copy.deepcopy(model).eval()
     for name, problem in problems.items():

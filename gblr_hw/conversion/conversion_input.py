@@ -18,6 +18,8 @@ from simulator.base.errors import InputError
 FloatArray = npt.NDArray[np.float64]
 # Added to the moments' diagonal, relative to their mean: a channel that was never active would make them singular.
 _FLOOR = 1e-6
+# Of the largest entry: what sums of half-precision products may differ by on both sides of the diagonal.
+_ASYMMETRY = 1e-2
 
 
 class Array(Protocol):
@@ -97,6 +99,15 @@ def positive_moments(name: str, moments: FloatArray, inputs: int) -> FloatArray:
             f"shape {moments.shape}",
             f"it must be finite and of shape {(inputs, inputs)}",
             "Collect it from this layer's inputs.",
+        )
+    unlike = np.abs(moments - moments.T)
+    at = np.unravel_index(int(np.argmax(unlike)), unlike.shape)
+    if unlike[at] > _ASYMMETRY * np.abs(moments).max():
+        raise InputError(
+            f"covariance of layer '{name}'",
+            f"{moments[at]:g} at {(int(at[0]), int(at[1]))} and {moments.T[at]:g} at {(int(at[1]), int(at[0]))}",
+            "second moments E[x x^T] are symmetric",
+            "Check that it is a covariance, and not the weights.",
         )
     mean = float(np.trace(moments)) / inputs
     symmetric = (moments + moments.T) / 2 + _FLOOR * mean * np.eye(inputs)

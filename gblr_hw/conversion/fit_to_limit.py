@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from simulator import simulate
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
-Network = Mapping[str, LatticeWeights]
+ConvertedLayers = Mapping[str, LatticeWeights]
 # (layers, tiles in all, rows, cols) -> smaller structures
 Projection = Callable[[Mapping[str, tuple[Structure, Importance]], float, int, int], dict[str, Structure]]
 
@@ -61,8 +62,8 @@ def limit_of(
     if not isinstance(machine, Machine):
         raise InputError("machine", type(machine).__name__, "a limit is simulated", "Use Machine.load('mid-32').")
     if energy_pj is not None:
-        if not energy_pj > 0:
-            raise InputError("energy_pj", f"{energy_pj:g}", "an energy is positive", "Give picojoules.")
+        if not 0 < energy_pj < math.inf:
+            raise InputError("energy_pj", f"{energy_pj:g}", "an energy is positive and finite", "Give picojoules.")
         return Limit("pJ", float(energy_pj), False, partial(_energy_pj, machine=machine, tokens=tokens))
     target = parse_target(f"{latency!s}" if isinstance(latency, str) else f"{latency!r}cycles")
     scale = machine.clock_ghz * 1e6 if target.unit == "ms" else 1.0
@@ -78,11 +79,17 @@ def resolve(problems: Mapping[str, FitProblem], limit: Limit) -> tuple[Limit, fl
 
 
 def trim_to_limit(
-    problems: Mapping[str, FitProblem], found: Network, limit: Limit, project: Projection, sweeps: int
+    problems: Mapping[str, FitProblem],
+    found: ConvertedLayers,
+    limit: Limit,
+    project: Projection,
+    sweeps: int,
+    within: ConvertedLayers | None = None,
 ) -> dict[str, LatticeWeights]:
     """Take the tiles that lose least until the limit is met, then refit: the most tiles of this order that meet it.
 
-    project: how structures are cut to a number of tiles.
+    project: how structures are cut to a number of tiles. within: a network of fewer tiles that meets the limit, for
+    when nothing can be cut from this one.
 
     Raises InputError, naming the least cost reached, if no part of the network that keeps every layer alive meets it.
     """
@@ -113,6 +120,8 @@ def trim_to_limit(
             low, best = middle, candidate
         else:
             high, least = middle, min(least, cost)
+    if best is None and within is not None:
+        return dict(within)
     if best is None:
         raise InputError(
             "budget",
@@ -123,10 +132,10 @@ def trim_to_limit(
     return {name: _refitted(problems[name], weights, sweeps) for name, weights in best.items()}
 
 
-def start_tiles(problems: Mapping[str, FitProblem], limit: Limit, dense_cost: float) -> int:
-    """Tiles to begin with: a little more than the limit's share of the dense network's cost."""
+def start_tiles(problems: Mapping[str, FitProblem], limit: Limit, dense_cost: float, least: int) -> int:
+    """Tiles to begin with: a little more than the limit's share of the dense network's cost, and `least` at least."""
     total = sum(dense_tiles(problem) for problem in problems.values())
-    return min(total, max(2 * len(problems), round(total * limit.value / dense_cost)))
+    return min(total, max(2 * len(problems), least, round(total * limit.value / dense_cost)))
 
 
 def _restricted(problem: FitProblem, weights: LatticeWeights, structure: Structure) -> LatticeWeights:
@@ -135,14 +144,14 @@ def _restricted(problem: FitProblem, weights: LatticeWeights, structure: Structu
     u = fit.u * channel_mask(structure.writes, problem.cols, outputs).T
     v = fit.v * channel_mask(structure.reads, problem.rows, inputs)
     kept = channel_mask(channel_mask(structure.tiles, problem.rows, inputs).T, problem.cols, outputs).T
-    return lattice_weights(
-        structure, Fit(u, v, None if fit.dense is None else fit.dense * kept), problem.rows, problem.cols
-    )
+    smaller = Fit(u, v, None if fit.dense is None else fit.dense * kept)
+    return lattice_weights(structure, smaller, problem.rows, problem.cols, weights.family)
 
 
 def _refitted(problem: FitProblem, weights: LatticeWeights, sweeps: int) -> LatticeWeights:
     structure = weights.structure()
-    return lattice_weights(structure, refit(problem, structure, fit_of(weights), sweeps), problem.rows, problem.cols)
+    fit = refit(problem, structure, fit_of(weights), sweeps)
+    return lattice_weights(structure, fit, problem.rows, problem.cols, weights.family)
 
 
 def _latency_cycles(network: Mapping[str, LayerWeights], machine: Machine, tokens: int) -> float:

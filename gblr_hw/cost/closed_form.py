@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gblr_hw.cost.event_counts import LayerWork, layer_events
 from gblr_hw.cost.touches import LayerCounts
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import EnergyModel, energy_model
@@ -70,8 +71,8 @@ class MachineCost:
         )
         moved = weight_bytes * rounds + parameters + (0 if self.on_chip else activation_bytes)
         latency = self._latency(counts, tiles, weight_bytes, moved, parameters, blocks, out_features)
-        events = self._events(counts, tiles, moved, rounds, len(blocks), output_chunks)
-        return LayerCost(latency, self._energy(events, latency))
+        work = LayerWork(machine, self.tokens, counts, tiles, moved, rounds, len(blocks), output_chunks)
+        return LayerCost(latency, self._energy(layer_events(work), latency))
 
     def _latency(
         self,
@@ -108,49 +109,6 @@ class MachineCost:
         busy = counts.reduce_tiles.sum() * tile_cycles + outputs
         end = fill * torch.tanh(tiles) + leave
         return torch.maximum(begin + stall + busy + bubble + end, moved / per_cycle + 2 * machine.dram_latency_cycles)
-
-    def _events(
-        self,
-        counts: LayerCounts,
-        tiles: Tensor,
-        moved: Tensor,
-        rounds: int,
-        blocks: int,
-        output_chunks: int,
-    ) -> dict[str, Tensor | float]:
-        """Counted events by the names of simulator.timing.accesses; mac_padding costs nothing and is left out."""
-        machine, tokens, types = self.machine, self.tokens, self.machine.datatypes
-        cells = machine.rows * machine.cols
-        input_words = tokens * ceil_div(machine.rows * types.activation_bits, machine.scratchpad.word_bits)
-        output_words = tokens * ceil_div(machine.cols * types.activation_bits, machine.scratchpad.word_bits)
-        sum_words = tokens * ceil_div(machine.cols * types.accumulator_bits, machine.accumulator.word_bits)
-        rank_words = ceil_div(tokens * types.accumulator_bits, machine.rank_memory.word_bits)
-        weight_words = counts.weights * (types.weight_bits / machine.weight_buffer.word_bits) + tiles / 2
-        reading_tiles = counts.dense_tiles + counts.reduce_tiles.sum()
-        summing_tiles = counts.dense_tiles + counts.expand_tiles.sum()
-        shifted = tiles * (
-            tokens * cells * (types.activation_bits + types.accumulator_bits) + blocks * cells * types.weight_bits
-        )
-        return {
-            "mac_active": counts.weights * tokens,
-            "register_bits": shifted,
-            "wire_bits": shifted,
-            "scratchpad_read": reading_tiles * input_words + output_chunks * output_words,
-            "scratchpad_write": counts.chunks_read * input_words + output_chunks * output_words,
-            "accumulator_read": summing_tiles * sum_words,
-            "accumulator_write": summing_tiles * sum_words,
-            "rank_memory_read": (counts.reading.sum() - counts.ranks + counts.writing.sum()) * rank_words,
-            "rank_memory_write": counts.reading.sum() * rank_words,
-            "network_bits": (
-                counts.reading.sum() * machine.partial_sum_bits + counts.writing.sum() * types.activation_bits
-            )
-            * (tokens * machine.scatter),
-            "weight_buffer_read": weight_words * blocks,
-            "weight_buffer_write": weight_words * rounds,
-            "requantise_ops": counts.writing.sum() * tokens,
-            "vector_ops": float(tokens * machine.cols * output_chunks),
-            "dram_read_bytes": moved,
-        }
 
     def _energy(self, events: Mapping[str, Tensor | float], latency: Tensor) -> Tensor:
         total = latency * self.energy.leakage.pj

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.cost.closed_form import LayerCost, MachineCost
-from gblr_hw.cost.touches import LayerCounts, Part, Sides, count_grouped, count_scattered, exact_sides, smooth_sides
+from gblr_hw.cost.touches import (
+    LayerCounts,
+    PlacedLayer,
+    Sides,
+    count_grouped,
+    count_scattered,
+    exact_sides,
+    smooth_sides,
+)
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.weights.collect import joint_projection, layer_weights
@@ -152,13 +160,13 @@ def _straight_through(value: float, smooth: Tensor) -> Tensor:
     return smooth + (value - smooth.detach())
 
 
-def _parts(module: nn.Module) -> tuple[Part, ...] | None:
+def _parts(module: nn.Module) -> tuple[PlacedLayer, ...] | None:
     if isinstance(module, GBLRLinear):
-        return (Part(module, 0, module.in_features),)
+        return (PlacedLayer(module, 0, module.in_features),)
     if isinstance(module, GBLRConv2d):
         total = sum(part.in_features for part in module.parts)
         offsets = [sum(p.in_features for p in module.parts[:index]) for index in range(len(module.parts))]
-        return tuple(Part(part, offset, total) for part, offset in zip(module.parts, offsets, strict=True))
+        return tuple(PlacedLayer(part, offset, total) for part, offset in zip(module.parts, offsets, strict=True))
     return None
 
 

@@ -58,6 +58,13 @@ class Target:
 def parse_target(text: str) -> Target:
     """Read '0.4x-dense', '12000', '12000cycles' or '0.05ms'. InputError on anything else, and on zero."""
     value, unit = _parse(text, _LATENCY, "latency", _FORMS, "0.4x-dense")
+    if unit in ("", "cycles") and value < 1:
+        raise InputError(
+            "target latency",
+            f"'{text}'",
+            "a number without a unit is of cycles, and no network runs in less than one",
+            f"Write {value:g}x-dense for that fraction of the dense network's latency.",
+        )
     if unit == "ms":
         return Target(value, "ms")
     return Target(value, "x-dense" if unit.startswith("x") else "cycles")

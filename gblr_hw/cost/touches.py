@@ -38,7 +38,7 @@ class LayerCounts:
 
 
 @dataclass(frozen=True)
-class Part:
+class PlacedLayer:
     """A GBLR layer inside a layer's input: its inputs begin at channel ``offset`` of ``in_features``."""
 
     layer: GBLRLinear
@@ -56,7 +56,7 @@ class Sides:
     write_length: Tensor
 
 
-def exact_sides(parts: tuple[Part, ...], rows: int, cols: int) -> Sides:
+def exact_sides(parts: tuple[PlacedLayer, ...], rows: int, cols: int) -> Sides:
     """Touches (0 or 1) and support sizes of the evaluated masks; a rank with an empty side touches nothing."""
     found = []
     with torch.no_grad():
@@ -88,7 +88,7 @@ def _exact_side(layer: GBLRLinear, index: int, offset: int, channels: int, side:
     return _any_in_chunk(spread, side), support.sum(1).float()
 
 
-def smooth_sides(parts: tuple[Part, ...], rows: int, cols: int, softness: float) -> Sides:
+def smooth_sides(parts: tuple[PlacedLayer, ...], rows: int, cols: int, softness: float) -> Sides:
     """The same as differentiable functions of widths and locations.
 
     A chunk is touched as its overlap with the interval, in channels, passes through a sigmoid of scale ``softness``

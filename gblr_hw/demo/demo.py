@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.pictures.block_map import coverage, draw_block_maps
+from analysis.pictures.family_marks import REFERENCE
 from analysis.pictures.front_picture import draw_front
 from analysis.pictures.layer_bars import draw_layer_bars
 from analysis.pictures.style import save_figure
@@ -39,7 +40,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class DemoNetwork:
-    """A trained network to be measured. ``tokens_per_image`` rows enter its layers for each image."""
+    """A trained network to be measured. family: what pictures know its family by. ``tokens_per_image`` rows enter its
+    layers for each image.
+    """
 
     name: str
     family: str
@@ -112,7 +115,7 @@ def demo_table(measurements: Sequence[Measurement], markdown: bool = False) -> s
     """One row a network: accuracies, multiplications, and for each machine cycles, share of dense, energy."""
     machines = list(dict.fromkeys(m.machine.name for m in measurements))
     rows: dict[str, dict[str, object]] = {}
-    dense = {m.machine.name: m.report for m in measurements if m.network.family == "dense"}
+    dense = {m.machine.name: m.report for m in measurements if m.network.family == REFERENCE}
     for m in measurements:
         name, report = m.machine.name, m.report
         row = rows.setdefault(m.network.name, {"network": m.network.name, "accuracy": m.network.accuracy})
@@ -169,7 +172,7 @@ def write_results(measurements: Sequence[Measurement], shown: Measurement, out: 
         m.program.save(out / f"{slug}.{m.machine.name}.program")
 
 
-def check_outputs(measurements: Sequence[Measurement]) -> str:
+def check_agreement(measurements: Sequence[Measurement]) -> str:
     """One sentence on the agreement with PyTorch. Raises ArithmeticError if a layer's float outputs differ."""
     worst = max(measurements, key=lambda m: m.float_error)
     if not worst.float_error <= FLOAT_TOLERANCE:

@@ -16,7 +16,9 @@ from gblr_hw.demo.demo import CALIBRATION_IMAGES, MACHINES, DemoNetwork, Measure
 from gblr_hw.demo.single import DEMO_SHAPE, DENSE_LEARNING_RATE
 from gblr_hw.models.vit import ViT
 from gblr_hw.training.measure.hardware import hardware_of
-from gblr_hw.training.networks import Family, Recipe, train_network
+from gblr_hw.training.networks import train_network
+from gblr_hw.training.recipe import Recipe
+from gblr_hw.weights.family import FAMILIES
 from simulator.machine.machine import Machine
 
 IMAGES_AT_A_TIME = 16
@@ -28,26 +30,25 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """One network of the demo: its family in training, how tables and pictures call it, and its target."""
+    """One network of the demo: its family, how tables call it, and its target."""
 
-    family: Family
+    family: str
     label: str
-    mark: str
     target: str
 
 
 # The longest to train first, so that two workers end together.
 PLANS = (
-    Plan("width", "GBLR, width penalty", "gblr_width_penalty", "0.6x-dense"),
-    Plan("width", "GBLR, width penalty", "gblr_width_penalty", "0.75x-dense"),
-    Plan("hardware", "GBLR, hardware cost", "gblr_hardware_penalty", "0.6x-dense"),
-    Plan("hardware", "GBLR, hardware cost", "gblr_hardware_penalty", "0.75x-dense"),
-    Plan("lattice", "lattice projection", "lattice", "0.6x-dense"),
-    Plan("low_rank", "low rank", "low_rank", "0.6x-dense"),
-    Plan("block_sparse", "block sparse", "block_sparse", "0.6x-dense"),
+    Plan("width", "GBLR, width penalty", "0.6x-dense"),
+    Plan("width", "GBLR, width penalty", "0.75x-dense"),
+    Plan("hardware", "GBLR, hardware cost", "0.6x-dense"),
+    Plan("hardware", "GBLR, hardware cost", "0.75x-dense"),
+    Plan("lattice", "lattice projection", "0.6x-dense"),
+    Plan("low_rank", "low rank", "0.6x-dense"),
+    Plan("block_sparse", "block sparse", "0.6x-dense"),
 )
 # The reference goes on from the same start for as long as the others do.
-DENSE = Plan("dense", "dense", "dense", "")
+DENSE = Plan("dense", "dense", "")
 
 
 def demo_measurements(seed: int, workers: int, progress: Progress) -> list[Measurement]:
@@ -94,8 +95,9 @@ def _train_and_measure(
     recipe = replace(Recipe(plan.family), epochs=EPOCHS, seed=seed)
     network = train_network(recipe, dense, train_set, test_set, hardware_of(machine, TOKENS), cycles)
     name = f"{plan.label}, {plan.target.removesuffix('-dense')}" if plan.target else plan.label
+    mark = FAMILIES[plan.family].mark
     return _measure_on_all(
-        DemoNetwork(name, plan.mark, plan.target, network.model, network.accuracy, DEMO_SHAPE.tokens, seed)
+        DemoNetwork(name, mark, plan.target, network.model, network.accuracy, DEMO_SHAPE.tokens, seed)
     )
 
 
@@ -108,7 +110,6 @@ def _measure_on_all(network: DemoNetwork) -> list[Measurement]:
 
 def shown_network(measurements: Sequence[Measurement]) -> Measurement:
     """The one that pictures look into: the fastest network trained with the hardware cost, on the first machine."""
-    candidates = [
-        m for m in measurements if m.machine.name == MACHINES[0] and m.network.family == "gblr_hardware_penalty"
-    ]
+    mark = FAMILIES["hardware"].mark
+    candidates = [m for m in measurements if m.machine.name == MACHINES[0] and m.network.family == mark]
     return min(candidates, key=lambda m: m.report.latency_cycles)

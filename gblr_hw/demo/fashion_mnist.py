@@ -22,12 +22,12 @@ _UNSIGNED_BYTES = 8
 
 
 def fashion_mnist(
-    train_images: int = 60_000, test_images: int = 10_000, folder: Path = FOLDER
+    train_images: int | None = None, test_images: int | None = None, folder: Path = FOLDER
 ) -> tuple[Dataset[tuple[Tensor, Tensor]], Dataset[tuple[Tensor, Tensor]]]:
     """Training and test sets of images (28, 28) float32, standardised by the training set, and labels 0-9.
 
-    The first `train_images` of a fixed permutation of the training images, the first `test_images` of the test images,
-    so accuracies of different runs compare image by image.
+    The first `train_images` of a fixed permutation of the training images, the first `test_images` of the test images
+    (all, if None), so accuracies of different runs compare image by image.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def fashion_mnist(
     return train_set, cast(Dataset[tuple[Tensor, Tensor]], test)
 
 
-def _read_pair(folder: Path, part: str, wanted: int) -> tuple[Tensor, Tensor]:
+def _read_pair(folder: Path, part: str, wanted: int | None) -> tuple[Tensor, Tensor]:
     images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
     if images.ndim != 3 or labels.shape != images.shape[:1]:
@@ -54,7 +54,7 @@ def _read_pair(folder: Path, part: str, wanted: int) -> tuple[Tensor, Tensor]:
             "one label goes with each image",
             "Take both files from one release.",
         )
-    if not 1 <= wanted <= len(labels):
+    if wanted is not None and not 1 <= wanted <= len(labels):
         raise InputError(
             f"number of {part} images", str(wanted), f"there are {len(labels)}", "Ask for at least 1 and no more."
         )

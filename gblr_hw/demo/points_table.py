@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from analysis.pictures.family_marks import REFERENCE
 from analysis.tables.records import NetworkPoint
 from analysis.tables.table import Column, count, energy_from_pj, format_table, percent, seconds
 
@@ -27,4 +28,4 @@ def points_table(points: Sequence[NetworkPoint], markdown: bool = False) -> str:
 
 
 def _dense_cycles(points: Iterable[NetworkPoint]) -> dict[str, int]:
-    return {point.machine: point.latency_cycles for point in points if point.family == "dense"}
+    return {point.machine: point.latency_cycles for point in points if point.family == REFERENCE}

@@ -9,47 +9,66 @@ from pathlib import Path
 import torch
 
 from gblr_hw.cost.target import Target
-from gblr_hw.demo.data import digits
-from gblr_hw.models.vit import ViT, ViTShape
+from gblr_hw.demo.data_sets import DIGITS, DataSet
+from gblr_hw.lowering.pipeline import MAX_TOKENS
+from gblr_hw.models.vit import ViT
 from gblr_hw.training.loop.loop import EpochRecord
-from gblr_hw.training.measure.hardware import Unit, hardware_of
+from gblr_hw.training.measure.hardware import CostUnit, hardware_of
 from gblr_hw.training.measure.whole_hardware import whole_hardware_of
-from gblr_hw.training.networks import Family, Recipe, TrainedNetwork, train_network
+from gblr_hw.training.networks import train_network
+from gblr_hw.training.recipe import Recipe, TrainedNetwork
+from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
-DEMO_SHAPE = ViTShape(width=128)
+DEMO_SHAPE = DIGITS.shape
 DENSE_LEARNING_RATE = 3e-3
 
-Report = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
+
+
+def check_images(images: int, data: DataSet = DIGITS) -> None:
+    """Raise InputError for more images than a program has rows for."""
+    most = MAX_TOKENS // data.shape.tokens
+    if not 1 <= images <= most:
+        raise InputError("images", str(images), f"the machine works on 1 to {most} at a time", "Ask for fewer.")
+
+
+def dense_run(checkpoint: Path | None) -> Path | None:
+    """The file that a run's dense start is kept in, beside the run's own."""
+    return None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".dense")
 
 
 def train_single(
-    family: Family,
+    family: str,
     machine: Machine,
     target: Target | None,
     *,
     energy: bool = False,
     whole_network: bool = False,
+    data: DataSet = DIGITS,
     images: int = 16,
     epochs: int = 12,
     seed: int = 0,
     device: str = "cpu",
     distil_weight: float = 0.0,
     checkpoint: Path | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> tuple[TrainedNetwork, float]:
-    """Train a digits ViT of one family; returns it and what the dense network takes: cycles, or pJ with `energy`, the
-    target then being one in joules; of its linear layers, or of the `whole_network`.
+    """Train a ViT of one family on a data set; returns it and what the dense network takes: cycles, or pJ with
+    `energy`, the target then being one in joules; of its linear layers, or of the `whole_network`.
 
     The dense start is trained for as many epochs as the family gets after it; with a `checkpoint` file (CHECKPOINT and
     CHECKPOINT.dense) both go on where an interrupted run stopped. progress(done, of, what) is called after
     every epoch. Raises InputError for a target that is not below the dense latency or that cannot be reached.
     """
-    train_set, test_set = digits()
-    unit: Unit = "pJ" if energy else "cycles"
-    hardware = hardware_of(machine, images * DEMO_SHAPE.tokens, unit)
+    check_images(images, data)
+    (train_set, test_set), shape = data.load(), data.shape
+    base = Recipe("dense", epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed, device=device)
+    recipe = replace(Recipe(family), epochs=epochs, seed=seed, device=device, distil_weight=distil_weight)
+    unit: CostUnit = "pJ" if energy else "cycles"
+    hardware = hardware_of(machine, images * shape.tokens, unit)
     torch.manual_seed(seed)
-    start = ViT(DEMO_SHAPE)
+    start = ViT(shape)
 
     def report(what: str) -> Callable[[EpochRecord], None]:
         def tell(record: EpochRecord) -> None:
@@ -58,21 +77,20 @@ def train_single(
 
         return tell
 
-    base = Recipe("dense", epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed, device=device)
-    dense_file = None if checkpoint is None else checkpoint.with_name(checkpoint.name + ".dense")
     dense = train_network(
-        base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_file
+        base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_run(checkpoint)
     )
     if whole_network:
-        example = (torch.zeros(images, DEMO_SHAPE.image, DEMO_SHAPE.image),)
-        hardware = whole_hardware_of(machine, dense.model, example, images * DEMO_SHAPE.tokens, unit)
+        example = (torch.zeros(images, shape.image, shape.image),)
+        hardware = whole_hardware_of(machine, dense.model, example, images * shape.tokens, unit)
         dense = replace(dense, reached=hardware.measure(dense.model))
-    if family == "dense":
+    if not recipe.entry.needs_target:
         return dense, dense.reached
     if target is None:
         wanted = None
     else:
         wanted = target.picojoules(dense.reached) if energy else target.cycles(dense.reached, machine.clock_ghz)
-    recipe = replace(Recipe(family), epochs=epochs, seed=seed, device=device, distil_weight=distil_weight)
-    network = train_network(recipe, dense.model, train_set, test_set, hardware, wanted, report(family), checkpoint)
+    network = train_network(
+        recipe, dense.model, train_set, test_set, hardware, wanted, report(recipe.family), checkpoint
+    )
     return network, dense.reached

@@ -24,10 +24,12 @@ import torch
 from torch import Tensor
 
 from gblr_hw.files.tensor_files import sorted_json
+from gblr_hw.weights.family import ALIASES
 from gblr_hw.weights.stored import (
     ConvWeights,
     DenseWeights,
     GBLRWeights,
+    GroupedWeights,
     LatticeWeights,
     LayerWeights,
     check_matrix_size,
@@ -73,6 +75,8 @@ def _encode_layer(weights: LayerWeights) -> tuple[Record, dict[str, Tensor]]:
             del tensors["dense"]
         sizes = {"chunk_in": weights.chunk_in, "chunk_out": weights.chunk_out}
         return {"kind": "lattice", "family": weights.family, **sizes}, tensors
+    if isinstance(weights, GroupedWeights):
+        raise InputError("layer", "a convolution in groups", "no file holds it as one", "Save the model's own file.")
     record = {
         "kind": "conv",
         "arrangement": weights.arrangement,
@@ -227,7 +231,7 @@ def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> Lattice
         bias=take("bias", optional=True),
         chunk_in=chunk_in,
         chunk_out=chunk_out,
-        family=record["family"],
+        family=str(ALIASES.get(record["family"], record["family"])),
     )
 
 

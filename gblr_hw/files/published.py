@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from gblr_hw.files.accounting import Account, Told, account_for, is_table, matches
-from gblr_hw.weights.families import low_rank
+from gblr_hw.weights.from_factors import low_rank_weights
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights, check_shape
 from simulator.base.errors import InputError
 
@@ -209,7 +209,7 @@ def _is_low_rank(tensors: Mapping[str, Tensor]) -> bool:
 def _low_rank_from_state(tensors: Mapping[str, Tensor]) -> LatticeWeights:
     """``lr_weight1`` (r, n) and ``lr_weight2`` (m, r)."""
     bias = tensors.get("bias")
-    return low_rank(
+    return low_rank_weights(
         _as_float32("lr_weight2", tensors["lr_weight2"]),
         _as_float32("lr_weight1", tensors["lr_weight1"]),
         None if bias is None else _as_float32("bias", bias),

@@ -5,13 +5,13 @@ atomically.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simulator.base.errors import InputError
+from simulator.base.files import replacing_named
+from simulator.base.memory import check_memory
+from simulator.base.text import shortened
 
 # What torch's restricted unpickler raises on damaged bytes: anything that a malformed opcode stream can provoke.
 _UNREADABLE = (
@@ -35,6 +38,7 @@ _CONTAINERS = (
 )  # fmt: skip
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin", "model.pt")
+_MOST_QUOTED = 160  # characters of what a library says
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +70,39 @@ def read_tensors(path: Path) -> TensorFile:
     size = path.stat().st_size
     if size == 0:
         raise InputError(str(path), "an empty file", "a checkpoint holds tensors", "Write it again.")
-    found = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    if _is_safetensors(path):
+        found = _read_safetensors(path)
+    else:
+        entries = _archive(path)
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        size = size if stored else _unpacked_bytes(path, entries)
+        # Where the tensors' bytes lie in the file as they are, its pages are mapped.
+        found = _read_torch(path, mapped=bool(entries) and stored)
     if not found.state:
         raise InputError(
             str(path), "no tensors", "a checkpoint holds at least one", "Check that this is the right file."
         )
-    for name, tensor in found.state.items():
-        # A view with stride 0 can declare any size over a few stored bytes.
-        if tensor.is_sparse or tensor.is_quantized or tensor.numel() * tensor.element_size() > size:
-            raise InputError(
-                f"{path}: tensor '{name}'",
-                f"shape {tuple(tensor.shape)}, layout {tensor.layout}, in a file of {size} bytes",
-                "a tensor is dense and stored in full",
-                "The file is damaged, or save the tensor with .to_dense().contiguous().",
-            )
-    return found
+    return replace(found, state={name: _plain(path, name, tensor, size) for name, tensor in found.state.items()})
+
+
+def _plain(path: Path, name: str, tensor: Tensor, size: int) -> Tensor:
+    """The tensor, if its numbers are stored in full in a file of ``size`` bytes, and then as they read."""
+    if tensor.is_nested:  # it has no shape
+        found = "a nested tensor"
+    elif tensor.is_meta:
+        found = f"shape {tuple(tensor.shape)} on the device 'meta', which holds no numbers"
+    elif tensor.layout != torch.strided or tensor.is_quantized:
+        found = f"shape {tuple(tensor.shape)}, layout {tensor.layout}{', quantised' if tensor.is_quantized else ''}"
+    elif tensor.numel() * tensor.element_size() > size:  # a view with stride 0 declares any size over a few bytes
+        found = f"shape {tuple(tensor.shape)} in a file of {size} bytes"
+    else:
+        return tensor.resolve_neg().resolve_conj()
+    raise InputError(
+        f"{path}: tensor '{name}'",
+        found,
+        "a tensor is dense and stored in full",
+        "The file is damaged, or save the tensor with .to_dense().contiguous().",
+    )
 
 
 def _of_folder(folder: Path) -> Path:
@@ -151,9 +173,29 @@ def _read_safetensors(path: Path) -> TensorFile:
     return TensorFile(state, nested=False, ordered=False, metadata=metadata)
 
 
-def _read_torch(path: Path) -> TensorFile:
+def _archive(path: Path) -> list[zipfile.ZipInfo]:
+    """What a PyTorch file of today's format holds; nothing for the old format and for files that are damaged."""
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except _UNREADABLE:
+        return []
+
+
+def _unpacked_bytes(path: Path, entries: Sequence[zipfile.ZipInfo]) -> int:
+    """Bytes that a compressed file's tensors take. Raises InputError for more than there is memory: a few bytes may
+    stand for any number.
+    """
+    unpacked = sum(entry.file_size for entry in entries)
+    check_memory(str(path), "a compressed file", unpacked, "Check that it is your file.")
+    return unpacked
+
+
+def _read_torch(path: Path, mapped: bool) -> TensorFile:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that are refused below
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except _UNREADABLE as error:
         foreign = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class) (\S+)", str(error))
         if foreign:
@@ -196,30 +238,21 @@ def _state_dict(path: Path, loaded: Any) -> TensorFile:
 
 
 def _first_line(error: BaseException) -> str:
+    """The first line of what a library says, or its first sentences where it is long."""
     text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160]
+    line = text[0] if text else type(error).__name__
+    sentences = line[:_MOST_QUOTED].rpartition(". ")[0]
+    return line if len(line) <= _MOST_QUOTED else sentences or shortened(line, _MOST_QUOTED)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and metadata to `path`: to a temporary name in the same folder first, then renamed.
+    """Write tensors and metadata to `path`, whole or not at all.
 
-    The bytes depend on the content alone if metadata has one key. Raises InputError if the folder does not exist or the
-    file cannot be written.
+    The bytes depend on the content alone if metadata has one key. Raises InputError if the file cannot be written.
     """
-    if path.is_dir():
-        raise InputError(str(path), "a folder", "a checkpoint is one file", "Name a file inside it.")
-    if not path.parent.is_dir():
-        raise InputError(str(path), "no such folder", "a file is written into an existing folder", "Create it first.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
-        save_file(stored, temporary, metadata=dict(metadata))
-        temporary.chmod(0o644)  # the library writes for the owner alone
-        os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(str(path), _first_line(error), "the file must be writable", "Check disk and rights.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing_named(path) as scratch:
+        save_file(stored, scratch, metadata=dict(metadata))
 
 
 def sorted_json(value: Any) -> str:

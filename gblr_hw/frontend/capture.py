@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.nn import functional
 
+from gblr_hw.frontend.containers import arguments_by_name, tensors_in, with_tensors
 from gblr_hw.frontend.graph.builder import Layers
 from gblr_hw.weights.stored import WEIGHT_KINDS, ConvWeights, LayerWeights
 from simulator.base.errors import InputError
@@ -38,17 +41,35 @@ def _(inputs: Tensor, path: str, sizes: list[int]) -> Tensor:
 class Captured:
     """A model's nodes in order, what its placeholders hold, its own layers, and its outputs.
 
-    constants: placeholder name -> tensor. names: id of a parameter's tensor -> its name in the model. inputs: names of
-    the placeholders that are model inputs. layers: path -> (module, weights) of layers kept whole. outputs: (name,
-    node or constant).
+    constants: placeholder name -> tensor. names: id of a parameter's tensor -> its name in the model. inputs: of the
+    placeholders that are model inputs, name -> (the input's name, its example). layers: path -> (module, weights) of
+    layers kept whole. outputs: (name, node or constant).
     """
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, Any]
     names: Mapping[int, str]
-    inputs: tuple[str, ...]
+    inputs: Mapping[str, tuple[str, Tensor]]
     layers: Layers
     outputs: tuple[tuple[str, Any], ...]
+
+
+@dataclass
+class _Call:
+    """One call of a model as a function of tensors: its arguments by name, and the names of what it returns."""
+
+    forward: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    returned: list[str] = field(default_factory=list)
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        # Caches are changed in place: each trace works on copies of its own.
+        found = iter(tensors)
+        args, kwargs = with_tensors((self.args, self.kwargs), found)
+        outputs = tensors_in(self.forward(*args, **kwargs))
+        self.returned = [_output_name(path) for path, _ in outputs]
+        return tuple(tensor for _, tensor in outputs)
 
 
 def own_layers(model: nn.Module) -> dict[str, tuple[nn.Module, LayerWeights]]:
@@ -64,64 +85,90 @@ def own_layers(model: nn.Module) -> dict[str, tuple[nn.Module, LayerWeights]]:
     return found
 
 
-def capture(model: nn.Module, example_inputs: Any, known: Callable[[str], bool]) -> Captured:
-    """Export a model in evaluation mode. example_inputs: a tensor, a tuple of arguments, or a dict of keyword ones.
+def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], known: Callable[[str], bool]) -> Captured:
+    """Export a model in evaluation mode for one call with example arguments.
 
     Operations that are not ``known`` by name are taken apart, where the framework says how; the others stay whole.
-    Raises InputError if the model is training or torch.export cannot follow it.
+    Raises InputError if the model is training, takes other arguments, or torch.export cannot follow it.
     """
     if any(module.training for module in model.modules()):
         raise InputError(
             "model", "training mode", "the front end takes models in evaluation mode", "Call model.eval()."
         )
-    args, kwargs = _arguments(example_inputs)
+    named = _named_inputs(model, args, kwargs)
     layers = own_layers(model)
-    program = _exported(model, args, kwargs, layers, known)
+    call = _Call(model.forward, tuple(args), dict(kwargs))
+    program = _exported(model, call, [tensor for _, tensor in named], layers, known)
     signature = program.graph_signature
     held: dict[str, Any] = {}
     names: dict[int, str] = {}
-    inputs = []
+    inputs: dict[str, tuple[str, Tensor]] = {}
     for spec in signature.input_specs:
-        name = getattr(spec.arg, "name", None)
         if spec.kind.name == "USER_INPUT":
-            value = getattr(spec.arg, "value", None)
-            if not isinstance(spec.arg, torch.export.graph_signature.TensorArgument):
-                held[str(name)] = value
-            else:
-                inputs.append(spec.arg.name)
+            inputs[str(spec.arg.name)] = named[len(inputs)]
             continue
         target = str(spec.target)
         tensor = program.state_dict.get(target, program.constants.get(target))
-        held[str(name)] = tensor
+        held[str(getattr(spec.arg, "name", None))] = tensor
         if isinstance(tensor, Tensor):
             names.setdefault(id(tensor), target)
     nodes = tuple(program.graph.nodes)
-    return Captured(nodes, held, names, tuple(inputs), layers, _outputs(program))
+    return Captured(nodes, held, names, inputs, layers, _outputs(program, call.returned))
 
 
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def split_arguments(example: Any, kwargs: Mapping[str, Any] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of one call, from a tensor, a tuple or list of positional ones, or a mapping of
+    keyword ones, and further keyword ones.
+    """
     if isinstance(example, Mapping):
-        return (), dict(example)
-    return (tuple(example), {}) if isinstance(example, Sequence) else ((example,), {})
+        return (), {**example, **(kwargs or {})}
+    args = tuple(example) if isinstance(example, (list, tuple)) else () if example is None else (example,)
+    return args, dict(kwargs or {})
+
+
+def named_tensors(
+    forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[str, Tensor]]:
+    """The tensors in the arguments of a call, in the order of the network's inputs, with their names.
+
+    Raises TypeError for arguments that the function does not take.
+    """
+    by_path: dict[int, list[str]] = {}
+    for path, value in arguments_by_name(forward, args, kwargs):
+        for inner, tensor in tensors_in(value, path):
+            by_path.setdefault(id(tensor), []).append(re.sub(r"\W", "_", "_".join(inner)))
+    # The order is that of the call; the names that of the signature. One tensor may be given twice.
+    return [(by_path[id(tensor)].pop(0), tensor) for _, tensor in tensors_in((tuple(args), dict(kwargs)))]
+
+
+def _named_inputs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    try:
+        named = named_tensors(model.forward, args, kwargs)
+    except TypeError as error:
+        raise InputError(
+            "example inputs", str(error), f"they are arguments of {type(model).__name__}.forward",
+            "Give positional arguments as a tuple, keyword arguments as a dict.",
+        ) from None  # fmt: skip
+    if not named:
+        raise InputError(
+            "example inputs", "no tensor", "a network computes something from its inputs",
+            "Give at least one tensor that the model reads.",
+        )  # fmt: skip
+    return named
 
 
 def _exported(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    layers: Layers,
-    known: Callable[[str], bool],
+    model: nn.Module, call: _Call, tensors: Sequence[Tensor], layers: Layers, known: Callable[[str], bool]
 ) -> torch.export.ExportedProgram:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _opaque(layers), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(model, args, kwargs, strict=False)
+        with torch.no_grad(), _opaque(layers), _as_function(model, call), quiet():
+            program = torch.export.export(model, tuple(tensors), strict=False)
             return _taken_apart(program.run_decompositions({}), known)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the model's code may end the process
         text = str(error).strip().splitlines()
         raise InputError(
             f"model {type(model).__name__}",
@@ -131,6 +178,37 @@ def _exported(
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While it lasts, no library warns or logs: what stands in the way of an export is said once, by us."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _as_function(model: nn.Module, call: _Call) -> Iterator[None]:
+    """While it lasts, the model is a function of tensors. Its own layer, if it is one, stays in its place."""
+    before = model.__dict__.get("forward")
+    call.forward = model.forward
+
+    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return call(*tensors)
+
+    model.forward = forward
+    try:
+        yield
+    finally:
+        model.__dict__.pop("forward", None)
+        if before is not None:
+            model.forward = before
 
 
 def _taken_apart(program: torch.export.ExportedProgram, known: Callable[[str], bool]) -> torch.export.ExportedProgram:
@@ -188,19 +266,14 @@ def _output_sizes(module: Any, weights: LayerWeights, inputs: Tensor) -> list[in
     return list(functional.conv2d(image, kernel, None, module.stride, module.padding, module.dilation).shape)
 
 
-def _outputs(program: torch.export.ExportedProgram) -> tuple[tuple[str, Any], ...]:
+def _outputs(program: torch.export.ExportedProgram, names: Sequence[str]) -> tuple[tuple[str, Any], ...]:
     """The outputs with the names that the model's own containers give them."""
     output = next(node for node in program.graph.nodes if node.op == "output")
-    flat = list(output.args[0])
     kinds = [spec.kind.name for spec in program.graph_signature.output_specs]
-    values = [value for value, kind in zip(flat, kinds, strict=True) if kind == "USER_OUTPUT"]
-    spec = program.call_spec.out_spec
-    tree = torch.utils._pytree.tree_unflatten(list(range(len(values))), spec)
-    paths = torch.utils._pytree.tree_flatten_with_path(tree)[0]
-    named = {index: _path_name(path) for path, index in paths}
-    return tuple((named.get(index, "") or f"output{index or ''}", value) for index, value in enumerate(values))
+    values = [value for value, kind in zip(output.args[0], kinds, strict=True) if kind == "USER_OUTPUT"]
+    return tuple(zip(names, values, strict=True))
 
 
-def _path_name(path: Sequence[Any]) -> str:
-    parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", "")))) for key in path]
-    return ".".join(f"output{part}" if part.isdigit() and not index else part for index, part in enumerate(parts))
+def _output_name(path: Sequence[str]) -> str:
+    parts = [f"output{part}" if part.isdigit() and not place else part for place, part in enumerate(path)]
+    return ".".join(parts) or "output"

@@ -21,6 +21,7 @@ from gblr_hw.files.tensor_files import read_tensors
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.collect import is_conv1d
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.base.errors import InputError
@@ -100,8 +101,7 @@ def _put_layer(model: nn.Module, name: str, weights: LayerWeights, path: Path) -
             if weights.bias is not None and module.bias is not None:
                 module.bias.copy_(weights.bias)
         return
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, _made(weights, module).eval())
+    set_module(model, name, _made(weights, module).eval())
 
 
 def _stored(matrix: Tensor, place: Tensor, is_turned: bool) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.stored import ConvWeights, GBLRWeights
 from simulator.base.errors import InputError
 
@@ -53,6 +54,12 @@ def _multiplications(widths: Tensor, sides: Tensor) -> float:
     return float(torch.minimum(cols + rows, cols * rows).sum())
 
 
+def check_fraction(fraction: float) -> None:
+    """Raise InputError for a fraction outside (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise InputError("fraction", str(fraction), "it lies in (0, 1]", "Use e.g. 0.3.")
+
+
 def replace_by_random_gblr(
     model: nn.Module, fraction: float, *, seed: int = 0, exclude: str | Iterable[str] = ()
 ) -> list[str]:
@@ -63,20 +70,17 @@ def replace_by_random_gblr(
     and the transposed ones of transformers (Conv1D); convolutions become "unfolded" ones. Biases are kept. The same
     seed gives the same layers. Raises InputError for a fraction outside (0, 1].
     """
-    if not 0 < fraction <= 1:
-        raise InputError("fraction", str(fraction), "it lies in (0, 1]", "Use e.g. 0.3.")
+    check_fraction(fraction)
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     generator = torch.Generator().manual_seed(seed)
-    modules = dict(model.named_modules())
     names = []
-    for name, module in modules.items():
+    for name, module in list(model.named_modules()):
         if not name or any(fnmatchcase(name, one) for one in patterns):
             continue
         new = _replacement(module, fraction, generator)
         if new is None:
             continue
-        owner, _, attribute = name.rpartition(".")
-        setattr(modules[owner], attribute, new.to(next(module.parameters()).dtype).train(module.training))
+        set_module(model, name, new.to(next(module.parameters()).dtype).train(module.training))
         names.append(name)
     return names
 

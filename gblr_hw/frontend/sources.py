@@ -35,11 +35,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """How a known network is made, its usual tokens, and whether it takes a number of tokens or a cache."""
+    """How a known network is made, its usual tokens (0: it takes images), whether it takes a cache, and whether weights
+    come with it.
+    """
 
     build: Callable[[Request], Built]
     tokens: int = 0
     cached: bool = False
+    weights: bool = False
 
 
 def load_source(name: str, *, batch: int = 1, tokens: int | None = None, past: int = 0, seed: int = 0) -> Built:
@@ -177,7 +180,7 @@ SOURCES: Mapping[str, Source] = {
     "transformers:bert-base-uncased": Source(lambda request: bert(request, BERT_BASE), tokens=128),
     "transformers:gpt2": Source(lambda request: gpt2(request, GPT2_SMALL), tokens=1024, cached=True),
     "transformers:llama-block-4096": Source(lambda request: llama_block(request, LLAMA_4096), tokens=128, cached=True),
-    "minilm": Source(minilm, tokens=64),
+    "minilm": Source(minilm, tokens=64, weights=True),
     "mixer-s16": Source(lambda request: mixer(request, MixerShape())),
     "resnet-18": Source(resnet),
 }

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from gblr_hw.layers.linear import factored_is_cheaper
 from gblr_hw.layers.tile_linear import tile_linear
+from gblr_hw.weights.family import Unit, lattice_family
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure, channel_mask
 
@@ -29,7 +30,7 @@ class LatticeLinear(nn.Module):
     structure: which chunks each rank reads and writes and which tiles are dense.
     chunk_in, chunk_out: channels per input chunk (the array's rows P) and per output chunk (its columns Q).
     bias: whether there is a bias (m,).
-    family: what reports call the layer ("lattice", "low_rank", "block_sparse", "block_low_rank").
+    family: the registered one that the layer belongs to, which says what a projection takes from it.
 
     State dict: ``u``, ``v``, ``dense`` (absent when the structure has no tiles at construction), ``bias``, and the
     buffers ``reads`` (K, C), ``writes`` (K, R), ``tiles`` (R, C), all bool. `set_structure` may change the structure,
@@ -63,6 +64,7 @@ class LatticeLinear(nn.Module):
         bias: bool = True,
         family: str = "lattice",
     ) -> None:
+        lattice_family(family)
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.chunk_in, self.chunk_out, self.family = chunk_in, chunk_out, family
@@ -84,6 +86,13 @@ class LatticeLinear(nn.Module):
         self.packed = self.open_gradients = False
         self.set_structure(structure)
         self.register_load_state_dict_post_hook(_refresh_masks)
+
+    @property
+    def unit(self) -> Unit:
+        """What a projection takes from the layer at a time."""
+        unit = lattice_family(self.family).unit
+        assert unit is not None  # as of every family on the lattice
+        return unit
 
     @property
     def structure(self) -> Structure:

@@ -235,3 +235,8 @@ def factored_is_cheaper(tokens: int, rows: int, cols: int, ranks: int) -> bool:
     first).
     """
     return tokens * ranks * (rows + cols) <= (ranks + tokens) * rows * cols
+
+
+def gblr_layers(model: nn.Module) -> list[GBLRLinear]:
+    """The model's GBLR layers in order, those inside convolutions included."""
+    return [module for module in model.modules() if isinstance(module, GBLRLinear)]

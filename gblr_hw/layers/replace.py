@@ -26,6 +26,12 @@ def linear_names(model: nn.Module) -> list[str]:
     ]
 
 
+def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the submodule called `name`."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, module)
+
+
 def _patterns(pattern: str | Iterable[str]) -> list[str]:
     return [pattern] if isinstance(pattern, str) else list(pattern)
 
@@ -75,8 +81,7 @@ def replace_linear(
         if id(old) not in made and isinstance(old, nn.Linear):
             made[id(old)] = _replacement(old, init, blocks, rank, options)
     for name in names:
-        owner, _, attribute = name.rpartition(".")
-        setattr(modules[owner], attribute, made[id(modules[name])])
+        set_module(model, name, made[id(modules[name])])
     return names
 
 

@@ -44,14 +44,16 @@ def lower_layer(
     dump: _LazyDump = lambda stage, make: None,
     explain: bool = False,
     steps: tuple[float, float] | None = None,
+    keep_zeros: bool = False,
 ) -> LayerSchedule:
     """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense. steps:
-    activation steps of its input and output where they are known.
+    activation steps of its input and output where they are known. keep_zeros: whether dense tiles that hold nothing but
+    zeros run like any other.
     """
     plan = evaluate_masks(name, weights, machine, tokens)
     dump("evaluate_masks", partial(describe, plan))
     paper_count = plan.factors.multiplications
-    plan = drop_empty(plan)
+    plan = drop_empty(plan, keep_zeros)
     dump("drop_empty", partial(describe, plan))
     choice = choose_best(plan, paper_count, explain)
     best = choice.best

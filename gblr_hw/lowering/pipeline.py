@@ -14,6 +14,7 @@ from gblr_hw.frontend.graph.registry import Lowering
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.lower_model import lower_model
+from gblr_hw.lowering.split_wide import narrow_parts
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
@@ -35,18 +36,21 @@ def lower(
     progress: Callable[[int, int, str], None] | None = None,
     *,
     example_inputs: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
     treat: Mapping[str, Treatment] | None = None,
     plugins: Mapping[str, Lowering] | None = None,
 ) -> Program:
     """Lower a whole model, or the layers of a checkpoint, to a program.
 
-    With ``example_inputs`` (a tensor, a tuple of positional or a dict of keyword arguments) the source is a model in
-    evaluation mode, and all of it is lowered for inputs of their shapes: every operation, through torch.export.
+    With ``example_inputs`` (a tensor, a tuple of positional or a dict of keyword arguments) or ``kwargs`` (keyword
+    arguments, alone or beside those) the source is a model in evaluation mode, and all of it is lowered for inputs of
+    their shapes: every operation, through torch.export.
     calibration: then a sequence of batches like them. treat: operations that are not known, by node, module path or
     name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
 
     Without them the source is a checkpoint (layer name -> weights), or a model whose linear and convolution layers are
-    taken; layers run one after another.
+    taken; layers run one after another. One with more outputs than the parameter memory has room for becomes several,
+    ``name[first:last]``, of the same inputs.
 
     tokens: activation rows that enter every layer (output positions for a convolution). calibration: layer name ->
     (..., n) example inputs, from which int8 ranges are taken; layers without it follow the white-input rule
@@ -54,8 +58,8 @@ def lower(
     layer. Raises InputError for a layer that the machine cannot hold and for arguments that make no sense.
     Deterministic.
     """
-    if example_inputs is not None:
-        return _lower_whole(source, machine, example_inputs, calibration, treat, plugins, dump, progress)
+    if example_inputs is not None or kwargs is not None:
+        return _lower_whole(source, machine, example_inputs, calibration, treat, plugins, dump, progress, kwargs)
     if calibration is not None and not isinstance(calibration, Mapping):
         raise InputError(
             "calibration", type(calibration).__name__, "for layers it maps names to inputs", "Give example_inputs too."
@@ -76,7 +80,8 @@ def lower(
             if calibration is None or name not in calibration
             else _calibration_rows(name, calibration[name], weights.in_features)
         )
-        schedules.append(lower_layer(name, weights, machine, tokens, rows, dump_lazily, dump is not None))
+        for part, held in narrow_parts(name, weights, machine):
+            schedules.append(lower_layer(part, held, machine, tokens, rows, dump_lazily, dump is not None))
     provenance = {
         "forms": ",".join(s.form for s in schedules),
         "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),
@@ -87,9 +92,8 @@ def lower(
     return program
 
 
-def _check_layers(
-    checkpoint: Mapping[str, LayerWeights], tokens: int, calibration: Mapping[str, ArrayLike] | None
-) -> None:
+def check_tokens(tokens: int) -> None:
+    """Raise InputError for a number of activation rows that no program has."""
     if not 1 <= tokens <= MAX_TOKENS:
         raise InputError(
             "tokens",
@@ -97,6 +101,12 @@ def _check_layers(
             f"it lies between 1 and {MAX_TOKENS}",
             "Give the number of activation rows that a layer sees.",
         )
+
+
+def _check_layers(
+    checkpoint: Mapping[str, LayerWeights], tokens: int, calibration: Mapping[str, ArrayLike] | None
+) -> None:
+    check_tokens(tokens)
     if not checkpoint:
         raise InputError(
             "checkpoint",
@@ -124,6 +134,7 @@ def _lower_whole(
     plugins: Mapping[str, Lowering] | None,
     dump: Dump | None,
     progress: Callable[[int, int, str], None] | None,
+    kwargs: Mapping[str, Any] | None,
 ) -> Program:
     if not isinstance(source, nn.Module):
         raise InputError(
@@ -136,8 +147,9 @@ def _lower_whole(
         raise InputError("calibration", "a mapping", "for a model it is a list of batches", "Give model inputs.")
     batches = calibration or ()
     return lower_model(
-        source, machine, example_inputs, batches, treat=treat, plugins=plugins, dump=dump, progress=progress
-    )
+        source, machine, example_inputs, batches, treat=treat, plugins=plugins, dump=dump, progress=progress,
+        kwargs=kwargs,
+    )  # fmt: skip
 
 
 def _calibration_rows(name: str, values: ArrayLike, features: int) -> np.ndarray:

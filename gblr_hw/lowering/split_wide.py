@@ -1,11 +1,11 @@
-"""Linear operators with more outputs than the parameter memory has room for (a language model's head) are cut into
-several that write side by side.
+"""Linear operators and layers with more outputs than the parameter memory has room for (a language model's head) are
+cut into several that write side by side.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -31,15 +31,12 @@ def split_wide(
     tensors, operators, numbers = dict(network.tensors), [], dict(weights)
     for operator in network.operators:
         held = weights.get(operator.name)
-        most = 0 if held is None else _most_outputs(held, machine)
-        if held is None or operator.kind != "linear" or held.out_features <= most or most == 0:
+        cuts = [] if held is None or operator.kind != "linear" else _cuts(held, machine)
+        if held is None or len(cuts) < 2:
             operators.append(operator)
             continue
         del numbers[operator.name]
-        parts = ceil_div(held.out_features, most)
-        size = ceil_div(held.out_features, parts * machine.cols) * machine.cols
-        for first in range(0, held.out_features, size):
-            last = min(held.out_features, first + size)
+        for first, last in cuts:
             part, tensor = _part(operator, tensors[operator.output], first, last)
             operators.append(part)
             tensors[tensor.name] = tensor
@@ -47,6 +44,25 @@ def split_wide(
     if len(operators) == len(network.operators):
         return network, numbers
     return replace(network, tensors=tensors, operators=tuple(operators)), numbers
+
+
+def narrow_parts(name: str, held: LayerWeights, machine: Machine) -> Iterator[tuple[str, LayerWeights]]:
+    """A layer by itself, or its parts ``name[first:last]`` where it has more outputs than there is room for."""
+    cuts = _cuts(held, machine)
+    if len(cuts) < 2:
+        yield name, held
+        return
+    for first, last in cuts:
+        yield f"{name}[{first}:{last}]", _rows(held, first, last)
+
+
+def _cuts(held: LayerWeights, machine: Machine) -> list[tuple[int, int]]:
+    """Ranges of outputs that a layer is computed in: one, if all fit (or if no column of tiles does)."""
+    most, outputs = _most_outputs(held, machine), held.out_features
+    if outputs <= most or most == 0:
+        return [(0, outputs)]
+    size = ceil_div(outputs, ceil_div(outputs, most) * machine.cols) * machine.cols
+    return [(first, min(outputs, first + size)) for first in range(0, outputs, size)]
 
 
 def _most_outputs(held: LayerWeights, machine: Machine) -> int:

@@ -15,7 +15,8 @@ from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.weights.network_weights import linear_of
 from gblr_hw.weights.scaled_weights import scaled_weights
-from gblr_hw.weights.stored import LayerWeights
+from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.calibration.calibrate_network import Calibration, calibrate_network
 from simulator.calibration.channel_scales import Scales, linear_scales
@@ -25,7 +26,8 @@ from simulator.network.network import Network, Operator
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 
-# lower_linear(name, weights, machine, tokens, calibration rows, steps=...), as ``lower_layer`` takes them.
+# lower_linear(name, weights, machine, tokens, calibration rows, steps=..., keep_zeros=...), as ``lower_layer``
+# takes them.
 LowerLinear = Callable[..., LayerSchedule]
 
 _ROOMY_KIB = 1 << 24
@@ -42,14 +44,24 @@ def lower_network(
     progress: Callable[[int, int, str], None] | None = None,
     longest: int = LONGEST,
     lower_linear: LowerLinear = lower_layer,
+    drop_zeros: bool = False,
 ) -> Program:
     """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port
     name, from which every tensor's int8 step is taken, and channel scales where they pay (``fit_calibration``; with a
     percentile just that of the magnitudes, ``calibrate_network``); without them the program computes in float only.
-    longest: operators that may share a group. lower_linear: makes the schedule of a linear operator. Raises InputError
+    longest: operators that may share a group. lower_linear: makes the schedule of a linear operator. drop_zeros: leave
+    out tiles of dense layers whose weights are all zero, which otherwise cost what others do; provenance lists them.
+    Tiles that a structured layer does not have are never there. Raises InputError
     for a machine that is not square, weights narrower than activations where activations are weights, and operators
     that do not fit.
     """
+    if not network.operators:
+        raise InputError(
+            "network",
+            "nothing to compute",
+            "some output depends on an input, by one operation at least",
+            "Return what the model computes of its inputs, not a constant.",
+        )
     _check_machine(network, machine)
     rows: Mapping[str, np.ndarray] = {}
     if batches:
@@ -64,7 +76,7 @@ def lower_network(
         if progress is not None:
             progress(done, len(network.operators), operator.name)
         examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
-        schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear))
+        schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear, drop_zeros))
     groups = fuse_groups(network, schedules, machine, longest)
     if dump is not None:
         dump("network", str(network))
@@ -75,6 +87,9 @@ def lower_network(
         "groups": ",".join(f"{group.last - group.first}x{group.block}" for group in groups),
         "calibrated": f"{len(batches)} batches" if batches else "",
     }
+    dropped = _dropped(schedules, weights, machine) if drop_zeros else ""
+    if dropped:
+        provenance["dropped"] = dropped
     rows_of_all = max(operator.rows for operator in network.operators)
     return Program(machine, rows_of_all, placed, instructions, provenance, network)
 
@@ -105,6 +120,7 @@ def _schedule(
     machine: Machine,
     examples: np.ndarray | None,
     lower_linear: LowerLinear,
+    drop_zeros: bool,
 ) -> LayerSchedule:
     if operator.kind == "vector":
         return vector_schedule(network, operator, machine.cols)
@@ -112,9 +128,22 @@ def _schedule(
         return activation_schedule(network, operator, machine.cols)
     tokens = min(operator.rows, machine.accumulator_rows // 2)
     steps = network.tensors[operator.operands[0].tensor].step, network.tensors[operator.output].step
+    held = weights[operator.name]
     return lower_linear(
-        operator.name, weights[operator.name], machine, tokens, examples, steps=steps if all(steps) else None
-    )
+        operator.name, held, machine, tokens, examples, steps=steps if all(steps) else None,
+        keep_zeros=isinstance(held, (DenseWeights, GroupedWeights)) and not drop_zeros,
+    )  # fmt: skip
+
+
+def _dropped(schedules: Sequence[LayerSchedule], weights: Mapping[str, LayerWeights], machine: Machine) -> str:
+    """Dense layers of which tiles were left out, with how many of how many."""
+    found = []
+    for schedule in schedules:
+        if isinstance(weights.get(schedule.name), DenseWeights):
+            whole = ceil_div(schedule.in_features, machine.rows) * ceil_div(schedule.out_features, machine.cols)
+            if len(schedule.tiles) < whole:
+                found.append(f"{schedule.name}: {whole - len(schedule.tiles)} of {whole} tiles")
+    return "; ".join(found)
 
 
 def _check_machine(network: Network, machine: Machine) -> None:

@@ -27,18 +27,18 @@ class MixerShape:
         return (self.image // self.patch) ** 2
 
 
-class MixerLayer(nn.Module):
-    """Token mixing, then channel mixing, each behind a layer norm and a residual."""
+class MixerBlock(nn.Module):
+    """An MLP over the tokens of each channel, then one over the channels of each token, both pre-norm and residual."""
 
-    def __init__(self, shape: MixerShape) -> None:
+    def __init__(self, tokens: int, width: int, token_hidden: int, channel_hidden: int) -> None:
         super().__init__()
-        self.norm1, self.tokens = nn.LayerNorm(shape.width), MLP(shape.tokens, shape.token_hidden)
-        self.norm2, self.channels = nn.LayerNorm(shape.width), MLP(shape.width, shape.channel_hidden)
+        self.norm1, self.token_mlp = nn.LayerNorm(width), MLP(tokens, token_hidden)
+        self.norm2, self.channel_mlp = nn.LayerNorm(width), MLP(width, channel_hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, tokens, width), same shape out."""
-        x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.channels(self.norm2(x))
+        x = x + self.token_mlp(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.channel_mlp(self.norm2(x))
 
 
 class MlpMixer(nn.Module):
@@ -47,7 +47,8 @@ class MlpMixer(nn.Module):
     def __init__(self, shape: MixerShape) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, shape.width, shape.patch, shape.patch)
-        self.layers = nn.ModuleList(MixerLayer(shape) for _ in range(shape.depth))
+        sizes = shape.tokens, shape.width, shape.token_hidden, shape.channel_hidden
+        self.layers = nn.ModuleList(MixerBlock(*sizes) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.classes)
 

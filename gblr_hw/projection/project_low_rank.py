@@ -17,9 +17,9 @@ def project_low_rank(
 ) -> dict[str, Structure]:
     """Keep the most important whole ranks of each layer so that all layers together take at most `budget` tiles.
 
-    Every living rank of the given structures reads and writes every chunk, and so does every rank kept. Groups go in
-    the order of importance lost per tile saved. The budget is met from below: a group takes a tile in every chunk at
-    once.
+    Every living rank of the given structures reads and writes every chunk, and so does every rank kept; dense tiles
+    stay, and count. Groups go in the order of importance lost per tile saved. The budget is met from below: a group
+    takes a tile in every chunk at once.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def project_low_rank(
             return float("inf")
         return float(order[name][1][fewer : kept[name]].sum()) / (tiles(name, kept[name]) - tiles(name, fewer))
 
-    while (total := sum(tiles(name, ranks) for name, ranks in kept.items())) > budget:
+    dense = sum(int(structure.tiles.sum()) for structure, _ in layers.values())
+    while (total := dense + sum(tiles(name, ranks) for name, ranks in kept.items())) > budget:
         name = min(kept, key=loss_per_tile)
         if not np.isfinite(loss_per_tile(name)):
             raise InfeasibleBudgetError(

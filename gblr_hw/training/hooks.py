@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.linear import GBLRLinear, gblr_layers
 from simulator.base.errors import InputError
 
 
-class Hook(Protocol):
+class StepHook(Protocol):
     """What the adapters need; `steps` counts the optimiser steps seen and is all that an exact resume needs."""
 
     steps: int
@@ -30,9 +30,9 @@ class Hook(Protocol):
     def load_state_dict(self, state: Mapping[str, int]) -> None: ...
 
 
-def gblr_layers(model: nn.Module) -> list[GBLRLinear]:
-    """Every GBLRLinear in `model`, those inside convolutions included. Raises InputError if there is none."""
-    layers = [module for module in model.modules() if isinstance(module, GBLRLinear)]
+def some_gblr_layers(model: nn.Module) -> list[GBLRLinear]:
+    """The model's GBLR layers. Raises InputError if there is none."""
+    layers = gblr_layers(model)
     if not layers:
         raise InputError(
             "model", type(model).__name__, "it must contain a GBLR layer", "Swap layers with replace_linear() first."
@@ -43,7 +43,7 @@ def gblr_layers(model: nn.Module) -> list[GBLRLinear]:
 def mean_width(model: nn.Module) -> float:
     """Mean over layers of the mean width, counting a block with an empty side as zero: the authors' structure size."""
     with torch.no_grad():
-        return float(torch.stack([_layer_width(layer) for layer in gblr_layers(model)]).mean())
+        return float(torch.stack([_layer_width(layer) for layer in some_gblr_layers(model)]).mean())
 
 
 def _layer_width(layer: GBLRLinear) -> Tensor:
@@ -94,11 +94,11 @@ class WidthShrinkage:
         self.model, self.threshold, self.target_width, self.every = model, threshold, target_width, every
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.steps = 0
-        gblr_layers(model)
+        some_gblr_layers(model)
         self._rates()
 
     def _rates(self) -> list[tuple[GBLRLinear, float]]:
-        layers = [layer for layer in gblr_layers(self.model) if layer.widths.requires_grad]
+        layers = [layer for layer in some_gblr_layers(self.model) if layer.widths.requires_grad]
         if self.optimizer is None:
             return [(layer, float(self.learning_rate or 0.0)) for layer in layers]
         rates = {id(p): float(group["lr"]) for group in self.optimizer.param_groups for p in group["params"]}
@@ -172,7 +172,7 @@ class SigmaAnnealing:
 
     @torch.no_grad()
     def _apply(self) -> None:
-        for layer in gblr_layers(self.model):
+        for layer in some_gblr_layers(self.model):
             layer.sigma.fill_(self.sigma)
 
     def step(self) -> None:
@@ -191,7 +191,7 @@ class SigmaAnnealing:
 class LightningHooks:
     """Lightning's side of the hooks; see `lightning_callback`."""
 
-    def __init__(self, *hooks: Hook) -> None:
+    def __init__(self, *hooks: StepHook) -> None:
         self.hooks = hooks
         self._seen: int | None = None
 
@@ -219,7 +219,7 @@ class LightningHooks:
 class TrainerHooks:
     """The Hugging Face Trainer's side of the hooks; see `trainer_callback`."""
 
-    def __init__(self, *hooks: Hook) -> None:
+    def __init__(self, *hooks: StepHook) -> None:
         self.hooks = hooks
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -232,7 +232,7 @@ class TrainerHooks:
             hook.step()
 
 
-def lightning_callback(base: type, *hooks: Hook) -> Any:
+def lightning_callback(base: type, *hooks: StepHook) -> Any:
     """A Lightning callback that steps `hooks` after each optimiser step; base: ``lightning.pytorch.Callback``.
 
     Its state goes into Lightning's checkpoints, so that resuming is exact.
@@ -240,7 +240,7 @@ def lightning_callback(base: type, *hooks: Hook) -> Any:
     return type("GBLRHooks", (LightningHooks, base), {})(*hooks)
 
 
-def trainer_callback(base: type, *hooks: Hook) -> Any:
+def trainer_callback(base: type, *hooks: StepHook) -> Any:
     """A Trainer callback that steps `hooks` after each optimiser step; base: ``transformers.TrainerCallback``.
 
     On resume the hooks continue from the Trainer's global_step.

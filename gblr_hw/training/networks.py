@@ -1,130 +1,34 @@
-"""Recipes for every family of network, and the one function that trains any of them from a shared dense start."""
+"""The one function that trains a network of any family from a shared dense start."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from gblr_hw.cost.target import TargetController, UnreachableTargetError
-from gblr_hw.layers.linear import GBLRLinear
-from gblr_hw.training.gblr_start import gblr_from_linear
+from gblr_hw.cost.target import UnreachableTargetError
 from gblr_hw.training.loop.distil import Distillation
 from gblr_hw.training.loop.loop import (
+    EpochProgress,
     EpochRecord,
     Example,
-    Hook,
     LoopSettings,
     LoopState,
     Objective,
-    Progress,
     accuracy,
     train,
 )
 from gblr_hw.training.loop.processes import world
 from gblr_hw.training.loop.run_state import RunState, load_run
 from gblr_hw.training.measure.hardware import Hardware
-from gblr_hw.training.shrink.penalties import HardwarePenalty, WidthPenalty
-from gblr_hw.training.shrink.project_training import ProjectionSchedule
-from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names, set_module
-from gblr_hw.weights.factors import evaluate
-from simulator.base.errors import InputError
-
-Name = TypeVar("Name", bound=str)
-Family = Literal["dense", "width", "hardware", "block_sparse", "low_rank", "block_low_rank", "lattice", "learned"]
-_START: dict[Family, Start] = {
-    "block_sparse": "block_sparse",
-    "low_rank": "low_rank",
-    "block_low_rank": "block_low_rank",
-    "lattice": "lattice",
-}
-FAMILIES: tuple[Family, ...] = ("dense", "width", "hardware", *_START, "learned")
-# What the learned family chooses between, with and without a permutation network; the first wins a tie.
-_KINDS: tuple[Family, ...] = ("block_sparse", "low_rank", "lattice")
-_PLAIN_KINDS: tuple[Family, ...] = ("block_sparse", "low_rank", "block_low_rank")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one network is made. The defaults are the demo's, the same for all families.
-
-    family: dense; width (GBLR, the authors' width shrinkage); hardware (GBLR, hardware penalty, then projection);
-        block_sparse, low_rank, block_low_rank, lattice (projection from the dense weights: tiles only, whole ranks, any
-        chunk set of P ranks at a time, any chunk set of each rank);
-        learned (block_sparse, low_rank or lattice, block_low_rank in its place without a permutation network: whichever
-        reaches the lowest loss in a short trial of the whole schedule).
-    epochs: after the dense start, in all phases together; the learned family's trials come on top, each with
-        `trial_share` of them.
-    layers: regular expression for the linear layers that are replaced.
-    geometry_rate: widths and locations learn at this multiple of the learning rate.
-    penalty_fraction, penalty_share: the hardware family's penalty aims at this fraction of the dense latency (or at the
-        target, if that is more) over this share of the epochs; the projection does the rest.
-    project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the width
-        penalty's path. gblr_width: mean width of the intervals that a GBLR network starts from.
-    intervals_only: projections keep cyclic runs. regrow: see ProjectionSchedule. distil_weight, temperature: how much
-        of the objective is the dense start's logits (see Distillation); 0 for labels only.
-    device, bfloat16: where it trains, and whether under autocast.
-    """
-
-    family: Family
-    epochs: int = 12
-    learning_rate: float = 2e-3
-    batch_size: int = 64
-    weight_decay: float = 0.01
-    seed: int = 0
-    layers: str = r"blocks\..*"
-    geometry_rate: float = 2.0
-    penalty_fraction: float = 0.9
-    penalty_share: float = 0.25
-    project_end: float = 0.6
-    width_end: float = 0.7
-    gblr_width: float = 0.5
-    intervals_only: bool = False
-    regrow: float = 0.0
-    trial_share: float = 0.25
-    distil_weight: float = 0.0
-    temperature: float = 2.0
-    device: str = "cpu"
-    bfloat16: bool = False
-
-    @property
-    def trial_epochs(self) -> int:
-        """Epochs of a trial."""
-        return max(1, round(self.trial_share * self.epochs))
-
-    def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise InputError(
-                "recipe family", repr(self.family), f"it must be one of {', '.join(FAMILIES)}", "Choose one."
-            )
-        if self.epochs < 1:
-            raise InputError("recipe epochs", str(self.epochs), "it must be at least 1", "Try 12.")
-
-
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """A trained model (evaluation mode, on the CPU), its test accuracy, the epochs of all phases.
-
-    target, reached: wanted and exact latency in cycles, or energy in pJ, as the hardware measures. kind: the family in
-    the end, which the learned one has chosen.
-    """
-
-    recipe: Recipe
-    model: nn.Module
-    accuracy: float
-    history: tuple[EpochRecord, ...]
-    target: float | None
-    reached: float
-    diverged: bool
-    kind: Family
+from gblr_hw.training.phases import Phase, phases_of
+from gblr_hw.training.recipe import Recipe, TrainedNetwork
+from gblr_hw.training.trials import candidates, lowest_loss
 
 
 def train_network(
@@ -134,7 +38,7 @@ def train_network(
     test_set: Dataset[Example],
     hardware: Hardware,
     target: float | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
     checkpoint: Path | None = None,
 ) -> TrainedNetwork:
     """Train one network. `model` is copied: an untrained network for "dense", the dense start for every other family.
@@ -152,24 +56,21 @@ def train_network(
     InputError: no target where one is needed, no hardware cost for the hardware family.
     UnreachableTargetError: a target that the family cannot reach.
     """
-    kind = recipe.family
-    if kind == "learned" and target is not None:
-        kind = _favoured_kind(recipe, model, train_set, test_set, hardware, target)
-        chosen = replace(recipe, family=kind)
+    if recipe.entry.training == "trials" and target is not None:
+
+        def trial(kind: str) -> TrainedNetwork:
+            short = replace(recipe, family=kind, epochs=recipe.trial_epochs)
+            return train_network(short, model, train_set, test_set, hardware, target)
+
+        kinds = candidates(recipe.entry, hardware.scatter)
+        chosen = replace(recipe, family=lowest_loss({kind: partial(trial, kind) for kind in kinds}))
         network = train_network(chosen, model, train_set, test_set, hardware, target, progress, checkpoint)
         return replace(network, recipe=recipe)
     teacher = copy.deepcopy(model)
     objective = Distillation(teacher, recipe.distil_weight, recipe.temperature) if recipe.distil_weight else None
     model = copy.deepcopy(model)
     torch.manual_seed(recipe.seed)
-    if recipe.family == "dense":
-        phases = [_Phase(lambda: [], recipe.epochs)]
-    elif target is None:
-        raise InputError(
-            f"recipe '{recipe.family}'", "no target", "every family but dense needs a latency", "Give a target."
-        )
-    else:
-        phases = _phases(recipe, model, hardware, target)
+    phases = phases_of(recipe, model, hardware, target)
     state = load_run(checkpoint, f"{recipe} towards {target}")
     reports = _Reports(state, progress, checkpoint)
     diverged = _run_phases(phases, recipe, model, train_set, test_set, reports, objective)
@@ -183,16 +84,8 @@ def train_network(
             "Raise the target, or let `layers` name more of them.",
         )
     return TrainedNetwork(
-        recipe, model, accuracy(model, test_set), tuple(state.records), target, reached, diverged, kind
+        recipe, model, accuracy(model, test_set), tuple(state.records), target, reached, diverged, recipe.family
     )
-
-
-@dataclass(frozen=True)
-class _Phase:
-    """A part of the training: what to change in the model, which hooks to run, for how many epochs."""
-
-    prepare: Callable[[], list[Hook]]
-    epochs: int
 
 
 def _settings(recipe: Recipe, epochs: int) -> LoopSettings:
@@ -208,76 +101,12 @@ def _settings(recipe: Recipe, epochs: int) -> LoopSettings:
     )
 
 
-def _phases(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float) -> list[_Phase]:
-    names = linear_names(model, recipe.layers)
-    dense_value = hardware.measure(model)
-
-    def project() -> list[Hook]:
-        return [
-            ProjectionSchedule(
-                target,
-                hardware.measure,
-                hardware.tile_cost,
-                hardware.rows,
-                hardware.cols,
-                estimate=hardware.quick,
-                end=recipe.project_end,
-                intervals_only=recipe.intervals_only,
-                regrow=recipe.regrow,
-            )
-        ]
-
-    def from_dense() -> list[Hook]:
-        for name in names:
-            layer = lattice_from_linear(_linear(model, name), _START[recipe.family], hardware.rows, hardware.cols)
-            set_module(model, name, layer)
-        return project()
-
-    def shrink_widths() -> list[Hook]:
-        _to_gblr(model, names, recipe)
-        return [WidthPenalty(TargetController(target, end=recipe.width_end), hardware.measure, hardware.quick)]
-
-    def shrink_hardware() -> list[Hook]:
-        _to_gblr(model, names, recipe)
-        if hardware.cost is None:
-            raise InputError("hardware cost", "None", "the hardware family descends on it", "Give Hardware(cost=...).")
-        aim = max(recipe.penalty_fraction * dense_value, target)
-        estimate = None if hardware.cost_estimates else hardware.quick
-        return [HardwarePenalty(TargetController(aim, end=0.9), hardware.cost, estimate)]
-
-    def from_gblr() -> list[Hook]:
-        for name in names:
-            layer = model.get_submodule(name)
-            assert isinstance(layer, GBLRLinear)
-            set_module(model, name, lattice_from_factors(evaluate(layer.weights()), hardware.rows, hardware.cols))
-        return project()
-
-    if recipe.family == "width":
-        return [_Phase(shrink_widths, recipe.epochs)]
-    if recipe.family == "hardware":
-        first = max(1, round(recipe.epochs * recipe.penalty_share))
-        return [_Phase(shrink_hardware, first), _Phase(from_gblr, max(1, recipe.epochs - first))]
-    return [_Phase(from_dense, recipe.epochs)]
-
-
-def _to_gblr(model: nn.Module, names: list[str], recipe: Recipe) -> None:
-    for index, name in enumerate(names):
-        layer = gblr_from_linear(_linear(model, name), width=recipe.gblr_width, seed=recipe.seed * 1009 + index)
-        set_module(model, name, layer)
-
-
-def _linear(model: nn.Module, name: str) -> nn.Linear:
-    layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
 @dataclass(frozen=True)
 class _Reports:
     """Where epochs are kept and told: the run's state, the caller's progress, a file."""
 
     state: RunState
-    progress: Progress | None
+    progress: EpochProgress | None
     checkpoint: Path | None
 
     def record(self, one: EpochRecord, epochs: int) -> None:
@@ -293,7 +122,7 @@ class _Reports:
 
 
 def _run_phases(
-    phases: list[_Phase],
+    phases: list[Phase],
     recipe: Recipe,
     model: nn.Module,
     train_set: Dataset[Example],
@@ -321,43 +150,3 @@ def _run_phases(
         diverged = diverged or history.diverged
         state.phase, state.loop = index + 1, None
     return diverged
-
-
-def _favoured_kind(
-    recipe: Recipe,
-    model: nn.Module,
-    train_set: Dataset[Example],
-    test_set: Dataset[Example],
-    hardware: Hardware,
-    target: float,
-) -> Family:
-    """The kind of structure that ends a short run of the whole schedule with the lowest training loss.
-
-    First-order importances of tiles and of ranks are in one unit, but say nothing of how well what is left will learn:
-    chosen together by them, tiles lose to ranks where they should not. A trial of a quarter of the epochs does say it.
-    """
-    trial = replace(recipe, epochs=recipe.trial_epochs)
-    kinds = _KINDS if hardware.scatter else _PLAIN_KINDS
-
-    def run(kind: Family) -> TrainedNetwork:
-        return train_network(replace(trial, family=kind), model, train_set, test_set, hardware, target)
-
-    return lowest_loss({kind: partial(run, kind) for kind in kinds})
-
-
-def lowest_loss(trials: Mapping[Name, Callable[[], TrainedNetwork]]) -> Name:
-    """The trial that ends with the lowest training loss, the first of equals; those that cannot reach their target are
-    left out. Raises the last UnreachableTargetError when that is all of them.
-    """
-    losses: dict[Name, float] = {}
-    refusals = []
-    for name, trial in trials.items():
-        try:
-            history = trial().history
-        except UnreachableTargetError as error:
-            refusals.append(error)
-            continue
-        losses[name] = history[-1].loss if history else math.inf
-    if not losses:
-        raise refusals[-1]
-    return min(losses, key=lambda name: losses[name])

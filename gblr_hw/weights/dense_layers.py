@@ -14,8 +14,18 @@ def dense_layers(
 ) -> dict[str, DenseWeights]:
     """Dense layers under a name that some pattern of `include` matches (all, if None) and none of `exclude`.
 
-    Raises InputError, naming `where`, if there is none.
+    Raises InputError, naming `where`, if there is none, and for a pattern that matches no dense layer.
     """
+    names = [name for name, weights in layers.items() if isinstance(weights, DenseWeights)]
+    for what, patterns in (("include", include), ("exclude", exclude)):
+        for pattern in patterns or ():
+            if names and not any(fnmatchcase(name, pattern) for name in names):
+                raise InputError(
+                    f"{what} pattern '{pattern}'",
+                    f"no dense layer of that name in {where}",
+                    f"dense layers are {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
+                    "Check the pattern.",
+                )
     dense = {
         name: weights
         for name, weights in layers.items()

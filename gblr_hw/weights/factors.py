@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gblr_hw.weights.mask import evaluation_mask
-from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
+from gblr_hw.weights.stored import (
+    ConvWeights,
+    DenseWeights,
+    GBLRWeights,
+    GroupedWeights,
+    LatticeWeights,
+    LayerWeights,
+)
 from gblr_hw.weights.structure import Structure, touched
 from simulator.base.errors import InputError
 
@@ -198,6 +205,30 @@ def _evaluate_conv(weights: ConvWeights) -> Factors:
     )
 
 
+def _evaluate_grouped(weights: GroupedWeights) -> Factors:
+    kernel = as_float32(weights.kernel)
+    outputs, share, k1, k2 = kernel.shape
+    m, n, groups = weights.out_features, weights.in_features, weights.groups
+    dense = np.zeros((m, k1, k2, groups, share), np.float32)
+    support = np.zeros((m, k1, k2, groups, share), np.bool_)
+    # Advanced indices that a slice parts come first: (outputs, k1, k2, share).
+    places = np.arange(outputs), slice(None), slice(None), weights.group_of_output.numpy()
+    dense[places], support[places] = kernel.transpose(0, 2, 3, 1), True
+    return Factors(
+        in_features=n,
+        out_features=m,
+        u=np.zeros((m, 0), np.float32),
+        v=np.zeros((0, n), np.float32),
+        writes=np.zeros((0, m), np.bool_),
+        reads=np.zeros((0, n), np.bool_),
+        dense=dense.reshape(m, n),
+        dense_support=support.reshape(m, n),
+        bias=_optional_float32(weights.bias),
+        family=weights.family,
+        multiplications=kernel.size,
+    )
+
+
 def evaluate(weights: LayerWeights) -> Factors:
     """The evaluated form of any stored layer. A convolution becomes a linear over im2col rows of n = k1 k2 in_channels
     inputs.
@@ -212,10 +243,12 @@ def evaluate(weights: LayerWeights) -> Factors:
         return _evaluate_lattice(weights)
     if isinstance(weights, ConvWeights):
         return _evaluate_conv(weights)
+    if isinstance(weights, GroupedWeights):
+        return _evaluate_grouped(weights)
     raise InputError(
         "layer weights",
         type(weights).__name__,
-        "they must be DenseWeights, GBLRWeights, LatticeWeights or ConvWeights",
+        "they must be DenseWeights, GBLRWeights, LatticeWeights, ConvWeights or GroupedWeights",
         "Turn a model or a module into weights with weights_of().",
     )
 

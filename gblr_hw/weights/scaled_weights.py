@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LayerWeights
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, GroupedWeights, LayerWeights
 
 
 def scaled_weights(weights: LayerWeights, columns: np.ndarray | None, rows: np.ndarray | None) -> LayerWeights:
@@ -33,6 +33,10 @@ def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
         scales = scale.reshape(len(weights.parts), -1)
         parts = (_scaled_part(part, own) for part, own in zip(weights.parts, scales, strict=True))
         return replace(weights, parts=tuple(parts))
+    if isinstance(weights, GroupedWeights):
+        share, k1, k2 = weights.kernel.shape[1:]
+        own = scale.reshape(k1, k2, weights.groups, share).permute(2, 3, 0, 1)[weights.group_of_output]
+        return replace(weights, kernel=_times(weights.kernel, own))
     return replace(weights, v=_times(weights.v, scale), dense=_times(weights.dense, scale))
 
 
@@ -59,6 +63,9 @@ def scaled_outputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
     if isinstance(weights, ConvWeights):
         parts = tuple(scaled_outputs(part, scale) for part in weights.parts)
         return replace(weights, parts=parts, bias=bias)  # type: ignore[arg-type]
+    if isinstance(weights, GroupedWeights):
+        kernel = _like(weights.kernel.double() * scale[:, None, None, None], weights.kernel)
+        return replace(weights, kernel=kernel, bias=bias)
     u, dense = (_like(one.double() * scale[:, None], one) for one in (weights.u, weights.dense))
     return replace(weights, u=u, dense=dense, bias=bias)
 
@@ -74,4 +81,6 @@ def _dtype(weights: LayerWeights) -> torch.dtype:
         weights = weights.parts[0]
     if isinstance(weights, DenseWeights):
         return weights.weight.dtype
+    if isinstance(weights, GroupedWeights):
+        return weights.kernel.dtype
     return weights.lr_weight2.dtype if isinstance(weights, GBLRWeights) else weights.u.dtype

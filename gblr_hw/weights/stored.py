@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gblr_hw.weights.family import lattice_family
 from gblr_hw.weights.structure import Structure
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 Arrangement = Literal["positions", "unfolded"]
-LATTICE_FAMILIES = ("lattice", "low_rank", "block_low_rank", "block_sparse")
 # 16 GiB as float32: no real layer is larger, and what a damaged header declares easily is.
 MAX_MATRIX_ENTRIES = 2**32
 # An optimiser step may carry a width a little outside [0, 1], and locations are free to go round. A width of dozens is
@@ -209,11 +209,12 @@ class GBLRWeights:
 
 @dataclass(frozen=True, eq=False)
 class LatticeWeights:
-    """Ranks with any set of chunks, plus dense tiles: ``W = u v + dense`` (design brief, section 4).
+    """Ranks with any set of chunks, plus dense tiles: ``W = u v + dense`` (`Structure` holds which are there).
 
     u (m, K) and v (K, n) are zero outside the chunks of `writes` (K, R) and `reads` (K, C); dense (m, n) is zero
     outside `tiles` (R, C). Chunks are runs of chunk_in inputs and chunk_out outputs (the last one may be shorter), so
-    C = ceil(n / chunk_in), R = ceil(m / chunk_out). family: one of LATTICE_FAMILIES, kept for reports.
+    C = ceil(n / chunk_in), R = ceil(m / chunk_out). family: the registered one that the layer
+    belongs to, which says what a projection takes from it.
     Raises InputError on bad shapes or values and on a nonzero outside the declared chunks or tiles.
     """
 
@@ -248,8 +249,7 @@ class LatticeWeights:
         for name in ("reads", "writes", "tiles"):
             self._check_bool(name)
         _check_bias(self.bias, m)
-        if self.family not in LATTICE_FAMILIES:
-            raise InputError("family", repr(self.family), f"it must be one of {LATTICE_FAMILIES}", "Use 'lattice'.")
+        lattice_family(self.family)
         self._check_zero("v", self.v, self.read_support())
         self._check_zero("u", self.u, self.write_support().T)
         self._check_zero("dense", self.dense, self.dense_support())
@@ -370,7 +370,48 @@ class ConvWeights:
         return f"conv_{self.arrangement}"
 
 
-LayerWeights = DenseWeights | GBLRWeights | LatticeWeights | ConvWeights
+@dataclass(frozen=True, eq=False)
+class GroupedWeights:
+    """A convolution whose outputs read a group of the inputs each: kernel (oc, ic / groups, k1, k2), bias (oc,).
+
+    As a linear over im2col rows, (k1, k2, ic), its matrix is zero outside the groups' blocks. No file holds it so.
+    Raises InputError on inconsistent shapes and weights that are not finite.
+    """
+
+    kernel: Tensor
+    groups: int
+    bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_dims("kernel", self.kernel, 4, "(outputs, inputs of a group, k1, k2)")
+        check_finite("kernel", self.kernel)
+        _check_bias(self.bias, self.out_features)
+        if self.groups < 1 or self.out_features % self.groups:
+            raise InputError(
+                "groups", str(self.groups), f"they divide the {self.out_features} outputs", "Check the layer's sizes."
+            )
+
+    @property
+    def in_features(self) -> int:
+        """Inputs of the layer as a linear over an im2col row: k1 * k2 * groups * inputs of a group."""
+        return self.kernel.shape[1] * self.kernel.shape[2] * self.kernel.shape[3] * self.groups
+
+    @property
+    def out_features(self) -> int:
+        return self.kernel.shape[0]
+
+    @property
+    def family(self) -> str:
+        return "grouped"
+
+    @property
+    def group_of_output(self) -> Tensor:
+        """(oc,) int64: the group that each output belongs to."""
+        return torch.arange(self.out_features) // (self.out_features // self.groups)
+
+
+LayerWeights = DenseWeights | GBLRWeights | LatticeWeights | ConvWeights | GroupedWeights
+# The kinds that files hold.
 WEIGHT_KINDS = (DenseWeights, GBLRWeights, LatticeWeights, ConvWeights)
 
 

@@ -13,6 +13,7 @@ from simulator.base.errors import InputError
 from simulator.network.evaluate_network import Linear, evaluate_network
 from simulator.network.network import Network
 from simulator.network.tensor_values import root_of
+from simulator.network.vector_functions import function_named
 from simulator.numbers.activation_codes import index_tensors
 from simulator.numbers.numerics import code_limit
 
@@ -85,7 +86,7 @@ def measure_magnitudes(
             "there is at least one of each",
             "Give a few batches of typical inputs.",
         )
-    softmax = {o.output for o in network.operators if o.steps and o.steps[-1].function == "softmax"}
+    kept_whole = {o.output for o in network.operators if o.steps and function_named(o.steps[-1].function).keeps_largest}
     reach: dict[str, float] = {}
     channels: dict[str, np.ndarray] = {}
     masked: set[str] = set()
@@ -100,7 +101,7 @@ def measure_magnitudes(
         whole = network.tensors[root]
         kept_of = channels.setdefault(root, np.zeros(whole.groups * whole.width))[first : first + len(largest)]
         np.maximum(kept_of, largest, out=kept_of)
-        if percentile == 100 or name in softmax:
+        if percentile == 100 or name in kept_whole:
             found = float(largest.max(initial=0.0))
         else:
             found = float(np.percentile(magnitudes[counts], percentile)) if counts.any() else 0.0

@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from simulator.base.errors import InputError
-from simulator.machine.area_table import AreaEntry, AreaTable, Logic
+from simulator.machine.area_parts import PARTS, AreaPart
+from simulator.machine.area_table import AreaTable
 from simulator.machine.machine import Machine
-
-_KIB_BITS = 8192
-_MEMORIES = ("scratchpad", "accumulator", "rank_memory", "weight_buffer")
-NETWORK_PARTS = ("scatter_network", "gather_network")
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Area:
 def area_mm2(machine: Machine, table: AreaTable | None = None) -> Area:
     """Area of ``machine`` by part, without DRAM, in the technology of ``table`` (cmos-180 if None).
 
-    Parts: array, control, scatter_network and gather_network (none without scatter), requantisers, vector, and each
-    memory. Raises InputError for other widths than int8 with 32-bit sums, for which no cell was synthesised.
+    Its parts are those of ``area_parts.PARTS`` that the machine has. Raises InputError for other widths than int8 with
+    32-bit sums, for which no cell was synthesised.
     """
     table = table or AreaTable.load("cmos-180")
     types = machine.datatypes
@@ -57,64 +54,11 @@ def area_mm2(machine: Machine, table: AreaTable | None = None) -> Area:
             f"area table '{table.name}' is of 8, 8 and 32 bits",
             "Ask for the area of such a machine.",
         )
-    logic, lanes = table.data.logic, max(machine.rows, machine.cols)
-    banks = machine.rank_memory.banks if machine.scatter else machine.group_size
-    parts = {
-        "array": _sum(
-            (logic.cell, machine.rows * machine.cols),
-            (logic.cell_bit, machine.rows * machine.cols * (types.activation_bits + machine.partial_sum_bits)),
-        ),
-        "control": _control(machine, logic, lanes, banks),
-        "requantisers": _sum((logic.requantiser, banks)),
-        "vector": _sum((logic.vector_lane, machine.vector.lanes)),
-    }
-    if machine.scatter:
-        parts["scatter_network"] = _scatter_network(machine, logic)
-        parts["gather_network"] = _gather_network(machine, logic)
-    for name in _MEMORIES:
-        parts[name] = _sum((table.data.memory.bit, getattr(machine, name).kib * _KIB_BITS))
-    parts["parameters"] = _sum((table.data.memory.bit, machine.vector.parameter_kib * _KIB_BITS))
-    smallest, largest = table.data.lanes
-    return Area(parts, table.name, not smallest <= min(machine.rows, machine.cols) <= lanes <= largest)
+    parts = {part.name: _area(part, machine, table) for part in PARTS if part.stands_on(machine)}
+    (smallest, largest), sides = table.data.lanes, (machine.rows, machine.cols)
+    return Area(parts, table.name, not smallest <= min(sides) <= max(sides) <= largest)
 
 
-def _control(machine: Machine, logic: Logic, lanes: int, banks: int) -> Range:
-    """The rank memory's arbitration, addresses and adders, without network and requantisers."""
-    if not machine.scatter:
-        return _sum((logic.plain, 1), (logic.plain_lane, lanes))
-    return _sum(
-        (logic.lane, lanes),
-        (logic.lane_pair, lanes * lanes),
-        (logic.bank, banks),
-        (logic.lane_bank, lanes * banks),
-    )
-
-
-def _scatter_network(machine: Machine, logic: Logic) -> Range:
-    """A crossbar from columns to banks: a word is an exact sum, a row of the bank and a flag."""
-    lanes, banks, cycles = machine.cols, machine.rank_memory.banks, machine.rank_memory.network_cycles
-    word = machine.partial_sum_bits + max((machine.rank_rows_per_bank - 1).bit_length(), 1) + 1
-    early = max(cycles - 1, 0) * lanes * (word + 1 + _bank_bits(machine))
-    return _sum(
-        (logic.scatter_mux, lanes * banks * word), (logic.scatter_register, early + min(cycles, 1) * banks * (word + 1))
-    )
-
-
-def _gather_network(machine: Machine, logic: Logic) -> Range:
-    """A crossbar of codes from banks to rows."""
-    lanes, banks, cycles = machine.rows, machine.rank_memory.banks, machine.rank_memory.network_cycles
-    bits = machine.datatypes.activation_bits
-    stage = banks * bits + lanes * _bank_bits(machine)
-    return _sum(
-        (logic.gather_mux, lanes * banks * bits),
-        (logic.gather_register, max(cycles - 2, 0) * stage),
-        (logic.gather_end_bit, min(cycles, 2) / 2 * lanes * bits),
-    )
-
-
-def _bank_bits(machine: Machine) -> int:
-    return (machine.multiplier_row - 1).bit_length()
-
-
-def _sum(*terms: tuple[AreaEntry, float]) -> Range:
+def _area(part: AreaPart, machine: Machine, table: AreaTable) -> Range:
+    terms = [(table.entry(term.coefficient), term.count(machine)) for term in part.terms]
     return Range(*(sum(getattr(entry, key) * times for entry, times in terms) / 1e6 for key in ("um2", "low", "high")))

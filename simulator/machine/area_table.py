@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from simulator.machine.table_file import Amount, Strict, check_entry, read_table
+from simulator.base.schema import Listed, Strict
+from simulator.machine.area_parts import SECTIONS, coefficients
+from simulator.machine.table_file import Amount, check_entry, read_table
 
 
 class AreaEntry(Strict):
@@ -20,47 +22,32 @@ class AreaEntry(Strict):
     source: str
 
 
-class Logic(Strict):
-    """Coefficients of ``simulator.machine.area``, which says what each is multiplied by."""
-
-    cell: AreaEntry
-    cell_bit: AreaEntry
-    plain: AreaEntry
-    plain_lane: AreaEntry
-    lane: AreaEntry
-    lane_pair: AreaEntry
-    bank: AreaEntry
-    lane_bank: AreaEntry
-    scatter_mux: AreaEntry
-    scatter_register: AreaEntry
-    gather_mux: AreaEntry
-    gather_register: AreaEntry
-    gather_end_bit: AreaEntry
-    requantiser: AreaEntry
-    vector_lane: AreaEntry
-
-
-class MemoryArea(Strict):
-    bit: AreaEntry
-
-
 class _Table(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     name: str
     node_nm: int
-    lanes: tuple[int, int]
+    lanes: Listed[tuple[int, int]]
     status: str
-    covers: tuple[str, ...]
-    excludes: tuple[str, ...]
+    covers: Listed[tuple[str, ...]]
+    excludes: Listed[tuple[str, ...]]
     sources: dict[str, str]
-    logic: Logic
-    memory: MemoryArea
+    # Coefficients: those that `area_parts.py` names, which says what each is multiplied by; no fewer and no more.
+    logic: dict[str, AreaEntry]
+    memory: dict[str, AreaEntry]
 
     @model_validator(mode="after")
     def _ordered_and_sourced(self) -> _Table:
-        entries = [(f"logic.{name}", entry) for name, entry in self.logic] + [("memory.bit", self.memory.bit)]
-        for name, entry in entries:
-            check_entry(name, entry.um2, entry.low, entry.high, entry.source, self.sources, "um2")
+        for section in SECTIONS:
+            entries: dict[str, AreaEntry] = getattr(self, section)
+            for name, entry in entries.items():
+                check_entry(f"{section}.{name}", entry.um2, entry.low, entry.high, entry.source, self.sources, "um2")
+            wanted = coefficients(section)
+            for name, part in wanted.items():
+                if name not in entries:
+                    raise ValueError(f"{section}.{name}: no such entry, and part '{part}' has it")
+            for name in entries:
+                if name not in wanted:
+                    raise ValueError(f"{section}.{name}: the coefficient of no part (simulator/machine/area_parts.py)")
         return self
 
 
@@ -74,6 +61,12 @@ class AreaTable:
     @property
     def name(self) -> str:
         return self.data.name
+
+    def entry(self, coefficient: str) -> AreaEntry:
+        """A coefficient by its name in ``area_parts``, "section.entry"."""
+        section, _, name = coefficient.partition(".")
+        entries: dict[str, AreaEntry] = getattr(self.data, section)
+        return entries[name]
 
     @staticmethod
     def load(source: str | Path) -> AreaTable:

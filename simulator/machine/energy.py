@@ -6,11 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
-from simulator.machine.energy_table import EnergyTable
-from simulator.machine.machine import Machine, Memory
+from simulator.machine.energy_table import EnergyTable, SramEnergy
+from simulator.machine.events import (
+    EVENTS,
+    LEAKAGE_COMPONENT,
+    DramByte,
+    Event,
+    Free,
+    MemoryAccess,
+    Operations,
+    Wire,
+)
+from simulator.machine.machine import MEMORIES, Machine, Memory
 
-_MEMORIES = ("scratchpad", "accumulator", "rank_memory", "weight_buffer")
 _MOST_MODELS = 64  # kept, so that a loop of simulations does not interpolate the table anew in each
 
 
@@ -26,7 +36,7 @@ class EventCost:
 
 @dataclass(frozen=True)
 class EnergyModel:
-    """Cost of every event of ``accesses.EVENTS``, and leakage per cycle, for one machine."""
+    """Cost of every event of ``events.EVENTS``, and leakage per cycle, for one machine."""
 
     table: EnergyTable
     events: Mapping[str, tuple[EventCost, ...]]
@@ -59,40 +69,43 @@ def energy_model(machine: Machine) -> EnergyModel:
 
 
 def _resolved(machine: Machine, table: EnergyTable) -> EnergyModel:
-    op, geometry = table.data.op, table.data.geometry
-    pitch, activity = geometry.cell_pitch_mm, geometry.wire_activity
-
-    def wire(component: str, pitches: float) -> EventCost:
-        return EventCost(
-            component,
-            op.wire_bit_mm.pj * pitch.value * activity.value * pitches,
-            op.wire_bit_mm.low * pitch.low * activity.low * pitches,
-            op.wire_bit_mm.high * pitch.high * activity.high * pitches,
-        )
-
-    def of(component: str, *names: str) -> tuple[EventCost, ...]:
-        return tuple(EventCost(component, e.pj, e.low, e.high) for e in (getattr(op, name) for name in names))
-
-    dram = table.dram(machine.dram.kind)
-    per_byte = EventCost("dram", 8 * dram.pj_per_bit, 8 * dram.low, 8 * dram.high)
-    events: dict[str, tuple[EventCost, ...]] = {
-        "mac_active": of("multiply_add", "mul_i8", "add_i32"),
-        # A zero operand holds multiplier and adder still; its registers and wires are counted as bits.
-        "mac_padding": (),
-        "register_bits": of("registers", "register_bit"),
-        "wire_bits": (wire("wires", 1.0),),
-        "network_bits": (wire("permutation_network", float(max(machine.rows, machine.cols))),),
-        "requantise_ops": of("vector", "mul_i32"),
-        "vector_ops": of("vector", "mul_i32", "add_i32"),
-        "dram_read_bytes": (per_byte,),
-        "dram_write_bytes": (per_byte,),
-    }
+    events = {event.name: _costs(event, machine, table) for event in EVENTS.values()}
     leak_pj = 0.0
-    sram = table.data.sram
-    for name in _MEMORIES:
-        memory: Memory = getattr(machine, name)
-        macro = table.sram(name, memory.bank_kib, memory.word_bits)
-        for way, pj in (("read", macro.read_pj), ("write", macro.write_pj)):
-            events[f"{name}_{way}"] = (EventCost(name, pj, pj * sram.low_factor, pj * sram.high_factor),)
+    for name in MEMORIES:
+        memory, macro = _macro(name, machine, table)
         leak_pj += memory.banks * macro.leak_uw * 1e-3 / machine.clock_ghz  # uW x ns = fJ
-    return EnergyModel(table, events, EventCost("sram_leakage", leak_pj, leak_pj, leak_pj))
+    return EnergyModel(table, events, EventCost(LEAKAGE_COMPONENT, leak_pj, leak_pj, leak_pj))
+
+
+def _costs(event: Event, machine: Machine, table: EnergyTable) -> tuple[EventCost, ...]:
+    """What one event costs, entry by entry of the table."""
+    component, price, data = event.component, event.price, table.data
+    match price:
+        case Operations():
+            entries = [data.op[name] for name in price.entries]
+            return tuple(EventCost(component, entry.pj, entry.low, entry.high) for entry in entries)
+        case Wire():
+            bit, pitch, activity = data.op["wire_bit_mm"], data.geometry.cell_pitch_mm, data.geometry.wire_activity
+            pitches = price.pitches(machine)
+            value, low, high = (
+                bit.pj * pitch.value * activity.value * pitches,
+                bit.low * pitch.low * activity.low * pitches,
+                bit.high * pitch.high * activity.high * pitches,
+            )
+            return (EventCost(component, value, low, high),)
+        case DramByte():
+            dram = table.dram(machine.dram.kind)
+            return (EventCost(component, 8 * dram.pj_per_bit, 8 * dram.low, 8 * dram.high),)
+        case MemoryAccess():
+            _, macro = _macro(price.memory, machine, table)
+            pj = {"read": macro.read_pj, "write": macro.write_pj}[price.way]
+            return (EventCost(component, pj, pj * data.sram.low_factor, pj * data.sram.high_factor),)
+        case Free():
+            return ()
+        case _:
+            assert_never(price)
+
+
+def _macro(name: str, machine: Machine, table: EnergyTable) -> tuple[Memory, SramEnergy]:
+    memory: Memory = getattr(machine, name)
+    return memory, table.sram(name, memory.bank_kib, memory.word_bits)

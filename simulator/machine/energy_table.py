@@ -11,9 +11,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from simulator.base.errors import InputError
-from simulator.machine.table_file import Amount, Strict, check_entry, read_table
+from simulator.base.schema import Listed, Strict
+from simulator.machine.events import priced_entries
+from simulator.machine.table_file import Amount, check_entry, read_table
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # the grids are interpolated in logarithms
+Grid = Listed[tuple[Listed[tuple[_Positive, ...]], ...]]
 
 
 class _Sourced(Strict):
@@ -40,17 +43,14 @@ class DramEntry(_Sourced):
     high: Amount
 
 
-class Ops(Strict):
-    mul_i8: Entry
-    add_i32: Entry
-    mul_i32: Entry
-    register_bit: Entry
-    wire_bit_mm: Entry
-
-
 class Geometry(Strict):
     cell_pitch_mm: Quantity
     wire_activity: Quantity
+
+
+# What of a table's ``sram`` is no grid of figures.
+_SRAM_AXES = ("size_kib", "word_bits")
+_SRAM_SCALARS = ("source", "low_factor", "high_factor")
 
 
 class Sram(_Sourced):
@@ -58,18 +58,23 @@ class Sram(_Sourced):
 
     low_factor: Amount
     high_factor: Amount
-    size_kib: tuple[_Positive, ...]
-    word_bits: tuple[_Positive, ...]
-    read_pj: tuple[tuple[_Positive, ...], ...]
-    write_pj: tuple[tuple[_Positive, ...], ...]
-    leak_uw: tuple[tuple[_Positive, ...], ...]
+    size_kib: Listed[tuple[_Positive, ...]]
+    word_bits: Listed[tuple[_Positive, ...]]
+    read_pj: Grid
+    write_pj: Grid
+    leak_uw: Grid
+
+    @classmethod
+    def grids(cls) -> list[str]:
+        """Names of the grids."""
+        return [name for name in cls.model_fields if name not in _SRAM_SCALARS and name not in _SRAM_AXES]
 
     @model_validator(mode="after")
     def _grids_are_full(self) -> Sram:
-        for axis in (self.size_kib, self.word_bits):
+        for axis in (getattr(self, name) for name in _SRAM_AXES):
             if len(axis) < 2 or any(b <= a for a, b in pairwise(axis)):
                 raise ValueError("size_kib and word_bits must rise and have two entries or more")
-        for name in ("read_pj", "write_pj", "leak_uw"):
+        for name in self.grids():
             grid = getattr(self, name)
             if len(grid) != len(self.size_kib) or any(len(row) != len(self.word_bits) for row in grid):
                 raise ValueError(f"{name} must have {len(self.size_kib)} rows of {len(self.word_bits)} values")
@@ -82,17 +87,17 @@ class _Table(Strict):
     node_nm: int
     temperature_k: int
     status: str
-    covers: tuple[str, ...]
-    excludes: tuple[str, ...]
+    covers: Listed[tuple[str, ...]]
+    excludes: Listed[tuple[str, ...]]
     sources: dict[str, str]
-    op: Ops
+    op: dict[str, Entry]  # those that `events.py` names, no fewer and no more
     geometry: Geometry
     dram: dict[str, DramEntry]
     sram: Sram
 
     @model_validator(mode="after")
     def _ordered_and_sourced(self) -> _Table:
-        entries: list[tuple[str, Entry | Quantity | DramEntry]] = [(f"op.{k}", v) for k, v in self.op]
+        entries: list[tuple[str, Entry | Quantity | DramEntry]] = [(f"op.{k}", v) for k, v in self.op.items()]
         entries += [(f"geometry.{k}", v) for k, v in self.geometry]
         entries += [(f"dram.{k}", v) for k, v in self.dram.items()]
         for name, entry in entries:
@@ -105,6 +110,33 @@ class _Table(Strict):
             )
             check_entry(name, value, entry.low, entry.high, entry.source, self.sources)
         return self
+
+    @model_validator(mode="after")
+    def _every_entry_is_a_price(self) -> _Table:
+        wanted = {name.removeprefix("op."): by for name, by in priced_entries().items() if name.startswith("op.")}
+        for name, by in wanted.items():
+            if name not in self.op:
+                raise ValueError(f"op.{name}: no such entry, and it prices the {by}")
+        for name in self.op:
+            if name not in wanted:
+                raise ValueError(f"op.{name}: the price of no event (simulator/machine/events.py)")
+        return self
+
+
+def _check_sections() -> None:
+    """The entries that are no operations stand in the classes above; TypeError unless they are those that price."""
+    there = {
+        "dram",
+        *(f"sram.{name}" for name in Sram.grids()),
+        *(f"geometry.{name}" for name in Geometry.model_fields),
+    }
+    priced = {name: by for name, by in priced_entries().items() if not name.startswith("op.")}
+    for name in sorted(there ^ set(priced)):
+        missing = f"energy tables have no entry '{name}', which prices the {priced.get(name)}"
+        raise TypeError(missing if name in priced else f"energy tables' entry '{name}' is the price of no event")
+
+
+_check_sections()
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,28 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from simulator.base.files import read_text
+from simulator.base.schema import parsed_toml, validated
+from simulator.machine.field_marks import (
+    LAYOUT,
+    NOTHING,
+    PRICE,
+    TIME,
+    Moves,
+    Section,
+    layout_values,
+    recorded_values,
+)
 
 MAX_SIDE = 256  # a lane number and an interval's end must fit the byte that a tile record gives them (machine.md, E4)
 
@@ -25,36 +36,34 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 Kib = Annotated[int, Field(ge=1, le=2**24)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Cycles = Annotated[int, Field(ge=0, le=10**6)]
-Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+# The ratio of two rates fits an integer: no machine is slower than a thousand cycles, or bytes, a second.
+Rate = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Array(_Section):
+class Array(Section):
     """The P x Q weight-stationary array: ``rows`` input lanes, ``cols`` output lanes."""
 
-    rows: Side
-    cols: Side
-    clock_ghz: Rate
-    scatter: bool
+    rows: Annotated[Side, LAYOUT]
+    cols: Annotated[Side, LAYOUT]
+    clock_ghz: Annotated[Rate, TIME]
+    scatter: Annotated[bool, LAYOUT]
 
 
-class Datatypes(_Section):
+class Datatypes(Section):
     """Operand widths. Weights and activations are signed and symmetric, accumulators saturate."""
 
-    weight_bits: Bits
-    activation_bits: Bits
-    accumulator_bits: Annotated[int, Field(ge=16, le=32)]
+    weight_bits: Annotated[Bits, LAYOUT]
+    activation_bits: Annotated[Bits, LAYOUT]
+    accumulator_bits: Annotated[int, Field(ge=16, le=32), LAYOUT]
 
 
-class Memory(_Section):
+class Memory(Section):
     """An on-chip memory of ``banks`` macros; a macro moves ``word_bits`` per access."""
 
-    kib: Kib
-    banks: Annotated[int, Field(ge=1, le=4096)]
-    word_bits: Annotated[int, Field(ge=1, le=65536)]
+    kib: Annotated[Kib, LAYOUT]
+    # Programs depend on the rank memory's banks alone, but the key of schema 1 holds those of every memory.
+    banks: Annotated[int, Field(ge=1, le=4096), LAYOUT]
+    word_bits: Annotated[int, Field(ge=1, le=65536), PRICE]
 
     @property
     def size_bytes(self) -> int:
@@ -68,45 +77,46 @@ class Memory(_Section):
 class RankMemory(Memory):
     """The banked memory of low-rank sums, its permutation network and the requantisers on its read side."""
 
-    network_cycles: Cycles
-    requantise_cycles: Cycles
+    network_cycles: Annotated[Cycles, TIME]
+    requantise_cycles: Annotated[Cycles, TIME]
 
 
-class Dma(_Section):
+class Dma(Section):
     """1: one queue for all transfers; 2: loads, stores; 3: weights, inputs, stores."""
 
-    engines: Literal[1, 2, 3]
+    engines: Annotated[Literal[1, 2, 3], TIME]
 
 
-class Dram(_Section):
-    gb_per_s: Rate
-    latency_ns: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-    burst_bytes: Annotated[int, Field(ge=1, le=65536)]
-    kind: Annotated[str, Field(min_length=1)]
+class Dram(Section):
+    gb_per_s: Annotated[Rate, TIME]
+    latency_ns: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False), TIME]
+    burst_bytes: Annotated[int, Field(ge=1, le=65536), TIME]
+    kind: Annotated[str, Field(min_length=1), PRICE]
 
 
-class Vector(_Section):
+class Vector(Section):
     """The unit that drains accumulators: bias, requantisation, write-back."""
 
-    lanes: Annotated[int, Field(ge=1, le=65536)]
-    latency_cycles: Cycles
-    parameter_kib: Kib
+    lanes: Annotated[int, Field(ge=1, le=65536), TIME]
+    latency_cycles: Annotated[Cycles, TIME]
+    parameter_kib: Annotated[Kib, Moves("layout", key="parameter_kib")]
 
 
-class Energy(_Section):
-    table: Annotated[str, Field(min_length=1)]
+class Energy(Section):
+    table: Annotated[str, Field(min_length=1), PRICE]
 
 
-class Machine(_Section):
-    """One accelerator. ``Machine.load`` reads a preset name or a TOML file; every field is listed by ``gblr-hw machine
-    show``.
+class Machine(Section):
+    """One accelerator. ``Machine.load`` reads a preset name or a TOML file, ``with_`` makes a changed one; every field
+    is listed by ``gblr-hw machine show``.
 
-    Units are in the field names; ``rows`` = P input lanes, ``cols`` = Q output lanes (machine.md, section 1).
+    Units are in the field names; ``rows`` = P input lanes, ``cols`` = Q output lanes (machine.md, section 1). Every
+    field is marked with what it moves (``field_marks``). A new field needs a default that means "as before".
     """
 
-    schema_version: Literal[1] = Field(alias="schema")
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
-    description: str = ""
+    schema_version: Annotated[Literal[1], NOTHING] = Field(alias="schema")
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$"), NOTHING]
+    description: Annotated[str, NOTHING] = ""
     array: Array
     datatypes: Datatypes
     scratchpad: Memory
@@ -203,39 +213,35 @@ class Machine(_Section):
 
     @cached_property
     def layout_key(self) -> str:
-        """Hash of what a program is laid out for: sizes, banks, datatypes, scatter. Clocks and bandwidths are not in
-        it.
+        """Hash of what a program is laid out for, the fields marked LAYOUT: sizes, banks, datatypes, scatter. Clocks
+        and bandwidths are not in it.
         """
-        data = self.model_dump(
-            include={"array", "datatypes", "scratchpad", "accumulator", "rank_memory", "weight_buffer"}
-        )
-        data["array"].pop("clock_ghz")
-        for section in data.values():
-            for timing in ("network_cycles", "requantise_cycles", "word_bits"):
-                section.pop(timing, None)
-        data["parameter_kib"] = self.vector.parameter_kib
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(layout_values(self), sort_keys=True).encode()).hexdigest()[:16]
 
-    def with_(self, **sections: Mapping[str, Any] | str) -> Machine:
+    def with_(self, **sections: Mapping[str, Any] | str) -> Self:
         """A copy with some values changed, ``machine.with_(name="m2", dram={"gb_per_s": 4.0})``, validated again."""
         data = self.to_dict()
         for key, change in sections.items():
             old = data.get(key)
             data[key] = {**(old if isinstance(old, dict) else {}), **change} if isinstance(change, Mapping) else change
-        return _validated(data, f"machine '{self.name}', changed in code")
+        return _validated(type(self), data, f"machine '{self.name}', changed in code")
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as plain JSON types; ``from_dict`` reads it back."""
+        """The whole description as plain JSON types; ``from_dict`` reads it back."""
         return self.model_dump(by_alias=True)
 
-    def to_json(self) -> str:
-        """The description as one line of JSON, the same for equal machines."""
-        return json.dumps(self.to_dict(), sort_keys=True)
+    def to_record(self) -> dict[str, Any]:
+        """What files carry: ``to_dict`` without later fields that have their defaults; ``from_dict`` reads it back."""
+        return recorded_values(self)
 
-    @staticmethod
-    def from_dict(data: dict[str, Any], where: str) -> Machine:
+    def to_json(self) -> str:
+        """``to_record`` as one line of JSON, the same for equal machines."""
+        return json.dumps(self.to_record(), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], where: str) -> Self:
         """Validate a description made of plain types; ``where`` names it in errors."""
-        return _validated(data, where)
+        return _validated(cls, data, where)
 
     def to_toml(self) -> str:
         """The description as a TOML file that ``Machine.load`` reads back to an equal machine."""
@@ -247,15 +253,15 @@ class Machine(_Section):
                 parts.append("\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in section.items())]))
         return "\n\n".join(parts) + "\n"
 
-    @staticmethod
-    def load(source: str | Path) -> Machine:
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
         """Read a preset by name (``preset_names()``) or a TOML file by path.
 
         Raises InputError naming the file, the field, its value and the rule for anything that is not a valid machine.
         """
         if str(source) in preset_names():
             text = (resources.files("simulator") / "machines" / f"{source}.toml").read_text(encoding="utf-8")
-            return _parse(text, f"machine preset '{source}'")
+            return _parse(cls, text, f"machine preset '{source}'")
         path = Path(source)
         if not path.is_file():
             raise InputError(
@@ -264,16 +270,17 @@ class Machine(_Section):
                 f"a machine is one of {', '.join(preset_names())} or a TOML file",
                 "Check the spelling, or start a file of your own from `gblr-hw machine show mid-32`.",
             )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                str(path),
-                f"a byte that is not UTF-8 ({error.reason})",
-                "a machine file is UTF-8 text in TOML",
-                "Save it as UTF-8.",
-            ) from error
-        return _parse(text, str(path))
+        return _parse(cls, read_text(path, "a machine file"), str(path))
+
+
+AnyMachine = TypeVar("AnyMachine", bound=Machine)
+
+# The on-chip memories' sections, in the order in which they are declared.
+MEMORIES = tuple(
+    name
+    for name, field in Machine.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Memory)
+)
 
 
 def preset_names() -> tuple[str, ...]:
@@ -282,36 +289,21 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
-def _parse(text: str, where: str) -> Machine:
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            where, f"text that is not TOML ({error})", "a machine file must parse as TOML", "Mend the line named."
-        ) from error
-    return _validated(data, where)
+def _parse(model: type[AnyMachine], text: str, where: str) -> AnyMachine:
+    return _validated(model, parsed_toml(text, where, "a machine file"), where)
 
 
-def _validated(data: dict[str, Any], where: str) -> Machine:
-    try:
-        return Machine.model_validate(data)
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        field = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            found, rule = f"unknown key with value {first['input']!r}", f"no key '{field}' exists in schema 1"
-        elif first["type"] == "missing":
-            found, rule = "nothing", f"the key '{field}' is required"
-        else:
-            found = repr(first["input"]) if field else "values that do not fit together"
-            rule = first["msg"].removeprefix("Value error, ")
-        place = f"{where}: field '{field}'" if field else where
-        raise InputError(
-            place, found, rule, "Compare with `gblr-hw machine show mid-32`, which lists every key."
-        ) from error
+def _validated(model: type[AnyMachine], data: dict[str, Any], where: str) -> AnyMachine:
+    return validated(model, data, where, "Compare with `gblr-hw machine show mid-32`, which lists every key.")
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return json.dumps(value)
+        case int() | float():
+            return repr(value)
+        case _:
+            raise TypeError(f"a machine's field holds {value!r}: there are booleans, numbers and text")

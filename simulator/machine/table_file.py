@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Container
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from simulator.base.errors import InputError
+from simulator.base.schema import Model, parsed_toml, validated
 
-Model = TypeVar("Model", bound=BaseModel)
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Strict(BaseModel):
-    """A part of a table: immutable, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+# Sums of billions of the largest stay finite.
+Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
 def check_entry(
@@ -70,23 +64,14 @@ def _read_shipped(model: type[Model], kind: str, name: str) -> tuple[Model, str]
 
 
 def _read(model: type[Model], kind: str, path: Traversable, source: str) -> tuple[Model, str]:
-    raw = path.read_bytes()
+    raw, where = path.read_bytes(), f"{kind} table '{source}'"
     try:
-        data = model.model_validate(tomllib.loads(raw.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
         raise InputError(
-            f"{kind} table '{source}'",
-            f"text that is not TOML ({error})",
-            "a table must parse as TOML",
-            "Mend the line.",
+            where, f"a byte that is not UTF-8 ({error.reason})", "a table is UTF-8 text in TOML", "Save it as UTF-8."
         ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{kind} table '{source}': field '{field}'",
-            repr(first["input"])[:80],
-            first["msg"],
-            f"Compare with the table {_shipped_names(kind)[0]}.",
-        ) from error
+    data = validated(
+        model, parsed_toml(text, where, "a table"), where, f"Compare with the table {_shipped_names(kind)[0]}."
+    )
     return data, hashlib.sha256(raw).hexdigest()

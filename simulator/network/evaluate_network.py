@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.operand_views import operand_view
 from simulator.network.tensor_values import input_values, root_of, stored_tensors, tensor_to_port
@@ -73,7 +73,7 @@ def constant_values(network: Network, name: str) -> np.ndarray:
             f"constant '{name}'",
             f"shape {values.shape}",
             f"the tensor is {shape}",
-            "The program is damaged or not ours: lower the model again.",
+            NOT_OURS,
         )
     return values
 
@@ -133,7 +133,7 @@ def fitted(operator: Operator, values: np.ndarray, shape: tuple[int, ...]) -> np
             f"operator '{operator.name}'",
             f"values of shape {values.shape}",
             f"its output '{operator.output}' takes {shape} (batch, tokens, groups, width)",
-            "The program is damaged or not ours: lower the model again.",
+            NOT_OURS,
         ) from None
 
 

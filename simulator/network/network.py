@@ -16,19 +16,15 @@ from typing import Literal
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import refuse_program
 from simulator.network.vector_steps import Step, passes_of
 
-Access = Literal["rows", "window", "transposed", "gather", "weights"]
+Access = Literal["rows", "window", "transposed", "gather", "strided", "weights"]
 TensorKind = Literal["input", "constant", "result"]
 OperatorKind = Literal["linear", "scores", "mix", "vector"]
 
-ACCESSES: tuple[Access, ...] = ("rows", "window", "transposed", "gather", "weights")
+ACCESSES: tuple[Access, ...] = ("rows", "window", "transposed", "gather", "strided", "weights")
 OPERATOR_KINDS: tuple[OperatorKind, ...] = ("linear", "scores", "mix", "vector")
-
-
-def _refuse(where: str, value: object, rule: str) -> None:
-    raise InputError(where, str(value), rule, "The program is damaged or not ours: lower the model again.")
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Window:
-    """Reading an image by im2col: row (oh, ow), group (k1, k2), width the image's channels. Outside it is ``fill``."""
+    """Reading an image by im2col: row (oh, ow), group (k1, k2), width the image's channels. Outside it is ``fill``.
+
+    ``after``: padding below and on the right, where it is not that above and on the left.
+    """
 
     image: tuple[int, int]
     kernel: tuple[int, int]
@@ -75,16 +74,40 @@ class Window:
     padding: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
     fill: float = 0.0
+    after: tuple[int, int] | None = None
 
     @property
     def output(self) -> tuple[int, int]:
         """Height and width of the output positions."""
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
         sides = [
-            (size + 2 * pad - span) // stride + 1
-            for size, pad, span, stride in zip(self.image, self.padding, reach, self.stride, strict=True)
+            (size + pad + behind - span) // stride + 1
+            for size, pad, behind, span, stride in zip(
+                self.image, self.padding, self.after or self.padding, reach, self.stride, strict=True
+            )
         ]
         return sides[0], sides[1]
+
+
+@dataclass(frozen=True)
+class Digit:
+    """``size`` places, each so many sequences, tokens and channels behind the one before; none: repeated."""
+
+    size: int
+    batch: int = 0
+    token: int = 0
+    channel: int = 0
+
+
+@dataclass(frozen=True)
+class Strides:
+    """Reading a tensor into other axes: the view's rows, and its channels, count in digits, the most significant first,
+    and each digit moves the place that is read. ``batch0``: the sequence of the first element.
+    """
+
+    rows: tuple[Digit, ...]
+    channels: tuple[Digit, ...]
+    batch0: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,8 +117,9 @@ class Operand:
     access "rows": tokens [token0, token0 + tokens) and channels [channel0, channel0 + groups x width), seen as that
     many groups of that width; with tokens = 1 (or groups = 1) the value is broadcast over the operator's. "window":
     im2col (groups = k1 k2). "transposed": token t, channel c of the view is token c, channel t of the tensor. "gather":
-    row t of the view is row ``indices``[t] of the table. "weights": the stationary operand of scores and mix, whole.
-    Only "rows" can be served from the scratchpad; the others read DRAM, after the whole tensor is there.
+    row t of the view is row ``indices``[t] of the table. "strided": rows and channels of the view are taken as
+    ``strides`` say, from token0, channel0 on. "weights": the stationary operand of scores and mix, whole. Only "rows"
+    can be served from the scratchpad; the others read DRAM, after the whole tensor is there.
     """
 
     tensor: str
@@ -107,6 +131,7 @@ class Operand:
     access: Access = "rows"
     window: Window | None = None
     indices: str | None = None
+    strides: Strides | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,37 +198,43 @@ class Network:
         known = {name for name, tensor in self.tensors.items() if tensor.kind != "result"}
         for name in known:
             if self.tensors[name].kind == "constant" and name not in self.values:
-                _refuse(f"tensor '{name}'", "no values", "a constant tensor has them")
+                refuse_program(f"tensor '{name}'", "no values", "a constant tensor has them")
         for operator in self.operators:
             for operand in operator.operands:
                 self._check_operand(operator, operand, known)
             self._check_heads(operator)
             if operator.output not in self.tensors:
-                _refuse(f"operator '{operator.name}'", operator.output, "its output is one of the tensors")
+                refuse_program(f"operator '{operator.name}'", operator.output, "its output is one of the tensors")
             written = self.tensors[operator.output]
             if (written.batch, written.tokens) != (operator.batch, operator.tokens):
-                _refuse(f"operator '{operator.name}'", f"{operator.rows} rows", f"its output has {written.rows}")
+                refuse_program(f"operator '{operator.name}'", f"{operator.rows} rows", f"its output has {written.rows}")
             known.add(operator.output)
 
     def _check_operand(self, operator: Operator, operand: Operand, known: set[str]) -> None:
         where = f"operator '{operator.name}': operand '{operand.tensor}'"
         if operand.tensor not in self.tensors:
-            _refuse(where, "no such tensor", "operators read tensors of the network")
+            refuse_program(where, "no such tensor", "operators read tensors of the network")
         missing = [part for part in self.parts(operand.tensor) if part not in known]
         if missing:
-            _refuse(where, f"'{missing[0]}' not yet written", "an operator reads what stands before it")
+            refuse_program(where, f"'{missing[0]}' not yet written", "an operator reads what stands before it")
         tensor = self.tensors[operand.tensor]
         last_token, last_channel = operand.token0 + operand.tokens, operand.channel0 + operand.groups * operand.width
         if operand.access in ("rows", "weights") and (
             last_token > tensor.tokens or last_channel > tensor.groups * tensor.width
         ):
-            _refuse(where, f"tokens to {last_token}, channels to {last_channel}", "a view lies inside its tensor")
+            refuse_program(
+                where, f"tokens to {last_token}, channels to {last_channel}", "a view lies inside its tensor"
+            )
 
     def _check_heads(self, operator: Operator) -> None:
-        """Scores lie head by head from a chunk's edge, for what works on some heads at a time."""
+        """Scores lie head by head from a chunk's edge, for what works on some heads at a time; a single head does so
+        wherever it begins.
+        """
         scores = {"scores": operator.output, "mix": operator.operands[0].tensor}.get(operator.kind)
+        if operator.kind == "mix" and operator.operands[0].groups == 1:
+            return
         if scores is not None and scores in self.tensors and not self.tensors[scores].padded:
-            _refuse(f"operator '{operator.name}': tensor '{scores}'", "not padded", "scores are a padded tensor")
+            refuse_program(f"operator '{operator.name}': tensor '{scores}'", "not padded", "scores are a padded tensor")
 
     def parts(self, name: str) -> tuple[str, ...]:
         """The tensors that lie within ``name``, or the name itself if none do."""
@@ -228,6 +259,15 @@ class Network:
         found: dict[str, list[int]] = {}
         for index, operator in enumerate(self.operators):
             for name in dict.fromkeys(operand.tensor for operand in operator.operands):
+                found.setdefault(name, []).append(index)
+        return {name: tuple(indices) for name, indices in found.items()}
+
+    @cached_property
+    def index_readers(self) -> Mapping[str, tuple[int, ...]]:
+        """Indices of the operators that look up rows of a table by what each tensor holds."""
+        found: dict[str, list[int]] = {}
+        for index, operator in enumerate(self.operators):
+            for name in {operand.indices for operand in operator.operands if operand.indices is not None}:
                 found.setdefault(name, []).append(index)
         return {name: tuple(indices) for name, indices in found.items()}
 

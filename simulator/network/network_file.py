@@ -4,14 +4,116 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from simulator.network.network import Network, Operand, Operator, Port, Tensor, Window
+from simulator.base.errors import NOT_OURS, refuse_program
+from simulator.base.schema import Listed, Strict, validated
+from simulator.network.network import (
+    Access,
+    Digit,
+    Network,
+    Operand,
+    Operator,
+    OperatorKind,
+    Port,
+    Strides,
+    Tensor,
+    TensorKind,
+    Window,
+)
 from simulator.network.vector_steps import Step
 
-_SECTIONS = ("tensors", "operators", "inputs", "outputs")
+_MOST = 2**40  # of any size: products of a few of them still fit int64
+Size = Annotated[int, Field(ge=1, le=_MOST)]
+Place = Annotated[int, Field(ge=0, le=_MOST)]
+_Pair = Listed[tuple[Size, Size]]
+
+
+class _Tensor(Strict):
+    name: str
+    batch: Size
+    tokens: Size
+    groups: Size
+    width: Size
+    kind: TensorKind
+    padded: bool
+    within: Listed[tuple[str, Place, Place]] | None
+    step: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Window(Strict):
+    image: _Pair
+    kernel: _Pair
+    stride: _Pair
+    padding: Listed[tuple[Place, Place]]
+    dilation: _Pair
+    fill: float
+
+
+class _Digit(Strict):
+    size: Size
+    batch: int
+    token: int
+    channel: int
+
+
+class _Strides(Strict):
+    rows: Listed[tuple[_Digit, ...]]
+    channels: Listed[tuple[_Digit, ...]]
+    batch0: Place
+
+
+class _Operand(Strict):
+    tensor: str
+    tokens: Size
+    groups: Size
+    width: Size
+    token0: Place
+    channel0: Place
+    access: Access
+    window: _Window | None
+    indices: str | None
+    strides: _Strides | None = None  # programs that were written before there were any have none
+
+
+class _Step(Strict):
+    function: str
+    args: Listed[tuple[Place, ...]]
+    constant: str | None
+    numbers: Listed[tuple[float, ...]]
+
+
+class _Operator(Strict):
+    name: str
+    kind: OperatorKind
+    operands: Annotated[list[_Operand], Field(min_length=1)]
+    output: str
+    batch: Size
+    tokens: Size
+    steps: list[_Step]
+    constants: list[str]
+    source: str
+
+
+class _Port(Strict):
+    name: str
+    tensor: str
+    shape: Listed[tuple[Size, ...]]
+    split: Listed[tuple[Size, ...]]
+    order: Listed[tuple[Place, ...]]
+    dtype: Literal["float", "index"]
+
+
+class NetworkRecord(Strict):
+    """What `network_record` writes: every field of a network's parts, and its type."""
+
+    tensors: list[_Tensor]
+    operators: list[_Operator]
+    inputs: list[_Port]
+    outputs: list[_Port]
 
 
 def network_record(network: Network) -> dict[str, list[dict[str, Any]]]:
@@ -42,7 +144,7 @@ def _operator_record(operator: Operator) -> dict[str, Any]:
     return {
         "name": operator.name,
         "kind": operator.kind,
-        "operands": [asdict(operand) for operand in operator.operands],
+        "operands": [_operand_record(operand) for operand in operator.operands],
         "output": operator.output,
         "batch": operator.batch,
         "tokens": operator.tokens,
@@ -50,6 +152,16 @@ def _operator_record(operator: Operator) -> dict[str, Any]:
         "constants": list(operator.constants),
         "source": operator.source,
     }
+
+
+def _operand_record(operand: Operand) -> dict[str, Any]:
+    """What only some views have is left out of the others: their programs are as they were before there was any."""
+    record = asdict(operand)
+    if operand.strides is None:
+        del record["strides"]
+    if operand.window is not None and operand.window.after is None:
+        del record["window"]["after"]
+    return record
 
 
 def network_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -66,51 +178,44 @@ def _constant_tensors(tensors: Mapping[str, Tensor]) -> list[tuple[str, int]]:
 
 
 def network_of(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Network:
-    """The network of a record and its arrays. KeyError, TypeError or ValueError for parts that are missing or of
-    another kind, InputError for what a network refuses.
+    """The network of a record and its arrays. InputError for a record of another form and for what a network refuses,
+    KeyError for arrays that are missing.
     """
-    unknown = set(record) - set(_SECTIONS)
-    if unknown:
-        raise KeyError(f"a network has no {sorted(unknown)[0]}")
-    tensors = [Tensor(**{**entry, "within": _within(entry["within"])}) for entry in record["tensors"]]
-    by_name = {tensor.name: tensor for tensor in tensors}
-    if len(by_name) != len(tensors):
-        raise ValueError("two tensors of one name")
-    operators = tuple(_operator(index, entry, arrays) for index, entry in enumerate(record["operators"]))
+    parts = validated(NetworkRecord, record, "network", NOT_OURS)
+    tensors = {entry.name: Tensor(**dict(entry)) for entry in parts.tensors}
+    if len(tensors) != len(parts.tensors):
+        refuse_program("network: 'tensors'", "two of one name", "every tensor has a name of its own")
     return Network(
-        tensors=by_name,
-        operators=operators,
-        inputs=tuple(_port(entry) for entry in record["inputs"]),
-        outputs=tuple(_port(entry) for entry in record["outputs"]),
-        values={name: arrays[f"values.{number:05d}"] for name, number in _constant_tensors(by_name)},
+        tensors=tensors,
+        operators=tuple(_operator(index, entry, arrays) for index, entry in enumerate(parts.operators)),
+        inputs=tuple(Port(**dict(entry)) for entry in parts.inputs),
+        outputs=tuple(Port(**dict(entry)) for entry in parts.outputs),
+        values={name: arrays[f"values.{number:05d}"] for name, number in _constant_tensors(tensors)},
     )
 
 
-def _within(place: Any) -> tuple[str, int, int] | None:
-    if place is None:
-        return None
-    parent, token0, channel0 = place
-    return parent, token0, channel0
-
-
-def _operator(index: int, entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Operator:
-    constants = {name: arrays[f"constants.{index:05d}.{number:03d}"] for number, name in enumerate(entry["constants"])}
-    operands = tuple(Operand(**{**operand, "window": _window(operand["window"])}) for operand in entry["operands"])
-    steps = tuple(
-        Step(step["function"], tuple(step["args"]), step["constant"], tuple(step["numbers"])) for step in entry["steps"]
+def _operator(index: int, entry: _Operator, arrays: Mapping[str, np.ndarray]) -> Operator:
+    constants = {name: arrays[f"constants.{index:05d}.{number:03d}"] for number, name in enumerate(entry.constants)}
+    for number, step in enumerate(entry.steps):
+        where, known = f"operator '{entry.name}': step {number}", len(entry.operands) + number
+        if any(arg >= known for arg in step.args):
+            refuse_program(where, f"arguments {step.args}", f"a step reads one of the {known} values before it")
+        if step.constant is not None and step.constant not in constants:
+            refuse_program(where, f"constant '{step.constant}'", "a step names a constant of its operator")
+    operands = tuple(
+        Operand(**{**dict(operand), "window": _window(operand.window), "strides": _strides(operand.strides)})
+        for operand in entry.operands
     )
-    return Operator(**{**entry, "operands": operands, "steps": steps, "constants": constants})
+    steps = tuple(Step(**dict(step)) for step in entry.steps)
+    return Operator(**{**dict(entry), "operands": operands, "steps": steps, "constants": constants})
 
 
-def _window(entry: Mapping[str, Any] | None) -> Window | None:
+def _window(entry: _Window | None) -> Window | None:
+    return None if entry is None else Window(**dict(entry))
+
+
+def _strides(entry: _Strides | None) -> Strides | None:
     if entry is None:
         return None
-    return Window(**_with_tuples(entry))
-
-
-def _port(entry: Mapping[str, Any]) -> Port:
-    return Port(**_with_tuples(entry))
-
-
-def _with_tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    rows, channels = (tuple(Digit(**dict(digit)) for digit in side) for side in (entry.rows, entry.channels))
+    return Strides(rows, channels, entry.batch0)

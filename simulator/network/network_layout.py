@@ -10,6 +10,9 @@ from __future__ import annotations
 from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operand, Operator
 
+# Views whose rows are the operator's, whatever sequences the tensor has.
+BY_OUTPUT = ("gather", "strided")
+
 
 def view_chunks(network: Network, operand: Operand, side: int) -> int:
     """Chunks of the operand's view; of the tensor itself for "transposed", whose rows are read as they are stored."""
@@ -18,9 +21,14 @@ def view_chunks(network: Network, operand: Operand, side: int) -> int:
         return ceil_div(tensor.channels(side), side)
     return (
         operand.groups * ceil_div(operand.width, side)
-        if tensor.padded
+        if keeps_padding(network, operand)
         else ceil_div(operand.groups * operand.width, side)
     )
+
+
+def keeps_padding(network: Network, operand: Operand) -> bool:
+    """Whether the groups of the operand's view begin at chunks' edges, as in its tensor; a strided view is packed."""
+    return network.tensors[operand.tensor].padded and operand.access != "strided"
 
 
 def region_chunks(network: Network, operand: Operand, side: int) -> int:
@@ -48,7 +56,7 @@ def view_rows(network: Network, operator: Operator, operand: Operand) -> int:
     tensor = network.tensors[operand.tensor]
     if operand.access == "transposed":
         return tensor.rows
-    batch = operator.batch if operand.access == "gather" else tensor.batch
+    batch = operator.batch if operand.access in BY_OUTPUT else tensor.batch
     return batch * operand.tokens
 
 
@@ -58,7 +66,9 @@ def region_rows(network: Network, operator: Operator, operand: Operand) -> int:
     """
     if operand.access == "transposed":
         return operand.groups * operand.width
-    alone = operand.access != "gather" and network.tensors[operand.tensor].batch == 1 < operator.batch
+    if operand.access == "strided":
+        return 0
+    alone = operand.access not in BY_OUTPUT and network.tensors[operand.tensor].batch == 1 < operator.batch
     return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0
 
 

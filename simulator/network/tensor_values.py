@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.network import Network, Port, Tensor
 
 
@@ -33,7 +33,7 @@ def stored_tensors(network: Network, fill: float = np.nan) -> dict[str, np.ndarr
                         f"tensor '{name}' within '{parent}'",
                         f"{tensor.batch} x {tensor.tokens} x {channels} at token {token0}, channel {channel0}",
                         f"a part lies inside its whole, which is {' x '.join(map(str, whole.shape))}",
-                        "The program is damaged or not ours: lower the model again.",
+                        NOT_OURS,
                     )
                 arrays[name] = place
         return arrays[name]

@@ -1,4 +1,4 @@
-"""What the vector unit computes: straight-line programs of steps over rows, what each step costs and what it means.
+"""What the vector unit computes: straight-line programs of steps over rows, each a function of ``vector_functions``.
 
 A value is an array (batch, tokens, groups, width), or one that is broadcast to it. A step reads values by number:
 operands first, then the results of earlier steps; the last step's result is the operator's output. Steps are exact
@@ -7,12 +7,13 @@ float arithmetic on dequantised codes; only the output is quantised (machine.md,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
+from simulator.network.vector_functions import VectorFunction, function_named
 
 
 @dataclass(frozen=True)
@@ -33,88 +34,9 @@ class Step:
         return f"{self.function}({', '.join(parts)})"
 
 
-def _erf(x: np.ndarray) -> np.ndarray:
-    from scipy.special import erf  # half of the package's import time, and only execution needs it
-
-    return erf(x)
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-    # A row that a mask empties altogether is all -inf; frameworks give NaN there, and so does this.
-    shifted = np.exp(x - x.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def _layer_norm(x: np.ndarray, epsilon: float) -> np.ndarray:
-    return (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + epsilon)
-
-
-def _rms_norm(x: np.ndarray, epsilon: float) -> np.ndarray:
-    return x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + epsilon)
-
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1.0 + _erf(x / np.sqrt(2.0)))
-
-
-def _gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
-
-
-def _permute(x: np.ndarray, *order: float) -> np.ndarray:
-    return x[..., np.asarray(order, dtype=np.int64)]
-
-
-# Passes over the row's elements, and the meaning. A pass reads every element once at ``vector.lanes`` a cycle; an
-# elementwise function of any kind is one (tables serve the curved ones). Softmax: largest; exponentials and their sum;
-# scaling. Norms: moments; scaling.
-FUNCTIONS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
-    "copy": (1, lambda x: x),
-    "add": (1, np.add),
-    "subtract": (1, np.subtract),
-    "multiply": (1, np.multiply),
-    "divide": (1, np.divide),
-    "maximum": (1, np.maximum),
-    "minimum": (1, np.minimum),
-    "negative": (1, np.negative),
-    "absolute": (1, np.abs),
-    "square": (1, np.square),
-    "power": (1, np.power),
-    "sqrt": (1, np.sqrt),
-    "rsqrt": (1, lambda x: 1.0 / np.sqrt(x)),
-    "exp": (1, np.exp),
-    "log": (1, np.log),
-    "sine": (1, np.sin),
-    "cosine": (1, np.cos),
-    "tanh": (1, np.tanh),
-    "erf": (1, _erf),
-    "sigmoid": (1, _sigmoid),
-    "relu": (1, lambda x: np.maximum(x, 0.0)),
-    "clip": (1, np.clip),
-    "gelu": (1, _gelu),
-    "gelu_tanh": (1, _gelu_tanh),
-    "silu": (1, lambda x: x * _sigmoid(x)),
-    "permute": (1, _permute),  # out[..., i] = x[..., numbers[i]]; may pick fewer or more than there are
-    "concat": (1, lambda *parts: np.concatenate(parts, axis=-1)),  # along the width
-    "softmax": (3, _softmax),
-    "layer_norm": (2, _layer_norm),
-    "rms_norm": (2, _rms_norm),
-    "sum_width": (1, lambda x: x.sum(axis=-1, keepdims=True)),
-    "mean_width": (1, lambda x: x.mean(axis=-1, keepdims=True)),
-    "max_width": (1, lambda x: x.max(axis=-1, keepdims=True)),
-    "sum_groups": (1, lambda x: x.sum(axis=-2, keepdims=True)),
-    "mean_groups": (1, lambda x: x.mean(axis=-2, keepdims=True)),
-    "max_groups": (1, lambda x: x.max(axis=-2, keepdims=True)),
-}
-
-
 def passes_of(steps: Sequence[Step]) -> int:
     """Passes of a whole program; adding a constant to what a step before has just multiplied by one takes none, since
-    lanes multiply and add. Raises InputError for a function that the vector unit does not have.
+    lanes multiply and add. Raises InputError for a function that the vector unit does not have, or takes otherwise.
     """
     passes = 0
     for before, step in zip((None, *steps), steps, strict=False):
@@ -124,7 +46,7 @@ def passes_of(steps: Sequence[Step]) -> int:
             and before.constant is not None
             and step.constant is not None
         )
-        passes += 0 if rides_along else _function(step)[0]
+        passes += 0 if rides_along else _function(step).passes_of(step.numbers)
     return passes
 
 
@@ -135,16 +57,18 @@ def run_steps(steps: Sequence[Step], values: Sequence[np.ndarray], constants: Ma
         arguments = [known[arg] for arg in step.args]
         if step.constant is not None:
             arguments.append(np.asarray(constants[step.constant], dtype=np.float64))
-        known.append(_function(step)[1](*arguments, *step.numbers))
+        known.append(_function(step).meaning(*arguments, *step.numbers))
     return known[-1]
 
 
-def _function(step: Step) -> tuple[int, Callable[..., np.ndarray]]:
-    if step.function not in FUNCTIONS:
+def _function(step: Step) -> VectorFunction:
+    function = function_named(step.function)
+    given = len(step.args) + (step.constant is not None) + len(step.numbers)
+    if given == 0 or function.takes not in (None, given):
         raise InputError(
-            f"vector step '{step.function}'",
-            "no such function",
-            f"the vector unit has {', '.join(FUNCTIONS)}",
-            "The program is damaged or not ours: lower the model again.",
+            f"vector step '{step}'",
+            f"{given} values, constants and numbers",
+            f"'{function.name}' takes {function.takes or 'one or more'}",
+            NOT_OURS,
         )
-    return FUNCTIONS[step.function]
+    return function

@@ -9,6 +9,7 @@ import numpy as np
 from simulator.base.errors import InputError
 from simulator.network.network import Network
 from simulator.network.tensor_values import root_of
+from simulator.network.vector_functions import function_named
 from simulator.numbers.numerics import code_limit, quantise
 
 
@@ -57,9 +58,16 @@ class ActivationCodes:
 
 
 def index_tensors(network: Network) -> set[str]:
-    """Tensors that hold rows of tables."""
+    """Tensors that hold rows of tables, and those that they are computed from, as long as these are whole numbers."""
     named = {operand.indices for operator in network.operators for operand in operator.operands}
-    return {name for name in named if name is not None} | {p.tensor for p in network.inputs if p.dtype == "index"}
+    found = {name for name in named if name is not None} | {p.tensor for p in network.inputs if p.dtype == "index"}
+    for operator in reversed(network.operators):
+        whole = operator.kind == "vector" and not any(
+            function_named(step.function).makes_places for step in operator.steps
+        )
+        if operator.output in found and whole:
+            found |= {operand.tensor for operand in operator.operands if operand.access != "gather"}
+    return found
 
 
 def _calibrated_step(network: Network, name: str) -> float:

@@ -1,4 +1,5 @@
-"""``execute``: the numbers that the hardware would compute, instruction by instruction, on a model of its memories.
+"""``execute``: the numbers that the hardware would compute in single layers, instruction by instruction, on a model of
+its memories.
 
 Float mode keeps every value in float64 with the exact weights and shows that the schedule is right; int8 mode computes
 with codes, saturating integer sums and fixed-point requantisation (machine.md, section 9).
@@ -7,20 +8,19 @@ with codes, saturating integer sums and fixed-point requantisation (machine.md, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
-from simulator.machine.machine import Machine
+from simulator.base.errors import InputError, refuse_program
+from simulator.numbers.memories import OnChip, used_memory
 from simulator.numbers.numerics import code_limit, fixed_point, quantise, requantise, saturate
-from simulator.numbers.tile_pass import Arithmetic, OnChip, TilePass, drained_sums, lane_rows, run_tile
-from simulator.program.isa import Instructions
+from simulator.numbers.tile_pass import Arithmetic, lane_rows
+from simulator.numbers.vector_regions import VectorPass
+from simulator.numbers.walk import DrainNumbers, columns_of, in_chunks, instructions_of, walk
 from simulator.program.layer_numbers import LayerNumbers
-from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 
@@ -75,10 +75,9 @@ def _rows_of(name: str, values: ArrayLike, features: int) -> tuple[np.ndarray, t
 
 
 def _execute_float(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
-    layer, machine = program.layers[index], program.machine
-    weights = lane_rows(layer, layer.payload.values.astype(np.float64), machine)
-    sums = _walk_rows(program, index, rows, _Arithmetic(machine, None, None, weights))
-    return sums + layer.payload.bias.astype(np.float64)
+    payload = program.layers[index].payload
+    values, bias = payload.values.astype(np.float64), payload.bias.astype(np.float64)
+    return layer_sums(program, index, rows, values, bias, Arithmetic(program.machine, None, None), np.nan)
 
 
 def _execute_codes(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
@@ -90,17 +89,18 @@ def layer_numbers(program: Program, index: int, rows: np.ndarray) -> LayerNumber
     """What layer ``index`` computes in codes from (N, n) float inputs, and with which parameters."""
     layer, machine = program.layers[index], program.machine
     types = machine.datatypes
-    payload = layer.payload
+    payload, limit = layer.payload, code_limit(types.activation_bits)
     step = payload.input_step or input_step(rows, types.activation_bits)
     codes = quantise(rows, step, types.activation_bits)
-    weights = lane_rows(layer, payload.codes.astype(np.float64), machine)
     rank_scale = fixed_point(1.0 / payload.rank_divisor)
-    sums = _walk_rows(program, index, codes, _Arithmetic(machine, types.accumulator_bits, rank_scale, weights))
     bias = saturate(np.rint(payload.bias / (payload.row_step * step)), types.accumulator_bits).astype(np.int64)
-    sums = saturate(sums.astype(np.int64) + bias, types.accumulator_bits)
+    arithmetic = Arithmetic(machine, types.accumulator_bits, rank_scale)
+    weights = payload.codes.astype(np.float64)
+    sums = layer_sums(program, index, codes, weights, bias, arithmetic, limit).astype(np.int64)
     largest = float(np.abs(sums * payload.row_step).max(initial=0.0)) * step
-    # Requantisation is elementwise, so that applying it after the walk gives what each DRAIN would have written.
-    out_step = payload.output_step or (largest / code_limit(types.activation_bits) or 1.0)
+    # Requantisation is elementwise, so that applying it after the walk gives what each DRAIN would have written; only
+    # then is its ratio known without calibration.
+    out_step = payload.output_step or (largest / limit or 1.0)
     scale = fixed_point(payload.row_step * step / out_step)
     outputs = requantise(sums, *scale, types.activation_bits)
     return LayerNumbers(codes, step, bias, scale, rank_scale, outputs, out_step)
@@ -116,97 +116,88 @@ def input_step(rows: np.ndarray, bits: int) -> float:
     return max(float(np.abs(rows).max()) / code_limit(bits), root_mean_square / min(_RMS_CODE, code_limit(bits)))
 
 
-@dataclass(frozen=True)
-class _Arithmetic(Arithmetic):
-    """With the weights as stored, a row for each lane of the tile table."""
+class _PlainLayer:
+    """One layer of a program as a walk's ``Layers``: inputs and outputs of some runs, (runs, tokens, padded channels).
+    ``weights``: a row for each lane of the tile table.
+    """
 
-    lane_rows: np.ndarray
+    def __init__(
+        self,
+        program: Program,
+        index: int,
+        inputs: np.ndarray,
+        weights: np.ndarray,
+        bias: np.ndarray,
+        arithmetic: Arithmetic,
+        unwritten: float,
+    ) -> None:
+        self.layer, self.machine, self.inputs, self.unwritten = (
+            program.layers[index],
+            program.machine,
+            inputs,
+            unwritten,
+        )
+        self._weights, self._arithmetic = weights, arithmetic
+        self._drain_numbers = DrainNumbers(in_chunks(bias, self.machine.cols))
+        self.outputs = np.full((len(inputs), program.tokens, self._drain_numbers.bias.size), unwritten)
+
+    def schedule(self, layer: int) -> LayerSchedule:
+        return self.layer
+
+    def arithmetic(self, layer: int) -> Arithmetic:
+        return self._arithmetic
+
+    def drain_numbers(self, layer: int) -> DrainNumbers:
+        return self._drain_numbers
+
+    def chunk(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray:
+        side = self.machine.rows
+        return self.inputs[:, rows, chunk * side : (chunk + 1) * side]
+
+    def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
+        lanes = self.layer.tiles.lane_ptr
+        return self._weights[lanes[tile] : lanes[tile + 1]]
+
+    def store(self, layer: int, chunk: int, rows: np.ndarray, block: np.ndarray) -> None:
+        side = self.machine.cols
+        self.outputs[:, rows, chunk * side : (chunk + 1) * side] = block
+
+    def run_vector(self, layer: int, scratchpad: np.ndarray, run: VectorPass) -> None:
+        refuse_program(
+            f"program: layer '{self.layer.name}'",
+            "a VECTOR without an operator",
+            "only the program of a network has VECTOR instructions",
+        )
 
 
-class _Memories(OnChip):
-    """With the slots of the weight buffer (which tile each holds), and the output rows in DRAM."""
+def layer_sums(
+    program: Program,
+    index: int,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    arithmetic: Arithmetic,
+    unwritten: float,
+    order: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
+    """Run layer ``index`` on (N, n) rows, ``_BATCH`` programs' worth at a time; (N, m) sums with the bias.
 
-    def __init__(self, machine: Machine, batch: int, tokens: int, layer: LayerSchedule) -> None:
-        super().__init__(machine, batch)
-        self.weight_slot = np.full(machine.weight_slots, -1)
-        self.outputs = np.zeros((batch, tokens, ceil_div(layer.out_features, machine.cols) * machine.cols))
-
-
-def _walk_rows(program: Program, index: int, rows: np.ndarray, arithmetic: _Arithmetic) -> np.ndarray:
-    """Run the layer's instructions on (N, n) rows, ``_BATCH`` programs' worth at a time; (N, m) sums without bias."""
-    layer, tokens, machine = program.layers[index], program.tokens, arithmetic.machine
+    weights: as stored, in the order of the payload. unwritten: what memories hold that nothing has written. order: the
+    layer's instructions in the order in which they take effect, in program order if None.
+    """
+    layer, tokens, machine = program.layers[index], program.tokens, program.machine
     runs = max(1, ceil_div(len(rows), tokens))
-    width = ceil_div(layer.in_features, machine.rows) * machine.rows
-    flat = np.zeros((runs * tokens, width))
+    flat = np.zeros((runs * tokens, ceil_div(layer.in_features, machine.rows) * machine.rows))
     flat[: len(rows), : layer.in_features] = rows
-    padded = flat.reshape(runs, tokens, width)
-    mine = np.flatnonzero(program.instructions.layer == index)
+    padded = flat.reshape(runs, tokens, -1)
+    mine = np.flatnonzero(program.instructions.layer == index) if order is None else order
+    columns = columns_of(program.instructions, mine)
+    sizes, moved = used_memory(columns, layer, machine)
+    lanes = lane_rows(layer, weights, machine)
     parts = []
     for first in range(0, runs, _BATCH):
         batch = padded[first : first + _BATCH]
-        memories = _Memories(machine, len(batch), tokens, layer)
-        walk_layer(program, mine, batch, memories, arithmetic)
-        parts.append(memories.outputs[:, :, : layer.out_features])
+        plain = _PlainLayer(program, index, batch, lanes, bias, arithmetic, unwritten)
+        walk(machine, plain, OnChip(sizes, machine.cols, len(batch), unwritten), instructions_of(columns | moved))
+        parts.append(plain.outputs[:, :, : layer.out_features])
     return np.concatenate(parts).reshape(runs * tokens, -1)[: len(rows)]
-
-
-def walk_layer(
-    program: Program,
-    order: Sequence[int] | np.ndarray,
-    inputs: np.ndarray,
-    memories: _Memories,
-    arithmetic: _Arithmetic,
-) -> None:
-    """Carry out one layer's instructions in ``order`` on (batch, tokens, padded inputs); results land in
-    ``memories.outputs``.
-    """
-    ins = program.instructions
-    if not len(order):
-        return
-    layer = program.layers[int(ins.layer[order[0]])]
-    for i in order:
-        op = int(ins.op[i])
-        if op == Op.LOAD_PARAMETERS:
-            continue  # parameters are applied to all outputs at once after the walk
-        if op == Op.LOAD_WEIGHTS:
-            memories.weight_slot[ins.slot[i]] = ins.tile[i]
-        elif op == Op.LOAD_INPUT:
-            _load_input(ins, i, inputs, memories, arithmetic.machine.rows)
-        elif op in (Op.DENSE, Op.REDUCE, Op.EXPAND):
-            _run_tile(layer, ins, i, memories, arithmetic)
-        elif op == Op.DRAIN:
-            _drain(ins, i, memories, arithmetic.machine.cols)
-        elif op == Op.STORE:
-            _store(ins, i, memories, arithmetic.machine.cols)
-        else:
-            raise InputError(
-                f"program: instruction {i}",
-                f"operation {op}",
-                f"operations are 0 to {len(Op) - 1}",
-                "Lower the checkpoint again.",
-            )
-
-
-def _load_input(ins: Instructions, i: int, inputs: np.ndarray, memories: _Memories, rows: int) -> None:
-    t0, tokens, chunk, dst = int(ins.token0[i]), int(ins.tokens[i]), int(ins.chunk[i]), int(ins.dst[i])
-    block = inputs[:, t0 : t0 + tokens, chunk * rows : (chunk + 1) * rows]
-    memories.scratchpad[:, dst : dst + tokens * rows] = block.reshape(len(block), -1)
-
-
-def _run_tile(layer: LayerSchedule, ins: Instructions, i: int, memories: _Memories, arithmetic: _Arithmetic) -> None:
-    tile = int(memories.weight_slot[ins.slot[i]])
-    operands = (int(column[i]) for column in (ins.tokens, ins.src, ins.dst, ins.accumulate))
-    lanes = slice(int(layer.tiles.lane_ptr[tile]), int(layer.tiles.lane_ptr[tile + 1]))
-    run_tile(layer, TilePass(int(ins.op[i]), tile, *operands), arithmetic.lane_rows[lanes], memories, arithmetic)
-
-
-def _drain(ins: Instructions, i: int, memories: _Memories, cols: int) -> None:
-    dst, tokens = int(ins.dst[i]), int(ins.tokens[i])
-    sums = drained_sums(memories, int(ins.src[i]), tokens, int(ins.accumulate[i]))
-    memories.scratchpad[:, dst : dst + tokens * cols] = sums.reshape(len(sums), -1)
-
-
-def _store(ins: Instructions, i: int, memories: _Memories, cols: int) -> None:
-    src, t0, tokens, chunk = int(ins.src[i]), int(ins.token0[i]), int(ins.tokens[i]), int(ins.chunk[i])
-    block = memories.scratchpad[:, src : src + tokens * cols]
-    memories.outputs[:, t0 : t0 + tokens, chunk * cols : (chunk + 1) * cols] = block.reshape(len(block), tokens, cols)

@@ -9,39 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.network import Network
 from simulator.network.network_layout import output_chunks
 from simulator.network.tensor_values import tensor_to_port
 from simulator.numbers.activation_codes import ActivationCodes
+from simulator.numbers.memories import MemorySizes, OnChip
 from simulator.numbers.network_dram import NetworkDram
-from simulator.numbers.numerics import fixed_point, requantise, saturate
-from simulator.numbers.tile_pass import Arithmetic, OnChip, TilePass, drained_sums, run_tile, tile_rows
+from simulator.numbers.numerics import fixed_point, saturate
+from simulator.numbers.tile_pass import Arithmetic, tile_rows
 from simulator.numbers.vector_regions import VectorOperator, VectorPass
-from simulator.program.operations import Op
+from simulator.numbers.walk import DrainNumbers, columns_of, in_chunks, instructions_of, walk
 from simulator.program.program import Program
-
-_COLUMNS = ("op", "layer", "tile", "chunk", "token0", "tokens", "src", "dst", "other", "slot", "accumulate")
-
-
-class _Instruction(NamedTuple):
-    op: int
-    layer: int
-    tile: int
-    chunk: int
-    token0: int
-    tokens: int
-    src: int
-    dst: int
-    other: int
-    slot: int
-    accumulate: int
+from simulator.program.schedule import LayerSchedule
 
 
 def execute_network(
@@ -66,32 +52,14 @@ def execute_network(
             "only the program of a whole network runs from its inputs to its outputs",
             "Lower a model instead of a checkpoint, or run single layers with `execute`.",
         )
-    run = _Run(program, program.network, inputs, mode)
-    columns = [getattr(program.instructions, name) for name in _COLUMNS]
-    if order is not None:
-        columns = [column[np.asarray(order)] for column in columns]
-    run.walk(map(_Instruction._make, zip(*(column.tolist() for column in columns), strict=True)))
-    return run.outputs()
+    layers, machine = _Operators(program, program.network, inputs, mode), program.machine
+    memories = OnChip(MemorySizes.of(machine), machine.cols, 1, layers.unwritten)
+    walk(machine, layers, memories, instructions_of(columns_of(program.instructions, order)))
+    return layers.outputs()
 
 
-class _DrainNumbers(NamedTuple):
-    """What a DRAIN adds and multiplies, (chunks, C) each; multiplier and shift are None in float mode."""
-
-    bias: np.ndarray
-    multiplier: np.ndarray | None
-    shift: np.ndarray | None
-
-
-class _Slot(NamedTuple):
-    """A weight slot: which tile of which layer, and its numbers (lanes, C)."""
-
-    layer: int
-    tile: int
-    rows: np.ndarray
-
-
-class _Run:
-    """The memories and everything worked out once for each layer."""
+class _Operators:
+    """The operators of a network as a walk's ``Layers``, in one run; everything is worked out once for each."""
 
     def __init__(self, program: Program, network: Network, inputs: Mapping[str, ArrayLike], mode: str) -> None:
         self._program, self._network, self._machine = program, network, program.machine
@@ -99,28 +67,9 @@ class _Run:
         self._integer = mode == "int8"
         self._codes = ActivationCodes(network, self._types.activation_bits if self._integer else None)
         self._dram = NetworkDram(network, program.machine.cols, self._codes, inputs)
-        self._memories = OnChip(program.machine, 1, self._codes.unwritten)
-        self._slots: list[_Slot | None] = [None] * program.machine.weight_slots
-        self._has_parameters: set[int] = set()
-        # Looked up for every instruction, worked out once for every layer.
-        self._arithmetic, self._drain_numbers = cache(self._arithmetic_of), cache(self._drain_numbers_of)
         self._vector = cache(lambda layer: VectorOperator(network, network.operators[layer], program.machine.cols))
-
-    def walk(self, instructions: map[_Instruction]) -> None:
-        steps = {
-            Op.LOAD_PARAMETERS: self._load_parameters,
-            Op.LOAD_INPUT: self._load_input,
-            Op.LOAD_WEIGHTS: self._load_weights,
-            Op.DENSE: self._run_tile,
-            Op.REDUCE: self._run_tile,
-            Op.EXPAND: self._run_tile,
-            Op.DRAIN: self._drain,
-            Op.STORE: self._store,
-            Op.VECTOR: self._run_vector,
-        }
-        perform = [steps[op] for op in Op]
-        for instruction in instructions:
-            perform[instruction.op](instruction)
+        self.unwritten = self._codes.unwritten
+        self.arithmetic, self.drain_numbers = cache(self._arithmetic_of), cache(self._drain_numbers_of)
 
     def outputs(self) -> dict[str, np.ndarray]:
         results = {}
@@ -129,59 +78,24 @@ class _Run:
             results[port.name] = tensor_to_port(port, self._codes.decode(port.tensor, stored))
         return results
 
-    def _load_parameters(self, ins: _Instruction) -> None:
-        self._has_parameters.add(ins.layer)
+    def schedule(self, layer: int) -> LayerSchedule:
+        return self._program.layers[layer]
 
-    def _load_input(self, ins: _Instruction) -> None:
-        rows = np.arange(ins.token0, ins.token0 + ins.tokens)
-        block = self._dram.reader(ins.layer, max(ins.tile, 0))(ins.chunk, rows)
-        self._memories.scratchpad[0, ins.dst : ins.dst + block.size] = block.reshape(-1)
+    def chunk(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray:
+        return self._dram.reader(layer, operand)(chunk, rows)[None]
 
-    def _load_weights(self, ins: _Instruction) -> None:
-        layer, operator = self._program.layers[ins.layer], self._network.operators[ins.layer]
-        if operator.kind == "linear":
-            stored = layer.payload.codes if self._integer else layer.payload.values
-            rows = tile_rows(layer, stored, ins.tile, self._machine)
-        else:
-            rows = self._dram.activation_tile(layer, operator, ins.tile, ins.token0)
-        self._slots[ins.slot] = _Slot(ins.layer, ins.tile, rows)
+    def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
+        schedule, operator = self._program.layers[layer], self._network.operators[layer]
+        if operator.kind != "linear":
+            return self._dram.activation_tile(schedule, operator, tile, row)
+        stored = schedule.payload.codes if self._integer else schedule.payload.values
+        return tile_rows(schedule, stored, tile, self._machine)
 
-    def _run_tile(self, ins: _Instruction) -> None:
-        slot = self._slots[ins.slot]
-        if slot is None:
-            raise InputError(
-                f"program: layer '{self._program.layers[ins.layer].name}'",
-                f"weight slot {ins.slot} is empty",
-                "a tile is loaded before it runs",
-                "The program is damaged or not ours: lower the model again.",
-            )
-        operands = TilePass(ins.op, slot.tile, ins.tokens, ins.src, ins.dst, ins.accumulate)
-        layer = self._program.layers[slot.layer]
-        run_tile(layer, operands, slot.rows, self._memories, self._arithmetic(slot.layer))
+    def store(self, layer: int, chunk: int, rows: np.ndarray, block: np.ndarray) -> None:
+        self._dram.store(self._network.operators[layer].output, chunk, rows, block[0])
 
-    def _drain(self, ins: _Instruction) -> None:
-        sums = drained_sums(self._memories, ins.src, ins.tokens, ins.accumulate)[0]
-        if ins.layer not in self._has_parameters and self._network.operators[ins.layer].kind == "linear":
-            results = np.full_like(sums, self._codes.unwritten)
-        else:
-            bias, multiplier, shift = self._drain_numbers(ins.layer)
-            results = sums + bias[ins.chunk]
-            if multiplier is not None and shift is not None:
-                exact = saturate(results, self._types.accumulator_bits).astype(np.int64)
-                scale = multiplier[ins.chunk], shift[ins.chunk]
-                results = requantise(exact, *scale, self._types.activation_bits).astype(np.float64)
-        self._memories.scratchpad[0, ins.dst : ins.dst + results.size] = results.reshape(-1)
-
-    def _store(self, ins: _Instruction) -> None:
-        side = self._machine.cols
-        block = self._memories.scratchpad[0, ins.src : ins.src + ins.tokens * side].reshape(ins.tokens, side)
-        rows = np.arange(ins.token0, ins.token0 + ins.tokens)
-        self._dram.store(self._network.operators[ins.layer].output, ins.chunk, rows, block)
-
-    def _run_vector(self, ins: _Instruction) -> None:
-        vector, scratchpad = self._vector(ins.layer), self._memories.scratchpad[0]
-        rows = np.arange(ins.token0, ins.token0 + ins.tokens)
-        run = VectorPass(rows, ins.tile, ins.chunk, (ins.src, ins.other), ins.dst)
+    def run_vector(self, layer: int, scratchpad: np.ndarray, run: VectorPass) -> None:
+        vector = self._vector(layer)
         values = [
             self._codes.decode(operand.tensor, vector.read(scratchpad, run, which))
             for which, operand in enumerate(vector.operator.operands)
@@ -194,19 +108,19 @@ class _Run:
         rank_scale = fixed_point(1.0 / self._program.layers[layer].payload.rank_divisor)
         return Arithmetic(self._machine, self._types.accumulator_bits, rank_scale)
 
-    def _drain_numbers_of(self, index: int) -> _DrainNumbers:
+    def _drain_numbers_of(self, index: int) -> DrainNumbers:
         layer, operator = self._program.layers[index], self._network.operators[index]
-        payload, side = layer.payload, self._machine.cols
+        payload, side, loaded = layer.payload, self._machine.cols, operator.kind == "linear"
         expected = output_chunks(self._network, operator, side)
         if ceil_div(len(payload.bias), side) != expected:
             raise InputError(
                 f"layer '{layer.name}'",
                 f"{len(payload.bias)} outputs",
                 f"its output '{operator.output}' is stored in {expected} chunks of {side}",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         if not self._integer:
-            return _DrainNumbers(_in_chunks(payload.bias, side), None, None)
+            return DrainNumbers(in_chunks(payload.bias, side), None, loaded)
         in_step, out_step = self._codes.step(operator.operands[0].tensor), self._codes.step(operator.output)
         if operator.kind == "linear":
             for found, step, name in (
@@ -219,18 +133,9 @@ class _Run:
             row_step = np.full(layer.out_features, in_step * self._codes.step(operator.operands[1].tensor))
         bias = saturate(np.rint(payload.bias / row_step), self._types.accumulator_bits)
         multiplier, shift = fixed_point(row_step / out_step)
-        return _DrainNumbers(
-            _in_chunks(bias, side),
-            _in_chunks(multiplier, side),
-            _in_chunks(shift, side) + (_in_chunks(np.ones_like(shift), side) == 0),
-        )
-
-
-def _in_chunks(values: np.ndarray, side: int) -> np.ndarray:
-    """(chunks, C), zero beyond the last channel."""
-    chunks = np.zeros((ceil_div(len(values), side) * side,), dtype=values.dtype)
-    chunks[: len(values)] = values
-    return chunks.reshape(-1, side)
+        # A shift of at least 1 beyond the last channel too, where multipliers are 0.
+        scale = in_chunks(multiplier, side), np.maximum(in_chunks(shift, side), 1)
+        return DrainNumbers(in_chunks(bias, side), scale, loaded)
 
 
 def _check_step(name: str, found: float, step: float, which: str) -> None:

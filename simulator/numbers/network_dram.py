@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from simulator.base.arithmetic import ceil_div
 from simulator.network.evaluate_network import constant_values
 from simulator.network.network import Network, Operand, Operator, Tensor
-from simulator.network.network_layout import head_stride
-from simulator.network.operand_views import channel_places, operand_window, table_rows, window_tokens
+from simulator.network.network_layout import head_stride, keeps_padding
+from simulator.network.operand_views import channel_places, operand_window, strided_places, table_rows, window_tokens
 from simulator.network.tensor_values import input_values, stored_tensors
 from simulator.numbers.activation_codes import ActivationCodes
 from simulator.program.schedule import LayerSchedule
@@ -58,7 +58,9 @@ class NetworkDram:
         if operand.access == "transposed":
             places = channel_places(tensor.groups, tensor.width, tensor.padded, side)
         else:
-            places = channel_places(operand.groups, operand.width, tensor.padded, side)
+            places = channel_places(operand.groups, operand.width, keeps_padding(self._network, operand), side)
+        if operand.access == "strided":
+            return self._strided_reader(operand, places, values)
         lanes_of = cache(lambda chunk: _lanes(places, chunk, side))
         tokens = self._tokens_of(operand, tensor, values)
         channel0 = 0 if operand.access == "transposed" else operand.channel0
@@ -71,6 +73,17 @@ class NetworkDram:
             read = values[batch[:, None], token, channel0 + channels % repeat]
             result = np.zeros((len(rows), side))
             result[:, lanes] = np.where(token < 0, outside, read)
+            return result
+
+        return block
+
+    def _strided_reader(self, operand: Operand, places: np.ndarray, values: np.ndarray) -> Block:
+        """Rows and channels of a view in other axes."""
+
+        def block(chunk: int, rows: np.ndarray) -> np.ndarray:
+            lanes, channels = _lanes(places, chunk, self._side)
+            result = np.zeros((len(rows), self._side))
+            result[:, lanes] = values[strided_places(operand, rows, channels)]
             return result
 
         return block

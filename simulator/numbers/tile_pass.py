@@ -1,6 +1,4 @@
-"""The memories around the array, and what one pass of a weight tile does to them; shared by ``execute``, which carries
-many runs of one layer along, and ``execute_network``.
-"""
+"""What one pass of a weight tile does to the memories around the array, and the weights of a tile."""
 
 from __future__ import annotations
 
@@ -10,20 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator.machine.machine import Machine
+from simulator.numbers.memories import OnChip
 from simulator.numbers.numerics import requantise, saturate
 from simulator.program.operations import OPERATIONS, Op, Place
 from simulator.program.schedule import LayerSchedule
-
-
-class OnChip:
-    """Scratchpad, accumulator and rank memory, for ``batch`` runs at once; a float64 for every byte or sum, ``fill``
-    before anything is written.
-    """
-
-    def __init__(self, machine: Machine, batch: int, fill: float = 0.0) -> None:
-        self.scratchpad = np.full((batch, machine.scratchpad.size_bytes), fill)
-        self.accumulator = np.full((batch, machine.accumulator_rows, machine.cols), fill)
-        self.rank = np.full((batch, machine.rank_memory.banks, machine.rank_rows_per_bank), fill)
 
 
 @dataclass(frozen=True)
@@ -86,12 +74,6 @@ def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[sl
     """Index of (batch, tokens, lanes) sums in rank memory."""
     row = layer.rank_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
     return slice(None), np.broadcast_to(layer.rank_bank[lane], row.shape), row
-
-
-def drained_sums(memories: OnChip, src: int, tokens: int, accumulate: int) -> np.ndarray:
-    """(batch, tokens, Q) sums that a DRAIN takes; zeros for one without sums."""
-    sums = memories.accumulator[:, src : src + tokens]
-    return sums if accumulate else np.zeros_like(sums)
 
 
 def lane_rows(layer: LayerSchedule, weights: np.ndarray, machine: Machine) -> np.ndarray:

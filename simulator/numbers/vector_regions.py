@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.evaluate_network import fitted
 from simulator.network.network import Network, Operand, Operator
-from simulator.network.network_layout import region_rows
+from simulator.network.network_layout import keeps_padding, region_rows
 from simulator.network.operand_views import channel_places
 from simulator.network.vector_steps import run_steps
 
@@ -49,7 +49,7 @@ class VectorOperator:
                 f"operator '{operator.name}'",
                 f"{len(operator.operands)} operands",
                 "a VECTOR instruction has one or two",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         self.operator, self._network, self._side = operator, network, side
         self._output = network.tensors[operator.output]
@@ -58,10 +58,10 @@ class VectorOperator:
     def read(self, scratchpad: np.ndarray, run: VectorPass, which: int) -> np.ndarray:
         """(1, T or 1, groups, width) stored numbers of operand ``which``."""
         operand = self.operator.operands[which]
-        tensor, address = self._network.tensors[operand.tensor], run.addresses[which]
+        address = run.addresses[which]
         if operand.access == "transposed":
             return self._read_transposed(scratchpad, run, operand, address)
-        region = self._region(operand.groups, operand.width, tensor.padded, run)
+        region = self._region(operand.groups, operand.width, keeps_padding(self._network, operand), run)
         count = region_rows(self._network, self.operator, operand) or len(run.rows)
         rows = self._rows(scratchpad, address, region.chunks, count)
         return rows[:, region.places].reshape(1, count, *region.shape)
@@ -123,7 +123,7 @@ class VectorOperator:
                 f"operator '{self.operator.name}'",
                 f"chunks {run.chunk} to {run.chunk + run.chunks - 1}",
                 f"a VECTOR on padded groups computes whole ones, of {self._group_chunks} chunks",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         return slice(run.chunk // self._group_chunks, (run.chunk + run.chunks) // self._group_chunks)
 
@@ -152,6 +152,6 @@ class VectorOperator:
                 f"operator '{self.operator.name}'",
                 f"a region of {count} bytes at {address}",
                 f"it lies in the scratchpad of {len(scratchpad)} bytes",
-                "The program is damaged or not ours: lower the model again.",
+                NOT_OURS,
             )
         return scratchpad[address : address + count]

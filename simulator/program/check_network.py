@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operator
 from simulator.network.network_layout import output_chunks, view_chunks, view_rows
@@ -24,7 +24,6 @@ from simulator.program.operations import (
 )
 from simulator.program.schedule import LayerSchedule
 
-_REMEDY = "The file is damaged or not ours: lower the model again."
 _MATRIX_FORMS = {"linear": ("dense", "ranks", "mixed"), "scores": ("activations",), "mix": ("activations",)}
 
 
@@ -54,11 +53,11 @@ def _check_layer(index: int, layers: Sequence[LayerSchedule], network: Network, 
     operator = network.operators[index].name if index < len(network.operators) else "no operator"
     if layer != operator:
         raise InputError(
-            f"program: layer {index}", f"'{layer}' for '{operator}'", "every operator has its layer, in order", _REMEDY
+            f"program: layer {index}", f"'{layer}' for '{operator}'", "every operator has its layer, in order", NOT_OURS
         )
     kind, form = network.operators[index].kind, layers[index].form
     if form not in _MATRIX_FORMS.get(kind, ("vector",)):
-        raise InputError(f"layer '{layer}': 'form'", form, f"it is the form of an operator of kind {kind}", _REMEDY)
+        raise InputError(f"layer '{layer}': 'form'", form, f"it is the form of an operator of kind {kind}", NOT_OURS)
     types = machine.datatypes
     if form == "activations" and types.weight_bits != types.activation_bits:
         raise InputError(
@@ -76,7 +75,7 @@ def _refuse(bad: np.ndarray, field: str, values: np.ndarray, limit: np.ndarray) 
             f"program: instruction {at}: field '{field}'",
             str(int(values[at])),
             f"it lies between 0 and {int(limit[at]) - 1}",
-            _REMEDY,
+            NOT_OURS,
         )
 
 
@@ -127,7 +126,7 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
             f"program: instruction {at}: field 'row_cycles'",
             str(int(ins.row_cycles[at])),
             f"the steps of '{operators[ins.layer[at]].name}' are {int(passes[at])} passes",
-            _REMEDY,
+            NOT_OURS,
         )
     room = machine.scratchpad.size_bytes - side + 1
     written = np.where(ins.tile < 0, chunks, ins.chunk) * ins.tokens * side

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.check_network import tile_chunks
@@ -57,7 +57,7 @@ def _check(where: str, mask: np.ndarray, values: np.ndarray, count: int | np.nda
             where.format(at),
             str(int(values[at])),
             f"it lies between 0 and {limit - 1}",
-            "The file is damaged or not ours: lower the checkpoint again.",
+            NOT_OURS,
         )
 
 
@@ -78,11 +78,16 @@ def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunk
     _check(where + "lane {}: 'hi'", np.ones(len(kind), dtype=bool), tiles.hi, width + 1)
 
 
+def scratchpad_bytes(op: np.ndarray, tokens: np.ndarray, machine: Machine) -> np.ndarray:
+    """Bytes of the rows that instructions have in the scratchpad, if they have any there (but for VECTORs), (N,)."""
+    return tokens * np.where(is_any(op, _INPUT_ROWS), machine.rows, machine.cols)
+
+
 def _check_memories(ins: Instructions, machine: Machine) -> None:
     """Slots, scratchpad addresses and accumulator rows, by the places that an operation reads and writes."""
     at_all = ~is_any(ins.op, VECTOR_OPERATOR_OPS)  # their regions are a network's: check_network looks at them
     scratchpad, rows = machine.scratchpad.size_bytes + 1, machine.accumulator_rows + 1
-    size = ins.tokens * np.where(is_any(ins.op, _INPUT_ROWS), machine.rows, machine.cols)
+    size = scratchpad_bytes(ins.op, ins.tokens, machine)
     where = "program: instruction {}: field "
     slots = is_any(ins.op, TILE_OPS) | writes(ins.op, Place.WEIGHT_BUFFER)
     _check(where + "'slot'", slots, ins.slot, machine.weight_slots)

@@ -147,6 +147,15 @@ def _require_encoded(program: Program) -> None:
             f"the hardware has no {listed(_NOT_ENCODED, 'and no')} (machine.md, section 13)",
             "Run it in `simulate` and `execute`.",
         )
+    for layer in program.layers:
+        parts = np.flatnonzero(~layer.tiles.is_whole & ~is_any(layer.tiles.kind, RANK_OPS))
+        if len(parts):
+            raise InputError(
+                f"layer '{layer.name}': tile {parts[0]}",
+                "a tile without ranks that has a lane table",
+                "the hardware's dense tiles are whole (machine.md, section 13)",
+                "Run it in `simulate` and `execute`.",
+            )
 
 
 def _members(program: Program) -> dict[str, np.ndarray]:

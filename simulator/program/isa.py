@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from simulator.base.columns import kernel_input
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
 from simulator.program.operations import (
     PRODUCERS,
     TILE_OPS,
@@ -40,7 +40,7 @@ def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
                 where,
                 str(int(column[outside][0])),
                 f"it lies between {_NARROW.min} and {_NARROW.max}",
-                "The file is damaged or not ours: lower the checkpoint again.",
+                NOT_OURS,
             )
     return kernel_input(column, np.int64 if wide else np.int32)
 
@@ -113,7 +113,7 @@ def _check_columns(ins: Instructions) -> None:
                 f"program: instruction {at}: field '{column}'",
                 str(int(values[at])),
                 rule,
-                "The file is damaged or not ours: lower the checkpoint again.",
+                NOT_OURS,
             )
 
     refuse(

@@ -1,5 +1,5 @@
 """The table of operations: what each instruction is, once. Units, dependences, durations, checks, counted events, the
-encoding and the accounts of causes follow from it (machine.md, sections 2 to 8).
+encoding and the accounts of causes follow from it (machine.md, sections 2 to 8; docs/house.md has the recipes).
 
 How numbers are computed stands in ``simulator.numbers``, and the hardware in ``simulator.rtl``; both refuse at import
 to be without an operation of this table.

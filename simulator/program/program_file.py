@@ -6,23 +6,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from simulator.base.errors import InputError
+from simulator.base.errors import NOT_OURS, InputError
+from simulator.base.files import replacing_named
+from simulator.base.schema import Strict, parsed_json, validated
 from simulator.machine.machine import Machine
-from simulator.network.network_file import network_arrays, network_of, network_record
+from simulator.network.network_file import Place, Size, network_arrays, network_of, network_record
 from simulator.program.isa import Instructions
-from simulator.program.program import Program
+from simulator.program.program_record import ProgramRecord
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
+
+Made = TypeVar("Made", bound=ProgramRecord)
 
 FORMAT = "gblr-hw-program"
 VERSION = 2
@@ -30,14 +33,41 @@ _LAYER_SCALARS = ("name", "form", "in_features", "out_features", "ranks", "block
 _NETWORK = "network."  # what the names of a network's arrays begin with
 _PAYLOAD_ARRAYS = ("codes", "values", "row_step", "rank_divisor", "bias")
 
+_Step = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-def save_program(program: Program, path: Path) -> None:
-    """Write ``program`` to ``path``: to a temporary name beside it first, then renamed."""
+
+class _Layer(Strict):
+    name: str
+    form: str
+    in_features: Size
+    out_features: Size
+    ranks: Place
+    block_tokens: Size
+    multiplications: Annotated[int, Field(ge=0, lt=2**62)]
+    input_step: _Step
+    output_step: _Step
+
+
+class _Header(Strict):
+    """Everything of a program but its arrays; machine and network have schemas of their own."""
+
+    format: Literal["gblr-hw-program"]
+    version: Literal[2]
+    machine: dict[str, Any]
+    tokens: Size
+    provenance: dict[str, str]
+    layers: list[_Layer]
+    network: dict[str, Any] | None
+    sha256: str
+
+
+def save_program(program: ProgramRecord, path: Path) -> None:
+    """Write ``program`` to ``path``, whole or not at all."""
     arrays = _arrays(program)
     header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "machine": program.machine.to_dict(),
+        "machine": program.machine.to_record(),
         "tokens": program.tokens,
         "provenance": dict(program.provenance),
         "layers": [
@@ -51,38 +81,13 @@ def save_program(program: Program, path: Path) -> None:
         "network": None if program.network is None else network_record(program.network),
     }
     header["sha256"] = _checksum(header, arrays)
-    if not path.parent.is_dir():
-        raise InputError(
-            f"output '{path}'",
-            f"no folder '{path.parent}'",
-            "the folder of an output file must exist",
-            "Create it, or name another.",
-        )
-    try:
-        _write(path, arrays, {"program": json.dumps(header, sort_keys=True)})
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"output '{path}'",
-            getattr(error, "strerror", None) or str(error),
-            "an output file must be writable",
-            "Free the name or the space, or name another file.",
-        ) from error
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with replacing_named(path) as scratch:
         # One metadata key: the library writes several in no fixed order, and equal programs must give equal bytes.
-        save_file(arrays, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        save_file(arrays, scratch, metadata={"program": json.dumps(header, sort_keys=True)})
 
 
-def load_program(path: Path) -> Program:
-    """Read and verify a program file. InputError names the file and what is wrong with it."""
+def load_program(path: Path, make: type[Made]) -> Made:
+    """Read and verify a program file as a ``make``. InputError names the file and what is wrong with it."""
     if not path.is_file():
         raise InputError(
             f"program '{path}'", "no such file", "a program is a file that `gblr-hw lower` wrote", "Check the path."
@@ -98,8 +103,7 @@ def load_program(path: Path) -> Program:
                     "If it is a checkpoint, run `gblr-hw lower` on it first.",
                 )
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            header = json.loads(metadata["program"])
-    except (SafetensorError, json.JSONDecodeError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -108,17 +112,18 @@ def load_program(path: Path) -> Program:
             "a program is a whole safetensors file",
             "It is truncated or of another kind: lower the checkpoint again.",
         ) from error
+    header = parsed_json(metadata["program"], f"program '{path}'", "a program's header")
     _check_header(path, header, arrays)
     try:
-        return _assemble(header, arrays)
+        return _assemble(validated(_Header, header, "header", NOT_OURS), arrays, make)
     except InputError as error:
         raise InputError(f"program '{path}': {error.where}", error.value, error.rule, error.remedy) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"program '{path}'",
-            f"a header or column that is missing or of the wrong kind ({error})",
+            f"a column that is missing or of the wrong kind ({error})",
             f"format {FORMAT} version {VERSION} has it",
-            "Lower the checkpoint again.",
+            NOT_OURS,
         ) from error
 
 
@@ -131,7 +136,11 @@ def _check_header(path: Path, header: Any, arrays: Mapping[str, np.ndarray]) -> 
             f"this release reads {FORMAT} version {VERSION}",
             "Lower the checkpoint again with this release.",
         )
-    if header.get("sha256") != _checksum(header, arrays):
+    try:
+        checksum = _checksum(header, arrays)
+    except RecursionError:
+        checksum = "none: it is nested too deeply"
+    if header.get("sha256") != checksum:
         raise InputError(
             f"program '{path}': 'sha256'",
             "contents unlike the checksum in the header",
@@ -140,7 +149,7 @@ def _check_header(path: Path, header: Any, arrays: Mapping[str, np.ndarray]) -> 
         )
 
 
-def _arrays(program: Program) -> dict[str, np.ndarray]:
+def _arrays(program: ProgramRecord) -> dict[str, np.ndarray]:
     """Every array of a program by its name in the file; integers as int32 where they fit."""
     arrays = {f"instructions.{f.name}": _narrow(getattr(program.instructions, f.name)) for f in fields(Instructions)}
     for index, layer in enumerate(program.layers):
@@ -172,30 +181,30 @@ def _checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> st
     return digest.hexdigest()
 
 
-def _assemble(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Program:
+def _assemble(header: _Header, arrays: Mapping[str, np.ndarray], make: type[Made]) -> Made:
     layers = []
-    for index, entry in enumerate(header["layers"]):
+    for index, entry in enumerate(header.layers):
         prefix = f"layers.{index:05d}"
         tiles = TileTable(**{f.name: arrays[f"{prefix}.tiles.{f.name}"] for f in fields(TileTable)})
         numbers = {name: arrays[f"{prefix}.payload.{name}"] for name in _PAYLOAD_ARRAYS}
-        payload = Payload(input_step=float(entry["input_step"]), output_step=float(entry["output_step"]), **numbers)
+        payload = Payload(input_step=entry.input_step, output_step=entry.output_step, **numbers)
         layers.append(
             LayerSchedule(
                 tiles=tiles,
                 rank_bank=arrays[f"{prefix}.rank_bank"],
                 rank_slot=arrays[f"{prefix}.rank_slot"],
                 payload=payload,
-                **{key: entry[key] for key in _LAYER_SCALARS},
+                **{key: getattr(entry, key) for key in _LAYER_SCALARS},
             )
         )
     instructions = Instructions(**{f.name: arrays[f"instructions.{f.name}"] for f in fields(Instructions)})
-    return Program(
-        machine=Machine.from_dict(header["machine"], "machine"),
-        tokens=int(header["tokens"]),
+    return make(
+        machine=Machine.from_dict(header.machine, "machine"),
+        tokens=header.tokens,
         layers=tuple(layers),
         instructions=instructions,
-        provenance=header["provenance"],
-        network=None if header["network"] is None else network_of(header["network"], _network_part(arrays)),
+        provenance=header.provenance,
+        network=None if header.network is None else network_of(header.network, _network_part(arrays)),
     )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from simulator.base.errors import refuse_program
 from simulator.program.isa import narrowed
 from simulator.program.operations import RANK_OPS, TILE_OPS, is_any, listed
 
@@ -17,10 +17,6 @@ LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
 PARAMETER_BYTES = 8  # per output channel: bias and requantisation multiplier
 FORMS = ("dense", "ranks", "mixed", "activations", "vector")
 RANK_PARAMETER_BYTES = 4  # per place of the multiplier table: requantisation multiplier (rule E5)
-
-
-def _refuse(where: str, value: object, rule: str) -> None:
-    raise InputError(where, str(value), rule, "The file is damaged or not ours: lower the checkpoint again.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +48,7 @@ class TileTable:
             object.__setattr__(self, field.name, column)
         count = len(self.kind)
         if any(len(c) != count for c in (self.source, self.target, self.row_cycles)) or len(self.lane_ptr) != count + 1:
-            _refuse(
+            refuse_program(
                 "tile table",
                 f"columns of unequal length ({count} kinds)",
                 "all columns have one entry a tile, lane_ptr one more",
@@ -63,15 +59,15 @@ class TileTable:
             or (np.diff(self.lane_ptr) < 0).any()
             or any(len(c) != lanes for c in (self.lane, self.first, self.lo, self.hi))
         ):
-            _refuse(
+            refuse_program(
                 "tile table: 'lane_ptr'",
                 self.lane_ptr[-1],
                 "lane_ptr starts at 0, never falls and ends at the number of lanes",
             )
         if ((self.lo < 0) | (self.hi < self.lo)).any():
-            _refuse("tile table: 'lo', 'hi'", "a run that ends before it starts", "0 <= lo <= hi for every lane")
+            refuse_program("tile table: 'lo', 'hi'", "a run that ends before it starts", "0 <= lo <= hi for every lane")
         if not np.isin(self.kind, TILE_OPS).all():
-            _refuse("tile table: 'kind'", sorted(set(self.kind.tolist())), f"a tile is {listed(TILE_OPS, 'or')}")
+            refuse_program("tile table: 'kind'", sorted(set(self.kind.tolist())), f"a tile is {listed(TILE_OPS, 'or')}")
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -96,9 +92,21 @@ class TileTable:
         """(lanes+1,) offsets of each lane's weights in the payload."""
         return np.concatenate([[0], np.cumsum(self.hi - self.lo)])
 
+    @cached_property
+    def is_whole(self) -> np.ndarray:
+        """Whether a tile has no ranks and lanes 0, 1, ... of equal runs from column 0 on, which need no table. (N,)"""
+        whole = ~is_any(self.kind, RANK_OPS)
+        lanes = np.flatnonzero(np.repeat(whole, self.lane_count))
+        tile = np.repeat(np.arange(len(self.kind)), self.lane_count)[lanes]
+        begin = self.lane_ptr[tile]
+        odd = (self.lane[lanes] != lanes - begin) | (self.lo[lanes] != 0) | (self.hi[lanes] != self.hi[begin])
+        result = np.array(whole)
+        result[tile[odd]] = False
+        return result
+
     def record_bytes(self, weight_bits: int) -> np.ndarray:
-        """Bytes of each tile in DRAM: descriptor, lane table (rank tiles only), packed weights (rule E4)."""
-        lane_table = np.where(is_any(self.kind, RANK_OPS), LANE_BYTES * self.lane_count, 0)
+        """Bytes of each tile in DRAM: descriptor, lane table (not of whole tiles), packed weights (rule E4)."""
+        lane_table = np.where(self.is_whole, 0, LANE_BYTES * self.lane_count)
         return RECORD_BYTES + lane_table + ceil_div(self.weight_count * weight_bits, 8)
 
 
@@ -136,12 +144,14 @@ class Payload:
         for name, dtype in kinds.items():
             column = np.ascontiguousarray(getattr(self, name), dtype=dtype)
             if column.dtype.kind == "f" and not np.isfinite(column).all():
-                _refuse(f"payload: '{name}'", "NaN or infinity", "every stored number is finite")
+                refuse_program(f"payload: '{name}'", "NaN or infinity", "every stored number is finite")
             column.setflags(write=False)
             object.__setattr__(self, name, column)
         for name in ("input_step", "output_step"):
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                _refuse(f"payload: '{name}'", getattr(self, name), "an activation step is finite and not negative")
+                refuse_program(
+                    f"payload: '{name}'", getattr(self, name), "an activation step is finite and not negative"
+                )
 
 
 def stored_weights(form: str, tiles: TileTable) -> int:
@@ -179,15 +189,17 @@ class LayerSchedule:
         where = f"layer '{self.name}'"
         for name in ("in_features", "out_features", "block_tokens"):
             if getattr(self, name) < 1:
-                _refuse(f"{where}: '{name}'", getattr(self, name), "sizes are at least 1")
+                refuse_program(f"{where}: '{name}'", getattr(self, name), "sizes are at least 1")
         if (
             len(self.rank_bank) != self.ranks
             or len(self.rank_slot) != self.ranks
             or len(self.payload.rank_divisor) != self.ranks
         ):
-            _refuse(f"{where}: rank table", len(self.rank_bank), f"it must have one row for each of {self.ranks} ranks")
+            refuse_program(
+                f"{where}: rank table", len(self.rank_bank), f"it must have one row for each of {self.ranks} ranks"
+            )
         if len(self.payload.row_step) != self.out_features or len(self.payload.bias) != self.out_features:
-            _refuse(
+            refuse_program(
                 f"{where}: output parameters",
                 len(self.payload.bias),
                 f"one entry for each of {self.out_features} outputs",
@@ -195,18 +207,18 @@ class LayerSchedule:
         self._check_form(where)
         weights = stored_weights(self.form, self.tiles)
         if len(self.payload.codes) != weights or len(self.payload.values) != weights:
-            _refuse(f"{where}: payload", len(self.payload.codes), f"the tile table describes {weights} weights")
+            refuse_program(f"{where}: payload", len(self.payload.codes), f"the tile table describes {weights} weights")
         self._check_lanes(where)
 
     def _check_form(self, where: str) -> None:
         if self.form not in FORMS:
-            _refuse(f"{where}: 'form'", self.form, f"a form is one of {', '.join(FORMS)}")
+            refuse_program(f"{where}: 'form'", self.form, f"a form is one of {', '.join(FORMS)}")
         if self.form in ("activations", "vector") and self.ranks:
-            _refuse(f"{where}: 'ranks'", self.ranks, f"a layer of form {self.form} has no ranks")
+            refuse_program(f"{where}: 'ranks'", self.ranks, f"a layer of form {self.form} has no ranks")
         if self.form == "vector" and len(self.tiles):
-            _refuse(f"{where}: tile table", f"{len(self.tiles)} tiles", "a layer of form vector has none")
+            refuse_program(f"{where}: tile table", f"{len(self.tiles)} tiles", "a layer of form vector has none")
         if self.form == "activations" and is_any(self.tiles.kind, RANK_OPS).any():
-            _refuse(f"{where}: 'kind'", listed(RANK_OPS, "or"), "tiles of activations are DENSE")
+            refuse_program(f"{where}: 'kind'", listed(RANK_OPS, "or"), "tiles of activations are DENSE")
 
     def tile_bytes(self, weight_bits: int) -> np.ndarray:
         """Bytes of DRAM that the load of each tile moves: its record, or the codes that a tile of activations holds
@@ -221,7 +233,7 @@ class LayerSchedule:
         kind = np.repeat(tiles.kind, tiles.lane_count)
         ranks = tiles.lane[is_any(kind, RANK_OPS)]
         if len(ranks) and (ranks.min() < 0 or ranks.max() >= self.ranks):
-            _refuse(f"{where}: lane", int(ranks.max()), f"ranks are numbered 0 to {self.ranks - 1}")
+            refuse_program(f"{where}: lane", int(ranks.max()), f"ranks are numbered 0 to {self.ranks - 1}")
 
     def parameter_bytes(self, multiplier_row: int) -> int:
         """Bytes of biases and requantisation multipliers that the layer loads once (rule E5).

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.machine.energy import EnergyModel
+from simulator.machine.events import EVENTS
 from simulator.machine.machine import Machine
 from simulator.program.operations import TILE_OPS
 from simulator.program.program import Program
-from simulator.timing.accesses import EVENTS
 from simulator.timing.cycle_accounts import causes_by_layer
 from simulator.timing.durations import Timing
 from simulator.timing.engine import Events
-from simulator.timing.operator_accounts import causes_by_operator
 from simulator.timing.operator_bounds import bound_of, group_of, multiplications_of_row, work_by_layer
 from simulator.timing.report import LayerReport
 
@@ -52,10 +51,7 @@ def layer_reports(
     """One row a layer, in order; ``counts`` are ``accesses.count_events``'. Raises InputError where layers without a
     network overlap.
     """
-    if program.network is None:
-        causes = [(mine, mine) for mine in causes_by_layer(program, timing, events)]
-    else:
-        causes = causes_by_operator(program, timing, events)
+    causes = causes_by_layer(program, timing, events)
     by_layer = np.array([counts[name] for name in EVENTS]).T.tolist()
     channel, vector = work_by_layer(program.instructions.layer, timing, len(program.layers))
     busy = zip(channel.tolist(), vector.tolist(), strict=True)

@@ -8,11 +8,12 @@ import numba as nb
 import numpy as np
 
 from simulator.network.network import Operator
+from simulator.network.vector_functions import VECTOR_GROUPS, function_named
 from simulator.program.operations import Unit
 from simulator.timing.durations import Timing
+from simulator.timing.report import MATRIX_GROUPS
 
 _ARRAY, _VECTOR = int(Unit.ARRAY), int(Unit.VECTOR)  # the DMA engines stand below
-_NORMS = ("layer_norm", "rms_norm")
 
 
 def bound_of(cycles: Mapping[str, int], vector_unit: bool, dram_cycles: int) -> str:
@@ -38,11 +39,9 @@ def bound_of(cycles: Mapping[str, int], vector_unit: bool, dram_cycles: int) -> 
 def group_of(kind: str, functions: Iterable[str]) -> str:
     """One of ``report.GROUPS``, from an operator's kind and the functions of its steps."""
     if kind != "vector":
-        return "linear" if kind == "linear" else "attention matmul"
-    functions = set(functions)
-    if "softmax" in functions:
-        return "softmax"
-    return "norm" if functions.intersection(_NORMS) else "other vector"
+        return MATRIX_GROUPS[kind]
+    groups = [function_named(function).group for function in functions]
+    return min(groups, key=VECTOR_GROUPS.index, default="other vector")
 
 
 def multiplications_of_row(operator: Operator) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.network.vector_functions import VECTOR_GROUPS
+
 # The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md,
 # rule C).
 CAUSES: tuple[str, ...] = (
@@ -24,8 +26,9 @@ CAUSES: tuple[str, ...] = (
 # What an operator is bound by (machine.md, rule C5); "hidden" if other operators' cycles cover all of its work.
 BOUNDS: tuple[str, ...] = ("compute", "conflicts", "preload", "bandwidth", "latency", "drain", "vector", "hidden")
 
-# What operators of a network are summed up under.
-GROUPS: tuple[str, ...] = ("linear", "attention matmul", "softmax", "norm", "other vector")
+# What operators of a network are summed up under: matrix operators by their kind, vector operators by their functions.
+MATRIX_GROUPS: Mapping[str, str] = {"linear": "linear", "scores": "attention matmul", "mix": "attention matmul"}
+GROUPS: tuple[str, ...] = (*dict.fromkeys(MATRIX_GROUPS.values()), *VECTOR_GROUPS)
 
 
 @dataclass(frozen=True)

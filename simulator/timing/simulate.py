@@ -12,11 +12,11 @@ from simulator.machine.machine import Machine
 from simulator.program.operations import TRANSFER_OPS, Op, Unit, is_any
 from simulator.program.program import Program
 from simulator.timing.accesses import count_events
-from simulator.timing.cycle_accounts import UnitAccounts, account_units
 from simulator.timing.durations import Timing, channel_cycles, resolve_timing
 from simulator.timing.engine import STALL_NAMES, STALL_NONE, Events, run_engine
 from simulator.timing.layer_reports import layer_reports
 from simulator.timing.report import BOUNDS, GROUPS, LayerReport, Report, Trace, UnitReport
+from simulator.timing.unit_accounts import UnitAccounts, account_units
 
 
 def simulate(program: Program, machine: Machine) -> Report:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from analysis.pictures import style
+from analysis.pictures import colours, family_marks, style
 from analysis.pictures.axes import limits, log_ticks, short_number
 from analysis.pictures.block_map import coverage, draw_block_maps
+from analysis.pictures.family_marks import marks
 from analysis.pictures.front_picture import draw_front
 from analysis.pictures.layer_bars import draw_layer_bars
 from analysis.pictures.roofline import draw_roofline, roofline_points
@@ -29,7 +30,7 @@ from tests.drawn.fake_reports import UNITS, fake_network_report, fake_report
 
 FAMILIES = (
     "low_rank",
-    "block low rank",
+    "rank groups",
     "block-sparse",
     "gblr_width_penalty",
     "gblr_hardware_penalty",
@@ -103,7 +104,7 @@ PICTURES = {
     "front, all equal, no dense": lambda: draw_front(
         [replace(p, latency_cycles=7, accuracy=0.5) for p in points()[2:]]
     ),
-    "front, zeros": lambda: draw_front([replace(points()[0], latency_cycles=0, accuracy=0.0)]),
+    "front, zeros": lambda: draw_front([replace(points()[0], latency_cycles=1, accuracy=0.0)]),
     "front, huge range": lambda: draw_front(
         [replace(p, latency_cycles=10 ** (i % 12)) for i, p in enumerate(points())]
     ),
@@ -195,14 +196,14 @@ def test_front_line_goes_through_the_front():
 
 
 def test_families_differ_in_mark_and_colour():
-    looks = style.marks([*style._FAMILIES, "u", "v", "w", "x", "y", "z"])
+    looks = marks([*family_marks._OWN, "u", "v", "w", "x", "y", "z"])
     assert len({look.marker for look in looks.values()}) == len(looks)
     assert len({look.colour for look in looks.values()}) == len(looks)
-    assert style.marks(["block low rank"])["block low rank"] == style.marks(["block_low_rank"])["block_low_rank"]
-    assert set(style.CAUSE_COLOURS) == set(CAUSES)
+    assert marks(["rank groups"])["rank groups"] == marks(["rank-groups"])["rank-groups"] == looks["rank_groups"]
+    assert set(colours.CAUSE_COLOURS) == set(CAUSES)
     assert len({style.series_colour(i) for i in range(24)}) == 24
     with pytest.raises(InputError, match="7 unknown families"):
-        style.marks("abcdefg")
+        marks("abcdefg")
 
 
 def test_bars_add_up_to_the_layers_cycles():

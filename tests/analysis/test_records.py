@@ -25,7 +25,7 @@ POINTS = st.builds(
     st.floats(0, 1),
     COUNT,
     TEXT,
-    COUNT,
+    st.integers(1, 10**18),
     REAL,
     REAL,
     st.just("") | TEXT,
@@ -57,6 +57,8 @@ def test_files_give_back_what_was_written(tmp_path_factory, ending, points):
         ("energy_pj", -1.0, "0 or more"),
         ("latency_cycles", 1.5, "whole number"),
         ("latency_cycles", True, "whole number"),
+        ("latency_cycles", 0, "1 or more and below 2"),
+        ("multiplications", 2**63, "0 or more and below 2"),
         ("multiplications", -1, "0 or more"),
         ("seed", None, "whole number"),
         ("name", " ", "not empty"),
@@ -98,7 +100,7 @@ def test_json_errors_name_file_point_and_field(tmp_path):
     with pytest.raises(InputError, match="must be a list of objects"):
         load_points(path)
     path.write_text('{"format":')
-    with pytest.raises(InputError, match="must be a JSON document"):
+    with pytest.raises(InputError, match="found text that is not JSON .*; a file of network points must parse as JSON"):
         load_points(path)
 
 
@@ -126,12 +128,12 @@ def test_csv_errors_name_file_point_and_cell(tmp_path):
 def test_places_that_cannot_be(tmp_path):
     with pytest.raises(InputError, match=r"the ending '\.txt'.*\.json or \.csv"):
         save_points([POINT], tmp_path / "points.txt")
-    with pytest.raises(InputError, match="folder must exist"):
+    with pytest.raises(InputError, match="found no folder .*; an output is a file in a folder that exists"):
         save_points([POINT], tmp_path / "missing" / "points.json")
     with pytest.raises(InputError, match="the file must exist"):
         load_points(tmp_path / "points.json")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="output must be a file"):
+    with pytest.raises(InputError, match="found a folder; an output is a regular file, which it replaces"):
         save_points([POINT], tmp_path / "folder.csv")
 
 

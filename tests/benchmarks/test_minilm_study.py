@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.minilm.distil import Steps, distil, lessons, loss, with_layers
-from benchmarks.minilm.study import METHODS, jobs, table
+from benchmarks.minilm.study import METHODS, jobs
+from benchmarks.minilm.tables import study_table
 from gblr_hw.conversion.conversion import convert
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.layers.lattice_linear import LatticeLinear
@@ -97,7 +98,7 @@ def test_options_choose_networks_and_the_table_shows_shares_of_dense() -> None:
             "tiles_used": 2073,
         }
         rows.append(row | less)
-    line = table(rows).splitlines()[-1]
+    line = study_table(rows).splitlines()[-1]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "lattice, distilled", "0.2", "2,073", "2", "0.800", "0.500", "0.300", "0.250"
     ]  # fmt: skip

@@ -14,9 +14,11 @@ import torch
 
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.study import runs as study_runs
-from benchmarks.study import study
+from benchmarks.study import study, tables
+from benchmarks.study.settings import gather
 from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.lowering.pipeline import lower
+from gblr_hw.weights.family import trained
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.timing.simulate import simulate
@@ -34,7 +36,28 @@ def test_everything_is_asked_for_once() -> None:
     # At least five budgets and three seeds everywhere, every rival for a machine with and one without scatter.
     assert all(len(setting.budgets) >= 5 for setting in settings)
     assert set(study_runs.RIVALS) <= set(study_runs.PARTS["digits"].settings["edge-16"].families)
-    assert all(family in study_runs.FAMILIES for setting in settings for family in setting.families)
+    assert all(family in study_runs.NETWORKS for setting in settings for family in setting.families)
+
+
+def test_every_trained_family_is_a_rival_and_is_shown() -> None:
+    recipes = [recipe.family for recipe in study_runs.RIVALS.values()]
+    assert [name for name in recipes if name != "dense"] == [name for name in trained() if name != "dense"]
+    assert {*study_runs.RIVALS, *study_runs.ANY_WIDTH} == set(tables.SHOWN)
+    assert study_runs.RIVALS["rank groups"].family == "rank_groups"
+
+
+def test_results_recorded_under_an_old_label_are_those_of_todays(tmp_path: Path) -> None:
+    recorded = (Path(__file__).parents[2] / "docs" / "data" / "study.jsonl").read_text()
+    assert '"block low rank"' in recorded
+    (tmp_path / "study.jsonl").write_text(recorded)
+    lines = ResultLines(tmp_path / "study.jsonl", study.KEY)
+    wanted = study.jobs(_options(family=["rank groups"]))
+    assert wanted and all(lines.has(**dict(zip(study.KEY, job, strict=True))) for job in wanted)
+    assert {row["kind"] for row in lines.rows if row["family"] == "rank groups" and "kind" in row} == {"rank_groups"}
+    assert gather(lines.rows).of("digits", "rank groups") and not gather(lines.rows).of("digits", "block low rank")
+    lines.add({**lines.rows[0], "seed": 99})
+    kept = (tmp_path / "study.jsonl").read_text().splitlines()
+    assert set(recorded.splitlines()) <= set(kept)  # what was recorded stays so
 
 
 def test_options_select() -> None:
@@ -81,7 +104,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("family", ["narrower", "shallower", "block low rank"])
+@pytest.mark.parametrize("family", ["narrower", "shallower", "rank groups"])
 def test_a_run_meets_its_target_and_is_measured_on_every_machine(family: str, tmp_path: Path) -> None:
     row = study_runs.run("digits", "edge-16", family, 0.7, 0, cache_folder=tmp_path)
     dense_cycles = study_runs._dense_cycles("digits", "edge-16", 64, 2)

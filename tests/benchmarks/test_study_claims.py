@@ -20,7 +20,7 @@ from benchmarks.study import summary as study_summary
 from benchmarks.study import tables as study_tables
 from benchmarks.study.equal_accuracy import cheapest, cost_at, front_volume, paired
 from benchmarks.study.settings import Run, Setting, Study, gather
-from benchmarks.study.structures import network_file
+from benchmarks.study.structures import network_file, shown_networks
 from simulator.base.errors import InputError
 
 MACHINES = ("m", "n")
@@ -270,7 +270,7 @@ def test_scatter_and_groups_relate_the_two_machines() -> None:
     def on_both(family: str, accuracy: float, m: float, n: float, machine: str) -> dict[str, Any]:
         return row(family, 0.5, 0, accuracy, machine=machine, latency_cycles={"m": m, "n": n})
 
-    rows = [on_both("ranks", 0.9, 100.0, 50.0, "n"), on_both("block low rank", 0.95, 60.0, 60.0, "m")]
+    rows = [on_both("ranks", 0.9, 100.0, 50.0, "n"), on_both("rank groups", 0.95, 60.0, 60.0, "m")]
     study = study_of(*DENSE, *rows)
     assert "2.00 (2.00-2.00)" in study_tables.scatter_worth(study, "m", "n")
     assert "≤ 1.20" in study_tables.groups_against_lattice(study, "m", "n")
@@ -308,7 +308,7 @@ def test_without_results_the_command_says_what_makes_them(tmp_path: Path, monkey
         study_claims.main()
 
 
-def test_the_command_draws_and_rewrites_the_document(
+def test_the_command_prints_tables_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machines = study_claims.MEASURED_ON
@@ -319,21 +319,27 @@ def test_the_command_draws_and_rewrites_the_document(
     }
     rows = [{**one, **costs} for one in (row("dense", 1.0, 0, 0.97), row("learned lattice", 0.5, 0, 0.96))]
     (tmp_path / "study.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    results = study_claims.read_study(tmp_path / "study.jsonl")
-    names = list(study_claims.blocks_of(results))
-    document = tmp_path / "claims.md"
-    document.write_text("before\n" + "".join("\n".join(marked_blocks.marks(name)) + "\n" for name in names) + "after\n")
     command = ["study_claims", "--results", str(tmp_path / "study.jsonl"), "--images", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [*command, "--networks", str(tmp_path), "--write", str(document)])
+    monkeypatch.setattr(sys, "argv", command)
     study_claims.main()
-    text = document.read_text()
-    assert text.startswith("before\n<!-- begin completeness -->\n\n2 runs, seeds 0")
-    assert text.endswith("after\n")
+    text = capsys.readouterr().out
+    assert text.startswith("completeness\n\n2 runs, seeds 0")
     assert "97.0 (97.0-97.0)" in text
     assert (tmp_path / "study-digits.png").stat().st_size > 10_000
-    assert "no networks in" in capsys.readouterr().out
-    study_claims.main()
-    assert document.read_text() == text
+
+
+def test_the_short_table_shows_the_least_cycles_of_each_row() -> None:
+    shown = [family for families in study_summary.SHORT_ROWS.values() for family in families]
+    others = [row(family, 0.5, 0, 0.9, 20.0) for family in shown if family not in ("learned lattice", "low rank")]
+    rows = [row("learned lattice", 0.5, seed, 0.98, 40.0) for seed in range(3)]
+    rows += [row("low rank", 0.5, 0, 0.98, 60.0), row("low rank", 0.4, 0, 0.97, 30.0)]
+    lines = study_summary.short_claims(study_of(*DENSE, *rows, *others), "digits", ("m",)).splitlines()
+    assert lines[0].startswith("| digits ViT: cycles of dense within half a point of its accuracy ")
+    assert [line.split(" | ")[1].strip(" |") for line in lines[2:5]] == ["none", "none / 0.600 / none", "0.400"]
+    with pytest.raises(InputError, match="part 'digits': found no dense network"):
+        study_summary.short_claims(study_of(*rows, *others), "digits", ("m",))
+    with pytest.raises(InputError, match="found no network of 'narrower'"):
+        study_summary.short_claims(study_of(*DENSE, *rows, *others[:-1]), "digits", ("m",))
 
 
 def test_the_shown_network_is_near_the_middle_and_no_plain_low_rank(tmp_path: Path) -> None:
@@ -341,7 +347,7 @@ def test_the_shown_network_is_near_the_middle_and_no_plain_low_rank(tmp_path: Pa
     rows = [row("learned lattice", budget, 0, 0.9, kind=kind) for budget, kind in kinds.items()]
 
     def shown(rows: list[dict[str, Any]]) -> list[float]:
-        return [one.budget for one in study_claims.shown_networks(study_of(*rows), tmp_path)]
+        return [one.budget for one in shown_networks(study_of(*rows), tmp_path)]
 
     assert shown(rows) == []
     for budget in kinds:
@@ -354,25 +360,18 @@ def test_the_shown_network_is_near_the_middle_and_no_plain_low_rank(tmp_path: Pa
     assert "lattice 1, low rank 1" in text
 
 
-def test_the_document_has_every_block() -> None:
-    text = Path("docs/claims.md").read_text()
-    costs = dict.fromkeys(study_claims.MEASURED_ON, 1.0)
-    dense = row("dense", 1.0, 0, 0.97, latency_cycles=costs, energy_pj=costs)
-    blocks = {name: "new" for name in study_claims.blocks_of(gather([dense]))}
-    blocks |= {"structures": "", "waterfall, random intervals": "", "waterfall, networks": "", "scatter, networks": ""}
-    assert marked_blocks.replaced(text, blocks, "docs/claims.md") != text
-
-
 def test_blocks_are_replaced_between_their_marks() -> None:
     begin, end = marked_blocks.marks("a")
     text = f"x\n{begin}\nold\n{end}\ny\n"
     assert marked_blocks.replaced(text, {"a": "new\n"}, "f") == f"x\n{begin}\n\nnew\n\n{end}\ny\n"
     with pytest.raises(InputError, match="document 'f', block 'b': found 0 lines"):
-        marked_blocks.replaced(text, {"b": "new"}, "f")
+        marked_blocks.replaced(text, {"a": "new", "b": "new"}, "f")
     with pytest.raises(InputError, match="found 2 lines"):
         marked_blocks.replaced(text + text, {"a": "new"}, "f")
     with pytest.raises(InputError, match="a block lies between one of each"):
         marked_blocks.replaced(f"{end}\n{begin}\n", {"a": "new"}, "f")
+    with pytest.raises(InputError, match="block 'a': found a marked block that nothing makes; its blocks are none"):
+        marked_blocks.replaced(text, {}, "f")
 
 
 def test_the_picture_needs_a_dense_network_and_colours_do_not_depend_on_what_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,8 +14,7 @@ import torch
 from hypothesis import given, settings
 
 from analysis.pictures.block_map import coverage
-from benchmarks.shared.marked_blocks import marks
-from benchmarks.study import lowering_steps, waterfall
+from benchmarks.study import lowering_steps, waterfall, waterfall_tables
 from benchmarks.study import structures as study_structures
 from benchmarks.study.settings import gather
 from gblr_hw import lower
@@ -171,12 +171,13 @@ def test_a_kept_network_is_taken_apart_and_training_follows(kept: Path) -> None:
     study = gather(study_rows())
     ((setting, network),) = waterfall.chosen_networks(study, kept)
     with pytest.raises(InputError, match="cycles on edge-16; the results say 7000 for it"):
-        waterfall.network_waterfall(study, setting, network)
+        waterfall.network_steps(setting, network)
     measured = waterfall.network_cycles("digits")
     cycles = measured(study_structures.loaded(network), Machine.load("edge-16"), lower_layer)
     study = gather(study_rows(cycles))
     ((setting, network),) = waterfall.chosen_networks(study, kept)
-    found = waterfall.network_waterfall(study, setting, network)
+    data = json.loads(json.dumps({"networks": [waterfall.network_steps(setting, network)]}))
+    (found,) = waterfall_tables.network_waterfalls(data, study)
     assert found.title == "digits, edge-16: width shrinkage 0.5x, 96.5 %"
     assert [step.cycles for step in found.steps[-4:]] == [None, None, 4000.0, None]
     assert found.steps[-2].at_most
@@ -185,12 +186,17 @@ def test_a_kept_network_is_taken_apart_and_training_follows(kept: Path) -> None:
     program = lower(model, machine, example_inputs=(torch.zeros(1, 8, 8),))
     measure = waterfall.network_cycles("digits")
     assert measure({}, machine, lower_layer) == simulate(program, machine).latency_cycles
-    table = waterfall.step_table(found)
+    table = waterfall_tables.step_table(found)
     assert "≤ 4,000" in table
     assert "Together: network x" in table
-    assert "learned lattice" in waterfall.scatter_table(waterfall.kept_networks(study, kept))
+    scattered = waterfall.scatter_rows(waterfall.kept_networks(study, kept))
+    assert "learned lattice" in waterfall_tables.scatter_table(scattered)
+    old = waterfall_tables.scatter_table([{**scattered[0], "family": "block low rank"}])
+    assert "rank groups" in old and "block low rank" not in old
     with pytest.raises(InputError, match=r"layer 'blocks\.7': found not in the network"):
         measure({"blocks.7": lattice(32, 32)}, machine, lower_layer)
+    with pytest.raises(InputError, match=r"found a network of digits, edge-16, 0\.5x; the study has its setting"):
+        waterfall_tables.network_waterfalls(data, gather(study_rows()[::2]))
 
 
 def test_the_quickest_network_within_a_point_is_chosen_or_the_most_accurate() -> None:
@@ -206,26 +212,26 @@ def test_the_quickest_network_within_a_point_is_chosen_or_the_most_accurate() ->
     assert waterfall.blind_setting(gather(rows[1:]), "digits", "edge-16") is None
 
 
-@pytest.mark.parametrize("results", [True, False])
 def test_the_command_without_kept_networks_measures_random_intervals(
-    results: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    random = waterfall.Waterfall("random", (waterfall.Step("dense", "network", 10.0),))
-    monkeypatch.setattr(waterfall, "random_waterfalls", lambda machines: [random, random])
+    steps = [{"label": "dense", "owed_to": "network", "cycles": 10.0, "at_most": False}]
+    monkeypatch.setattr(waterfall, "random_intervals", lambda machines: [{"title": "random", "steps": steps}] * 3)
     monkeypatch.setattr(waterfall, "read_study", lambda path: gather(study_rows()))
-    picture, lines, document = tmp_path / "w.png", tmp_path / "study.jsonl", tmp_path / "claims.md"
-    if results:
-        lines.touch()
-    document.write_text("\n".join(marks("waterfall, random intervals")))
-    command = ["waterfall", "--results", str(lines), "--networks", str(tmp_path), "--picture", str(picture)]
-    monkeypatch.setattr(sys, "argv", [*command, "--write", str(document)])
+    picture, out = tmp_path / "w.png", tmp_path / "waterfall.json"
+    command = ["waterfall", "--results", "none", "--networks", str(tmp_path), "--picture", str(picture)]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
     waterfall.main()
     assert "and what is there stays as it is" in capsys.readouterr().out
-    assert "| dense | network |     10 |    1.000 |" in document.read_text()
+    data = json.loads(out.read_text())
+    (table, *_) = map(waterfall_tables.step_table, waterfall_tables.random_waterfalls(data))
+    assert "| dense | network |     10 |    1.000 |" in table
     assert picture.exists()
-    picture.write_bytes(b"the whole")
+    kept = {"networks": [{"part": "digits", "machine": "edge-16", "budget": 0.5, "seed": 0, "steps": steps}]}
+    out.write_text(json.dumps({**data, **kept, "taken": "by hand"}))
     waterfall.main()
-    assert picture.read_bytes() == b"the whole"
+    again = json.loads(out.read_text())
+    assert (again["networks"], again["taken"], again["random"]) == (kept["networks"], "by hand", data["random"])
 
 
 def test_tables_of_structures_add_up(kept: Path) -> None:
@@ -238,7 +244,8 @@ def test_tables_of_structures_add_up(kept: Path) -> None:
     assert (one.reduce, one.expand, one.tiles) == (n // 16, m // 16, 1 + n // 16 + m // 16)
     both = study_structures.all_layers([one, one])
     assert (both.full, both.tiles) == (2 * one.full, 2 * one.tiles)
-    table = study_structures.structure_table(network)
+    counted = json.loads(json.dumps(study_structures.counted(network)))
+    table = study_structures.structure_tables([counted])
     assert "digits, trained for edge-16: learned lattice, 0.5x, seed 0" in table
     assert "100.0 %" in table
     covered = study_structures.covered(evaluate(weights), 16)

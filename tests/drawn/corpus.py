@@ -1,13 +1,17 @@
-"""The seeded corpus on which the engines must agree, and what it reaches: ``python -m tests.drawn.corpus [scale]`` prints it."""
+"""The seeded corpus on which the engines must agree, and what it reaches: ``python -m tests.drawn.corpus [scale] [--out
+docs/data/corpus.json]`` prints it, in a minute at scale 1.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.shared.measurement import write_json
 from simulator.machine.machine import Machine
 from simulator.program.operations import TILE_OPS, After, Op, Unit
 from simulator.program.program import Program
@@ -179,15 +183,24 @@ def _note_program(features: Counter[str], program: Program, machine: Machine) ->
     features.update(name for name, true in facts.items() if true)
 
 
-def main(scale: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scale", type=int, nargs="?", default=1, help="of the numbers of programs")
+    parser.add_argument("--out", type=Path, help="write what it reaches as JSON")
+    options = parser.parse_args()
     total: Counter[str] = Counter()
+    programs, found = {}, 0
     for kind in SIZES:
-        part = survey(kind, scale)
+        part = survey(kind, options.scale)
         print(f"{kind}: {part.programs} programs, {len(part.found)} differences")
         total.update(part.features)
+        programs[kind], found = part.programs, found + len(part.found)
     for name, count in sorted(total.items()):
         print(f"  {count:8d} {name}")
+    write_json(
+        options.out, scale=options.scale, programs=programs, differences=found, features=dict(sorted(total.items()))
+    )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    main()

@@ -21,7 +21,7 @@ from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.lowering.passes.quantise_weights import quantise_weights
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.factors import Factors, evaluate
-from gblr_hw.weights.families import block_sparse
+from gblr_hw.weights.from_factors import block_sparse_weights
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
@@ -121,7 +121,7 @@ def layer_weights(rng: np.random.Generator, machine: Machine, family: str | None
     kept = torch.from_numpy(
         rng.random((ceil_div(outputs, chunk_out), ceil_div(inputs, chunk_in))) < rng.choice([0.1, 0.4])
     )
-    return block_sparse(
+    return block_sparse_weights(
         numbers(rng, outputs, inputs), kept, _bias(rng, outputs), chunk_in=chunk_in, chunk_out=chunk_out
     )
 

@@ -17,7 +17,7 @@ MACHINE, ISA, REPORT, COUNTS = (
     "simulator.timing.accesses",
 )
 ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network_layout"
-OPERATORS, BOUNDS = "simulator.timing.operator_accounts", "simulator.timing.operator_bounds"
+UNITS, BOUNDS = "simulator.timing.unit_accounts", "simulator.timing.operator_bounds"
 
 Check = Literal["agreement", "by hand"]
 
@@ -225,10 +225,10 @@ DURATIONS = [
 ]  # fmt: skip
 
 COUNTERS = [
-    *_shared("C1", "a tail a cycle longer", ACCOUNTS, 'causes["tail"] = end -', 'causes["tail"] = end + 1 -', "agreement"),
-    *_shared("C1", "conflicts counted as computing", ACCOUNTS, "compute[mine] += tokens[i]", "compute[mine] += end[i] - start[i]", "agreement"),
+    *_shared("C1", "a tail a cycle longer", ACCOUNTS, "_TAIL] = ends -", "_TAIL] = ends + 1 -", "agreement"),
+    *_shared("C1", "conflicts counted as computing", ACCOUNTS, "_COMPUTE] += tokens[i]", "_COMPUTE] += end[i] - start[i]", "agreement"),
     *_shared("C1", "ties go to the dependence named last", ENGINE, "if when > ready:", "if when >= ready:", "agreement"),
-    *_shared("C1", "a wait for the channel counted from the request of the unit", ACCOUNTS, "start[i] - max(ready, free)", "start[i] - free", "agreement"),
+    *_shared("C1", "a wait for the channel counted from the request of the unit", UNITS, "start[i] - max(ready, free)", "start[i] - free", "agreement"),
     *_shared("C2", "words not filled up", COUNTS, "return ceil_div(bits, word_bits)", "return bits // word_bits", "agreement"),
     *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
     *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]", "costs.sum_words * (accumulate[i] or reads == _ACCUMULATORS)", "agreement"),
@@ -236,12 +236,12 @@ COUNTERS = [
     *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "ceil_div(dram_bytes[i], costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
     *_shared("C3", "a roof a cycle too high", REPORT, '"compute": ceil_div(accesses', '"compute": 1 + ceil_div(accesses'),
-    *_shared("C4", "conflicts counted as computing", OPERATORS, "_COMPUTE] += tokens[i]", "_COMPUTE] += end[i] - start[i]", "agreement"),
-    *_shared("C4", "a gap is the tile's alone", OPERATORS, "mine = max(at, done[after[column, i]])", "mine = at", "agreement"),
-    *_shared("C4", "an instruction is next when the one before it is done", OPERATORS, "end[previous[i]] > ready:", "done[previous[i]] > ready:", "agreement"),
-    *_shared("C4", "nobody waits in a queue", OPERATORS, "if previous[i] >= 0 and", "if previous[i] < -1 and", "agreement"),
-    *_shared("C4", "a store counts for the vector unit", OPERATORS, 'After.STORE: "wait_input"', 'After.STORE: "wait_vector"', "agreement"),
-    *_shared("C4", "the tail goes back from the last instruction that is done", OPERATORS, "done[i] > done[last]", "i > last", "agreement"),
+    *_shared("C4", "a row's first cycle counted as a conflict too", ACCOUNTS, "(row_cycles[i] - 1)", "row_cycles[i]", "agreement"),
+    *_shared("C4", "a gap is the tile's alone", ACCOUNTS, "since = max(at, done[after[column, i]])", "since = at", "agreement"),
+    *_shared("C4", "an instruction is next when the one before it is done", ACCOUNTS, "end[previous[i]] > ready:", "done[previous[i]] > ready:", "agreement"),
+    *_shared("C4", "nobody waits in a queue", ACCOUNTS, "if previous[i] >= 0 and", "if previous[i] < -1 and", "agreement"),
+    *_shared("C4", "a store counts for the vector unit", ACCOUNTS, 'After.STORE: "wait_input"', 'After.STORE: "wait_vector"', "agreement"),
+    *_shared("C4", "the tail goes back from the last instruction that is done", ACCOUNTS, "done[i] > done[last]", "i > last", "agreement"),
     *_shared("C5", "a cycle of the vector unit less", BOUNDS, "vector[layer[i]] += busy[i]", "vector[layer[i]] += busy[i] - 1", "agreement"),
     *_shared("C5", "array time holds the channel", BOUNDS, "if unit[i] < _ARRAY", "if unit[i] <= _ARRAY", "agreement"),
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Break every rule by a cycle and look which tests turn red: ``python -m tests.mutation.mutation [--table] [--first]``.
+"""Break every rule by a cycle and look which tests turn red: ``python -m tests.mutation.mutation [--table] [--first]
+[--out docs/data/mutants.json]``.
 
 One process imports what is heavy and has no part in it. For every mutant it forks a child that imports the simulator
 from changed source, uncompiled, and runs the tests that must fail. Children without a change must pass.
@@ -157,7 +158,12 @@ def firsts() -> tuple[Mutant, ...]:
 
 
 def run_all(mutants: Sequence[Mutant]) -> list[Result]:
-    """Every mutant's result; raises RuntimeError if a check fails without a mutant."""
+    """Every mutant's result; raises RuntimeError if a check fails without a mutant, or if this process has imported what
+    mutants change: children would have it from here, unchanged.
+    """
+    imported = [name for name in sys.modules if name.startswith("simulator.")]
+    if imported:
+        raise RuntimeError(f"{imported[0]} is imported already: mutants would change nothing")
     gc.freeze()  # children need not look through what was imported here
     for check in ("agreement", "by hand"):
         failed = run(None, check)
@@ -166,21 +172,18 @@ def run_all(mutants: Sequence[Mutant]) -> list[Result]:
     return [Result(m.rule, m.error, m.place, m.check, run(m, m.check)) for m in mutants]
 
 
-def table(results: Sequence[Result]) -> str:
-    """The results as the table of docs/verification.md."""
-    lines = ["| rule | one-cycle error | broken in | noticed by |", "|---|---|---|---|"]
-    for r in results:
-        killer = r.killed_by.split("::")[-1] if r.check == "by hand" else f"agreement, {r.killed_by}"
-        lines.append(f"| {r.rule} | {r.error} | {r.place} | {killer or '**nobody**'} |")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true", help="print the table of docs/verification.md, not JSON")
     parser.add_argument("--first", action="store_true", help="only the first mutant of each rule in each place")
+    parser.add_argument("--out", type=Path, help="write the results as JSON; `make docs` makes the table from them")
     os.chdir(ROOT)
     arguments = parser.parse_args()
-    outcome = run_all(firsts() if arguments.first else MUTANTS)
-    print(table(outcome) if arguments.table else json.dumps([asdict(r) for r in outcome], indent=1))
-    sys.exit(any(not r.killed_by for r in outcome))
+    outcome = [asdict(one) for one in run_all(firsts() if arguments.first else MUTANTS)]
+    # Only now, because these import the simulator.
+    from benchmarks.shared.measurement import write_json
+    from benchmarks.verification.tables import mutants_table
+
+    print(mutants_table(outcome) if arguments.table else json.dumps(outcome, indent=1))
+    write_json(arguments.out, mutants=outcome)
+    sys.exit(any(not one["killed_by"] for one in outcome))

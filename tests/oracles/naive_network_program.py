@@ -19,6 +19,19 @@ from simulator.program.operations import PRODUCERS, After, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 
+# Read by hand from what each function means, not from the table of the product.
+_WITHIN_A_GROUP = {
+    "copy", "add", "subtract", "multiply", "divide", "maximum", "minimum", "negative", "absolute", "square", "power", "sqrt",
+    "rsqrt", "exp", "log", "sine", "cosine", "tanh", "erf", "sigmoid", "relu", "clip", "gelu", "gelu_tanh", "silu", "permute",
+    "concat", "softmax", "layer_norm", "rms_norm", "sum_width", "mean_width", "max_width",
+}  # fmt: skip
+_OVER_GROUPS = {"sum_groups", "mean_groups", "max_groups"}
+
+
+def _keeps_to_its_group(function: str) -> bool:
+    assert function in _WITHIN_A_GROUP | _OVER_GROUPS, f"this oracle does not know the vector function '{function}'"
+    return function in _WITHIN_A_GROUP
+
 
 def naive_program(
     network: Network, machine: Machine, linears: Mapping[str, LayerSchedule], single_groups: bool = False
@@ -122,7 +135,7 @@ class _Emitter:
             token0, tokens, count = 0, tensor.tokens, tensor.tokens
         elif region_rows(self.network, operator, operand) == 1:
             token0, tokens = 0, 1
-        if operand.access != "gather":
+        if operand.access not in ("gather", "strided"):
             sequence %= tensor.batch
         chunks = range(view_chunks(self.network, operand, self.side)) if chunks is None else chunks
         address = self.place(len(chunks), tokens)
@@ -242,7 +255,7 @@ class _Emitter:
         views.append((output.groups, output.width, output.padded))
         aligned = all(g == 1 or padded or width % self.side == 0 for g, width, padded in views)
         alike = all(g in (1, output.groups) for g, *_ in views)
-        by_group = not any(step.function.endswith("_groups") for step in operator.steps)
+        by_group = all(_keeps_to_its_group(step.function) for step in operator.steps)
         plain = not any(o.access in ("transposed", "window") for o in operator.operands)
         return self.single_groups and output.groups > 1 and aligned and alike and by_group and plain
 

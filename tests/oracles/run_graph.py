@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gblr_hw.weights.factors import evaluate
-from gblr_hw.weights.stored import DenseWeights, LayerWeights
-from simulator.network.network import Network, Operand, Operator, Port
+from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
+from simulator.network.network import Digit, Network, Operand, Operator, Port
 from simulator.network.vector_steps import run_steps
 
 
@@ -50,11 +50,40 @@ def view(memory: Memory, operand: Operand) -> np.ndarray:
     elif operand.access == "gather":
         index = memory.read(operand.indices or "").astype(int)[:, :, 0]
         part = array[0][index]
+    elif operand.access == "strided":
+        return strided_rows(array, operand)
     else:
+        assert operand.access == "window", f"this oracle does not know the access '{operand.access}'"
         part = window_rows(array, operand)
     return part.reshape(
         len(part) if operand.access == "gather" else batch, operand.tokens, operand.groups, operand.width
     )
+
+
+def strided_rows(array: np.ndarray, operand: Operand) -> np.ndarray:
+    """Digit by digit, as an odometer turns."""
+    strides = operand.strides
+    assert strides is not None
+
+    def places(digits: Sequence[Digit]) -> list[tuple[int, int, int]]:
+        found = [(0, 0, 0)]
+        for digit in digits:
+            found = [
+                (b + n * digit.batch, t + n * digit.token, c + n * digit.channel)
+                for b, t, c in found
+                for n in range(digit.size)
+            ]
+        return found
+
+    rows, channels = places(strides.rows), places(strides.channels)
+    read = [
+        [
+            array[strides.batch0 + rb + cb, operand.token0 + rt + ct, operand.channel0 + rc + cc]
+            for cb, ct, cc in channels
+        ]
+        for rb, rt, rc in rows
+    ]
+    return np.array(read).reshape(-1, operand.tokens, operand.groups, operand.width)
 
 
 def window_rows(array: np.ndarray, operand: Operand) -> np.ndarray:
@@ -62,7 +91,9 @@ def window_rows(array: np.ndarray, operand: Operand) -> np.ndarray:
     assert window is not None and not operand.token0 and not operand.channel0
     batch, _, channels = array.shape
     (height, width), (pad_y, pad_x) = window.image, window.padding
-    padded = np.full((batch, height + 2 * pad_y, width + 2 * pad_x, channels), window.fill)
+    below, right = window.after or window.padding
+    # Windows may reach further than the padding goes: what they find there does not count.
+    padded = np.full((batch, height + pad_y + max(below, 0), width + pad_x + max(right, 0), channels), window.fill)
     padded[:, pad_y : pad_y + height, pad_x : pad_x + width] = array.reshape(batch, height, width, channels)
     rows = []
     for y in range(window.output[0]):
@@ -77,9 +108,22 @@ def window_rows(array: np.ndarray, operand: Operand) -> np.ndarray:
 def matrix_of(weights: LayerWeights) -> tuple[np.ndarray, np.ndarray | float]:
     if isinstance(weights, DenseWeights):
         matrix, bias = weights.weight.double().numpy(), weights.bias
+    elif isinstance(weights, GroupedWeights):
+        matrix, bias = block_diagonal(weights), weights.bias
     else:
         matrix, bias = evaluate(weights).matrix(), getattr(weights, "bias", None)
     return matrix, 0.0 if bias is None else bias.double().numpy()
+
+
+def block_diagonal(weights: GroupedWeights) -> np.ndarray:
+    """(m, k1 k2 ic), entry by entry."""
+    kernel = weights.kernel.double().numpy()
+    outputs, share, k1, k2 = kernel.shape
+    matrix = np.zeros((outputs, k1, k2, weights.groups * share))
+    for output in range(outputs):
+        first = output // (outputs // weights.groups) * share
+        matrix[output, :, :, first : first + share] = kernel[output].transpose(1, 2, 0)
+    return matrix.reshape(outputs, -1)
 
 
 def compute(memory: Memory, operator: Operator, weights: Mapping[str, LayerWeights]) -> np.ndarray:
@@ -91,6 +135,7 @@ def compute(memory: Memory, operator: Operator, weights: Mapping[str, LayerWeigh
         tensor = memory.network.tensors[operator.output]
         result = run_steps(operator.steps, values, operator.constants)
         return np.broadcast_to(result, (tensor.batch, tensor.tokens, tensor.groups, tensor.width))
+    assert operator.kind in ("scores", "mix"), f"this oracle does not know operators of the kind '{operator.kind}'"
     rows, stationary = values
     head = np.arange(rows.shape[2]) * stationary.shape[2] // rows.shape[2]
     equation = "bthd,bshd->bths" if operator.kind == "scores" else "bths,bshd->bthd"

@@ -132,12 +132,17 @@ def _count_vector(count: Counter[str], program: Program, machine: Machine, i: in
         if address < 0:
             continue
         tensor = network.tensors[operand.tensor]
-        chunks, rows = _chunks_of(operand.groups, operand.width, tensor.padded, side), tokens
+        chunks, rows = (
+            _chunks_of(operand.groups, operand.width, tensor.padded and operand.access != "strided", side),
+            tokens,
+        )
         if operand.access == "transposed":  # one chunk of the tensor as it is stored, all its tokens
             chunks, rows = 1, operand.groups * operand.width
         if part and chunks == whole:
             chunks = int(ins.chunk[i])
-        several = operator.tokens > 1 or (operator.batch > 1 and tensor.batch == 1 and operand.access != "gather")
+        several = operator.tokens > 1 or (
+            operator.batch > 1 and tensor.batch == 1 and operand.access not in ("gather", "strided")
+        )
         if operand.access != "transposed" and operand.tokens == 1 and several:
             rows = 1
         for _ in range(rows):

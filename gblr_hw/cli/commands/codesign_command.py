@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import JsonOption, MachineOption, check_output, console, print_json, progress_bar
+from analysis.file_kinds import PICTURES
+from gblr_hw.cli.shared.options import (
+    JsonOption,
+    MachineOption,
+    SeedOption,
+    console,
+    print_json,
+    progress_bar,
+    say,
+)
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from simulator.base.errors import InputError
+from simulator.base.files import output_folder, replacing
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
@@ -32,7 +43,7 @@ def codesign_command(
         float | None, typer.Option("--max-energy-uj", help="Largest energy; without it energy is an objective.")
     ] = None,
     trials: Annotated[int, typer.Option("--trials", help="Pairs to ask for, half of them with scatter.", min=1)] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Of the sampler.", min=0)] = 0,
+    seed: SeedOption = 0,
     include: Annotated[
         list[str] | None, typer.Option("--include", help="Shell pattern of layers; may be repeated.", metavar="PATTERN")
     ] = None,
@@ -61,12 +72,7 @@ def codesign_command(
     from gblr_hw.codesign.search import check_bounds
     from gblr_hw.codesign.space import Space
 
-    for path in (output, picture):
-        if path is not None:
-            check_output(path)
-    for folder in (work, machines):
-        if folder is not None:
-            _folder(folder)
+    _check_written(checkpoint, covariances, machine, space_file, output, picture, work, machines)
     bounds = Bounds(max_area, None if max_energy is None else max_energy * 1e6)
     space = Space() if space_file is None else Space.load(space_file)
     with progress_bar(as_json) as progress:
@@ -74,6 +80,8 @@ def codesign_command(
         problem = Problem(space, Machine.load(machine), networks, tokens, bounds)
         check_bounds(problem)
         outcome = codesign(problem, Measurements(work), trials, seed, progress)
+    if machines is not None:
+        output_folder(machines)
     found = document(outcome, problem, trials, seed)
     if output is not None:
         _write(output, json.dumps(found, indent=2, sort_keys=True) + "\n")
@@ -110,6 +118,13 @@ def _networks(
     moments = None if covariances is None else load_covariances(covariances)
     if moments is not None:
         moments = {name: moments[name] for name in dense if name in moments}
+        if not moments:
+            raise InputError(
+                f"--covariances '{covariances}'",
+                "none of a layer that is searched",
+                f"such layers are {', '.join(list(dense)[:8])}{', ...' if len(dense) > 8 else ''}",
+                "Collect them for these layers, or leave the option out.",
+            )
     # Problems are made for each array that is searched; this one only checks the layers.
     problems, biases = read_layers(dense, SimpleNamespace(rows=8, cols=8), moments, {})
     return Networks(problems, biases, Schedule(), work, fitting)  # type: ignore[arg-type]
@@ -126,7 +141,7 @@ def _print(outcome: Outcome, written: list[str]) -> None:
     print(answer(outcome.comparisons))
     print(gains(outcome))
     for path in written:
-        console.print(f"written to {path}", highlight=False, soft_wrap=True)
+        say(f"written to {path}")
 
 
 def _draw(outcome: Outcome, path: Path) -> None:
@@ -141,14 +156,41 @@ def _draw(outcome: Outcome, path: Path) -> None:
     save_figure(draw_codesign(points, areas), path)
 
 
-def _folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise InputError(f"folder '{path}'", "a file", "it is a folder, made if it is missing", "Name another.")
-    path.mkdir(parents=True, exist_ok=True)
+def _check_written(
+    checkpoint: Path,
+    covariances: Path | None,
+    machine: str,
+    space: Path | None,
+    output: Path | None,
+    picture: Path | None,
+    work: Path | None,
+    machines: Path | None,
+) -> None:
+    from gblr_hw.codesign.measure import MEASUREMENTS
+
+    measured = None if work is None else work / MEASUREMENTS
+    read = {
+        "the checkpoint": checkpoint,
+        "--covariances": covariances,
+        "--machine": machine_file(machine),
+        "--space": space,
+    }
+    check_outputs(
+        [Output("--output", output), Output("--picture", picture, PICTURES)],
+        inputs={**read, "the measurements in --work": measured},
+        folders={"--work": work, "--machines": machines},
+    )
+    base = read["--machine"]
+    if machines is not None and base is not None and base.resolve().parent == machines.resolve():
+        # Which names the search gives its machines is not known before it has ended.
+        raise InputError(
+            f"--machines '{machines}'",
+            f"the folder of --machine '{base}'",
+            "the machines found are written there, and none replaces what is read",
+            "Name another folder.",
+        )
 
 
 def _write(path: Path, text: str) -> None:
-    from simulator.base.files import replacing
-
     with replacing(path) as file:
         file.write(text.encode())

@@ -1,4 +1,4 @@
-"""``gblr-hw convert``: from a dense checkpoint to ranks, chunk sets and dense tiles at one budget of the network."""
+"""``gblr-hw convert``: from a dense checkpoint to a structure family at one budget of the network."""
 
 from __future__ import annotations
 
@@ -10,23 +10,35 @@ import numpy as np
 import typer
 
 from analysis.tables.table import Column, count, format_table
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     JsonOption,
     MachineOption,
     TokensOption,
-    check_output,
-    console,
     print_json,
     progress_bar,
+    say,
 )
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.weights.family import FAMILIES, converted, told
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
     from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 
+_LIMITS, _SEVERAL = ("--latency", "--energy"), "several layers"
+_ACTS_WITH = {
+    **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj"), ALWAYS),
+    "tokens": _LIMITS,
+    **dict.fromkeys(("include", "exclude", "covariances", "hidden"), ALWAYS),
+    "by_error": (_SEVERAL,),
+    **dict.fromkeys(("intervals_only", "family", "work", "as_json"), ALWAYS),
+}
+
 
 def convert_command(
+    context: typer.Context,
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint with dense layers; layers of other families are kept as they are.")
     ],
@@ -71,41 +83,54 @@ def convert_command(
     intervals_only: Annotated[
         bool, typer.Option("--intervals-only", help="Each rank's chunks stay one cyclic run, as GBLR blocks.")
     ] = False,
-    groups: Annotated[
-        bool,
-        typer.Option("--groups", help="Ranks share their chunks P at a time; always so for a machine without scatter."),
-    ] = False,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family",
+            help=f"What to convert to. {told(converted())} Without it, the freest that the "
+            "machine runs in the tiles that are counted.",
+        ),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Folder for finished layers: an interrupted conversion goes on from there."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert a checkpoint's dense layers to ranks with chunk sets, at a budget of the network that is met exactly."""
+    """Convert a checkpoint's dense layers to layers of one structure family, at a budget of the whole network."""
     from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.covariances import load_covariances
     from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
     from gblr_hw.weights.dense_layers import dense_layers
 
     loaded_machine = Machine.load(machine)
-    check_output(output)
+    check_outputs(
+        [Output("--output", output)],
+        inputs={"the checkpoint": checkpoint, "--machine": machine_file(machine), "--covariances": covariances},
+        folders={"--work": work},
+    )
     layers = load_checkpoint(checkpoint)
     dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
+    budgets = {"--latency": latency, "--energy": energy_uj}
+    given = [name for name, value in budgets.items() if value is not None] or ["a budget in tiles"]
+    check_acting(context, [*given, _SEVERAL if len(dense) > 1 else "one layer"], _ACTS_WITH)
     moments = None if covariances is None else load_covariances(covariances)
     with progress_bar(as_json) as progress:
-        converted = convert(
+        found = convert(
             dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
-            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, groups=groups,
+            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, family=family,
             allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
             work=work,
         )  # fmt: skip
-    save_checkpoint({name: converted.get(name, weights) for name, weights in layers.items()}, output)
+    save_checkpoint({name: found.get(name, weights) for name, weights in layers.items()}, output)
+    rows = _rows(dense, found, loaded_machine, moments, hidden or [])
+    kind = FAMILIES[next(iter(found.values())).family]
     if as_json:
-        rows = _rows(dense, converted, loaded_machine, moments, hidden or [])
-        print_json({"checkpoint": str(output), "machine": loaded_machine.name, "layers": rows})
+        summary = {"checkpoint": str(output), "machine": loaded_machine.name, "family": kind.name}
+        print_json({**summary, "layers": rows})
         return
-    _print_table(_rows(dense, converted, loaded_machine, moments, hidden or []))
-    console.print(f"written to {output}", highlight=False, soft_wrap=True)
+    _print_table(rows)
+    say(f"{kind.label}, written to {output}")
 
 
 def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:
@@ -131,7 +156,7 @@ def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:
 
 def _rows(
     dense: Mapping[str, DenseWeights],
-    converted: Mapping[str, LatticeWeights],
+    found: Mapping[str, LatticeWeights],
     machine: Machine,
     moments: Mapping[str, np.ndarray] | None,
     hidden: list[str],
@@ -142,7 +167,7 @@ def _rows(
 
     problems, _ = read_layers(dense, machine, moments, _pairs(hidden, list(dense)))
     rows: list[dict[str, object]] = []
-    for name, weights in converted.items():
+    for name, weights in found.items():
         structure = weights.structure()
         rows.append(
             {

@@ -8,12 +8,19 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from analysis.file_kinds import PICTURES
 from analysis.tables.pareto import pareto_front
 from analysis.tables.records import NetworkPoint, load_points
-from gblr_hw.cli.shared.options import JsonOption, check_output, console, print_json
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
+from gblr_hw.cli.shared.options import JsonOption, console, print_json, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs
+from simulator.base.text import printable
+
+_ACTS_WITH = {"files": ALWAYS, "output": ALWAYS, "title": ("--output",), "as_json": ALWAYS}
 
 
 def front_command(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(help="Points (.json or .csv) that `gblr-hw demo` or `train` wrote; several are joined."),
@@ -27,24 +34,27 @@ def front_command(
     from analysis.pictures.style import save_figure
     from gblr_hw.demo.points_table import points_table
 
+    check_acting(context, ["points", *([] if output is None else ["--output"])], _ACTS_WITH)
+    read = {f"'{file}', whose points are read": file for file in files}
+    check_outputs([Output("--output", output, PICTURES)], inputs=read)
     points = [point for file in files for point in load_points(file)]
     if output is not None:
-        save_figure(draw_front(points, title=title), check_output(output))
+        save_figure(draw_front(points, title=title), output)
     best = {
-        machine: front_of([p for p in points if p.machine == machine])
+        machine: points_on_front([p for p in points if p.machine == machine])
         for machine in sorted({p.machine for p in points})
     }
     if as_json:
         print_json({machine: [vars(point) for point in front] for machine, front in best.items()})
         return
     for machine, front in best.items():
-        console.print(f"front on {machine}", style="bold")
+        console.print(printable(f"front on {machine}"), style="bold", markup=False)
         print(points_table(front), end="")
     if output is not None:
-        console.print(f"picture written to {output}", highlight=False, soft_wrap=True)
+        say(f"picture written to {output}")
 
 
-def front_of(points: list[NetworkPoint]) -> list[NetworkPoint]:
+def points_on_front(points: list[NetworkPoint]) -> list[NetworkPoint]:
     """The points that no other beats in latency and accuracy, fastest first."""
     values = np.array([[point.latency_cycles, point.accuracy] for point in points], dtype=np.float64)
     chosen = [points[int(index)] for index in pareto_front(values, ("min", "max"))]

@@ -2,43 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from gblr_hw.cli.commands.lower_source import Wish, model_of, renames, treatments
+from gblr_hw.cli.commands.lower_source import (
+    Wish,
+    has_weights,
+    is_onnx,
+    model_file,
+    model_of,
+    renames,
+    sizes_of,
+    treatments,
+)
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     GaussianOption,
     JsonOption,
     LayerOption,
     LeaveOutOption,
     MachineOption,
+    SeedOption,
     TableOption,
     TransposedOption,
-    check_output,
-    console,
     print_json,
     progress_bar,
+    say,
 )
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
 from simulator.base.errors import InputError
+from simulator.base.text import printable
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
 
 _ROWS = 197
+_MOST = 2**20  # of any size of a model's inputs; a program has no more rows than that
+_LAYERS, _KNOWN, _OWN, _LIST = "a checkpoint's layers", "a known network", "a model file", "--model list"
+_MODEL, _FILLED, _EMPTY = "a model", "a checkpoint", "a network without weights"
+_ONNX, _MODEL_FILLED = "an ONNX model", "a model's checkpoint"
+_ACTS_WITH = {
+    "checkpoint": (_FILLED, _ONNX),
+    "machine": (_LAYERS, _MODEL),
+    "tokens": (_LAYERS, _KNOWN),
+    "gaussian": (_FILLED,),
+    "model": ALWAYS,
+    "random_weights": (_EMPTY,),
+    "batch": (_KNOWN,),
+    "past": (_KNOWN,),
+    "gblr": (_MODEL,),
+    "seed": (_KNOWN, _ONNX, "--gblr"),
+    "treat": (_MODEL,),
+    "table": (_LAYERS,),
+    "layer": (_LAYERS,),
+    "leave_out": (_FILLED,),
+    "transposed": (_LAYERS,),
+    "rename": (_MODEL_FILLED,),
+    "size": (_ONNX,),
+    "output": (_LAYERS, _MODEL),
+    "dump_after": (_LAYERS, _MODEL),
+    "as_json": ALWAYS,
+}
 
 
 def lower_command(
+    context: typer.Context,
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="A checkpoint: our format, the published layout, or plain dense weights.")
+        Path | None,
+        typer.Argument(help="A checkpoint (our format, the published layout, plain dense weights) or an ONNX model."),
     ] = None,
     machine: MachineOption = "mid-32",
     tokens: Annotated[
         int | None,
         typer.Option(
-            "--tokens", help=f"Activation rows that enter every layer [default: {_ROWS}]; of a model: tokens.", min=1
+            "--tokens",
+            help=f"Activation rows that enter every layer [default: {_ROWS}]; of a model: tokens.",
+            min=1,
+            max=_MOST,
         ),
     ] = None,
     gaussian: GaussianOption = None,
@@ -54,13 +97,15 @@ def lower_command(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Draw weights that no checkpoint gives; cycles do not change.")
     ] = False,
-    batch: Annotated[int, typer.Option("--batch", help="Of a model: sequences or images at once.", min=1)] = 1,
-    past: Annotated[int, typer.Option("--past", help="Of a causal model: tokens in the cache.", min=0)] = 0,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Of a model: sequences or images at once.", min=1, max=_MOST)
+    ] = 1,
+    past: Annotated[int, typer.Option("--past", help="Of a causal model: tokens in the cache.", min=0, max=_MOST)] = 0,
     gblr: Annotated[
         float | None,
         typer.Option("--gblr", help="Of a model: random GBLR layers at this fraction of the multiplications."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
+    seed: SeedOption = 0,
     treat: Annotated[
         list[str] | None,
         typer.Option("--treat", help="What an operation that is not known costs.", metavar="NAME=free|vector"),
@@ -71,9 +116,11 @@ def lower_command(
     transposed: TransposedOption = None,
     rename: Annotated[
         list[str] | None,
-        typer.Option(
-            "--rename", help="Of a model's checkpoint: what a prefix of its names becomes.", metavar="OLD=NEW"
-        ),
+        typer.Option("--rename", help="Of a model's checkpoint: what a prefix of names becomes.", metavar="OLD=NEW"),
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option("--size", help="Of an ONNX model: a free dimension, INPUT.AXIS=N.", metavar="INPUT.AXIS=N"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -86,17 +133,23 @@ def lower_command(
     as_json: JsonOption = False,
 ) -> None:
     """Lower a checkpoint, layer after layer in the form that runs fastest, or a whole model with all its operators."""
+    if checkpoint is not None and model is None and is_onnx(str(checkpoint)):
+        model, checkpoint = str(checkpoint), None
+    check_acting(context, _given(checkpoint, model, gblr), _ACTS_WITH)
     if model == "list":
-        _list_models()
+        _list_models(as_json)
         return
-    _check_acting(model, {"--rename": rename}, {"--table": table, "--layer": layer, "--transposed": transposed})
     wanted = _stages(dump_after, model)
-    target = check_output(output or _default_output(checkpoint, model))
     loaded = Machine.load(machine)
+    target = output or _default_output(checkpoint, model)
+    sources = {"the checkpoint": checkpoint, "--machine": machine_file(machine), "--model": model_file(model)}
+    check_outputs([Output("--output", target)], inputs=sources)
 
     def dump(stage: str, text: str) -> None:
         if stage in wanted:
-            print(f"-- after {stage}\n{text}", end="")
+            print(f"-- after {stage}")
+            for line in text.splitlines():
+                print(printable(line))
 
     with progress_bar(as_json or bool(wanted)) as progress:
         how = {"dump": dump if wanted else None, "progress": progress}
@@ -106,7 +159,7 @@ def lower_command(
         else:
             wish = Wish(
                 model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
-                renames(rename or ()),
+                renames(rename or ()), sizes_of(size or ()),
             )  # fmt: skip
             program, notes = _lower_model(wish, loaded, treatments(treat or ()), **how), []
     program.save(target)
@@ -115,24 +168,32 @@ def lower_command(
     elif not wanted:
         print_program_table(program)
         for note in notes:
-            console.print(note, highlight=False, soft_wrap=True)
-        console.print(f"written to {target}", highlight=False, soft_wrap=True)
+            say(note)
+        say(f"written to {target}")
 
 
-def _check_acting(model: str | None, of_model: Mapping[str, object], of_layers: Mapping[str, object]) -> None:
-    """Raise InputError for an option that would do nothing: some are for whole models, some for a checkpoint alone."""
-    idle, rule = (of_model, "it goes with --model") if model is None else (of_layers, "it goes with a checkpoint alone")
-    for name, value in idle.items():
-        if value:
-            raise InputError(name, str(value), rule, "Leave it out.")
+def _given(checkpoint: Path | None, model: str | None, gblr: float | None) -> list[str]:
+    """What the command is about, as the table of options names it."""
+    if model == "list":
+        return [_LIST]
+    given = [] if checkpoint is None else [_FILLED]
+    if model is None and checkpoint is None:
+        raise InputError("arguments", "no checkpoint", "there is a checkpoint or a --model", "Name one.")
+    if model is None:
+        return [_LAYERS, *given]
+    if is_onnx(model):
+        kinds = [_ONNX]
+    else:
+        kinds = [_OWN] if model_file(model) else [_KNOWN] if has_weights(model) else [_KNOWN, _EMPTY]
+    filled = [*given, _MODEL_FILLED] if given else []
+    return [*kinds, _MODEL, *filled, *([] if gblr is None else ["--gblr"])]
 
 
 def _default_output(checkpoint: Path | None, model: str | None) -> Path:
     if checkpoint is not None:
         return checkpoint.with_suffix(".program")
-    if model is None:
-        raise InputError("arguments", "no checkpoint", "there is a checkpoint or a --model", "Name one.")
-    return Path(model.replace(":", "/").rpartition("/")[2] + ".program")
+    assert model is not None
+    return Path(model.replace(":", "/").rpartition("/")[2].removesuffix(".onnx") + ".program")
 
 
 def _stages(dump_after: list[str] | None, model: str | None) -> set[str]:
@@ -171,11 +232,13 @@ def _lower_model(wish: Wish, machine: Machine, treat: dict[str, Literal["free", 
     return lower_model(model, machine, inputs, treat=treat, **how)
 
 
-def _list_models() -> None:
+def _list_models(as_json: bool) -> None:
     from gblr_hw.frontend.sources import SOURCES
 
-    for name in SOURCES:
-        print(name)
+    if as_json:
+        print_json(list(SOURCES))
+    else:
+        print("\n".join(SOURCES))
 
 
 def _summary(program: Program, target: Path) -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,20 +30,27 @@ class Wish:
     gblr: float | None
     leave_out: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def model_of(wish: Wish) -> tuple[nn.Module, Any]:
     """The model in evaluation mode, with weights, and example inputs. Raises InputError if weights are missing."""
+    from gblr_hw.frontend.own_model import own_model
     from gblr_hw.frontend.put_weights import put_weights
-    from gblr_hw.frontend.random_gblr import replace_by_random_gblr
+    from gblr_hw.frontend.random_gblr import check_fraction, replace_by_random_gblr
     from gblr_hw.frontend.sources import load_source
 
-    if ":" in wish.name and wish.name.split(":")[0].endswith(".py"):
-        model, inputs = _own(wish.name)
-        given = True
+    if wish.gblr is not None:
+        check_fraction(wish.gblr)
+    if is_onnx(wish.name):
+        from gblr_hw.frontend.onnx_models.onnx_module import load_onnx
+
+        model, inputs = load_onnx(Path(wish.name), wish.sizes, wish.seed)
+    elif model_file(wish.name) is not None:
+        model, inputs = own_model(wish.name)
     else:
         model, inputs = load_source(wish.name, batch=wish.batch, tokens=wish.tokens, past=wish.past, seed=wish.seed)
-        given = wish.name == "minilm"
+    given = has_weights(wish.name)
     if wish.checkpoint is not None:
         _check_filled(wish, put_weights(model, wish.checkpoint, wish.gaussian, wish.rename), given)
     elif not given and not wish.random_weights:
@@ -58,6 +63,26 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any]:
     if wish.gblr is not None:
         replace_by_random_gblr(model, wish.gblr, seed=wish.seed)
     return model, inputs
+
+
+def is_onnx(name: str) -> bool:
+    """Whether a model is named by an ONNX file."""
+    return name.endswith(".onnx")
+
+
+def model_file(name: str | None) -> Path | None:
+    """The file of a model that is named FILE.py:FUNCTION or FILE.onnx; None for the name of a known network."""
+    if name is not None and is_onnx(name):
+        return Path(name)
+    file, colon, _ = (name or "").rpartition(":")
+    return Path(file) if colon and file.endswith(".py") else None
+
+
+def has_weights(name: str) -> bool:
+    """Whether a model comes with weights: one from a file does, and some known networks."""
+    from gblr_hw.frontend.sources import SOURCES
+
+    return model_file(name) is not None or (name in SOURCES and SOURCES[name].weights)
 
 
 def _check_filled(wish: Wish, filled: Filled, given: bool) -> None:
@@ -103,6 +128,17 @@ def renames(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def sizes_of(given: Sequence[str]) -> dict[str, int]:
+    """``--size INPUT.AXIS=N`` (or ``AXIS=N`` for all inputs) options as a mapping."""
+    found: dict[str, int] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        if not name.rpartition(".")[2].isdigit() or not number.isdigit() or int(number) < 1:
+            raise InputError("--size", repr(text), "it is INPUT.AXIS=N or AXIS=N", "Write such a pair.")
+        found[name] = int(number)
+    return found
+
+
 def treatments(given: Sequence[str]) -> dict[str, Literal["free", "vector"]]:
     """``--treat NAME=free|vector`` options as a mapping."""
     found: dict[str, Literal["free", "vector"]] = {}
@@ -114,27 +150,3 @@ def treatments(given: Sequence[str]) -> dict[str, Literal["free", "vector"]]:
             )
         found[name] = cast(Literal["free", "vector"], how)
     return found
-
-
-def _own(name: str) -> tuple[nn.Module, Any]:
-    """``file.py:function``, which returns a model and example inputs."""
-    from torch import nn
-
-    file, _, function = name.rpartition(":")
-    path = Path(file)
-    spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise InputError(f"model '{name}'", f"no file '{file}'", "it is FILE.py:FUNCTION", "Check the path.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    made = getattr(module, function, None)
-    built = made() if callable(made) else None
-    if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], nn.Module)):
-        raise InputError(
-            f"model '{name}'",
-            f"{function} = {type(built if callable(made) else made).__name__}",
-            "the function takes nothing and returns (nn.Module, example inputs)",
-            "Write such a function.",
-        )
-    return built[0].eval(), built[1]

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from analysis.tables.table import Column, format_table
-from gblr_hw.cli.shared.options import JsonOption, check_output, console, print_json
+from gblr_hw.cli.shared.options import JsonOption, console, print_json, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_machine_table
 from simulator.machine.area import area_mm2
 from simulator.machine.machine import Machine, preset_names
@@ -76,11 +77,11 @@ def write_verilog(
         installed_version(package)
     from simulator.rtl.bench.verilog import accelerator_verilog
 
-    check_output(output)
+    check_outputs([Output("--output", output)], inputs={"the machine": machine_file(machine)})
     loaded = Machine.load(machine)
     with console.status(f"generating {loaded.rows} x {loaded.cols} cells and their memories"):
         text = accelerator_verilog(loaded)
     with replacing(output) as file:
         file.write(text.encode())
     lines = text.count("\n")
-    console.print(f"{output}: {lines:,} lines, top module 'accelerator'", highlight=False, soft_wrap=True)
+    say(f"{output}: {lines:,} lines, top module 'accelerator'")

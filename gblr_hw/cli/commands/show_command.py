@@ -7,15 +7,29 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import GaussianOption, JsonOption, check_output, console, print_json
+from analysis.file_kinds import PICTURES
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
+from gblr_hw.cli.shared.options import GaussianOption, JsonOption, print_json, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs
 from gblr_hw.cli.shared.tables import print_checkpoint_table, print_program_table
 from simulator.base.errors import InputError
 from simulator.program.listing import print_schedule
 from simulator.program.program import Program
 from simulator.program.program_file import is_program
 
+_PROGRAM, _CHECKPOINT, _TABLE = "a program", "a checkpoint", "a table"
+_ACTS_WITH = {
+    "file": ALWAYS,
+    "gaussian": (_CHECKPOINT,),
+    "listing": (_PROGRAM,),
+    "layer": (_PROGRAM,),
+    "block_map": (_CHECKPOINT,),
+    "as_json": (_TABLE,),
+}
+
 
 def show_command(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A program, or a checkpoint of any kind that `gblr-hw lower` reads.")],
     gaussian: GaussianOption = None,
     listing: Annotated[bool, typer.Option("--listing", help="Print the whole program as text.")] = False,
@@ -26,13 +40,15 @@ def show_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show a program (tiles, forms, listing) or a checkpoint (layers, sizes, multiplications, block map)."""
-    if is_program(file):
+    program = is_program(file)
+    text = ["--listing"] if listing else ["--layer"] if layer is not None else [_TABLE]
+    check_acting(context, [_PROGRAM if program else _CHECKPOINT, *text], _ACTS_WITH)
+    if listing and layer is not None:
+        raise InputError("--layer", "it with --listing", "one of them is printed", "Leave one of them out.")
+    if program:
         _show_program(Program.load(file), listing, layer, as_json)
         return
-    if listing or layer:
-        raise InputError(
-            f"file '{file}'", "not a program", "--listing and --layer print programs", "Lower the checkpoint first."
-        )
+    check_outputs([Output("--map", block_map, PICTURES)], inputs={"the checkpoint": file})
     _show_checkpoint(file, gaussian, block_map, as_json)
 
 
@@ -86,7 +102,7 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
                 "--map draws layers that have blocks",
                 "Leave --map out.",
             )
-        save_figure(draw_block_maps(maps), check_output(block_map))
+        save_figure(draw_block_maps(maps), block_map)
     rows = [
         {
             "name": name,
@@ -105,4 +121,4 @@ def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, 
         return
     print_checkpoint_table(rows)
     for note in notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        say(note)

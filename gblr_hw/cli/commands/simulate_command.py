@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from analysis.file_kinds import PICTURES, TRACES
 from gblr_hw.cli.commands.simulate_gemm import (
+    check_gemms,
     choose_machine,
     choose_systolic_array,
     print_counted,
@@ -16,14 +18,35 @@ from gblr_hw.cli.commands.simulate_gemm import (
     read_gemms,
     run_gemm,
 )
-from gblr_hw.cli.shared.options import JsonOption, check_output, console
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
+from gblr_hw.cli.shared.options import JsonOption, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.report_tables import print_report
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
-from simulator.scalesim.systolic_gemm import Gemm
 from simulator.timing.report import Report
 from simulator.timing.simulate import simulate
+
+_PROGRAM, _GEMMS, _ONE, _TABLE = "a program", "GEMMs", "one GEMM", "a table of operators"
+_REPORT = (_PROGRAM, _ONE)
+_ACTS_WITH = {
+    "program": ALWAYS,
+    "machine": ALWAYS,
+    "gemm": ALWAYS,
+    "topology": ALWAYS,
+    "array": (_GEMMS,),
+    "option_set": (_GEMMS,),
+    "report": _REPORT,
+    "trace": _REPORT,
+    "timeline": _REPORT,
+    "bars": _REPORT,
+    "roofline": _REPORT,
+    "order": (_TABLE,),
+    "top": (_TABLE,),
+    "as_json": ALWAYS,
+}
+_KINDS = {"report": None, "trace": TRACES, "timeline": PICTURES, "bars": PICTURES, "roofline": PICTURES}
 
 
 class Order(StrEnum):
@@ -34,6 +57,7 @@ class Order(StrEnum):
 
 
 def simulate_command(
+    context: typer.Context,
     program: Annotated[Path | None, typer.Argument(help="A program that `gblr-hw lower` wrote.")] = None,
     machine: Annotated[
         str | None,
@@ -97,35 +121,51 @@ def simulate_command(
 
     With --gemm or --topology: dense layers, on our machine or (--as) in the closed forms of SCALE-Sim 3.0.
     """
+    source = _source(program, gemm, topology)
+    gemms = () if program is not None else read_gemms(gemm or (), topology)
+    check_acting(context, _given(source, len(gemms), option_set, as_json), _ACTS_WITH)
     asked = {"report": report, "trace": trace, "timeline": timeline, "bars": bars, "roofline": roofline}
-    outputs = {kind: check_output(path) for kind, path in asked.items() if path}
-    _check_sources(program, gemm, topology, {"--array": array, "--as": option_set}, {"--order": order, "--top": top})
+    outputs = {kind: path for kind, path in asked.items() if path is not None}
+    check_outputs(
+        [Output(f"--{kind}", path, _KINDS[kind]) for kind, path in asked.items()],
+        inputs={"the program": program, "--machine": machine_file(machine), "--topology": topology},
+    )
     if program is not None:
         loaded = Program.load(program)
         result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
         show_report(result, outputs, as_json, order, top)
-        return
-    _simulate_gemms(read_gemms(gemm or (), topology), machine, array, option_set, outputs, as_json)
-
-
-def _simulate_gemms(
-    gemms: tuple[Gemm, ...],
-    machine: str | None,
-    array: str | None,
-    option_set: str | None,
-    outputs: dict[str, Path],
-    as_json: bool,
-) -> None:
-    if option_set is not None:
-        _refuse_outputs(f"--as {option_set}", outputs, "closed forms have no time line")
+    elif option_set is not None:
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
-        return
-    chosen = choose_machine(machine, array)
-    if len(gemms) == 1:
-        show_report(run_gemm(gemms[0], chosen), outputs, as_json)
-        return
-    _refuse_outputs(f"{len(gemms)} GEMMs", outputs, "they show a single simulation")
-    print_runs(gemms, chosen, as_json)
+    else:
+        chosen = choose_machine(machine, array)
+        check_gemms(gemms)
+        if len(gemms) == 1:
+            show_report(run_gemm(gemms[0], chosen), outputs, as_json)
+        else:
+            print_runs(gemms, chosen, as_json)
+
+
+def _source(program: Path | None, gemm: list[str] | None, topology: Path | None) -> str:
+    """The one thing to simulate."""
+    sources = {_PROGRAM: program, "--gemm": gemm, "--topology": topology}
+    given = [name for name, value in sources.items() if value]
+    if len(given) != 1:
+        raise InputError(
+            "simulate",
+            " and ".join(given) or "nothing to simulate",
+            "it takes one of a program, --gemm and --topology",
+            "Give a program that `gblr-hw lower` wrote, or a GEMM such as --gemm 197x768x768.",
+        )
+    return given[0]
+
+
+def _given(source: str, gemms: int, option_set: str | None, as_json: bool) -> list[str]:
+    """What the command is about, as the table of options names it."""
+    if source == _PROGRAM:
+        return [_PROGRAM, "--json"] if as_json else [_PROGRAM, _TABLE]
+    if option_set is not None:
+        return [f"--as {option_set}", _GEMMS]
+    return [_ONE, _GEMMS] if gemms == 1 else [f"{gemms} GEMMs", _GEMMS]
 
 
 def show_report(
@@ -138,7 +178,7 @@ def show_report(
     else:
         print_report(result, None if order is None else order.value, top)
         for kind, path in outputs.items():
-            console.print(f"{kind} written to {path}", highlight=False, soft_wrap=True)
+            say(f"{kind} written to {path}")
 
 
 def write_outputs(result: Report, outputs: dict[str, Path]) -> None:
@@ -161,48 +201,3 @@ def write_outputs(result: Report, outputs: dict[str, Path]) -> None:
         for kind, draw in (("timeline", draw_timeline), ("bars", draw_layer_bars), ("roofline", draw_roofline)):
             if kind in outputs:
                 save_figure(draw(result), outputs[kind])
-
-
-def _check_sources(
-    program: Path | None,
-    gemm: list[str] | None,
-    topology: Path | None,
-    gemm_options: dict[str, str | None],
-    program_options: dict[str, object],
-) -> None:
-    """Exactly one thing to simulate, and the options that belong to it."""
-    sources = {"a program": program, "--gemm": gemm, "--topology": topology}
-    given = [name for name, value in sources.items() if value]
-    if len(given) != 1:
-        raise InputError(
-            "simulate",
-            " and ".join(given) or "nothing to simulate",
-            "it takes one of a program, --gemm and --topology",
-            "Give a program that `gblr-hw lower` wrote, or a GEMM such as --gemm 197x768x768.",
-        )
-    for name, value in gemm_options.items():
-        if program is not None and value is not None:
-            raise InputError(
-                f"{name} {value}",
-                f"the program '{program}'",
-                f"{name} is for --gemm and --topology: a program was laid out for its machine",
-                "Lower the checkpoint for another machine instead.",
-            )
-    for name, option in program_options.items():
-        if program is None and option is not None:
-            raise InputError(
-                f"{name} {option}",
-                " and ".join(given),
-                f"{name} is for programs: GEMMs are listed as they were given",
-                "Leave it out.",
-            )
-
-
-def _refuse_outputs(where: str, outputs: dict[str, Path], rule: str) -> None:
-    if outputs:
-        raise InputError(
-            where,
-            " and ".join(f"--{kind}" for kind in outputs),
-            f"files are written of one GEMM on our machine: {rule}",
-            "Leave them out, or use --json.",
-        )

@@ -11,6 +11,7 @@ from typing import Any
 from analysis.tables.table import Column, count, energy_from_pj, format_table, percent
 from gblr_hw.cli.shared.options import print_json
 from simulator.base.errors import InputError
+from simulator.base.memory import check_memory
 from simulator.machine.machine import Machine
 from simulator.scalesim.scalesim_topology import read_topology
 from simulator.scalesim.systolic_gemm import OPTION_SETS, Gemm, GemmCycles, SystolicArray, gemm_cycles
@@ -18,6 +19,7 @@ from simulator.timing.report import Report
 from simulator.timing.simulate import simulate
 
 DEFAULT_MACHINE = "mid-32"
+_BYTES_A_WEIGHT = 7  # a program's code and exact value, and what lowering takes beside them
 
 
 def read_gemms(gemms: Sequence[str], topology: Path | None) -> tuple[Gemm, ...]:
@@ -102,16 +104,31 @@ def print_counted(gemms: Sequence[Gemm], array: SystolicArray, option_set: str, 
     print(f"{array.formula}, {array.rows} x {array.cols}: {array.expression}")
 
 
+def check_gemms(gemms: Sequence[Gemm]) -> None:
+    """Raise InputError for the first one that `run_gemm` cannot take, before any of them is run."""
+    from gblr_hw.lowering.pipeline import check_tokens
+    from gblr_hw.weights.stored import check_matrix_size
+
+    for gemm in gemms:
+        check_matrix_size(gemm.n, gemm.k)
+        check_tokens(gemm.m)
+        check_memory(
+            f"GEMM '{gemm.name}'",
+            f"a matrix of {gemm.n} x {gemm.k}",
+            _BYTES_A_WEIGHT * gemm.n * gemm.k,
+            "Give a smaller one: parts of its outputs, one after another, take the same cycles.",
+        )
+
+
 def run_gemm(gemm: Gemm, machine: Machine) -> Report:
     """Simulate a dense layer of k inputs and n outputs for m tokens on our machine."""
     import torch
 
     from gblr_hw.lowering.pipeline import lower
-    from gblr_hw.weights.stored import DenseWeights, check_matrix_size
+    from gblr_hw.weights.stored import DenseWeights
 
-    check_matrix_size(gemm.n, gemm.k)
-    # Timing does not depend on values, but a tile of zeros would be left out.
-    weights = DenseWeights(torch.ones(gemm.n, gemm.k))
+    # Timing does not depend on values, but a tile of zeros would be left out. One stored number stands for all.
+    weights = DenseWeights(torch.ones(1, 1).expand(gemm.n, gemm.k))
     return simulate(lower({gemm.name: weights}, machine, tokens=gemm.m), machine)
 
 

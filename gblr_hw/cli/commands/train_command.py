@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import JsonOption, MachineOption, check_output, console, print_json, progress_bar
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
+from gblr_hw.cli.shared.options import JsonOption, MachineOption, SeedOption, print_json, progress_bar, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.weights.family import Family, family_named, told, trained
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
@@ -16,30 +18,25 @@ if TYPE_CHECKING:
     from gblr_hw.cost.target import Target
 
 
-class FamilyName(StrEnum):
-    """What is trained; ``width`` and ``hardware`` are the two penalties on GBLR."""
-
-    dense = "dense"
-    width = "width"
-    hardware = "hardware"
-    block_sparse = "block_sparse"
-    low_rank = "low_rank"
-    block_low_rank = "block_low_rank"
-    lattice = "lattice"
-    learned = "learned"
+_TRAINED, _DENSE = "a family that is trained towards a target", "the family 'dense'"
+_ACTS_WITH = {
+    "output": ALWAYS,
+    "family": ALWAYS,
+    "target_latency": (_TRAINED,),
+    "target_energy": (_TRAINED,),
+    **dict.fromkeys(("whole_network", "machine", "data", "images", "epochs", "seed"), ALWAYS),
+    "distil": (_TRAINED,),
+    **dict.fromkeys(("checkpoint", "device", "as_json"), ALWAYS),
+}
 
 
 def train_command(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     family: Annotated[
-        FamilyName,
-        typer.Option(
-            "--family",
-            help="dense; width: GBLR with the authors' width shrinkage; hardware: GBLR with the hardware cost, then "
-            "projection; block_sparse, low_rank, block_low_rank, lattice: projection from the dense weights; learned: "
-            "dense tiles, whole ranks or ranks by chunk, whichever a short trial favours.",
-        ),
-    ] = FamilyName.hardware,
+        str,
+        typer.Option("--family", help=f"What is trained. {told(trained())}"),
+    ] = "hardware",
     target_latency: Annotated[
         str | None,
         typer.Option(
@@ -55,11 +52,19 @@ def train_command(
         typer.Option("--whole-network", help="The target is for the whole network, not only for its linear layers."),
     ] = False,
     machine: MachineOption = "mid-32",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="digits; fashion-mnist, where Debian's dataset-fashion-mnist puts it; or fashion-mnist:FOLDER.",
+            metavar="NAME[:FOLDER]",
+        ),
+    ] = "digits",
     images: Annotated[
         int, typer.Option("--images", help="Images that the machine works on at a time (16 rows each).", min=1)
     ] = 16,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs after the dense start.", min=1)] = 12,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: SeedOption = 0,
     distil: Annotated[
         float,
         typer.Option("--distil", help="Part of the objective that is the dense start's outputs.", min=0.0, max=1.0),
@@ -71,23 +76,36 @@ def train_command(
     device: Annotated[str, typer.Option("--device", help="A torch device: cpu or cuda.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a small vision transformer on scikit-learn's digits, so that it meets a latency or an energy on a machine.
+    """Train a small vision transformer on images, so that it meets a latency or an energy on a machine.
 
     Every family starts from the same dense network. The penalty's weight is found while training; nobody sets it.
     """
-    from gblr_hw.demo.single import train_single
+    from gblr_hw.demo.data_sets import data_set
+    from gblr_hw.demo.single import check_images, dense_run, train_single
     from gblr_hw.files.checkpoint import save_checkpoint
 
-    check_output(output)
-    loaded = Machine.load(machine)
-    target = _target(family, target_latency, target_energy)
+    kind = family_named(family, trained(), "--family")
+    check_acting(context, [_TRAINED if kind.needs_target else _DENSE], _ACTS_WITH)
+    loaded, chosen = Machine.load(machine), data_set(data)
+    target = _target(kind, target_latency, target_energy)
+    check_outputs(
+        [
+            Output("--output", output),
+            Output("--checkpoint", checkpoint),
+            Output("--checkpoint's dense start", dense_run(checkpoint)),
+        ],
+        inputs={"--machine": machine_file(machine)},
+    )
+    check_images(images, chosen)
+    _check_device(device)
     with progress_bar(as_json) as progress:
         network, dense = train_single(
-            family.value,
+            kind.name,
             loaded,
             target,
             energy=target_energy is not None,
             whole_network=whole_network,
+            data=chosen,
             images=images,
             epochs=epochs,
             seed=seed,
@@ -100,7 +118,7 @@ def train_command(
     measure, unit = ("latency_cycles", "cycles") if target_energy is None else ("energy_pj", "pJ")
     summary = {
         "checkpoint": str(output),
-        "family": family.value,
+        "family": kind.name,
         "kind": network.kind,
         "machine": loaded.name,
         "measured": "whole network" if whole_network else "linear layers",
@@ -115,21 +133,37 @@ def train_command(
         return
     share = network.reached / dense
     stopped = "; stopped at the last good epoch, as the loss was no longer finite" if network.diverged else ""
-    console.print(
-        f"{family.value}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
-        f"({share:.3f} of dense); written to {output}{stopped}",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"{kind.name}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
+        f"({share:.3f} of dense); written to {output}{stopped}"
     )
 
 
-def _target(family: FamilyName, target_latency: str | None, target_energy: str | None) -> Target | None:
+def _check_device(device: str) -> None:
+    """Raise InputError unless torch can work with numbers there."""
+    import torch
+
+    try:
+        torch.ones(1, device=device).item()
+    except Exception as error:  # each backend has its own
+        raise InputError(
+            "--device",
+            f"'{device}' ({(str(error).strip().splitlines() or [type(error).__name__])[0]})",
+            "it is a device that torch has here: cpu, or cuda with an NVIDIA GPU and its build of torch",
+            "Leave it out to train on the CPU.",
+        ) from error
+
+
+def _target(family: Family, target_latency: str | None, target_energy: str | None) -> Target | None:
     """The one target, of either kind; None for a dense network that has none."""
     from gblr_hw.cost.target import parse_energy_target, parse_target
 
-    if family is not FamilyName.dense and target_latency is None and target_energy is None:
+    if family.needs_target and target_latency is None and target_energy is None:
         raise InputError(
-            "--target-latency", "nothing", f"the family '{family}' is trained towards a latency", "Give 0.6x-dense."
+            "--target-latency",
+            "nothing",
+            f"the family '{family.name}' is trained towards a latency",
+            "Give 0.6x-dense.",
         )
     if target_latency is not None and target_energy is not None:
         raise InputError(

@@ -8,16 +8,23 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import JsonOption, console, print_json
+from gblr_hw.cli.shared.options import JsonOption, SeedOption, console, print_json
+from gblr_hw.cli.shared.outputs import check_outputs
+from simulator.base.errors import InputError
+from simulator.base.files import output_folder
+from simulator.base.text import printable
 from simulator.program.program import Program
 
-_CACHE = Path("~/.cache/gblr-hw/rtl").expanduser()
+_CACHE = Path("~/.cache/gblr-hw/rtl")
 
 
 def verify_command(
     program: Annotated[Path, typer.Argument(help="A program that `gblr-hw lower` wrote.")],
-    seed: Annotated[int, typer.Option("--seed", help="Of inputs and of memories at power-up.", min=0)] = 0,
-    cache: Annotated[Path, typer.Option("--cache", help="Folder for compiled RTL.")] = _CACHE,
+    seed: SeedOption = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help=f"Folder for compiled RTL [default: {_CACHE}].", show_default=False),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compile the RTL of the program's machine, run the program on it, and compare every event's cycle and every output
@@ -28,11 +35,13 @@ def verify_command(
     from simulator.rtl.bench.agreement import compare, numbers_for
     from simulator.rtl.bench.cosimulation import compile_rtl
 
+    folder = cache or _home_cache()
+    check_outputs([], inputs={}, folders={"--cache": folder})
     loaded = Program.load(program)
     require_plain_layers(loaded)
     machine = loaded.machine
     with console.status(f"compiling the RTL of {machine.name}, {machine.rows} x {machine.cols}"):
-        rtl = compile_rtl(machine, cache)
+        rtl = compile_rtl(machine, output_folder(folder))
     result = compare(rtl, loaded, machine, numbers_for(loaded, seed), memory_seed=seed + 1)
     differences = [*result.timing, *result.numbers]
     if as_json:
@@ -44,6 +53,13 @@ def verify_command(
             f"{result.output_codes:,} output codes"
         )
         for line in differences:
-            print(f"  {line}")
+            print(f"  {printable(line)}")
     if differences:
         raise typer.Exit(1)
+
+
+def _home_cache() -> Path:
+    try:
+        return _CACHE.expanduser()
+    except RuntimeError as error:
+        raise InputError("--cache", "no home folder", f"compiled RTL is kept in {_CACHE}", "Name a folder.") from error

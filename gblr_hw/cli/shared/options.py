@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from simulator.base.errors import InputError
+from simulator.base.text import printable
 
 MachineOption = Annotated[
     str,
@@ -46,6 +45,8 @@ TransposedOption = Annotated[
         "--transposed", help=f"Dense layers stored inputs first, without a bias to tell. {_PATTERN}", metavar="PATTERN"
     ),
 ]
+# The largest seed that every generator takes, also the next one's, which some commands use for a second one.
+SeedOption = Annotated[int, typer.Option("--seed", help="Of random numbers.", min=0, max=2**32 - 2)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 TokensOption = Annotated[int, typer.Option("--tokens", help="Activation rows that enter every layer.", min=1)]
 
@@ -58,22 +59,19 @@ def print_json(data: object) -> None:
     print(json.dumps(data, indent=2, sort_keys=True))
 
 
-def check_output(path: Path) -> Path:
-    """An output path whose folder exists, checked before long work begins."""
-    if path.is_dir() or not path.parent.is_dir():
-        found = "a folder" if path.is_dir() else f"no folder '{path.parent}'"
-        raise InputError(f"output '{path}'", found, "an output is a file in a folder that exists", "Name another path.")
-    return path
+def say(text: str) -> None:
+    """A line on standard output as it stands: names are not taken for markup, and never wrapped."""
+    console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """A callback (done, of, what) that draws a progress bar on standard error; silent when ``quiet``."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as progress:
         task = progress.add_task("", total=None)
 
         def report(done: int, of: int, what: str) -> None:
-            progress.update(task, completed=done, total=of, description=what)
+            progress.update(task, completed=done, total=of, description=printable(what))
 
         yield report

@@ -8,6 +8,7 @@ import itertools
 from typing import Any, Literal
 
 from analysis.tables.table import Column, count, format_table, percent
+from simulator.base.text import printable
 from simulator.timing.report import BOUNDS, CAUSES, GROUPS, Report
 
 Order = Literal["program", "cycles"]
@@ -41,7 +42,7 @@ def print_report(report: Report, order: Order | None = None, top: int | None = N
         f"{report.clock_ghz:g} GHz; {report.roofline_fraction:.1%} of the {report.bound} roof "
         f"({report.roofline_cycles:,} cycles); {report.utilisation:.1%} of the array's cell-cycles useful\n"
         f"{report.energy_pj * 1e-6:,.2f} uJ ({low * 1e-6:,.2f} to {high * 1e-6:,.2f} over the sources of table "
-        f"{report.energy_table}, {report.energy_table_sha256[:12]}); {report.dram_bytes:,} DRAM bytes"
+        f"{printable(report.energy_table)}, {report.energy_table_sha256[:12]}); {report.dram_bytes:,} DRAM bytes"
     )
 
 

@@ -10,7 +10,7 @@ from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
 
 
-def lattice_weights(structure: Structure, fit: Fit, rows: int, cols: int) -> LatticeWeights:
+def lattice_weights(structure: Structure, fit: Fit, rows: int, cols: int, family: str) -> LatticeWeights:
     """Stored weights of a fit: living ranks only, a rank's scale shared evenly so that both factors quantise alike."""
     alive = structure.reads.any(axis=1)
     u, v = fit.u[:, alive], fit.v[alive]
@@ -27,6 +27,7 @@ def lattice_weights(structure: Structure, fit: Fit, rows: int, cols: int) -> Lat
         bias=None,
         chunk_in=rows,
         chunk_out=cols,
+        family=family,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ Value = View | torch.Tensor
 Layers = Mapping[str, tuple[nn.Module, LayerWeights]]
 
 
-def _single(value: torch.Tensor) -> torch.Tensor:
+def single(value: torch.Tensor) -> torch.Tensor:
     """A copy in float32, or float64 if it is that."""
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     return value.detach().to(dtype, copy=True).contiguous()
@@ -39,6 +41,19 @@ class Site:
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
 
 
+class Mark(NamedTuple):
+    """A builder's state at one moment: operators so far, and the tables of `_UNDONE`."""
+
+    operators: int
+    tables: tuple[Any, ...]
+
+
+# The tables that name tensors and operators: an attempt that fails leaves nothing in them.
+_UNDONE = (
+    "tensors", "values", "weights", "_transposed", "_taken", "_emitted", "_tables", "_placements", "_indices",
+)  # fmt: skip
+
+
 class Builder:
     """What lowering functions (and plug-ins) build with.
 
@@ -47,8 +62,9 @@ class Builder:
     `join_ops`; all name what they emit after ``site``.
     """
 
-    def __init__(self, *, tokens_first: bool = False) -> None:
+    def __init__(self, *, tokens_first: bool = False, relays: bool = True) -> None:
         self._tokens_first = tokens_first
+        self.relays = relays
         self.tensors: dict[str, Tensor] = {}
         self.operators: list[Operator] = []
         self.values: dict[str, np.ndarray] = {}
@@ -58,6 +74,7 @@ class Builder:
         self.layers: Layers = {}
         self.homes: dict[str, Site] = {}
         self.treated: set[str] = set()
+        self.treatments: list[str] = []
         self.parameter_names: Mapping[int, str] = {}
         self.constant_names: dict[int, str] = {}
         self._input_shapes: dict[str, tuple[int, ...]] = {}
@@ -126,13 +143,20 @@ class Builder:
         return self.kernel(weight, bias, lambda: weight.t() if across else weight, across)
 
     def kernel(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, matrix: Callable[[], torch.Tensor], *key: object
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        matrix: Callable[[], torch.Tensor],
+        *key: object,
+        bias_times: int = 1,
     ) -> DenseWeights:
-        """``matrix()`` and ``bias`` as weights, made once for each parameter ``weight``."""
+        """``matrix()`` and ``bias``, so many times over, as weights, made once for each parameter ``weight``."""
         whole = (id(weight), id(bias), *key)
         if whole not in self._dense:
             self._kept += [weight] if bias is None else [weight, bias]
-            self._dense[whole] = DenseWeights(_single(matrix()), None if bias is None else _single(bias))
+            self._dense[whole] = DenseWeights(
+                single(matrix()), None if bias is None else single(bias.repeat(bias_times))
+            )
         return self._dense[whole]
 
     def derived(
@@ -306,23 +330,26 @@ class Builder:
     def either_way(self, view: View, emit: Callable[[View], View]) -> View:
         """``emit(view)``, or, where the value lies crosswise, emit of its transposed copy."""
         view = self.placed(view)
-        before = self._state()
+        before = self.mark()
         try:
             return emit(view)
         except LayoutError as first:
-            self._restore(before)
+            self.reset(before)
             try:
                 return emit(self.transposed(view))
             except LayoutError:
-                self._restore(before)
+                self.reset(before)
                 raise first from None
 
-    def _state(self) -> tuple[int, dict[str, Tensor], dict[str, str], dict[str, int]]:
-        return len(self.operators), dict(self.tensors), dict(self._transposed), dict(self._taken)
+    def mark(self) -> Mark:
+        """What `reset` takes back what is built from here on to."""
+        return Mark(len(self.operators), tuple(copy(getattr(self, name)) for name in _UNDONE))
 
-    def _restore(self, state: tuple[int, dict[str, Tensor], dict[str, str], dict[str, int]]) -> None:
-        del self.operators[state[0] :]
-        self.tensors, self._transposed, self._taken = (dict(part) for part in state[1:])  # type: ignore[assignment]
+    def reset(self, mark: Mark) -> None:
+        """Forget what was built since ``mark``."""
+        del self.operators[mark.operators :]
+        for name, kept in zip(_UNDONE, mark.tables, strict=True):
+            setattr(self, name, copy(kept))
 
 
 def _role(view: View, place: int) -> str:

@@ -101,7 +101,7 @@ def permute(view: View, order: Sequence[int]) -> View:
 
 def reshape(view: View, shape: Sequence[int]) -> View:
     """The same elements in another shape (no -1). Raises LayoutError if that would mix atoms."""
-    atoms = [atom for dim in view.dims for atom in dim if atom.size > 1]
+    atoms = list(simplified([atom for dim in view.dims for atom in dim]))
     dims: list[Dim] = []
     for size in shape:
         taken: list[Atom] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,11 +19,14 @@ from gblr_hw.frontend.graph.layout import (
     Dim,
     LayoutError,
     View,
+    expand,
     permute,
     size_of,
 )
+from gblr_hw.frontend.operators.relays import or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied
 from simulator.network.network import Operand
+from simulator.network.vector_steps import Step
 
 Kind = Literal["scores", "mix"]
 
@@ -45,7 +48,36 @@ def product(builder: Builder, left: View, right: View) -> View:
     """(..., M, K) times (..., K, N), both activations, leading dimensions broadcast; heads may share keys in groups."""
     if min(len(left.dims), len(right.dims)) < 2:
         raise LayoutError("a product of two activations has at least two dimensions each")
-    left, right = _placed(builder, left), _placed(builder, right)
+    sides = [_placed(builder, left), _placed(builder, right)]
+    try:
+        return or_relaid(builder, lambda *given: _product(builder, *given), sides, _layouts(builder, left, right))
+    except LayoutError:
+        shape = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        if not builder.relays or left.shape[:-2] == right.shape[:-2]:
+            raise
+        # Copies for every sequence of what all of them read.
+        grown = [expand(one, [*shape, *one.shape[-2:]]) for one in sides]
+        return or_relaid(builder, lambda *given: _product(builder, *given), grown, _layouts(builder, *grown))
+
+
+def _layouts(builder: Builder, left: View, right: View) -> Iterator[list[str | None]]:
+    """Roles of two factors that meet: one as the other lies, then both with heads in channels, then each head a
+    sequence of its own.
+    """
+    rank = max(len(left.dims), len(right.dims))
+    if len(left.dims) == len(right.dims):
+        for lead, which in ((left, 1), (right, 0)):
+            seen = builder.placed(lead)
+            if all(len(seen.axes(dim)) <= 1 for dim in range(rank - 2)):
+                heads = "".join({TOKENS: "b", BATCH: "b", CHANNELS: "w", "": "b"}["".join(seen.axes(dim))]
+                                for dim in range(rank - 2))  # fmt: skip
+                yield [f"{heads}tw" if place == which else None for place in range(2)]
+        if rank > 3:
+            yield ["b" * (rank - 3) + "wtw"] * 2
+    yield ["b" * (len(view.dims) - 2) + "tw" for view in (left, right)]
+
+
+def _product(builder: Builder, left: View, right: View) -> View:
     flipped = _flip(right), _flip(left)
     for rows, stationary, crosswise in ((left, right, False), (*flipped, True)):
         kind = _kind(rows, stationary)
@@ -77,6 +109,8 @@ def _kind(rows: View, stationary: View) -> Kind | None:
 def _emit(builder: Builder, kind: Kind, rows: View, stationary: View) -> View:
     if kind == "scores":
         stationary = _flip(stationary)
+    else:
+        rows = _head_by_head(builder, rows)
     shape = tuple(np.broadcast_shapes(rows.shape[:-2], stationary.shape[:-2]))
     first = _side(builder, rows, stationary, shape)
     second = _side(builder, stationary, rows, shape)
@@ -95,6 +129,18 @@ def _emit(builder: Builder, kind: Kind, rows: View, stationary: View) -> View:
     frame = Frame((*heads, first.rows, last), first.batch, first.operand.tokens, groups * width, width)
     operands = (first.operand, replace(second.operand, access="weights"))
     return builder.add_operator(kind, builder.name_here(kind), operands, frame, padded=kind == "scores")
+
+
+def _head_by_head(builder: Builder, rows: View) -> View:
+    """Weights of several heads in a tensor in which each head begins at a chunk's edge, as scores are stored."""
+    frame = _frame(rows)
+    if builder.tensors[rows.tensor].padded or frame.groups == 1:
+        return rows
+    read = builder.read(rows, frame)
+    steps = [Step("permute", (0,), numbers=tuple(map(float, read.picks)))] if read.picks else []
+    steps.append(Step("copy", (len(steps),)))
+    name = builder.name_here("copy")
+    return builder.add_operator("vector", name, (read.operand,), frame, steps, padded=True)
 
 
 def _side(builder: Builder, view: View, other: View, shape: Sequence[int]) -> _Side:

@@ -1,4 +1,4 @@
-"""Concatenation and lookup: parts stored in place, and rows gathered from a table."""
+"""Concatenation: parts stored in place, or put side by side by the vector unit; elements picked of rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from gblr_hw.frontend.graph.builder import Builder, Value
-from gblr_hw.frontend.graph.frame import Frame, as_float, constant_array, frame_of, refined
+from gblr_hw.frontend.graph.frame import Frame, constant_array, frame_of, refined
 from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, LayoutError, View, size_of
+from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied
-from simulator.network.network import Operand, Tensor
+from simulator.network.network import Operand
 from simulator.network.vector_steps import Step
 
 
@@ -29,6 +30,17 @@ def concatenated(builder: Builder, parts: Sequence[Value], dim: int) -> View:
         part = parts[0]
         if isinstance(part, View):
             return part
+    given = [part for part in parts if isinstance(part, View)]
+
+    def join(*views: View) -> View:
+        found = iter(views)
+        return _joined(builder, [next(found) if isinstance(part, View) else part for part in parts], dim)
+
+    roles = "b" * dim + "t" * (rank - 1 - dim) + "w" if dim < rank - 1 else natural(rank)
+    return or_relaid(builder, join, given, [[roles] * len(given)])
+
+
+def _joined(builder: Builder, parts: Sequence[Value], dim: int) -> View:
     views = _placed_alike(builder, parts)
     lead = next(view for view in views if isinstance(view, View))
     axis = _joined_axis(views, dim)
@@ -163,26 +175,15 @@ def _pair_inside(builder: Builder, left: View, right: View, dim: int) -> View:
     return builder.add_operator("vector", builder.name_here(), operands, whole, steps)
 
 
-def gathered(builder: Builder, table: torch.Tensor, indices: View) -> View:
-    """Rows of a constant table (rows, width) by an input of indices."""
-    indices = builder.place(indices, "r" * len(indices.dims), index=True)
-    tensor: Tensor = builder.tensors[indices.tensor]
-    frame = builder.frame(indices)
-    if tensor.kind != "input" or not builder.is_whole(indices, frame):
-        raise LayoutError("a table is read by computed indices, or by a part of an input of indices")
-    rows, width = table.shape
-    array = as_float(table.detach()).reshape(1, rows, 1, width)
-    name = builder.table(builder.constant_names.get(id(table), builder.site.path or "table"), id(table), array)
-    operand = Operand(name, frame.tokens, 1, width, access="gather", indices=tensor.name)
-    atoms = (*frame.atoms, (Atom(width, CHANNELS, 1),))
-    out = Frame(atoms, frame.batch, frame.tokens, width, width)
-    return builder.add_operator("vector", builder.name_here(), (operand,), out, (Step("copy", (0,)),))
-
-
 def picked(builder: Builder, view: View, dim: int, places: Sequence[int]) -> View:
     """Elements ``places`` of a dimension of channels, in that order."""
     view = builder.placed(view)
     dim %= len(view.dims)
+    roles = "".join("w" if place == dim else "t" if place else "b" for place in range(len(view.dims)))
+    return or_relaid(builder, lambda value: _picked(builder, value, dim, places), [view], [[roles]])
+
+
+def _picked(builder: Builder, view: View, dim: int, places: Sequence[int]) -> View:
     if view.axes(dim) != {CHANNELS}:
         raise LayoutError("elements of another axis than channels are picked")
     frame = frame_of(refined([view], view.shape), inner={dim}).with_width(view.shape[dim])

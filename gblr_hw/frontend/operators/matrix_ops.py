@@ -7,23 +7,39 @@ from math import prod
 
 import torch
 
-from gblr_hw.frontend.graph.builder import Builder
+from gblr_hw.frontend.graph.builder import Builder, single
 from gblr_hw.frontend.graph.frame import Frame
-from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, Dim, LayoutError, View, contiguous
-from gblr_hw.frontend.operators.vector_ops import copied
-from gblr_hw.weights.stored import DenseWeights, LayerWeights
+from gblr_hw.frontend.graph.layout import (
+    BATCH,
+    CHANNELS,
+    REPEAT,
+    TOKENS,
+    Atom,
+    Dim,
+    LayoutError,
+    View,
+    contiguous,
+    permute,
+)
+from gblr_hw.frontend.operators.relays import natural, or_relaid
+from gblr_hw.frontend.operators.vector_ops import copied, reduction
+from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
 from simulator.base.errors import InputError
 from simulator.network.network import Operand, Window
+from simulator.network.vector_functions import Reach
 from simulator.network.vector_steps import Step
 
-# A grouped convolution as one matrix is mostly zeros; beyond this many entries that is no way to run it.
-MAX_GROUPED_ENTRIES = 2**24
+# A grouped convolution's matrix is mostly zeros that nothing stores, but lowering lays it out: a gigabyte at most.
+MAX_GROUPED_ENTRIES = 2**28
 
 
 def linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
     """``weights`` times the last dimension of ``view``, as an operator ``name``."""
     view = builder.place(view, "r" * (len(view.dims) - 1) + "w")
-    return builder.either_way(view, lambda value: _linear(builder, value, weights, name))
+    return or_relaid(
+        builder, lambda one: builder.either_way(one, lambda value: _linear(builder, value, weights, name)), [view],
+        [[natural(len(view.dims))]],
+    )  # fmt: skip
 
 
 def _linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
@@ -89,6 +105,15 @@ def _flattened(builder: Builder, view: View, weights: LayerWeights) -> tuple[Vie
     return flat, DenseWeights(matrix, weights.bias)
 
 
+def along(builder: Builder, view: View, dim: int, matrix: torch.Tensor) -> View:
+    """A constant matrix (new, old) times one dimension of a value."""
+    order = [*(place for place in range(len(view.dims)) if place != dim), dim]
+    turned = permute(view, order)
+    weights = DenseWeights(matrix.float().contiguous(), None)
+    result = linear(builder, turned, weights, builder.name_here("matrix"))
+    return permute(result, [order.index(place) for place in range(len(order))])
+
+
 @dataclass(frozen=True)
 class Convolution:
     """The sizes of a convolution over images (H, W)."""
@@ -97,19 +122,27 @@ class Convolution:
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
+    after: tuple[int, int] | None = None
 
     def window(self, image: tuple[int, int], fill: float = 0.0) -> Window:
         """How it reads an image."""
-        return Window(image, self.kernel, self.stride, self.padding, self.dilation, fill)
+        after = None if self.after == self.padding else self.after
+        return Window(image, self.kernel, self.stride, self.padding, self.dilation, fill, after)
 
     @property
     def by_rows(self) -> bool:
         """Whether each output position reads the same input position alone."""
-        return (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
+        alone = (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
+        return alone and self.after in (None, (0, 0))
 
 
 def image_of(builder: Builder, view: View) -> tuple[View, tuple[int, int]]:
     """A value (B, C, H, W) whose image fills a tensor, row by row, and its height and width."""
+    size = view.shape[2], view.shape[3]
+    return or_relaid(builder, lambda value: _image_of(builder, value), [view], [["bwtt"]]), size
+
+
+def _image_of(builder: Builder, view: View) -> View:
     height, width = view.shape[2:]
     view = builder.place(view, "bwtt")
     if view.axes(1) == {TOKENS} or CHANNELS in view.axes(2) | view.axes(3):
@@ -125,7 +158,7 @@ def image_of(builder: Builder, view: View) -> tuple[View, tuple[int, int]]:
         steps = [Step("permute", (0,), numbers=tuple(map(float, read.picks)))] if read.picks else []
         steps.append(Step("copy", (place,)))
         view = builder.add_operator("vector", builder.name_here("copy"), (read.operand,), frame, steps)
-    return view, (height, width)
+    return view
 
 
 def image_frame(batch: int, channels: int, output: tuple[int, int]) -> Frame:
@@ -150,24 +183,27 @@ def convolution(builder: Builder, view: View, weights: LayerWeights, sizes: Conv
     return _emit(builder, operand, weights, name, out)
 
 
-def convolution_matrix(kernel: torch.Tensor, groups: int, source: str) -> torch.Tensor:
-    """The kernel (oc, ic / groups, k1, k2) as a matrix (oc, k1 k2 ic), zero where a group does not read."""
-    outputs, inputs = kernel.shape[:2]
+def convolution_matrix(kernel: torch.Tensor) -> torch.Tensor:
+    """The kernel (oc, ic, k1, k2) as a matrix (oc, k1 k2 ic)."""
+    return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
+
+
+def convolution_weights(
+    builder: Builder, weight: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, groups: int, name: str
+) -> LayerWeights:
+    """A convolution's weights: one matrix, or the blocks of its groups. ``kernel``: the parameter ``weight`` with both
+    sides of an image.
+    """
     if groups == 1:
-        return kernel.permute(0, 2, 3, 1).reshape(outputs, -1)
+        return builder.kernel(weight, bias, lambda: convolution_matrix(kernel))
     entries = kernel.numel() * groups
     if entries > MAX_GROUPED_ENTRIES:
         raise InputError(
-            source, f"groups={groups}, as one matrix {entries} entries",
-            f"a grouped convolution runs as one block-diagonal matrix of at most {MAX_GROUPED_ENTRIES} entries",
+            name, f"groups={groups}, as one matrix {entries} entries",
+            f"a grouped convolution is laid out as one block-diagonal matrix of at most {MAX_GROUPED_ENTRIES} entries",
             "Replace it by an ordinary convolution, or give a plug-in lowering function.",
         )  # fmt: skip
-    full = kernel.new_zeros(outputs, *kernel.shape[2:], groups, inputs)
-    share = outputs // groups
-    for group in range(groups):
-        rows = slice(group * share, (group + 1) * share)
-        full[rows, :, :, group] = kernel[rows].permute(0, 2, 3, 1)
-    return full.reshape(outputs, -1)
+    return GroupedWeights(single(kernel), groups, None if bias is None else single(bias))
 
 
 def pooled(builder: Builder, function: str, view: View, sizes: Convolution) -> View:
@@ -179,5 +215,5 @@ def pooled(builder: Builder, function: str, view: View, sizes: Convolution) -> V
         view.tensor, prod(window.output), prod(sizes.kernel), view.shape[1], access="window", window=window
     )
     return builder.add_operator(
-        "vector", builder.name_here(), (operand,), out, (Step(f"{function}_groups", (0,)),)
+        "vector", builder.name_here(), (operand,), out, (Step(reduction(function, Reach.GROUPS), (0,)),)
     )  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.frame import frame_of, refined
 from gblr_hw.frontend.graph.layout import LayoutError, View
+from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied
 from simulator.base.errors import InputError
 from simulator.network.network import Port
@@ -31,10 +32,17 @@ def output_port(builder: Builder, name: str, value: Any) -> list[Port]:
 
 
 def _port(builder: Builder, name: str, value: View) -> Port:
-    view = builder.placed(value)
-    frame = frame_of(refined([view], view.shape), [True] * len(view.dims))
-    if not builder.is_whole(view, frame) or builder.tensors[view.tensor].kind != "result":
-        view = copied(builder, view, builder.unique(f"{name}.copy"), frame)
+    view = or_relaid(
+        builder, lambda one: _whole(builder, name, one), [builder.placed(value)], [[natural(len(value.dims))]]
+    )
     atoms = [atom for dim in view.dims for atom in dim]
     order = sorted(range(len(atoms)), key=lambda place: ("btc".index(atoms[place].axis), -atoms[place].stride))
     return Port(name, view.tensor, view.shape, tuple(atom.size for atom in atoms), tuple(order))
+
+
+def _whole(builder: Builder, name: str, view: View) -> View:
+    """The value in a tensor that it fills."""
+    frame = frame_of(refined([view], view.shape), [True] * len(view.dims))
+    if not builder.is_whole(view, frame) or builder.tensors[view.tensor].kind != "result":
+        view = copied(builder, view, builder.unique(f"{name}.copy"), frame)
+    return view

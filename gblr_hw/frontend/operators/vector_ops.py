@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -10,17 +10,65 @@ import numpy as np
 import torch
 
 from gblr_hw.frontend.graph.builder import Builder, Value
-from gblr_hw.frontend.graph.frame import Frame, Read, frame_of, refined
-from gblr_hw.frontend.graph.layout import CHANNELS, REPEAT, TOKENS, LayoutError, View, drop, expand
+from gblr_hw.frontend.graph.frame import Frame, Read, as_float, frame_of, refined
+from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, LayoutError, View, drop, expand
+from gblr_hw.frontend.operators.relays import natural, or_relaid, packed
 from simulator.network.network import Operand, Window
+from simulator.network.vector_functions import Reach, VectorFunction, function_named
 from simulator.network.vector_steps import Step
 
 
+def _entry(function: str, reach: Reach) -> VectorFunction:
+    """The function's entry. TypeError where its reach is another: it would get rows that are laid out for others."""
+    entry = function_named(function)
+    if entry.reach is not reach:
+        raise TypeError(f"vector function '{function}' has the reach '{entry.reach.value}', not '{reach.value}'")
+    return entry
+
+
 def pointwise(builder: Builder, function: str, *values: Value, numbers: Sequence[float] = ()) -> View:
-    """``function`` of one or two values of shapes that broadcast, at most the last of them a constant."""
-    shape = tuple(np.broadcast_shapes(*(tuple(value.shape) for value in values)))
+    """``function`` of values of shapes that broadcast, at most one of them a constant, which the step takes last."""
+    _entry(function, Reach.ELEMENT)
     constant = next((value for value in values if isinstance(value, torch.Tensor)), None)
     views = [value for value in values if isinstance(value, View)]
+    shape = tuple(np.broadcast_shapes(*(tuple(value.shape) for value in values)))
+
+    def pointwise_of(*given: View) -> View:
+        return _pointwise(builder, function, list(given), constant, shape, numbers)
+
+    try:
+        return or_relaid(builder, pointwise_of, views, _together(builder, views, len(shape)))
+    except LayoutError:
+        if not builder.relays or all(view.shape == shape for view in views):
+            raise
+        # Each varies where the other is repeated, along axes that no layout tells apart: copies in full.
+        grown = [expand(view, shape) for view in views]
+        return or_relaid(builder, pointwise_of, grown, [[natural(len(shape))] * len(grown)])
+
+
+def _together(builder: Builder, views: Sequence[View], rank: int) -> Iterator[list[str | None]]:
+    """Layouts in which values meet: as the largest lies, then all as most operations read them."""
+    lead = max(range(len(views)), key=lambda index: views[index].size)
+    model = builder.placed(views[lead])
+    if all(len(model.axes(dim)) <= 1 for dim in range(len(model.dims))) and len(model.dims) == rank:
+        axes = ["".join(model.axes(dim)) for dim in range(rank)]
+        roles = "".join({BATCH: "b", TOKENS: "t", CHANNELS: "w", "": "w" if dim == rank - 1 else "t"}[axis]
+                        for dim, axis in enumerate(axes))  # fmt: skip
+        yield [None if index == lead else roles[rank - len(view.dims) :] for index, view in enumerate(views)]
+        yield [roles[rank - len(view.dims) :] for view in views]
+    yield [natural(rank)[rank - len(view.dims) :] for view in views]
+    if rank > 2:
+        yield [f"bw{'t' * (rank - 2)}"[rank - len(view.dims) :] for view in views]
+
+
+def _pointwise(
+    builder: Builder,
+    function: str,
+    views: list[View],
+    constant: torch.Tensor | None,
+    shape: Sequence[int],
+    numbers: Sequence[float],
+) -> View:
     model = next((view for view in views if not builder.is_unplaced(view)), views[0])
     views = [builder.place_like(view, model) for view in views]
     lead = min(range(len(views)), key=lambda index: _unfitness(views[index], shape))
@@ -128,9 +176,19 @@ def copied(builder: Builder, view: View, name: str = "", frame: Frame | None = N
 
 def rowwise(builder: Builder, function: str, view: View, dims: Sequence[int], numbers: Sequence[float] = ()) -> View:
     """``function`` over the dimensions ``dims`` of each row, which keep their size (softmax, norms)."""
+    if not _entry(function, Reach.WIDTH).keeps_width:
+        raise TypeError(f"vector function '{function}' does not keep the width of what it reads")
     inner = {dim % len(view.dims) for dim in dims}
     view = builder.place(view, "".join("w" if dim in inner else "r" for dim in range(len(view.dims))))
-    return builder.either_way(view, lambda value: _rowwise(builder, function, value, dims, numbers))
+    return or_relaid(
+        builder, lambda one: builder.either_way(one, lambda value: _rowwise(builder, function, value, dims, numbers)),
+        [view], [[_rows_and(inner, len(view.dims))]],
+    )  # fmt: skip
+
+
+def _rows_and(inner: Container[int], rank: int) -> str:
+    """Roles in which the dimensions ``inner`` are a row's channels."""
+    return "".join("w" if dim in inner else "t" if dim or rank < 3 else "b" for dim in range(rank))
 
 
 def _rowwise(builder: Builder, function: str, view: View, dims: Sequence[int], numbers: Sequence[float]) -> View:
@@ -159,19 +217,106 @@ def _rows_of(builder: Builder, view: View, dims: Sequence[int]) -> Frame:
     return frame.with_width(prod(view.shape[dim] for dim in inner))
 
 
+def widthwise(
+    builder: Builder, function: str, values: Sequence[Value], dim: int, width: int, numbers: Sequence[float] = ()
+) -> View:
+    """``function`` of the rows along ``dim``, which gets ``width`` elements, of one or two values whose other
+    dimensions agree; at most the second is a constant.
+    """
+    views = [value for value in values if isinstance(value, View)]
+    constant = next((value for value in values if isinstance(value, torch.Tensor)), None)
+    rank = len(views[0].dims)
+    dim %= rank
+    roles = _rows_and({dim}, rank)
+
+    def emit(*given: View) -> View:
+        return _widthwise(builder, function, given, constant, dim, width, numbers)
+
+    placed = [builder.place(view, roles.replace("b", "r").replace("t", "r")) for view in views]
+    return or_relaid(builder, emit, placed, [[roles] * len(views)])
+
+
+def _widthwise(
+    builder: Builder,
+    function: str,
+    views: Sequence[View],
+    constant: torch.Tensor | None,
+    dim: int,
+    width: int,
+    numbers: Sequence[float],
+) -> View:
+    frames = [_rows_of(builder, view, [dim]) for view in views]
+    outs = [_with_width(frame, dim, width) for frame in frames]
+    if any(out != outs[0] for out in outs):
+        raise LayoutError("rows of two values lie in different ways")
+    operands: list[Operand] = []
+    steps: list[Step] = []
+    args = []
+    reads = [builder.read(view, frame) for view, frame in zip(views, frames, strict=True)]
+    places = [_place_of(operands, read.operand) for read in reads]
+    for place, read in zip(places, reads, strict=True):
+        if read.picks:
+            steps.append(Step("permute", (place,), numbers=tuple(float(pick) for pick in read.picks)))
+            place = len(operands) + len(steps) - 1
+        args.append(place)
+    label, constants = None, {}
+    if constant is not None:
+        label, array = builder.constant(constant, _with_width(frames[0], dim, constant.shape[dim]))
+        constants[label] = array
+    steps.append(Step(function, tuple(args), label, tuple(float(number) for number in numbers)))
+    return builder.add_operator("vector", builder.name_here(), operands, outs[0], steps, constants)
+
+
+def _with_width(frame: Frame, dim: int, width: int) -> Frame:
+    """The same rows with ``width`` channels in each group, which ``dim`` walks along."""
+    atoms = tuple(
+        ((Atom(width, CHANNELS, 1),) if width > 1 else ()) if place == dim else tuple(
+            replace(a, stride=a.stride // frame.width * width) if a.axis == CHANNELS else a for a in row
+        )
+        for place, row in enumerate(frame.atoms)
+    )  # fmt: skip
+    return Frame(atoms, frame.batch, frame.tokens, frame.groups * width, width)
+
+
+def lifted(builder: Builder, value: torch.Tensor, roles: str) -> View:
+    """A constant as a tensor that lies in DRAM, its dimensions along sequences, tokens and channels ("b", "t", "w")."""
+    order = [dim for role in "btw" for dim in range(value.dim()) if roles[dim] == role]
+    sizes = {role: prod(size for size, one in zip(value.shape, roles, strict=True) if one == role) for role in "btw"}
+    name = builder.constant_names.get(id(value), builder.site.operation or "constant")
+
+    def emit() -> View:
+        array = as_float(value.detach().permute(order)).reshape(sizes["b"], sizes["t"], 1, sizes["w"])
+        return packed(builder.add_constant(name, array), value.shape, roles)
+
+    builder.name_constant(value, name)
+    return builder.once(("lifted", id(value), roles), emit)
+
+
 def reduced(builder: Builder, function: str, view: View, dims: Sequence[int], *, keep: bool) -> View:
     """``function`` ("mean", "sum" or "max") over dimensions, which become 1 or, without ``keep``, go."""
     view = builder.placed(view)
     inner = sorted({dim % len(view.dims) for dim in dims})
+    view = or_relaid(
+        builder, lambda value: _reduced(builder, function, value, inner), [view], [[_rows_and(inner, len(view.dims))]]
+    )
+    for dim in reversed(inner) if not keep else ():
+        view = drop(view, dim)
+    return view
+
+
+def _reduced(builder: Builder, function: str, view: View, inner: Sequence[int]) -> View:
     for axis, reduce in ((TOKENS, _reduce_tokens), (CHANNELS, _reduce_channels)):
         chosen = [dim for dim in inner if view.axes(dim) == {axis}]
         if chosen:
             view = reduce(builder, function, view, chosen)
     if any(view.shape[dim] > 1 for dim in inner):
         raise LayoutError("a reduction mixes tokens and channels, or goes over sequences")
-    for dim in reversed(inner) if not keep else ():
-        view = drop(view, dim)
     return view
+
+
+def reduction(function: str, over: Reach) -> str:
+    """The vector function that makes the ``function`` ("mean", "sum", "max") of a row's width or groups."""
+    return _entry(f"{function}_{over.value}", over).name
 
 
 def _reduce_channels(builder: Builder, function: str, view: View, dims: Sequence[int]) -> View:
@@ -179,24 +324,24 @@ def _reduce_channels(builder: Builder, function: str, view: View, dims: Sequence
     frame = _rows_of(builder, view, dims)
     try:
         read = builder.read(view, frame)
-        over = "width"
+        over = Reach.WIDTH
     except LayoutError:
         frame = builder.frame(view)
         frame = frame.with_width(frame.channels // prod(view.shape[dim] for dim in dims))
         if any(a.stride < frame.width for dim in dims for a in frame.atoms[dim]):
             raise
         read = builder.read(view, frame)
-        over = "groups"
+        over = Reach.GROUPS
     steps, place = _picked(read)
-    steps.append(Step(f"{function}_{over}", (place,)))
-    left, divisor = (frame.groups, frame.width) if over == "width" else (frame.width, 1)
+    steps.append(Step(reduction(function, over), (place,)))
+    left, divisor = (frame.groups, frame.width) if over is Reach.WIDTH else (frame.width, 1)
     atoms = tuple(
         () if index in dims else tuple(
             replace(a, stride=a.stride // divisor) if a.axis == CHANNELS else a for a in dim
         )
         for index, dim in enumerate(frame.atoms)
     )  # fmt: skip
-    out = Frame(atoms, frame.batch, frame.tokens, left, 1 if over == "width" else left)
+    out = Frame(atoms, frame.batch, frame.tokens, left, 1 if over is Reach.WIDTH else left)
     return builder.add_operator("vector", builder.name_here(), (read.operand,), out, steps)
 
 
@@ -213,4 +358,5 @@ def _reduce_tokens(builder: Builder, function: str, view: View, dims: Sequence[i
     operand = Operand(tensor.name, 1, count, channels, access="window", window=window)
     atoms = tuple(() if index in dims else dim for index, dim in enumerate(builder.frame(view).atoms))
     out = Frame(atoms, frame.batch, 1, channels, channels)
-    return builder.add_operator("vector", builder.name_here(), (operand,), out, (Step(f"{function}_groups", (0,)),))
+    steps = (Step(reduction(function, Reach.GROUPS), (0,)),)
+    return builder.add_operator("vector", builder.name_here(), (operand,), out, steps)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from gblr_hw.frontend.graph.draft import Draft, covers, pruned
+from gblr_hw.frontend.tidy.idioms import add_constant
 from simulator.network.network import Operator
 from simulator.network.vector_steps import Step
 
@@ -71,7 +70,7 @@ def _joined(first: Operator, second: Operator) -> Operator:
     for step in second.steps:
         name = step.constant
         if name is not None:
-            name = _add(constants, name, second.constants[name])
+            name = add_constant(constants, name, second.constants[name])
         steps.append(replace(_moved(step, after, shift + len(first.steps)), constant=name))
     return replace(second, operands=tuple(operands), steps=tuple(steps), constants=constants)
 
@@ -79,13 +78,3 @@ def _joined(first: Operator, second: Operator) -> Operator:
 def _moved(step: Step, operands: list[int], shift: int) -> Step:
     args = tuple(operands[arg] if arg < len(operands) else arg - len(operands) + shift for arg in step.args)
     return replace(step, args=args)
-
-
-def _add(constants: dict[str, np.ndarray], name: str, array: np.ndarray) -> str:
-    """Add an array under its name, or a numbered one if another has it; the name that it got."""
-    base, count = name.partition("#")[0], 1
-    while name in constants and constants[name] is not array:
-        count += 1
-        name = f"{base}#{count}"
-    constants[name] = array
-    return name

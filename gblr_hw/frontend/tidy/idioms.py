@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isclose, pi, sqrt
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from simulator.network.network import Operator
+from simulator.network.vector_functions import function_named
 from simulator.network.vector_steps import Step
 
 # A pattern is a function with its arguments: other patterns, names of values that must agree wherever they appear,
 # then numbers, of which a name is one that is kept.
 Pattern = tuple[Any, ...]
 
-_COMMUTE = ("add", "multiply")
 _GELU_INNER: Pattern = ("tanh", ("multiply", ("add", "x", ("multiply", ("power", "x", 3.0), 0.044715)), sqrt(2 / pi)))
 _VARIANCE: Pattern = ("mean_width", ("square", ("subtract", "x", ("mean_width", "x"))))
 
@@ -36,6 +36,22 @@ IDIOMS: tuple[tuple[Pattern, str, tuple[str, ...]], ...] = (
         "layer_norm", ("epsilon",),
     ),
 )  # fmt: skip
+
+
+def _functions(pattern: Any) -> Iterator[str]:
+    if isinstance(pattern, tuple):
+        yield pattern[0]
+        for part in pattern[1:]:
+            yield from _functions(part)
+
+
+# A pattern of a function that has been renamed would match nothing any more, without a word.
+for _pattern, _made, _numbers in IDIOMS:
+    for _name in (*_functions(_pattern), _made):
+        function_named(_name)
+    _takes = function_named(_made).takes
+    if _takes != 1 + len(_numbers):
+        raise TypeError(f"idiom of '{_made}': {len(_numbers)} numbers besides x, it takes {_takes}")
 
 
 @dataclass
@@ -76,6 +92,8 @@ def _recognise(program: _Program, index: int) -> None:
 def _matches(program: _Program, value: int, pattern: Any, found: dict[str, Any]) -> bool:
     if isinstance(pattern, str):
         return bool(found.setdefault(pattern, value) == value)
+    if not isinstance(pattern, tuple):
+        return False  # a number stands where this graph has a value
     step = program.step(value)
     if step is None or step.function != pattern[0] or step.constant is not None:
         return False
@@ -84,11 +102,12 @@ def _matches(program: _Program, value: int, pattern: Any, found: dict[str, Any])
         return False
     for number, want in zip(step.numbers, numbers, strict=True):
         if isinstance(want, str):
-            found[want] = number
+            if found.setdefault(want, number) != number:
+                return False
         elif not isinstance(want, float) or not isclose(number, want, rel_tol=1e-6):
             return False
     orders = [step.args]
-    if step.function in _COMMUTE and len(step.args) == 2:
+    if len(step.args) == 2 and function_named(step.function).commutes:
         orders.append(step.args[::-1])
     for order in orders:
         trial = dict(found)
@@ -127,9 +146,23 @@ def _merge_concat(program: _Program, index: int) -> None:
     if _uses(program, negated) != 1:
         return
     program.steps[negated - program.operands] = permuted
-    name = "signs"
-    program.constants[name] = np.asarray(signs, dtype=np.float32).reshape(1, 1, 1, -1)
+    array = np.asarray(signs, dtype=np.float32).reshape(1, 1, 1, -1)
+    name = add_constant(program.constants, "signs", array)
     program.steps[index] = Step("multiply", (negated,), name)
+
+
+def add_constant(constants: dict[str, np.ndarray], name: str, array: np.ndarray) -> str:
+    """Add an array under its name, or a numbered one if another has it; the name that it got."""
+    base, count = name.partition("#")[0], 1
+    while name in constants and not _same(constants[name], array):
+        count += 1
+        name = f"{base}#{count}"
+    constants[name] = array
+    return name
+
+
+def _same(left: np.ndarray, right: np.ndarray) -> bool:
+    return left is right or (left.shape == right.shape and left.dtype == right.dtype and np.array_equal(left, right))
 
 
 def _uses(program: _Program, value: int) -> int:
@@ -149,7 +182,7 @@ def _merge_multiplies(program: _Program, index: int) -> None:
     if product.size > max(left.size, right.size):
         return
     name = f"{first.constant} {step.constant}"
-    program.constants[name] = product
+    name = add_constant(program.constants, name, product)
     program.steps[index] = Step("multiply", first.args, name)
 
 

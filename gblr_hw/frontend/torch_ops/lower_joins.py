@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +12,9 @@ from gblr_hw.frontend.graph import layout
 from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import CHANNELS, LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
-from gblr_hw.frontend.operators.join_ops import concatenated, gathered, picked
+from gblr_hw.frontend.operators.join_ops import concatenated, picked
+from gblr_hw.frontend.operators.lookup_ops import gathered, looked_up
+from gblr_hw.frontend.operators.relays import natural, relaid, seen
 
 
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
@@ -29,8 +33,8 @@ def _stack(builder: Builder, a: Arguments) -> View:
 
 @lowers("aten.embedding.default")
 def _embedding(builder: Builder, a: Arguments) -> View:
-    if not isinstance(a["weight"], torch.Tensor) or not isinstance(a["indices"], View):
-        raise LayoutError("a table that depends on an input")
+    if not isinstance(a["indices"], View):
+        return looked_up(builder, a["weight"], [a["indices"]])
     return gathered(builder, a["weight"], a["indices"])
 
 
@@ -41,19 +45,34 @@ def _index_select(builder: Builder, a: Arguments) -> View:
 
 @lowers("aten.index.Tensor")
 def _index(builder: Builder, a: Arguments) -> View:
-    """By one index along one dimension, or by several that pick the whole in its order (masks do)."""
-    view, indices = a["self"], list(a["indices"])
+    """At places along some dimensions: a table's rows, a part, the whole in its order (masks do it), or any places."""
+    view, places = a["self"], _as_places(a["indices"])
+    given = [(dim, one) for dim, one in enumerate(places) if one is not None]
     if isinstance(view, torch.Tensor):
-        places = [one for one in indices if one is not None]
-        if view.dim() == 2 and len(places) == 1 and indices[0] is places[0] and isinstance(places[0], View):
-            return gathered(builder, view, places[0])
-        raise LayoutError("a constant is read at places that depend on an input")
-    if any(isinstance(one, View) for one in indices):
-        raise LayoutError("a value is read at places that depend on an input")
-    given = [(dim, one) for dim, one in enumerate(indices) if one is not None]
+        if view.dim() == 2 and len(given) == 1 and given[0][0] == 0 and isinstance(given[0][1], View):
+            return gathered(builder, view, given[0][1])
+        return looked_up(builder, view, places)
+    if any(isinstance(one, View) for _, one in given):
+        return looked_up(builder, view, places)
     if len(given) == 1 and given[0][1].dim() == 1:
         return _pick(builder, view, given[0][0], given[0][1])
-    return _along_axes(view, given)
+    try:
+        return _along_axes(view, given)
+    except LayoutError:
+        if not builder.relays:
+            raise
+        return looked_up(builder, view, places)
+
+
+def _as_places(indices: Sequence[Any]) -> list[Any]:
+    """Indices with truth values turned into the places where they are true, one for each dimension that they cover."""
+    found: list[Any] = []
+    for one in indices:
+        if isinstance(one, torch.Tensor) and one.dtype == torch.bool:
+            found += one.nonzero(as_tuple=True)
+        else:
+            found.append(one)
+    return found
 
 
 def _along_axes(view: View, given: list[tuple[int, torch.Tensor]]) -> View:
@@ -78,25 +97,37 @@ def _along_axes(view: View, given: list[tuple[int, torch.Tensor]]) -> View:
 
 
 def _pick(builder: Builder, view: Any, dim: int, index: Any) -> View:
+    dim %= len(view.shape)
     if not isinstance(view, View) or not isinstance(index, torch.Tensor):
-        raise LayoutError("a value is read at places that depend on an input")
-    dim %= len(view.dims)
+        return looked_up(builder, view, [*[None] * dim, index])
     size = view.shape[dim]
-    if index.dtype == torch.bool:
-        index = index.nonzero().flatten()
     places = [place % size for place in index.flatten().tolist()]
     step = places[1] - places[0] if len(places) > 1 else 1
     if step > 0 and places == list(range(places[0], places[0] + step * len(places), step)):
-        return layout.take(view, dim, places[0], len(places), step)
+        return seen(builder, view, lambda value: layout.take(value, dim, places[0], len(places), step))
+    if builder.relays and view.axes(dim) != {CHANNELS}:
+        return looked_up(builder, view, [*[None] * dim, index.flatten()])
     return picked(builder, view, dim, places)
 
 
 @lowers("aten.flip.default")
 def _flip(builder: Builder, a: Arguments) -> View:
-    view = a["self"]
+    view = builder.placed(a["self"])
     for dim in a["dims"]:
-        view = picked(builder, view, dim, list(reversed(range(view.shape[dim]))))
+        size, place = view.shape[dim], dim % len(view.dims)
+        if builder.relays and view.axes(place) != {CHANNELS}:
+            view = relaid(builder, view, _like(view), [place])
+        else:
+            view = picked(builder, view, dim, list(reversed(range(size))))
     return view
+
+
+def _like(view: View) -> str:
+    """Roles in which a value's dimensions stay on their axes, if each lies on one."""
+    axes = [view.axes(dim) for dim in range(len(view.dims))]
+    if any(len(one) > 1 for one in axes):
+        return natural(len(axes))
+    return "".join({"b": "b", "t": "t", "c": "w", "": "t"}["".join(one)] for one in axes)
 
 
 @lowers("aten.roll.default")
@@ -109,9 +140,13 @@ def _roll(builder: Builder, a: Arguments) -> View:
             continue
         cut = -shift % size
         if cut:
-            parts = (layout.take(view, dim, cut, size - cut), layout.take(view, dim, 0, cut))
-            view = concatenated(builder, parts, dim)
+            view = seen(builder, view, partial(_rolled, builder, dim=dim, cut=cut))
     return view
+
+
+def _rolled(builder: Builder, view: View, dim: int, cut: int) -> View:
+    parts = (layout.take(view, dim, cut, view.shape[dim] - cut), layout.take(view, dim, 0, cut))
+    return concatenated(builder, parts, dim)
 
 
 @lowers("aten.pad.default", "aten.constant_pad_nd.default")

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 
 from gblr_hw.frontend.graph import layout
-from gblr_hw.frontend.graph.builder import Builder
+from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
-from gblr_hw.frontend.operators.vector_ops import pointwise
+from gblr_hw.frontend.operators.vector_ops import pointwise, reduced
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
 
 # What stands for minus infinity beside finite numbers: its exponential is zero, and it times zero is not NaN.
 FAR_BELOW = -1e30
 
 
-def _whole(builder: Builder, argument: str) -> None:
+def _whole(builder: Builder, argument: str) -> bool:
+    """Whether an argument of the node at hand holds whole numbers."""
     kind = builder.dtype_of(argument)
-    if kind is None or kind.is_floating_point:
-        raise LayoutError(f"{kind} values are compared or made truth values: only whole numbers are")
+    return kind is not None and not kind.is_floating_point
 
 
 @lowers("aten.to", "aten._to_copy")
@@ -30,11 +31,12 @@ def _convert(builder: Builder, a: Arguments) -> View:
     source, target = builder.dtype_of("self"), a.get("dtype")
     if target is None or source is None or source == target:
         return a["self"]
+    if target == torch.bool and not _whole(builder, "self"):
+        return pointwise(builder, "not_equal", a["self"], numbers=(0.0,))
     if target == torch.bool:
-        _whole(builder, "self")
         return pointwise(builder, "minimum", pointwise(builder, "absolute", a["self"]), numbers=(1.0,))
     if source.is_floating_point and not target.is_floating_point:
-        raise LayoutError(f"values become {target}, and the vector unit does not round")
+        return pointwise(builder, "truncate", a["self"])
     return a["self"]
 
 
@@ -73,72 +75,133 @@ def _joined(builder: Builder, a: Arguments, function: str, neutral: Callable[[to
     return view if neutral(constant) else pointwise(builder, function, view, constant)
 
 
-def _difference(builder: Builder, a: Arguments) -> View:
-    _whole(builder, "self")
-    if isinstance(a["other"], View):
-        _whole(builder, "other")
-    return combined(builder, "subtract", a["self"], a["other"])
+# Comparison -> the function of floats, and that of the same comparison seen from the other side.
+_COMPARED = {
+    "ne": ("not_equal", "not_equal"), "eq": ("equal", "equal"), "gt": ("greater", "less"),
+    "le": ("less_equal", "greater_equal"), "ge": ("greater_equal", "less_equal"), "lt": ("less", "greater"),
+}  # fmt: skip
 
 
-@lowers("aten.ne")
-def _ne(builder: Builder, a: Arguments) -> View:
-    return pointwise(builder, "minimum", pointwise(builder, "absolute", _difference(builder, a)), numbers=(1.0,))
+def _comparison(name: str, of_whole: Callable[[Builder, View], View]) -> Callable[[Builder, Arguments], View]:
+    """How a comparison is lowered: whole numbers by their difference, others by the vector unit's own function."""
+
+    def lower(builder: Builder, a: Arguments) -> View:
+        left, right = a["self"], a["other"]
+        here, there = _COMPARED[name]
+        if not isinstance(left, View):
+            return combined(builder, there, right, left)
+        whole = _whole(builder, "self") and (not isinstance(right, View) or _whole(builder, "other"))
+        finite = not isinstance(right, float) or isfinite(right)
+        if whole and finite and not (isinstance(right, torch.Tensor) and right.is_floating_point()):
+            return of_whole(builder, combined(builder, "subtract", left, right))
+        return combined(builder, here, left, right)
+
+    return lower
 
 
-@lowers("aten.eq")
-def _eq(builder: Builder, a: Arguments) -> View:
-    return combined(builder, "subtract", 1.0, _ne(builder, a))
+def _differs(builder: Builder, difference: View) -> View:
+    return pointwise(builder, "minimum", pointwise(builder, "absolute", difference), numbers=(1.0,))
 
 
-@lowers("aten.gt")
-def _gt(builder: Builder, a: Arguments) -> View:
-    return pointwise(builder, "clip", _difference(builder, a), numbers=(0.0, 1.0))
+def _above(builder: Builder, difference: View) -> View:
+    return pointwise(builder, "clip", difference, numbers=(0.0, 1.0))
 
 
-@lowers("aten.le")
-def _le(builder: Builder, a: Arguments) -> View:
-    return combined(builder, "subtract", 1.0, _gt(builder, a))
+def _not_below(builder: Builder, difference: View) -> View:
+    return _above(builder, pointwise(builder, "add", difference, numbers=(1.0,)))
 
 
-@lowers("aten.ge")
-def _ge(builder: Builder, a: Arguments) -> View:
-    return pointwise(
-        builder, "clip", pointwise(builder, "add", _difference(builder, a), numbers=(1.0,)), numbers=(0.0, 1.0)
-    )
+def _inverse(of_whole: Callable[[Builder, View], View]) -> Callable[[Builder, View], View]:
+    return lambda builder, difference: combined(builder, "subtract", 1.0, of_whole(builder, difference))
 
 
-@lowers("aten.lt")
-def _lt(builder: Builder, a: Arguments) -> View:
-    return combined(builder, "subtract", 1.0, _ge(builder, a))
+for _name, _of_whole in {
+    "ne": _differs, "eq": _inverse(_differs), "gt": _above, "le": _inverse(_above), "ge": _not_below,
+    "lt": _inverse(_not_below),
+}.items():  # fmt: skip
+    lowers(f"aten.{_name}")(_comparison(_name, _of_whole))
+
+
+@lowers("aten.isnan")
+def _is_nan(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "not_equal", a["self"], a["self"])
+
+
+@lowers("aten.isinf")
+def _is_infinite(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "equal", pointwise(builder, "absolute", a["self"]), numbers=(float("inf"),))
+
+
+@lowers("aten.any.dim", "aten.any.dims", "aten.any.default")
+def _any(builder: Builder, a: Arguments) -> View:
+    return _over(builder, a, pointwise(builder, "not_equal", a["self"], numbers=(0.0,)))
+
+
+@lowers("aten.all.dim", "aten.all.dims", "aten.all.default")
+def _all(builder: Builder, a: Arguments) -> View:
+    return combined(builder, "subtract", 1.0, _over(builder, a, pointwise(builder, "equal", a["self"], numbers=(0.0,))))
+
+
+def _over(builder: Builder, a: Arguments, view: View) -> View:
+    dims = a.get("dim")
+    dims = list(range(len(view.dims))) if dims is None else [dims] if isinstance(dims, int) else list(dims)
+    return reduced(builder, "max", view, dims, keep=bool(a.get("keepdim")))
 
 
 @lowers("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar")
 def _where(builder: Builder, a: Arguments) -> View:
-    keep, kept, other = a["condition"], a["self"], _number(a["other"])
-    if other is None:
-        raise LayoutError("a choice is between two values that are no numbers")
-    number = _number(kept)
+    keep, kept, other = a["condition"], a["self"], a["other"]
+    first, second = _number(kept), _number(other)
     if isinstance(keep, View):
-        if number is not None:
-            return between(builder, keep, number, other)
-        if other >= -1e4:
-            raise LayoutError("a choice that depends on an input is not of what vanishes in a softmax")
-        return combined(builder, "add", kept, between(builder, keep, 0.0, other))
-    if not isinstance(kept, View):
-        raise LayoutError("a choice is between two values that are no numbers")
-    return _masked(builder, kept, keep, other)
+        if first is not None and second is not None:
+            return between(builder, keep, first, second)
+        if second is not None and second < -1e4:
+            return combined(builder, "add", kept, between(builder, keep, 0.0, second))
+        return chosen(builder, keep, kept, other)
+    if isinstance(kept, View) and second is not None:
+        return _masked(builder, kept, keep, second)
+    if isinstance(other, View) and first is not None:
+        return _masked(builder, other, ~keep, first)
+    return chosen(builder, keep, kept, other)
+
+
+def chosen(builder: Builder, keep: Value, kept: Any, other: Any) -> View:
+    """Each element from the one or the other of two values."""
+    if not isinstance(keep, View):
+        keep = builder.keep(keep.float())
+    rejected = keep == 0 if isinstance(keep, torch.Tensor) else pointwise(builder, "equal", keep, numbers=(0.0,))
+    parts = [_part(builder, truth, value) for truth, value in ((keep, kept), (rejected, other))]
+    left, right = (part for part in parts)
+    return combined(builder, "add", left, right) if isinstance(left, View) else combined(builder, "add", right, left)
+
+
+def _part(builder: Builder, truth: Value, value: Any) -> Any:
+    """A value where a truth value holds, 0 elsewhere."""
+    number = _number(value)
+    if isinstance(truth, torch.Tensor):
+        if not isinstance(value, View):
+            return builder.keep(torch.where(truth != 0, torch.as_tensor(value).clamp(min=FAR_BELOW), 0.0))
+        return pointwise(builder, "multiply", value, builder.keep(truth.float()))
+    if number is not None:
+        return pointwise(builder, "multiply", truth, numbers=(max(number, FAR_BELOW),))
+    if isinstance(value, View):
+        return pointwise(builder, "select", truth, value, numbers=(0.0,))
+    return pointwise(builder, "multiply", truth, builder.keep(value.double().clamp(min=FAR_BELOW)))
 
 
 @lowers("aten.masked_fill")
 def _masked_fill(builder: Builder, a: Arguments) -> View:
-    mask, value = a["mask"], _number(a["value"])
+    view, mask, value = a["self"], a["mask"], _number(a["value"])
     if value is None:
-        raise LayoutError("a mask fills in a value that is no number")
+        return chosen(builder, mask, a["value"], view)
     if not isinstance(mask, View):
-        return _masked(builder, a["self"], ~mask, value)
+        return _masked(builder, view, ~mask, value)
+    if not isinstance(view, View):
+        return chosen(builder, mask, value, view)
     if value >= -1e4:
-        raise LayoutError("a mask that depends on an input does not fill in what vanishes in a softmax")
-    return combined(builder, "add", a["self"], between(builder, mask, value, 0.0))
+        keep = pointwise(builder, "equal", mask, numbers=(0.0,))
+        return pointwise(builder, "select", keep, view, numbers=(value,))
+    return combined(builder, "add", view, between(builder, mask, value, 0.0))
 
 
 def _number(value: Any) -> float | None:

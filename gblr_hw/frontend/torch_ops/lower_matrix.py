@@ -13,8 +13,8 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.attention_ops import product
-from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_matrix, linear
-from gblr_hw.frontend.operators.vector_ops import pointwise, rowwise
+from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_weights, linear
+from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, rowwise
 from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
 from gblr_hw.frontend.torch_ops.lower_rows import pair
@@ -30,7 +30,8 @@ def _own_layer(builder: Builder, a: Arguments) -> View:
         return linear(builder, a["inputs"], weights, name)
     dilation = pair(module.dilation, (1, 1))
     padding = _padding(module.padding, weights.kernel, dilation)
-    sizes = Convolution(weights.kernel, pair(module.stride, (1, 1)), padding, dilation)
+    behind = _behind(module.padding, weights.kernel, dilation)
+    sizes = Convolution(weights.kernel, pair(module.stride, (1, 1)), padding, dilation, behind)
     return convolution(builder, a["inputs"], weights, sizes, name)
 
 
@@ -40,9 +41,11 @@ def _linear(builder: Builder, a: Arguments) -> View:
 
 
 def _by_constant(builder: Builder, view: Value, weight: Value, bias: Value | None) -> View:
-    """``view`` times ``weight`` (m, n) plus ``bias``, both constants."""
+    """``view`` times ``weight`` (m, n) plus ``bias``; as a product of activations if these are no constants."""
     if not isinstance(view, View) or not isinstance(weight, torch.Tensor) or isinstance(bias, View):
-        raise LayoutError("weights or biases that depend on an input")
+        across = _flipped(weight) if isinstance(weight, View) else builder.keep(weight.t())
+        result = matmul(builder, view, across)
+        return result if bias is None else combined(builder, "add", result, bias)
     if weight.dim() != 2:
         raise LayoutError(f"weights of shape {tuple(weight.shape)} instead of a matrix")
     return linear(builder, view, builder.dense(weight, bias), builder.weight_name(weight))
@@ -80,8 +83,12 @@ def _matmul(builder: Builder, a: Arguments) -> View:
 
 def matmul(builder: Builder, left: Value, right: Value) -> View:
     """A product of two values, of which a constant one holds weights."""
+    if len(left.shape) == 1 or len(right.shape) == 1:
+        return _with_vector(builder, left, right)
     if isinstance(left, View) and isinstance(right, View):
         return product(builder, left, right)
+    if any(isinstance(one, torch.Tensor) and not _is_one_matrix(one) for one in (left, right)):
+        return _by_head(builder, left, right)
     if isinstance(right, torch.Tensor) and isinstance(left, View):
         right = _one_matrix(right)
         return linear(builder, left, builder.dense(right, None, across=True), builder.weight_name(right))
@@ -92,15 +99,43 @@ def matmul(builder: Builder, left: Value, right: Value) -> View:
     raise LayoutError("a product of two constants")
 
 
+def _with_vector(builder: Builder, left: Value, right: Value) -> View:
+    """A product in which a factor has one dimension: it is a row or a column."""
+    grown_left, grown_right = left, right
+    if len(left.shape) == 1:
+        grown_left = layout.insert(left, 0) if isinstance(left, View) else builder.keep(left.unsqueeze(0))
+    if len(right.shape) == 1:
+        grown_right = layout.insert(right, 1) if isinstance(right, View) else builder.keep(right.unsqueeze(1))
+    result = matmul(builder, grown_left, grown_right)
+    if len(right.shape) == 1:
+        result = layout.drop(result, len(result.dims) - 1)
+    return layout.drop(result, len(result.dims) - 1 - (len(right.shape) > 1)) if len(left.shape) == 1 else result
+
+
+def _by_head(builder: Builder, left: Value, right: Value) -> View:
+    """A product with a constant that differs by sequence or head: it lies in DRAM, and is loaded as activations are."""
+    batch = torch.broadcast_shapes(tuple(left.shape[:-2]), tuple(right.shape[:-2]))
+    sides = [
+        one if isinstance(one, View) else
+        lifted(builder, builder.keep(one.expand(*batch, *one.shape[-2:]).contiguous()), heads_roles(len(batch)))
+        for one in (left, right)
+    ]  # fmt: skip
+    return product(builder, sides[0], sides[1])
+
+
+def heads_roles(leading: int) -> str:
+    """Roles of a factor's dimensions: sequences, then heads, each of rows by channels."""
+    return ("b" * (leading - 1) + "w" if leading else "") + "tw"
+
+
+def _is_one_matrix(value: torch.Tensor) -> bool:
+    """Whether a constant factor is the same matrix for all sequences and heads."""
+    flat = value.reshape(-1, *value.shape[-2:])
+    return len(flat) == 1 or bool((flat == flat[:1]).all())
+
+
 def _one_matrix(value: torch.Tensor) -> torch.Tensor:
-    """A constant factor as a matrix; the same one for all sequences if it has leading dimensions."""
-    while value.dim() > 2:
-        if value.shape[0] > 1 and not bool((value == value[:1]).all()):
-            raise LayoutError("each sequence or head has weights of its own")
-        value = value[0]
-    if value.dim() != 2:
-        raise LayoutError(f"a product with a vector of {value.numel()} weights")
-    return value
+    return value.reshape(-1, *value.shape[-2:])[0] if value.dim() > 2 else value
 
 
 def _flipped(view: View) -> View:
@@ -114,7 +149,10 @@ def _flipped(view: View) -> View:
 def _attention(builder: Builder, a: Arguments) -> View:
     query, key, value = a["query"], a["key"], a["value"]
     if not all(isinstance(one, View) for one in (query, key, value)):
-        raise LayoutError("attention over constant queries, keys or values")
+        query, key, value = (
+            one if isinstance(one, View) else lifted(builder, one, heads_roles(one.dim() - 2))
+            for one in (query, key, value)
+        )  # fmt: skip
     if a["enable_gqa"]:
         key, value = (_shared(one, query.shape[-3]) for one in (key, value))
     if a["dropout_p"]:
@@ -162,10 +200,16 @@ def _padding(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tupl
         return 0, 0
     if value == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        if any(one % 2 for one in total):
-            raise LayoutError("padding='same' of an even kernel pads one side more than the other")
         return total[0] // 2, total[1] // 2
     return pair(value)
+
+
+def _behind(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, int] | None:
+    """Padding behind where it is more than before: "same" with an even kernel."""
+    if value != "same":
+        return None
+    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    return total[0] - total[0] // 2, total[1] - total[1] // 2
 
 
 @lowers("aten.conv2d.default", "aten.conv2d.padding", "aten.conv1d.default", "aten.conv1d.padding")
@@ -185,8 +229,8 @@ def _convolution(builder: Builder, a: Arguments) -> View:
         view = layout.insert(view, 2)
         stride, dilation = (1, stride[1]), (1, dilation[1])
         padding = padding if isinstance(padding, str) else (0, padding[1])
-    sizes = Convolution(sides, stride, _padding(padding, sides, dilation), dilation)
-    weights = builder.kernel(weight, a["bias"], lambda: convolution_matrix(kernel, a["groups"], name))
+    sizes = Convolution(sides, stride, _padding(padding, sides, dilation), dilation, _behind(padding, sides, dilation))
+    weights = convolution_weights(builder, weight, kernel, a["bias"], a["groups"], name)
     result = convolution(builder, view, weights, sizes, name)
     result = layout.drop(result, 2) if line else result
     return layout.drop(result, 0) if len(a["input"].dims) == weight.dim() - 1 else result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.vector_ops import pointwise
+from simulator.network.vector_functions import function_named
 
 _UNARY = {
     "neg": "negative", "abs": "absolute", "square": "square", "sqrt": "sqrt", "rsqrt": "rsqrt", "exp": "exp",
     "log": "log", "sin": "sine", "cos": "cosine", "tanh": "tanh", "erf": "erf", "sigmoid": "sigmoid",
-    "relu": "relu", "silu": "silu",
+    "relu": "relu", "silu": "silu", "expm1": "expm1", "log1p": "log1p", "floor": "floor", "ceil": "ceil",
+    "round": "round", "trunc": "truncate", "sign": "sign", "tan": "tangent", "atan": "arctangent",
 }  # fmt: skip
 
 
@@ -49,7 +52,7 @@ def combined(builder: Builder, function: str, left: Any, right: Any) -> View:
         return pointwise(builder, function, left, right)
     tensor = _constant(right)
     if tensor is None or tensor.numel() == 1:
-        number = float(right)
+        number = float(right) if tensor is None else float(tensor.detach())
         view = left if tensor is None or tensor.dim() <= len(left.dims) else _grown(left, tensor)
         return pointwise(builder, function, view, numbers=(number,))
     return pointwise(builder, function, left, tensor)
@@ -61,7 +64,7 @@ def _grown(view: View, tensor: torch.Tensor) -> View:
 
 def _reversed(builder: Builder, function: str, left: Any, right: View) -> View:
     """A constant on the left: the vector unit takes its constants on the right."""
-    if function in ("add", "multiply", "maximum", "minimum"):
+    if function_named(function).commutes:
         return combined(builder, function, right, left)
     if function == "subtract":
         return combined(builder, "add", pointwise(builder, "negative", right), left)
@@ -159,6 +162,78 @@ def _product(builder: Builder, left: Value, right: Value) -> Value:
     if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
         return left * right
     return combined(builder, "multiply", left, right)
+
+
+@lowers("aten.elu", "aten.celu")
+def _elu(builder: Builder, a: Arguments) -> View:
+    alpha, scale, inner = (float(a.get(name, 1) or 1) for name in ("alpha", "scale", "input_scale"))
+    view = a["self"]
+    below = pointwise(builder, "minimum", view, numbers=(0.0,))
+    rising = pointwise(builder, "multiply", below, numbers=(inner / (alpha if "scale" not in a else 1.0),))
+    curved = pointwise(builder, "multiply", pointwise(builder, "expm1", rising), numbers=(alpha,))
+    both = pointwise(builder, "add", pointwise(builder, "relu", view), curved)
+    return both if scale == 1 else pointwise(builder, "multiply", both, numbers=(scale,))
+
+
+@lowers("aten.prelu", "aten._prelu_kernel")
+def _prelu(builder: Builder, a: Arguments) -> View:
+    view, slope = a["self"], a["weight"]
+    if isinstance(slope, torch.Tensor) and slope.dim() == 1 and slope.numel() > 1 and len(view.dims) > 1:
+        given = slope
+        along = (-1, *[1] * (len(view.dims) - 2))
+        slope = builder.derived(("slope", id(given)), lambda: given.reshape(along), given)
+    below = combined(builder, "multiply", pointwise(builder, "minimum", view, numbers=(0.0,)), slope)
+    return pointwise(builder, "add", pointwise(builder, "relu", view), below)
+
+
+@lowers("aten.remainder", "aten.fmod")
+def _remainder(builder: Builder, a: Arguments) -> View:
+    if (isinstance(a["self"], View) and not isinstance(a["other"], View)) or isinstance(a["other"], View):
+        return combined(builder, "remainder", a["self"], a["other"])
+    raise LayoutError("a remainder of constants")
+
+
+@lowers("aten.floor_divide", "aten.div.Tensor_mode", "aten.div.Scalar_mode")
+def _floor_divide(builder: Builder, a: Arguments) -> View:
+    quotient = combined(builder, "divide", a["self"], a["other"])
+    mode = a.get("rounding_mode", "floor")
+    return quotient if mode is None else pointwise(builder, "floor" if mode == "floor" else "truncate", quotient)
+
+
+@lowers("aten.pow.Tensor_Tensor", "aten.pow.Scalar")
+def _power(builder: Builder, a: Arguments) -> View:
+    base, exponent = a["self"], a["exponent"]
+    if isinstance(base, View):
+        return combined(builder, "power", base, exponent)
+    if isinstance(base, torch.Tensor) and base.numel() > 1:
+        scaled = combined(builder, "multiply", exponent, builder.keep(torch.log(base)))
+    else:
+        scaled = pointwise(builder, "multiply", exponent, numbers=(log(float(base)),))
+    return pointwise(builder, "exp", scaled)
+
+
+@lowers("aten.exp2", "aten.special_exp2")
+def _exp2(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "exp", pointwise(builder, "multiply", a["self"], numbers=(log(2.0),)))
+
+
+@lowers("aten.log2")
+def _log2(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "multiply", pointwise(builder, "log", a["self"]), numbers=(1 / log(2.0),))
+
+
+@lowers("aten.log_sigmoid", "aten.log_sigmoid_forward")
+def _log_sigmoid(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "log", pointwise(builder, "sigmoid", a["self"]))
+
+
+@lowers("aten.clamp.Tensor", "aten.clamp_min.Tensor", "aten.clamp_max.Tensor")
+def _clamp_by_values(builder: Builder, a: Arguments) -> View:
+    view = a["self"]
+    for name, function in (("min", "maximum"), ("max", "minimum")):
+        if a.get(name) is not None:
+            view = combined(builder, function, view, a[name])
+    return view
 
 
 @lowers("aten.softplus")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
 
+from gblr_hw.frontend.graph import layout
 from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
-from gblr_hw.frontend.operators.matrix_ops import Convolution, pooled
+from gblr_hw.frontend.operators.matrix_ops import Convolution, along, pooled
 from gblr_hw.frontend.operators.vector_ops import pointwise, reduced, rowwise
+from simulator.base.arithmetic import ceil_div
 
 
 @lowers("aten.softmax.int", "aten._softmax", "aten._safe_softmax")
@@ -89,9 +92,77 @@ def _amax(builder: Builder, a: Arguments) -> View:
     return _reduce(builder, "max", a)
 
 
+@lowers("aten.amin")
+def _amin(builder: Builder, a: Arguments) -> View:
+    inverted = pointwise(builder, "negative", a["self"])
+    return pointwise(builder, "negative", _reduce(builder, "max", {**a, "self": inverted}))
+
+
+@lowers("aten.max.default")
+def _max_of_all(builder: Builder, a: Arguments) -> View:
+    return _reduce(builder, "max", a)
+
+
+@lowers("aten.min.default")
+def _min_of_all(builder: Builder, a: Arguments) -> View:
+    return _amin(builder, a)
+
+
+@lowers("aten.prod.dim_int", "aten.prod.default")
+def _prod(builder: Builder, a: Arguments) -> View:
+    return _reduce(builder, "prod", a)
+
+
+@lowers("aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim")
+def _vector_norm(builder: Builder, a: Arguments) -> View:
+    """The norm of each vector along some dimensions: the largest magnitude, a sum of magnitudes, or of powers."""
+    order = a.get("ord", a.get("p"))
+    order = 2.0 if order is None else float(order)
+    size = pointwise(builder, "absolute", a["self"])
+    if order == float("inf"):
+        return _reduce(builder, "max", {**a, "self": size})
+    if order == 1:
+        return _reduce(builder, "sum", {**a, "self": size})
+    if order == 2:
+        total = _reduce(builder, "sum", {**a, "self": pointwise(builder, "square", a["self"])})
+        return pointwise(builder, "sqrt", total)
+    total = _reduce(builder, "sum", {**a, "self": pointwise(builder, "power", size, numbers=(order,))})
+    return pointwise(builder, "power", total, numbers=(1 / order,))
+
+
+@lowers("aten.var.correction", "aten.var.dim", "aten.var.default")
+def _var(builder: Builder, a: Arguments) -> View:
+    return _variance(builder, a)[0]
+
+
+@lowers("aten.std.correction", "aten.std.dim", "aten.std.default")
+def _std(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "sqrt", _variance(builder, a)[0])
+
+
+@lowers("aten.var_mean.correction")
+def _var_mean(builder: Builder, a: Arguments) -> tuple[View, View]:
+    return _variance(builder, a)
+
+
+def _variance(builder: Builder, a: Arguments) -> tuple[View, View]:
+    """Variance and mean; of n elements the squares' sum is divided by n less the correction."""
+    view, dims = a["self"], a.get("dim")
+    dims = list(range(len(view.dims))) if not dims and dims != 0 else [dims] if isinstance(dims, int) else list(dims)
+    correction = a.get("correction", a.get("unbiased", True))
+    correction = 1.0 if correction is None else float(correction)
+    mean = reduced(builder, "mean", view, dims, keep=True)
+    squares = pointwise(builder, "square", pointwise(builder, "subtract", view, mean))
+    variance = reduced(builder, "mean", squares, dims, keep=bool(a.get("keepdim")))
+    count = prod(view.shape[dim] for dim in dims)
+    if correction:
+        variance = pointwise(builder, "multiply", variance, numbers=(count / (count - correction),))
+    return variance, mean if a.get("keepdim") else reduced(builder, "mean", view, dims, keep=False)
+
+
 def _reduce(builder: Builder, function: str, a: Arguments) -> View:
     dims = a.get("dim")
-    if not dims:
+    if not dims and dims != 0:
         dims = range(len(a["self"].dims))
     dims = [dims] if isinstance(dims, int) else list(dims)
     return reduced(builder, function, a["self"], dims, keep=bool(a.get("keepdim")))
@@ -110,7 +181,7 @@ def pair(value: Sequence[int] | int | None, otherwise: tuple[int, int] = (0, 0))
 def _max_pool(builder: Builder, a: Arguments) -> Any:
     kernel = pair(a["kernel_size"])
     sizes = Convolution(kernel, pair(a["stride"], kernel), pair(a["padding"]), pair(a["dilation"], (1, 1)))
-    _no_ceil(a)
+    sizes = _to_the_edge(sizes, a["self"].shape[-2:], bool(a["ceil_mode"]))
     return pooled(builder, "max", a["self"], sizes)
 
 
@@ -118,7 +189,8 @@ def _max_pool(builder: Builder, a: Arguments) -> Any:
 def _avg_pool(builder: Builder, a: Arguments) -> View:
     kernel = pair(a["kernel_size"])
     sizes = Convolution(kernel, pair(a["stride"], kernel), pair(a["padding"]))
-    _no_ceil(a)
+    if a["ceil_mode"]:
+        return _uneven_pool(builder, a, sizes)
     whole = sizes.padding == (0, 0) or (a["count_include_pad"] and a["divisor_override"] is None)
     if whole and a["divisor_override"] is None:
         return pooled(builder, "mean", a["self"], sizes)
@@ -130,9 +202,73 @@ def _avg_pool(builder: Builder, a: Arguments) -> View:
     return pointwise(builder, "multiply", pooled(builder, "sum", a["self"], sizes), builder.keep(share))
 
 
-def _no_ceil(a: Arguments) -> None:
-    if a["ceil_mode"]:
-        raise LayoutError("pooling with ceil_mode reads beyond the padded image")
+def _by_matrices(builder: Builder, view: View, output: Sequence[int]) -> View:
+    """Windows of different sizes: each side's means by their matrix."""
+    for dim, new in zip((2, 3), output, strict=True):
+        old = view.shape[dim]
+        if old != new:
+            matrix = torch.nn.functional.adaptive_avg_pool1d(torch.eye(old, dtype=torch.float64)[:, None], new)[
+                :, 0
+            ].t()
+            view = along(builder, view, dim, matrix)
+    return view
+
+
+def _to_the_edge(sizes: Convolution, image: Sequence[int], ceil_mode: bool) -> Convolution:
+    """The same windows with so much padding behind as the last ones reach over, if the framework rounds up."""
+    if not ceil_mode:
+        return sizes
+    after = []
+    for size, kernel, stride, padding, dilation in zip(
+        image, sizes.kernel, sizes.stride, sizes.padding, sizes.dilation, strict=True
+    ):
+        span = dilation * (kernel - 1) + 1
+        count = ceil_div(size + 2 * padding - span, stride) + 1
+        if (count - 1) * stride >= size + padding:
+            count -= 1  # a window has to begin inside the image or its padding
+        after.append((count - 1) * stride + span - size - padding)
+    return replace(sizes, after=(after[0], after[1]))
+
+
+def _uneven_pool(builder: Builder, a: Arguments, sizes: Convolution) -> View:
+    """Means whose windows hold different numbers of places: sums, times what the framework makes of ones."""
+    image = a["self"].shape[-2:]
+    ones = torch.ones(1, 1, *image, dtype=torch.float64)
+    shape = (sizes.kernel, sizes.stride, sizes.padding, True)
+    mean = torch.nn.functional.avg_pool2d(ones, *shape, bool(a["count_include_pad"]), a["divisor_override"])
+    count = torch.nn.functional.avg_pool2d(ones, *shape, divisor_override=1)
+    total = pooled(builder, "sum", a["self"], _to_the_edge(sizes, image, True))
+    return pointwise(builder, "multiply", total, builder.keep(mean / count))
+
+
+@lowers("aten.max_pool1d.default")
+def _max_pool_line(builder: Builder, a: Arguments) -> View:
+    found = _max_pool(builder, {**_as_image(a), "dilation": (1, *a["dilation"]) if a["dilation"] else (1, 1)})
+    return layout.drop(found, 2)
+
+
+@lowers("aten.avg_pool1d.default")
+def _avg_pool_line(builder: Builder, a: Arguments) -> View:
+    return layout.drop(_avg_pool(builder, {**_as_image(a), "divisor_override": None}), 2)
+
+
+def _as_image(a: Arguments) -> dict[str, Any]:
+    """The arguments of a pool along one side as those of an image of one row."""
+    kernel = (1, *a["kernel_size"])
+    stride = (1, *a["stride"]) if a["stride"] else kernel
+    return {
+        **a,
+        "self": layout.insert(a["self"], 2),
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": (0, *a["padding"]),
+    }
+
+
+@lowers("aten.adaptive_avg_pool1d.default")
+def _adaptive_avg_pool_line(builder: Builder, a: Arguments) -> View:
+    image = layout.insert(a["self"], 2)
+    return layout.drop(_adaptive_avg_pool(builder, {"self": image, "output_size": (1, *a["output_size"])}), 2)
 
 
 @lowers("aten.adaptive_avg_pool2d.default", "aten._adaptive_avg_pool2d.default")
@@ -141,6 +277,6 @@ def _adaptive_avg_pool(builder: Builder, a: Arguments) -> View:
     if prod(output) == 1:
         return reduced(builder, "mean", builder.place(a["self"], "bwtt"), [-2, -1], keep=True)
     if any(side % out for side, out in zip(image, output, strict=True)):
-        raise LayoutError(f"adaptive pooling of {image} to {output} has windows of different sizes")
+        return _by_matrices(builder, a["self"], output)
     kernel = (image[0] // output[0], image[1] // output[1])
     return pooled(builder, "mean", a["self"], Convolution(kernel, kernel, (0, 0)))

@@ -10,6 +10,7 @@ from gblr_hw.frontend.graph import layout
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.layout import View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
+from gblr_hw.frontend.operators.relays import regrouped, seen
 from simulator.base.arithmetic import ceil_div
 
 
@@ -21,20 +22,20 @@ def _shape(wanted: Sequence[int], size: int) -> list[int]:
 @lowers("aten.view", "aten.reshape", "aten._unsafe_view", "aten._reshape_copy", "aten.view_copy")
 def _view(builder: Builder, a: Arguments) -> View:
     view = a["self"]
-    return layout.reshape(view, _shape(a.get("size") or a.get("shape") or (), view.size))
+    return regrouped(builder, view, _shape(a.get("size") or a.get("shape") or (), view.size))
 
 
 @lowers("aten.flatten.using_ints")
 def _flatten(builder: Builder, a: Arguments) -> View:
     shape = a["self"].shape
     first, last = a["start_dim"] % len(shape), a["end_dim"] % len(shape)
-    return layout.reshape(a["self"], [*shape[:first], prod(shape[first : last + 1]), *shape[last + 1 :]])
+    return regrouped(builder, a["self"], [*shape[:first], prod(shape[first : last + 1]), *shape[last + 1 :]])
 
 
 @lowers("aten.unflatten.int")
 def _unflatten(builder: Builder, a: Arguments) -> View:
     shape, dim = a["self"].shape, a["dim"] % len(a["self"].shape)
-    return layout.reshape(a["self"], [*shape[:dim], *_shape(a["sizes"], shape[dim]), *shape[dim + 1 :]])
+    return regrouped(builder, a["self"], [*shape[:dim], *_shape(a["sizes"], shape[dim]), *shape[dim + 1 :]])
 
 
 @lowers("aten.permute", "aten.permute_copy")
@@ -102,7 +103,7 @@ def _repeat(builder: Builder, a: Arguments) -> View:
     for place in reversed(range(len(times))):
         view = layout.insert(view, place)
     spread = [size for count, one in zip(times, view.shape[1::2], strict=True) for size in (count, one)]
-    return layout.reshape(layout.expand(view, spread), shape)
+    return regrouped(builder, layout.expand(view, spread), shape)
 
 
 @lowers("aten.repeat_interleave.self_int")
@@ -112,7 +113,7 @@ def _repeat_interleave(builder: Builder, a: Arguments) -> View:
     grown = layout.insert(view, dim + 1)
     grown = layout.expand(grown, [*shape[: dim + 1], a["repeats"], *shape[dim + 1 :]])
     shape[dim] *= a["repeats"]
-    return layout.reshape(grown, shape)
+    return regrouped(builder, grown, shape)
 
 
 def _bounds(size: int, start: int | None, end: int | None, step: int) -> tuple[int, int]:
@@ -124,13 +125,14 @@ def _bounds(size: int, start: int | None, end: int | None, step: int) -> tuple[i
 def _slice(builder: Builder, a: Arguments) -> View:
     dim = a["dim"] % len(a["self"].dims)
     start, count = _bounds(a["self"].shape[dim], a["start"], a["end"], a["step"])
-    return layout.take(a["self"], dim, start, count, a["step"])
+    return seen(builder, a["self"], lambda view: layout.take(view, dim, start, count, a["step"]))
 
 
 @lowers("aten.narrow.default")
 def _narrow(builder: Builder, a: Arguments) -> View:
     dim = a["dim"] % len(a["self"].dims)
-    return layout.take(a["self"], dim, a["start"] % a["self"].shape[dim], a["length"])
+    start = a["start"] % a["self"].shape[dim]
+    return seen(builder, a["self"], lambda view: layout.take(view, dim, start, a["length"]))
 
 
 @lowers("aten.select.int", "aten.select_copy.int")
@@ -139,22 +141,26 @@ def _select(builder: Builder, a: Arguments) -> View:
     return layout.drop(layout.take(a["self"], dim, a["index"] % a["self"].shape[dim], 1), dim)
 
 
-def _pieces(view: View, sizes: Sequence[int], dim: int) -> tuple[View, ...]:
+def _pieces(builder: Builder, view: View, sizes: Sequence[int], dim: int) -> tuple[View, ...]:
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
-    return tuple(layout.take(view, dim, start, size) for start, size in zip(starts, sizes, strict=True))
+
+    def piece(start: int, size: int) -> View:
+        return seen(builder, view, lambda value: layout.take(value, dim, start, size))
+
+    return tuple(piece(start, size) for start, size in zip(starts, sizes, strict=True))
 
 
 @lowers("aten.split.Tensor", "aten.split_copy.Tensor")
 def _split(builder: Builder, a: Arguments) -> tuple[View, ...]:
     dim = a["dim"] % len(a["self"].dims)
     size, step = a["self"].shape[dim], a["split_size"]
-    return _pieces(a["self"], [min(step, size - start) for start in range(0, size, step)], dim)
+    return _pieces(builder, a["self"], [min(step, size - start) for start in range(0, size, step)], dim)
 
 
 @lowers("aten.split_with_sizes", "aten.split.sizes", "aten.split_with_sizes_copy")
 def _split_with_sizes(builder: Builder, a: Arguments) -> tuple[View, ...]:
     sizes = a.get("split_sizes") or a.get("split_size") or ()
-    return _pieces(a["self"], sizes, a["dim"] % len(a["self"].dims))
+    return _pieces(builder, a["self"], sizes, a["dim"] % len(a["self"].dims))
 
 
 @lowers("aten.chunk")
@@ -162,7 +168,7 @@ def _chunk(builder: Builder, a: Arguments) -> tuple[View, ...]:
     dim = a["dim"] % len(a["self"].dims)
     size = a["self"].shape[dim]
     step = ceil_div(size, a["chunks"])
-    return _pieces(a["self"], [min(step, size - start) for start in range(0, size, step)], dim)
+    return _pieces(builder, a["self"], [min(step, size - start) for start in range(0, size, step)], dim)
 
 
 @lowers("aten.unbind.int", "aten.unbind_copy.int")

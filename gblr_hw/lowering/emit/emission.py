@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gblr_hw.lowering.emit.instruction_stream import Ref, Stream, latest
-from gblr_hw.lowering.emit.place_transfers import NetworkState
+from gblr_hw.lowering.emit.place_transfers import LoadState
 from gblr_hw.lowering.emit.scratch_hazards import Hazards
 from gblr_hw.lowering.groups.fuse_groups import Group
-from gblr_hw.lowering.groups.scratchpad_map import Key, Region
+from gblr_hw.lowering.groups.scratchpad_map import Key, ScratchRegion
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand
 from simulator.program.schedule import LayerSchedule
@@ -28,7 +28,7 @@ class Emission:
     schedules: Sequence[LayerSchedule]
     machine: Machine
     stream: Stream = field(default_factory=Stream)
-    weights: NetworkState = field(default_factory=NetworkState)
+    loads: LoadState = field(default_factory=LoadState)
     hazards: Hazards = field(default_factory=Hazards)
     step: int = 0
     sequence: int = 0
@@ -78,7 +78,7 @@ class GroupState:
     """
 
     group: Group
-    regions: Mapping[Key, Region]
+    regions: Mapping[Key, ScratchRegion]
     accumulators: int
     before: Ref | None
     sizes: Mapping[int, ParameterSizes]

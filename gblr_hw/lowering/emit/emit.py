@@ -1,45 +1,42 @@
-"""Pass 11: schedules become the flattened program: addresses, buffers in rotation, explicit dependences.
+"""Schedules become the flattened program: addresses, buffers in rotation, explicit dependences.
 
 Instructions get a number as they are created, in which dependences are written down, and a sort key (where they stand,
 place_transfers.py). In the end all are put in order of their keys and renumbered. Every layer costs as much as it has
-instructions, and columns are as narrow as a program's, so that ten million tiles are no different from a thousand.
+instructions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from gblr_hw.lowering.emit.layer_facts import LayerFacts, layer_facts
-from gblr_hw.lowering.emit.place_transfers import (
-    DRAIN,
-    LOAD,
-    MAX_INSTRUCTIONS,
-    PARAMETERS,
-    TILE,
-    NetworkState,
-    input_keys,
-    input_throttle,
-    load_sequence,
-    prefetch_steps,
-    sort_keys,
-    weight_keys,
+from gblr_hw.lowering.emit.instruction_stream import Stream
+from gblr_hw.lowering.emit.passes_of_operator import Passes, linear_passes
+from gblr_hw.lowering.emit.place_transfers import LoadState, input_keys, input_throttle
+from gblr_hw.lowering.emit.runs_of_layer import (
+    BlockRows,
+    Chunks,
+    WeightLoads,
+    by_chunk,
+    chunk_order,
+    opening_waits,
+    put_drains,
+    put_inputs,
+    put_parameters,
+    put_stores,
+    put_tiles,
+    put_weights,
 )
 from gblr_hw.lowering.passes.block_tokens import check_parameters, input_half_bytes, output_half_bytes
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
-from simulator.program.isa import WIDE_OPERANDS, Instructions
-from simulator.program.operations import After, Op
+from simulator.program.isa import Instructions
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 from simulator.timing.durations import channel_cycles
-
-_OPERANDS = tuple(field.name for field in fields(Instructions) if field.name != "after")
-_AFTER = tuple(f"after_{column.name.lower()}" for column in After)
 
 
 def emit(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int, provenance: Mapping[str, str]) -> Program:
@@ -50,271 +47,208 @@ def emit(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int, prov
 
 def emit_instructions(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int) -> Instructions:
     """The instructions of that program. InputError when there are more than MAX_INSTRUCTIONS."""
-    facts = [layer_facts(layer, machine, tokens) for layer in schedules]
-    columns = _Columns(sum(fact.instructions for fact in facts))
-    state = NetworkState()
-    for index, layer in enumerate(schedules):
-        _emit_layer(index, layer, facts[index], machine, tokens, state, columns)
-    return columns.in_order()
+    layers = [_Layer(i, layer, linear_passes(layer, machine), machine, tokens) for i, layer in enumerate(schedules)]
+    emission = _Emission(machine, Stream(sum(layer.instructions for layer in layers)))
+    for layer in layers:
+        _emit_layer(emission, layer)
+    return emission.stream.in_order()
 
 
-class _Columns:
-    """The columns under construction, by number of creation; ``put`` fills a run of them, in_order sorts them."""
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """What every token block of a layer needs to know."""
 
-    def __init__(self, count: int) -> None:
-        if count > MAX_INSTRUCTIONS:
-            raise InputError(
-                "program",
-                f"{count} instructions",
-                f"a program has at most {MAX_INSTRUCTIONS}",
-                "Lower fewer tokens or layers at a time.",
+    index: int
+    schedule: LayerSchedule
+    passes: Passes
+    machine: Machine
+    tokens: int
+
+    @property
+    def blocks(self) -> int:
+        return ceil_div(self.tokens, self.schedule.block_tokens)
+
+    @property
+    def resident(self) -> bool:
+        """Whether all weights fit the buffer (rule M3)."""
+        return len(self.passes) <= self.machine.weight_slots
+
+    @property
+    def span(self) -> int:
+        """Steps of a block."""
+        return max(1, len(self.passes))
+
+    @cached_property
+    def read(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Input chunks that some tile reads (C',), in order of use; the tiles that are first to (C',); the last tile
+        that reads any, -1 for none.
+        """
+        reading = np.flatnonzero(self.passes.reads)
+        chunks, first = np.unique(self.passes.source[reading], return_index=True)
+        by_use = np.argsort(first, kind="stable")
+        return chunks[by_use], reading[first[by_use]], int(reading[-1]) if len(reading) else -1
+
+    @property
+    def instructions(self) -> int:
+        tiles, blocks = len(self.passes), self.blocks
+        loads = tiles if self.resident else tiles * blocks
+        return 1 + loads + blocks * (tiles + len(self.read[0]) + 2 * len(self.passes.drained))
+
+    def rows(self, block: int) -> BlockRows:
+        size = self.schedule.block_tokens
+        return BlockRows(self.index, block * size, min(size, self.tokens - block * size))
+
+
+@dataclass
+class _Emission:
+    """What a layer must know of those before it: buffers in rotation and who used them last. -1 stands for none."""
+
+    machine: Machine
+    stream: Stream
+    loads: LoadState = field(default_factory=LoadState)
+    step: int = 0  # passes through the array so far
+    sequence: int = 0  # of drains and stores
+    blocks: int = 0  # token blocks so far; block g reads input buffer g mod 2
+    block_user: list[int] = field(default_factory=lambda: [-1, -1])  # last tile that read inputs, of two latest blocks
+    drains: int = 0  # drain w uses accumulator and output buffers w mod 2
+    drain_ids: list[int] = field(default_factory=lambda: [-1, -1])  # of the two latest
+    store_ids: list[int] = field(default_factory=lambda: [-1, -1])
+    layer_steps: list[int] = field(default_factory=list)  # first step of each layer
+    layer_drains: list[int] = field(default_factory=list)  # each layer's last drain
+
+
+def _emit_layer(e: _Emission, layer: _Layer) -> None:
+    count, begin = len(layer.passes), e.step
+    parameters = _emit_parameters(e, layer)
+    e.layer_steps.append(begin)
+    previous_store = e.store_ids[-1]
+    first_tile = e.stream.reserve(layer.blocks * count)
+    weights = _emit_weights(e, layer, first_tile)
+    for block in range(layer.blocks):
+        block_start, tile = begin + block * layer.span, first_tile + block * count
+        inputs = _emit_inputs(e, layer, block, block_start, tile, previous_store)
+        waits, sums = _emit_drains(e, layer, block, block_start, tile, parameters, previous_store)
+        if count:
+            loads = slice(0, count) if layer.resident else slice(block * count, (block + 1) * count)
+            put_tiles(
+                e.stream,
+                layer.rows(block),
+                tile,
+                block_start + np.arange(count),
+                layer.passes,
+                (weights[0][loads], weights[1][loads]),
+                inputs,
+                sums,
+                opening_waits(layer.passes, waits),
             )
-        self._key = np.zeros(count, dtype=np.int64)
-        self._columns = {
-            name: np.full(count, -1, dtype=np.int64 if name in WIDE_OPERANDS else np.int32)
-            for name in (*_OPERANDS, *_AFTER)
-        }
-        self._columns["accumulate"][:] = 0
-
-    def put(self, begin: int, count: int, key: np.ndarray, **columns: npt.ArrayLike) -> None:
-        """Instructions ``begin`` to ``begin + count``; columns that are not given stay -1."""
-        run = slice(begin, begin + count)
-        self._key[run] = key
-        for name, values in columns.items():
-            self._columns[name][run] = values
-
-    def slots(self, begin: int, count: int) -> np.ndarray:
-        """Weight-buffer slots of loads ``begin`` to ``begin + count``."""
-        return self._columns["slot"][begin : begin + count]
-
-    def in_order(self) -> Instructions:
-        order = np.argsort(self._key, kind="stable")
-        position = np.empty(len(order) + 1, dtype=np.int32)
-        position[order] = np.arange(len(order), dtype=np.int32)
-        position[-1] = -1  # what "no dependence" refers to
-        after = np.stack([position[self._columns.pop(name)[order]] for name in _AFTER])
-        return Instructions(after=after, **{name: self._columns.pop(name)[order] for name in _OPERANDS})
+        last_reader = layer.read[2]
+        e.block_user = [e.block_user[1], tile + last_reader if last_reader >= 0 else -1]
+        e.blocks += 1
+    e.step = begin + layer.blocks * layer.span
+    e.layer_drains.append(e.drain_ids[-1])
 
 
-def _emit_layer(
-    index: int,
-    layer: LayerSchedule,
-    facts: LayerFacts,
-    machine: Machine,
-    tokens: int,
-    state: NetworkState,
-    columns: _Columns,
-) -> None:
-    count, size, blocks = len(layer.tiles), layer.block_tokens, facts.blocks
-    span = max(1, count)
-    begin = state.step
-    parameters = _emit_parameters(index, layer, machine, state, columns)
-    state.layer_steps.append(begin)
-    previous_store = state.store_ids[-1]
-    first_tile = state.new_ids(blocks * count)
-    first_load = _emit_weights(index, layer, facts, machine, state, columns, first_tile, begin)
-    for block in range(blocks):
-        block_start, tile_id = begin + block * span, first_tile + block * count
-        where = {"layer": index, "token0": block * size, "tokens": min(size, tokens - block * size)}
-        inputs = _emit_inputs(
-            layer, facts, machine, state, columns, where, tile_id, block_start, block, span, previous_store
-        )
-        drains = _emit_drains(facts, machine, state, columns, where, tile_id, parameters, block_start, previous_store)
-        load = first_load + (0 if facts.resident else block * count)
-        _emit_tiles(layer, facts, columns, where, tile_id, load, inputs, drains, block_start)
-        state.block_user = [state.block_user[1], tile_id + facts.last_reader if facts.last_reader >= 0 else -1]
-        state.blocks += 1
-    state.step = begin + blocks * span
-    state.layer_drains.append(state.drain_ids[-1])
-
-
-def _emit_parameters(index: int, layer: LayerSchedule, machine: Machine, state: NetworkState, columns: _Columns) -> int:
-    """One transfer of biases and multipliers into the half of the parameter memory that the layer before last used
-    (rule M4). Returns its number.
+def _emit_parameters(e: _Emission, layer: _Layer) -> int:
+    """Biases and multipliers go into the half of the parameter memory that the layer before last used (rule M4).
+    Returns the load's number.
     """
-    earliest = state.layer_steps[-1] if state.layer_steps else 0
-    state.parameter_step = max(state.step - prefetch_steps(machine), earliest)
-    parameter_bytes = layer.parameter_bytes(machine.multiplier_row)
-    check_parameters(layer.name, parameter_bytes, machine)
-    number = state.new_ids(1)
-    columns.put(
-        number,
-        1,
-        sort_keys(np.array([state.parameter_step]), PARAMETERS, index),
-        op=Op.LOAD_PARAMETERS,
-        layer=index,
-        dram_bytes=parameter_bytes,
-        after_vector=state.layer_drains[-2] if len(state.layer_drains) > 1 else -1,
-    )
-    return number
+    size = layer.schedule.parameter_bytes(e.machine.multiplier_row)
+    check_parameters(layer.schedule.name, size, e.machine)
+    user = e.layer_drains[-2] if len(e.layer_drains) > 1 else -1
+    free = e.layer_steps[-1] if e.layer_steps else 0
+    return put_parameters(e.stream, e.loads, e.machine, layer.index, size, e.step, user, free).id
 
 
-def _emit_weights(
-    index: int,
-    layer: LayerSchedule,
-    facts: LayerFacts,
-    machine: Machine,
-    state: NetworkState,
-    columns: _Columns,
-    first_tile: int,
-    begin: int,
-) -> int:
-    """Weight loads: once if the tiles fit the weight buffer, else once a token block. Returns the first one's number;
-    the others follow in tile order.
+def _emit_weights(e: _Emission, layer: _Layer, first_tile: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weight loads, in tile order: once if the tiles fit the weight buffer, else once a token block. Their numbers and
+    slots.
     """
-    count = len(layer.tiles)
-    rounds = 1 if facts.resident else facts.blocks
-    uses = begin + np.arange(rounds * count)
-    freed_after = (facts.blocks - 1) * count if facts.resident else 0
-    users, steps = first_tile + np.arange(rounds * count) + freed_after, uses + freed_after
-    keys, frees = weight_keys(machine, uses, users, steps, state)
-    number = state.new_ids(len(uses))
-    columns.put(
-        number,
-        len(uses),
-        sort_keys(keys, LOAD, load_sequence(uses, is_input=False)),
-        op=Op.LOAD_WEIGHTS,
-        layer=index,
+    count, tiles = len(layer.passes), layer.schedule.tiles
+    rounds = 1 if layer.resident else layer.blocks
+    first = np.arange(rounds * count)
+    last = first + ((layer.blocks - 1) * count if layer.resident else 0)
+    loads = WeightLoads(
         tile=np.tile(np.arange(count), rounds),
-        slot=(state.loads + np.arange(len(uses))) % machine.weight_slots,
-        dram_bytes=np.tile(layer.tiles.record_bytes(machine.datatypes.weight_bits), rounds),
-        after_array=frees,
+        dram_bytes=np.tile(tiles.record_bytes(e.machine.datatypes.weight_bits), rounds),
+        first_step=e.step + first,
+        user=first_tile + last,
+        last_step=e.step + last,
     )
-    state.loads += len(uses)
-    return number
+    return put_weights(e.stream, e.loads, e.machine, layer.index, loads)
 
 
-def _emit_inputs(
-    layer: LayerSchedule,
-    facts: LayerFacts,
-    machine: Machine,
-    state: NetworkState,
-    columns: _Columns,
-    where: dict[str, int],
-    tile_id: int,
-    block_start: int,
-    block: int,
-    span: int,
-    previous_store: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Loads of the input chunks that some tile reads; (chunks,) numbers and scratchpad addresses, -1 where not read."""
-    chunks = ceil_div(layer.in_features, machine.rows)
-    read, first_use = facts.read, facts.first_use
-    chunk_bytes = where["tokens"] * machine.rows
-    addresses = np.full(chunks, -1, dtype=np.int64)
-    addresses[read] = (state.blocks % 2) * input_half_bytes(machine) + read.astype(np.int64) * chunk_bytes
-    users = np.full(len(read), state.block_user[0])
-    steps = input_keys(first_use, block_start, block_start - span, block == 0, machine)
+def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile: int, previous_store: int) -> Chunks:
+    """Loads of the input chunks that some tile reads into the input buffer whose turn it is (rule M2); a layer's wait
+    for the last store of the layer before it (rule E3). Addresses and numbers are -1 for chunks that no tile reads.
+    """
+    machine, rows = e.machine, layer.rows(block)
+    (chunks, first_use, _), count = layer.read, ceil_div(layer.schedule.in_features, machine.rows)
+    chunk_bytes = rows.tokens * machine.rows
+    addresses, ids = np.full((2, count), -1, dtype=np.int64)
+    addresses[chunks] = (e.blocks % 2) * input_half_bytes(machine) + chunks.astype(np.int64) * chunk_bytes
+    users = np.full(len(chunks), e.block_user[0])
+    steps = input_keys(first_use, block_start, block_start - layer.span, block == 0, machine)
     if block == 0:
         chunk_cycles = int(channel_cycles(machine, np.array([chunk_bytes]))[0])
         throttle = input_throttle(machine, first_use, chunk_cycles)
-        users = np.where(throttle >= 0, tile_id + throttle, users)
+        users = np.where(throttle >= 0, tile + throttle, users)
         steps = np.where(throttle >= 0, np.maximum(steps, block_start + throttle + 1), steps)
-    number = state.new_ids(len(read))
-    columns.put(
-        number,
-        len(read),
-        sort_keys(steps, LOAD, load_sequence(block_start + first_use, is_input=True)),
-        op=Op.LOAD_INPUT,
-        chunk=read,
-        dst=addresses[read],
-        dram_bytes=chunk_bytes,
-        after_array=users,
-        after_store=previous_store,
-        **where,
-    )
-    ids = np.full(chunks, -1, dtype=np.int64)
-    ids[read] = number + np.arange(len(read))
-    return ids, addresses
+    if len(chunks):
+        first, _ = put_inputs(
+            e.stream,
+            rows,
+            steps,
+            block_start + first_use,
+            chunks,
+            addresses[chunks],
+            chunk_bytes,
+            after_array=users,
+            after_vector=-1,
+            after_store=previous_store,
+        )
+        ids[chunks] = first.id + np.arange(len(chunks))
+    return Chunks(0, addresses, ids)
 
 
 def _emit_drains(
-    facts: LayerFacts,
-    machine: Machine,
-    state: NetworkState,
-    columns: _Columns,
-    where: dict[str, int],
-    tile_id: int,
-    parameters: int,
-    block_start: int,
-    previous_store: int,
+    e: _Emission, layer: _Layer, block: int, block_start: int, tile: int, parameters: int, previous_store: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drains and stores of a block's output chunks. Returns, by chunk, the drain that its accumulator waits for, and
-    its row.
+    """Drains and stores of a block's output chunks, by accumulator halves and output buffers in turn (rules M1, M2).
+    Returns, by chunk, the drain that its accumulator waits for, and its row.
     """
-    order, chunks = facts.drained, len(facts.drained)
-    number = state.drains + np.arange(chunks)
-    rows = (number % 2) * (machine.accumulator_rows // 2)
-    buffers = machine.scratchpad.size_bytes - (2 - number % 2) * output_half_bytes(machine)
-    drain, store = state.new_ids(chunks), state.new_ids(chunks)
-    drain_ids = np.array([*state.drain_ids, *range(drain, drain + chunks)])
-    store_ids = np.array([*state.store_ids, *range(store, store + chunks)])
-    steps = block_start + facts.finish
-    columns.put(
+    machine, passes, rows = e.machine, layer.passes, layer.rows(block)
+    chunks = len(passes.drained)
+    turn = e.drains + np.arange(chunks)
+    sums = (turn % 2) * (machine.accumulator_rows // 2)
+    buffers = machine.scratchpad.size_bytes - (2 - turn % 2) * output_half_bytes(machine)
+    drain, store = e.stream.reserve(chunks), e.stream.reserve(chunks)
+    drain_ids = np.array([*e.drain_ids, *range(drain, drain + chunks)])
+    store_ids = np.array([*e.store_ids, *range(store, store + chunks)])
+    order = chunk_order(block_start + passes.finish, e.sequence)
+    put_drains(
+        e.stream,
+        rows,
         drain,
-        chunks,
-        sort_keys(steps, DRAIN, 2 * number + 1),
-        op=Op.DRAIN,
-        chunk=order,
-        src=rows,
-        dst=buffers,
-        accumulate=facts.has_sums,
+        order,
+        passes,
+        sums,
+        buffers,
         after_weights=parameters,
-        after_array=np.where(facts.has_sums, tile_id + facts.finish, -1),
-        after_store=np.where(number >= 2, store_ids[:chunks], previous_store),
-        **where,
+        after_array=np.where(passes.has_sums, tile + passes.finish, -1),
+        after_store=np.where(turn >= 2, store_ids[:chunks], previous_store),
     )
-    # A store stands right before the next drain, and the block's last one right behind its own.
-    store_steps = np.concatenate([steps[1:], steps[-1:]])
-    store_sequence = np.concatenate([2 * number[1:], 2 * number[-1:] + 2])
-    columns.put(
+    put_stores(
+        e.stream,
+        rows,
         store,
-        chunks,
-        sort_keys(store_steps, DRAIN, store_sequence),
-        op=Op.STORE,
-        chunk=order,
-        src=buffers,
-        dram_bytes=where["tokens"] * machine.cols,
-        after_vector=drain + np.arange(chunks),
-        **where,
+        order.store_step,
+        order.store,
+        passes.drained,
+        buffers,
+        machine.cols,
+        drain + np.arange(chunks),
     )
-    waits, places = np.empty((2, chunks), dtype=np.int64)
-    waits[order], places[order] = drain_ids[:chunks], rows
-    state.drain_ids, state.store_ids = drain_ids[-2:].tolist(), store_ids[-2:].tolist()
-    state.drains += chunks
-    return waits, places
-
-
-def _emit_tiles(
-    layer: LayerSchedule,
-    facts: LayerFacts,
-    columns: _Columns,
-    where: dict[str, int],
-    tile_id: int,
-    load: int,
-    inputs: tuple[np.ndarray, np.ndarray],
-    drains: tuple[np.ndarray, np.ndarray],
-    block_start: int,
-) -> None:
-    """The block's tiles. load: number of the first tile's weight load."""
-    tiles, count = layer.tiles, len(layer.tiles)
-    reads, writes = tiles.kind != Op.EXPAND, tiles.kind != Op.REDUCE
-    source, target = np.where(reads, tiles.source, 0), np.where(writes, tiles.target, 0)
-    columns.put(
-        tile_id,
-        count,
-        sort_keys(block_start + np.arange(count), TILE, 0),
-        op=tiles.kind,
-        tile=np.arange(count),
-        chunk=np.where(writes, tiles.target, tiles.source),
-        src=np.where(reads, inputs[1][source], -1),
-        dst=np.where(writes, drains[1][target], -1),
-        slot=columns.slots(load, count),
-        accumulate=writes & ~facts.opens,
-        row_cycles=tiles.row_cycles,
-        after_weights=load + np.arange(count),
-        after_input=np.where(reads, inputs[0][source], -1),
-        after_array=np.where(facts.rank_ready >= 0, tile_id + facts.rank_ready, -1),
-        after_vector=np.where(facts.opens, drains[0][target], -1),
-        **where,
-    )
+    e.drain_ids, e.store_ids = drain_ids[-2:].tolist(), store_ids[-2:].tolist()
+    e.drains += chunks
+    e.sequence = order.end
+    return by_chunk(passes, drain_ids[:chunks]), by_chunk(passes, sums)

@@ -9,14 +9,15 @@ import numpy as np
 from gblr_hw.lowering.emit.emission import Block, Emission, GroupState, ParameterSizes
 from gblr_hw.lowering.emit.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.emit.passes_of_operator import Passes
-from gblr_hw.lowering.emit.place_transfers import LOAD, PARAMETERS, load_sequence, prefetch_steps, weight_keys
+from gblr_hw.lowering.emit.place_transfers import prefetch_steps
+from gblr_hw.lowering.emit.runs_of_layer import BlockRows, WeightLoads, put_inputs, put_parameters, put_weights
 from gblr_hw.lowering.groups.fuse_groups import by_token
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Operand, Operator
 from simulator.network.network_layout import region_rows, view_chunks
-from simulator.program.operations import Op
+from simulator.network.strided_bytes import strided_bytes
 from simulator.program.schedule import LayerSchedule
 
 RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, M6)
@@ -38,25 +39,23 @@ def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: in
     held = e.hazards.before(base, base + len(chunks) * size)
     in_place = operand.access == "rows" and operand.tokens == e.network.tensors[operand.tensor].tokens
     source = e.stored(operand.tensor, row0 + rows if in_place else None)
-    waits = (held.get("array"), held.get("vector"), latest([held.get("store"), source]))
+    named = None if operand.indices is None else e.stored(operand.indices)
+    waits = (held.get("array"), held.get("vector"), latest([held.get("store"), source, named]))
     earliest = max((ref.step + 1 for ref in waits if ref is not None), default=0)
     begin = g.begins[-2] if len(g.begins) > 1 and region.copies > 1 else max(0, step0 - prefetch_steps(e.machine))
     steps = np.maximum(begin + np.arange(len(chunks)) * max(0, step0 - begin) // len(chunks), earliest)
-    first, last = e.stream.put(
+    first, last = put_inputs(
+        e.stream,
+        BlockRows(index, row0, rows),
         steps,
-        LOAD,
-        load_sequence(np.full(len(chunks), step0), is_input=True),
-        op=Op.LOAD_INPUT,
-        layer=index,
-        tile=place,
-        chunk=chunks,
-        token0=row0,
-        tokens=rows,
-        dst=base + np.arange(len(chunks)) * size,
-        dram_bytes=rows * _row_bytes(e, operand),
+        np.full(len(chunks), step0),
+        chunks,
+        base + np.arange(len(chunks)) * size,
+        _bytes(e, operand, chunks, row0, rows),
         after_array=number(waits[0]),
         after_vector=number(waits[1]),
         after_store=number(waits[2]),
+        operand=place,
     )
     e.hazards.use(base, base + len(chunks) * size, "input", last)
     block.loaded[operand] = (first.id + np.arange(len(chunks)), last)
@@ -76,6 +75,14 @@ def _rows(e: Emission, block: Block, operator: Operator, operand: Operand) -> tu
     if region_rows(e.network, operator, operand) == 1:
         return block.sequence if e.network.tensors[operand.tensor].batch > 1 else 0, 1
     return block.row0, block.rows
+
+
+def _bytes(e: Emission, operand: Operand, chunks: np.ndarray, row0: int, rows: int) -> int | np.ndarray:
+    """Bytes that loads of ``rows`` rows from ``row0`` on move, of each of the chunks."""
+    if operand.access != "strided":
+        return rows * _row_bytes(e, operand)
+    taken, burst = np.arange(row0, row0 + rows), e.machine.dram.burst_bytes
+    return np.array([strided_bytes(e.network, operand, int(one), taken, e.side, burst) for one in chunks])
 
 
 def _row_bytes(e: Emission, operand: Operand) -> int:
@@ -106,17 +113,8 @@ def load_parameters(e: Emission, g: GroupState, block: Block, index: int) -> Ref
     if index in g.parameters and g.parameters_stay:
         return g.parameters[index][0]
     user = e.parameter_users[-2] if len(e.parameter_users) > 1 else None
-    step = max(e.step - prefetch_steps(e.machine), 0 if user is None else user.step + 1)
-    ref, _ = e.stream.put(
-        min(step, e.step),
-        PARAMETERS,
-        e.stream.count,
-        op=Op.LOAD_PARAMETERS,
-        layer=index,
-        dram_bytes=size,
-        after_vector=number(user),
-    )
-    e.weights.parameter_step = ref.step
+    free = 0 if user is None else user.step + 1
+    ref = put_parameters(e.stream, e.loads, e.machine, index, size, e.step, number(user), free)
     e.parameter_users.append(None)
     g.parameters[index] = (ref, len(e.parameter_users) - 1)
     return ref
@@ -173,47 +171,35 @@ def parameters_stay(sizes: Mapping[int, ParameterSizes]) -> bool:
     return len(having) <= 2 and not any(one.by_block for one in having)
 
 
-def load_weights(e: Emission, g: GroupState, block: Block, index: int, passes: Passes) -> tuple[np.ndarray, np.ndarray]:
-    """The loads of an operator's tiles for one block; (L,) numbers and slots. The passes come next in the stream."""
-    schedule, state, slots = e.schedules[index], e.weights, e.machine.weight_slots
-    loads = len(passes.load_tile)
-    if loads == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    first_tile = e.stream.count + (0 if index in g.resident else loads)
-    last_user = np.zeros(loads, dtype=np.int64)
-    last_user[passes.load] = np.arange(len(passes))  # numpy keeps the last of repeated assignments
+def load_weights(
+    e: Emission, g: GroupState, block: Block, index: int, passes: Passes, first_tile: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loads of an operator's tiles for one block; (L,) numbers and slots. The passes have the numbers from
+    ``first_tile`` on.
+    """
+    schedule, state, loads = e.schedules[index], e.loads, len(passes.load_tile)
+    last_pass = np.zeros(loads, dtype=np.int64)
+    last_pass[passes.load] = np.arange(len(passes))  # numpy keeps the last of repeated assignments
+    user, last_step = first_tile + last_pass, e.step + last_pass
     if index in g.resident:
-        ids, places, load0 = g.resident[index]
-        oldest = state.loads - len(state.load_user)
-        at = load0 + np.arange(loads) - oldest
-        state.load_user[at], state.load_step[at] = first_tile + last_user, e.step + last_user
-        return ids, places
-    first_use = np.full(loads, len(passes), dtype=np.int64)
-    np.minimum.at(first_use, passes.load, np.arange(len(passes)))
-    uses = e.step + first_use
-    keys, frees = weight_keys(e.machine, uses, first_tile + last_user, e.step + last_user, state)
+        ids, slots, load0 = g.resident[index]
+        at = load0 + np.arange(loads) - (state.loads - len(state.load_user))
+        state.load_user[at], state.load_step[at] = user, last_step
+        return ids, slots
+    first_pass = np.full(loads, len(passes), dtype=np.int64)
+    np.minimum.at(first_pass, passes.load, np.arange(len(passes)))
     activations = schedule.form == "activations"
-    source = e.stored(e.network.operators[index].operands[1].tensor) if activations else None
-    if source is not None:
-        keys = np.maximum(keys, source.step + 1)
-    tiles = schedule.tiles
-    size = tiles.weight_count if activations else tiles.record_bytes(e.machine.datatypes.weight_bits)
-    places = (state.loads + np.arange(loads)) % slots
-    first = e.stream.count
-    e.stream.put(
-        keys,
-        LOAD,
-        load_sequence(uses, is_input=False),
-        op=Op.LOAD_WEIGHTS,
-        layer=index,
-        tile=passes.load_tile,
-        slot=places,
+    moved = schedule.tile_bytes(e.machine.datatypes.weight_bits)[passes.load_tile]
+    load0 = state.loads
+    ids, slots = put_weights(
+        e.stream,
+        state,
+        e.machine,
+        index,
+        WeightLoads(passes.load_tile, moved, e.step + first_pass, user, last_step),
         token0=block.row0 - block.token0 if activations else -1,
-        dram_bytes=size[passes.load_tile],
-        after_array=frees,
-        after_store=number(source),
+        source=e.stored(e.network.operators[index].operands[1].tensor) if activations else None,
     )
     if g.group.resident:
-        g.resident[index] = (first + np.arange(loads), places, state.loads)
-    state.loads += loads
-    return first + np.arange(loads), places
+        g.resident[index] = (ids, slots, load0)
+    return ids, slots

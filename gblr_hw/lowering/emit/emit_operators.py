@@ -11,7 +11,18 @@ from gblr_hw.lowering.emit.emission import Block, Emission, GroupState
 from gblr_hw.lowering.emit.emit_loads import address, load_operand, load_parameters, load_weights, used_parameters
 from gblr_hw.lowering.emit.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.emit.passes_of_operator import Passes
-from gblr_hw.lowering.emit.place_transfers import DRAIN, TILE
+from gblr_hw.lowering.emit.place_transfers import DRAIN, sort_keys
+from gblr_hw.lowering.emit.runs_of_layer import (
+    BlockRows,
+    ChunkOrder,
+    Chunks,
+    by_chunk,
+    chunk_order,
+    opening_waits,
+    put_drains,
+    put_stores,
+    put_tiles,
+)
 from gblr_hw.lowering.emit.scratch_hazards import Class
 from gblr_hw.lowering.groups.scratchpad_map import source_of, stored
 from simulator.network.network import Operand
@@ -111,18 +122,16 @@ def emit_vector(e: Emission, g: GroupState, block: Block, index: int, part: Part
     block.written[turn(g, operator.output, part)] = ref
     if stored(e.network, operator.output, g.group.last):
         first_chunk = part.number * chunks if part.of > 1 else 0
-        _, last = e.stream.put(
+        _, last = put_stores(
+            e.stream,
+            BlockRows(index, block.row0, block.rows),
+            e.stream.reserve(chunks),
             np.full(chunks, e.step),
-            DRAIN,
             _sequence(e, chunks),
-            op=Op.STORE,
-            layer=index,
-            chunk=first_chunk + np.arange(chunks),
-            token0=block.row0,
-            tokens=block.rows,
-            src=into + np.arange(chunks) * block.rows * side,
-            dram_bytes=block.rows * side,
-            after_vector=ref.id,
+            first_chunk + np.arange(chunks),
+            into + np.arange(chunks) * block.rows * side,
+            side,
+            ref.id,
         )
         e.hazards.use(into, into + chunks * block.rows * side, "store", last)
         _note_store(e, operator.output, block, last)
@@ -140,45 +149,32 @@ def emit_matrix(e: Emission, g: GroupState, block: Block, indices: Sequence[int]
         if not _made_by(e, indices, operand)
     }
     parameters = {i: load_parameters(e, g, block, i) for i in indices}
-    load_ids, slots = load_weights(e, g, block, index, passes)
-    first_tile = e.stream.count
-    chain = _Chain(e, g, block, indices, passes, part, first_tile + count, others)
-    waits = chain.accumulator_waits()
-    rows_of = np.full(int(passes.drained.max(initial=0)) + 1, -1, dtype=np.int64)
-    wait_of = rows_of.copy()
-    rows_of[passes.drained], wait_of[passes.drained] = chain.accumulator_rows(), waits
-    reads, writes = passes.source >= 0, passes.target >= 0
-    local = np.where(reads, passes.source - source.first_chunk, 0)
-    into = np.where(writes, passes.target, 0)
-    after_vector = np.where(passes.opens, wait_of[into], -1)
-    first_reader = int(np.argmax(reads)) if reads.any() else 0
+    first_tile = e.stream.reserve(count)
+    weights = load_weights(e, g, block, index, passes, first_tile)
+    kept = [i for i in indices if stored(e.network, e.network.operators[i].output, g.group.last)]
+    first = e.stream.reserve((len(indices) + len(kept)) * len(passes.drained))
+    chain = _Chain(e, g, block, indices, kept, passes, part, first, others)
+    after_vector = opening_waits(passes, by_chunk(passes, chain.accumulator_waits()))
+    reading = np.flatnonzero(passes.reads)
     if count and source.written is not None:
         # The array works in order: what its first reader has waited for is there for the others.
-        opened = int(after_vector[first_reader])
-        after_vector[first_reader] = chain.later(opened, source.written)
+        first_reader = int(reading[0]) if len(reading) else 0
+        after_vector[first_reader] = chain.later(int(after_vector[first_reader]), source.written)
     steps = e.step + np.arange(count)
     if count:
-        tiles = e.stream.put(
+        addresses = source.place + np.arange(source.chunks) * block.rows * e.side
+        last = put_tiles(
+            e.stream,
+            BlockRows(index, block.row0, block.rows),
+            first_tile,
             steps,
-            TILE,
-            0,
-            op=passes.kind,
-            layer=index,
-            tile=passes.tile,
-            chunk=np.where(writes, passes.target, passes.source),
-            token0=block.row0,
-            tokens=block.rows,
-            src=np.where(reads, source.place + local * block.rows * e.side, -1),
-            dst=np.where(writes, rows_of[into], -1),
-            slot=slots[passes.load],
-            accumulate=writes & ~passes.opens,
-            row_cycles=passes.row_cycles,
-            after_weights=load_ids[passes.load],
-            after_input=-1 if source.loads is None else np.where(reads, source.loads[local], -1),
-            after_array=np.where(passes.rank_ready >= 0, first_tile + passes.rank_ready, -1),
-            after_vector=after_vector,
+            passes,
+            weights,
+            Chunks(source.first_chunk, addresses, source.loads),
+            by_chunk(passes, chain.accumulator_rows()),
+            after_vector,
         )
-        _used(e, block, source, "array", tiles[1])
+        _used(e, block, source, "array", last)
     chain.emit(parameters, first_tile, steps)
     e.step += max(1, count)
 
@@ -205,13 +201,15 @@ def _note_store(e: Emission, tensor: str, block: Block, ref: Ref) -> None:
 class _Chain:
     """Drains of a matrix operator's output chunks, each with the vector instructions and stores that follow it.
 
-    ``first``: number that the first drain will have; after the drains come each follower's instructions, then stores.
+    kept: the operators of ``indices`` whose results are stored. first: number of the first drain; behind the drains'
+    come the numbers of each follower's instructions, then those of the stores.
     """
 
     e: Emission
     g: GroupState
     block: Block
     indices: Sequence[int]
+    kept: Sequence[int]
     passes: Passes
     part: Part
     first: int
@@ -250,47 +248,38 @@ class _Chain:
         return number(ref)
 
     def emit(self, parameters: dict[int, Ref | None], first_tile: int, steps: np.ndarray) -> None:
-        e, block, chunks = self.e, self.block, self.chunks
+        e, chunks, head = self.e, self.chunks, self.indices[0]
         at = (steps[self.passes.finish] if len(steps) else np.full(chunks, e.step)).astype(np.int64)
-        kept = [i for i in self.indices if stored(e.network, e.network.operators[i].output, self.g.group.last)]
-        stride = len(self.indices) + len(kept) + 1
-        base = e.sequence
-        e.sequence += (chunks + 1) * stride
-        begin = base + stride * np.arange(chunks) + len(kept)
+        order = chunk_order(at, e.sequence, len(self.indices) - 1, len(self.kept))
+        e.sequence = order.end
         places = {i: self._places(i) for i in self.indices}
         store0 = self.first + len(self.indices) * chunks
-        store_of = {i: store0 + n * chunks for n, i in enumerate(kept)}
+        store_of = {i: store0 + n * chunks for n, i in enumerate(self.kept)}
         held = {i: self._held(i, places[i], store_of.get(i)) for i in self.indices}
-        own = np.where(self.passes.has_sums, first_tile + self.passes.finish, held[self.indices[0]][0])
-        rows = self.accumulator_rows()
-        drains = e.stream.put(
-            at,
-            DRAIN,
-            begin,
-            op=Op.DRAIN,
-            layer=self.indices[0],
-            chunk=self.passes.drained,
-            token0=block.row0,
-            tokens=block.rows,
-            src=rows,
-            dst=places[self.indices[0]],
-            accumulate=self.passes.has_sums,
-            after_weights=number(parameters[self.indices[0]]),
-            after_array=own,
-            after_store=held[self.indices[0]][1],
+        drains = put_drains(
+            e.stream,
+            self._rows(head),
+            self.first,
+            order,
+            self.passes,
+            self.accumulator_rows(),
+            places[head],
+            after_weights=number(parameters[head]),
+            after_array=np.where(self.passes.has_sums, first_tile + self.passes.finish, held[head][0]),
+            after_store=held[head][1],
         )
-        self._finish(self.indices[0], places[self.indices[0]], drains)
+        self._finish(head, places[head], drains)
         for n, follower in enumerate(self.indices[1:], 1):
-            refs = self._follow(follower, n, at, begin + n, places, parameters[follower], held[follower])
+            refs = self._follow(follower, n, order, places, parameters[follower], held[follower])
             self._finish(follower, places[follower], refs)
-        following = np.append(at[1:], at[-1:])
-        sequence = np.append(base + stride * np.arange(1, chunks), base + stride * chunks)
-        for n, i in enumerate(kept):
-            self._store(i, n, following, sequence + n, places[i], self.first + self.indices.index(i) * chunks)
-        keys = drains[0].id + np.arange(chunks)
-        order = [Ref(int(k), int(v)) for k, v in zip((at * 4 + DRAIN << 30) + begin, keys, strict=True)]
-        self.g.drain_refs.extend(order)
-        e.last_drain = order[-1]
+        for n, i in enumerate(self.kept):
+            self._store(i, n, store_of[i], order, places[i])
+        keys = sort_keys(at, DRAIN, order.drain).tolist()
+        self.g.drain_refs.extend(Ref(key, self.first + n) for n, key in enumerate(keys))
+        e.last_drain = self.g.drain_refs[-1]
+
+    def _rows(self, index: int) -> BlockRows:
+        return BlockRows(index, self.block.row0, self.block.rows)
 
     def _places(self, index: int) -> np.ndarray:
         """Where each drained chunk of an operator's output goes."""
@@ -316,12 +305,11 @@ class _Chain:
         self,
         index: int,
         n: int,
-        at: np.ndarray,
-        sequence: np.ndarray,
+        order: ChunkOrder,
         places: dict[int, np.ndarray],
         parameters: Ref | None,
         held: tuple[int, np.ndarray],
-    ) -> list[Ref]:
+    ) -> tuple[Ref, Ref]:
         """A follower's instruction for each chunk, behind that of the operator before it."""
         e, block, operator = self.e, self.block, self.e.network.operators[index]
         sources, loads = [], np.full(self.chunks, -1)
@@ -334,17 +322,15 @@ class _Chain:
             sources.append(source.place + self.passes.drained * block.rows * e.side)
             if source.loads is not None:
                 loads = np.maximum(loads, source.loads[self.passes.drained])
-        before = self.first + (n - 1) * self.chunks + np.arange(self.chunks)
+        first = self.first + n * self.chunks
         return e.stream.put(
-            at,
+            order.step,
             DRAIN,
-            sequence,
+            order.drain + n,
+            first,
             op=Op.VECTOR,
-            layer=index,
             tile=self.passes.drained,
             chunk=1,
-            token0=block.row0,
-            tokens=block.rows,
             src=sources[0],
             other=sources[1] if len(sources) > 1 else -1,
             dst=places[index],
@@ -352,11 +338,12 @@ class _Chain:
             after_weights=number(parameters),
             after_input=loads,
             after_array=held[0],
-            after_vector=before,
+            after_vector=first - self.chunks + np.arange(self.chunks),
             after_store=held[1],
+            **vars(self._rows(index)),
         )
 
-    def _finish(self, index: int, places: np.ndarray, refs: list[Ref]) -> None:
+    def _finish(self, index: int, places: np.ndarray, refs: tuple[Ref, Ref]) -> None:
         """Note who wrote an output and used what for it. Drains stand in order of the steps of their last passes."""
         e, name = self.e, self.e.network.operators[index].output
         last = refs[1]
@@ -367,22 +354,20 @@ class _Chain:
             if follower == index:
                 _used(e, self.block, source, "vector", last)
 
-    def _store(
-        self, index: int, n: int, at: np.ndarray, sequence: np.ndarray, places: np.ndarray, writers: int
-    ) -> None:
+    def _store(self, index: int, n: int, first: int, order: ChunkOrder, places: np.ndarray) -> None:
+        """The stores of an operator's chunks, the ``n``-th behind each drain, numbered from ``first`` on."""
         e, block, name = self.e, self.block, self.e.network.operators[index].output
-        refs = e.stream.put(
-            at,
-            DRAIN,
-            sequence,
-            op=Op.STORE,
-            layer=index,
-            chunk=self.passes.drained,
-            token0=block.row0,
-            tokens=block.rows,
-            src=places,
-            dram_bytes=block.rows * e.side,
-            after_vector=writers + np.arange(self.chunks),
+        writers = self.first + self.indices.index(index) * self.chunks + np.arange(self.chunks)
+        _, last = put_stores(
+            e.stream,
+            self._rows(index),
+            first,
+            order.store_step,
+            order.store + n,
+            self.passes.drained,
+            places,
+            e.side,
+            writers,
         )
-        e.hazards.use(int(places.min()), int(places.max()) + block.rows * e.side, "store", refs[1])
-        _note_store(e, name, block, refs[1])
+        e.hazards.use(int(places.min()), int(places.max()) + block.rows * e.side, "store", last)
+        _note_store(e, name, block, last)

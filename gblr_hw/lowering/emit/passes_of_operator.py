@@ -1,12 +1,14 @@
-"""The passes that a matrix operator makes through the array for one block of rows, in order: what emission repeats."""
+"""The passes that a layer or a matrix operator makes through the array for one block of rows, in order: what emission
+repeats.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from gblr_hw.lowering.emit.layer_facts import layer_facts
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
@@ -41,11 +43,42 @@ class Passes:
     def __len__(self) -> int:
         return len(self.tile)
 
+    # What every block asks for again.
+
+    @cached_property
+    def reads(self) -> np.ndarray:
+        return self.source >= 0
+
+    @cached_property
+    def writes(self) -> np.ndarray:
+        return self.target >= 0
+
+    @cached_property
+    def source_or_0(self) -> np.ndarray:
+        return np.maximum(self.source, 0)
+
+    @cached_property
+    def target_or_0(self) -> np.ndarray:
+        return np.maximum(self.target, 0)
+
+    @cached_property
+    def fixed_chunk(self) -> np.ndarray:
+        """The chunk on a tile's fixed side: the one that it writes, or reads where it writes ranks."""
+        return np.where(self.writes, self.target, self.source)
+
 
 def linear_passes(schedule: LayerSchedule, machine: Machine) -> Passes:
     """Every tile once, in the order of the schedule."""
-    facts, tiles = layer_facts(schedule, machine, 1), schedule.tiles
-    every = np.arange(len(tiles))
+    tiles, count = schedule.tiles, len(schedule.tiles)
+    every = np.arange(count)
+    writing = np.flatnonzero(tiles.kind != Op.REDUCE)
+    last = np.full(ceil_div(schedule.out_features, machine.cols), -1, dtype=np.int64)
+    last[tiles.target[writing]] = writing  # numpy keeps the last of repeated assignments
+    finish = np.where(last >= 0, last, max(1, count) - 1)
+    drained = np.lexsort((last < 0, finish))  # chunks without sums are drained at the end
+    opens = np.zeros(count, dtype=bool)
+    _, earliest = np.unique(tiles.target[writing], return_index=True)
+    opens[writing[earliest]] = True
     return Passes(
         kind=tiles.kind,
         tile=every,
@@ -54,12 +87,30 @@ def linear_passes(schedule: LayerSchedule, machine: Machine) -> Passes:
         source=np.where(tiles.kind != Op.EXPAND, tiles.source, -1),
         target=np.where(tiles.kind != Op.REDUCE, tiles.target, -1),
         row_cycles=tiles.row_cycles,
-        opens=facts.opens,
-        rank_ready=facts.rank_ready,
-        drained=facts.drained,
-        finish=facts.finish,
-        has_sums=facts.has_sums,
+        opens=opens,
+        rank_ready=_rank_ready(schedule),
+        drained=drained,
+        finish=finish[drained],
+        has_sums=last[drained] >= 0,
     )
+
+
+def _rank_ready(layer: LayerSchedule) -> np.ndarray:
+    """For each EXPAND tile, the last REDUCE tile that adds to any of its ranks; -1 for other tiles. (N,)"""
+    tiles = layer.tiles
+    result = np.full(len(tiles), -1, dtype=np.int64)
+    expands = np.flatnonzero((tiles.kind == Op.EXPAND) & (tiles.lane_count > 0))
+    if len(expands) == 0:
+        return result
+    tile = np.repeat(np.arange(len(tiles)), tiles.lane_count)
+    kind = tiles.kind[tile]
+    complete = np.full(layer.ranks, -1, dtype=np.int64)
+    reduced = kind == Op.REDUCE
+    complete[tiles.lane[reduced]] = tile[reduced]  # numpy keeps the last of repeated assignments
+    expanded = np.flatnonzero(kind == Op.EXPAND)
+    lanes = tiles.lane_count[expands]
+    result[expands] = np.maximum.reduceat(complete[tiles.lane[expanded]], np.cumsum(lanes) - lanes)
+    return result
 
 
 def head_passes(

@@ -1,4 +1,4 @@
-"""Pass 10: where transfers and drains stand among the tiles, as integer sort keys (step, class, sequence).
+"""Where transfers and drains stand among the tiles, as integer sort keys (step, class, sequence).
 
 One step is one pass of a tile through the array. A queue is served in program order, so a load stands as early as the
 buffers allow, among others in the order in which tiles need them; a store stands behind the next drain, where it holds
@@ -16,36 +16,22 @@ from simulator.machine.machine import Machine
 
 # Classes order what stands at the same step.
 PARAMETERS, LOAD, TILE, DRAIN = range(4)
-# A step, a class and a sequence number, at most twice as large as there are instructions, fit a key of 63 bits.
+# A step, a class and a sequence number, at most four times as large as there are instructions, fit a key of 63 bits.
 MAX_INSTRUCTIONS = 1 << 28
 _SEQUENCE_BITS = 30
 
 
 @dataclass
-class NetworkState:
-    """What one layer's placement must know of the layers before it: buffers in rotation and who used them last.
-
-    Ids are instruction numbers in order of creation; emit.py sorts and renumbers them. -1 stands for none.
+class LoadState:
+    """What a layer's weight loads must know of those before them. loads: weight tiles loaded so far; load q goes to
+    slot q mod slots. load_user, load_step: the last tile that used each of the latest loads, and its step.
+    parameter_step: where the present layer's parameters stand; its weights stand behind them.
     """
 
-    step: int = 0
-    ids: int = 0
-    loads: int = 0  # weight tiles loaded so far; load q goes to slot q mod slots
-    load_user: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # id of the last tile that used a load
-    load_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # and its step; of the latest loads
-    blocks: int = 0  # token blocks so far; block g reads input buffer g mod 2
-    block_user: list[int] = field(default_factory=lambda: [-1, -1])  # last tile that read inputs, of two latest blocks
-    drains: int = 0  # drain w uses accumulator and output buffers w mod 2
-    drain_ids: list[int] = field(default_factory=lambda: [-1, -1])  # of the two latest
-    store_ids: list[int] = field(default_factory=lambda: [-1, -1])
-    layer_steps: list[int] = field(default_factory=list)  # first step of each layer
-    layer_drains: list[int] = field(default_factory=list)  # id of each layer's last drain
-    parameter_step: int = 0  # where the present layer's parameters stand; its weights stand behind them
-
-    def new_ids(self, count: int) -> int:
-        """The first of ``count`` new ids."""
-        self.ids += count
-        return self.ids - count
+    loads: int = 0
+    load_user: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    load_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    parameter_step: int = 0
 
 
 def sort_keys(step: np.ndarray, kind: int, sequence: np.ndarray | int) -> np.ndarray:
@@ -59,7 +45,7 @@ def prefetch_steps(machine: Machine) -> int:
 
 
 def weight_keys(
-    machine: Machine, uses: np.ndarray, users: np.ndarray, last_steps: np.ndarray, state: NetworkState
+    machine: Machine, uses: np.ndarray, users: np.ndarray, last_steps: np.ndarray, state: LoadState
 ) -> tuple[np.ndarray, np.ndarray]:
     """Steps of the loads whose tiles first run at steps ``uses``, and the id of the tile that must free each slot (-1:
     none). ``users``: the last tile that uses each load, ``last_steps``: its step. Both are noted in ``state``.

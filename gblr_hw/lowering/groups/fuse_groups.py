@@ -18,8 +18,9 @@ from gblr_hw.lowering.groups.stages import Stage, local, stages_of
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
-from simulator.network.network import Network, Operand
+from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import heads_per_tile, output_chunks, region_chunks, view_chunks
+from simulator.network.strided_bytes import strided_bytes
 from simulator.program.schedule import LayerSchedule
 
 LONGEST = 24  # operators in a group
@@ -85,6 +86,7 @@ class _Planner:
 
     def __init__(self, network: Network, schedules: Sequence[LayerSchedule], machine: Machine) -> None:
         self.network, self.schedules, self.machine = network, schedules, machine
+        self._strided: dict[Operand, int] = {}
         self._known: dict[object, tuple[float, int, bool, bool] | None] = {}
         bits = machine.datatypes.weight_bits
         self._weight_bytes = [
@@ -103,6 +105,8 @@ class _Planner:
         written = head.output
         for index in range(first + 1, last):
             for operand in network.operators[index].operands:
+                if operand.indices is not None and written in network.parts(operand.indices):
+                    return False
                 if written in network.parts(operand.tensor) and not (
                     operand.tensor == written and local(network, network.operators[index], operand, self.machine.cols)
                 ):
@@ -173,10 +177,23 @@ class _Planner:
                     key = source_of(network, operator, operand, first, side)
                     if isinstance(key, Operand) and operand.access != "weights" and key not in seen:
                         seen.add(key)
-                        moved += operator.batch * operand.tokens * view_chunks(network, operand, side) * side
+                        moved += self._operand_bytes(operator, operand)
         channel = moved * 1000 / machine.dram_bytes_per_kilocycle
         latency = 2 * machine.dram_latency_cycles * (blocks if blocks > 1 else 1)
         return max(array, vector, channel) + latency + 0.05 * min(array, channel)
+
+    def _operand_bytes(self, operator: Operator, operand: Operand) -> int:
+        """Bytes of an operand's whole view, which a copy into other axes reads in short runs."""
+        network, side = self.network, self.machine.cols
+        chunks = view_chunks(network, operand, side)
+        if operand.access != "strided":
+            return operator.batch * operand.tokens * chunks * side
+        if operand not in self._strided:
+            rows, burst = np.arange(operator.batch * operand.tokens), self.machine.dram.burst_bytes
+            self._strided[operand] = sum(
+                strided_bytes(network, operand, chunk, rows, side, burst) for chunk in range(chunks)
+            )
+        return self._strided[operand]
 
     def _signature(self, first: int, last: int) -> object:
         network = self.network
@@ -220,6 +237,7 @@ def _operand_signature(operand: Operand, number: int) -> object:
         operand.channel0,
         operand.access,
         operand.window,
+        operand.strides,
     )
 
 

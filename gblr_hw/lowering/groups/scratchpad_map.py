@@ -21,7 +21,7 @@ Key = str | Operand
 
 
 @dataclass(frozen=True)
-class Region:
+class ScratchRegion:
     """A value's part of the scratchpad. chunks: chunk buffers in it; used in turn unless it holds a row ``whole``.
 
     rows: rows of a buffer. begin, end: first and last stage that needs it. places: byte address of each copy; copies
@@ -56,7 +56,7 @@ def source_of(network: Network, operator: Operator, operand: Operand, first: int
 
 def map_regions(
     network: Network, stages: Sequence[Stage], block: int, side: int, size_bytes: int
-) -> dict[Key, Region] | None:
+) -> dict[Key, ScratchRegion] | None:
     """Places for every value of a group that works on ``block`` rows at a time, or None if they do not fit."""
     wanted = _regions(network, stages, block, side)
     ahead = {
@@ -66,8 +66,8 @@ def map_regions(
     return _placed(ahead, side, size_bytes) or _placed(wanted, side, size_bytes)
 
 
-def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -> dict[Key, Region]:
-    found: dict[Key, Region] = {}
+def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -> dict[Key, ScratchRegion]:
+    found: dict[Key, ScratchRegion] = {}
     for number, stage in enumerate(stages):
         for index in range(stage.first, stage.last):
             operator = network.operators[index]
@@ -82,30 +82,32 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
     return {key: region if region.whole else _streamed(region) for key, region in found.items()}
 
 
-def _loaded(network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int) -> Region:
+def _loaded(
+    network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int
+) -> ScratchRegion:
     rows = region_rows(network, operator, operand) or block
-    return Region(region_chunks(network, operand, side), True, rows, number, number)
+    return ScratchRegion(region_chunks(network, operand, side), True, rows, number, number)
 
 
-def _written(network: Network, operator: Operator, stage: Stage, number: int, block: int, side: int) -> Region:
+def _written(network: Network, operator: Operator, stage: Stage, number: int, block: int, side: int) -> ScratchRegion:
     chunks = output_chunks(network, operator, side)
     if stage.slices > 1 and operator.output != network.operators[stage.last - 1].output:
         # What softmax reads nobody needs any more: it works in place.
         over = operator.operands[0].tensor if operator.kind == "vector" else None
-        return Region(chunks // stage.slices, True, block, number, number, copies=2, over=over)
+        return ScratchRegion(chunks // stage.slices, True, block, number, number, copies=2, over=over)
     # Chunk by chunk only what is drained, and only for those who follow it that way.
     at_once = not stage.chunked and (operator.kind == "vector" or stage.last - stage.first > 1)
-    return Region(chunks, at_once, block, number, number)
+    return ScratchRegion(chunks, at_once, block, number, number)
 
 
-def _streamed(region: Region) -> Region:
+def _streamed(region: ScratchRegion) -> ScratchRegion:
     return replace(region, chunks=min(region.chunks, STREAM_CHUNKS), whole=region.chunks <= STREAM_CHUNKS)
 
 
-def _placed(wanted: dict[Key, Region], side: int, size_bytes: int) -> dict[Key, Region] | None:
+def _placed(wanted: dict[Key, ScratchRegion], side: int, size_bytes: int) -> dict[Key, ScratchRegion] | None:
     """First fit, in order of first use; None if something does not fit."""
     taken: list[tuple[int, int, int, int]] = []  # address, end address, first and last stage
-    found: dict[Key, Region] = {}
+    found: dict[Key, ScratchRegion] = {}
     for key, region in sorted(wanted.items(), key=lambda item: item[1].begin):
         if region.over is not None:
             found[key] = replace(region, places=found[region.over].places)

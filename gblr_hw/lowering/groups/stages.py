@@ -10,15 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import head_stride
-from simulator.network.vector_steps import FUNCTIONS
-
-# Functions that make element (row, channel) of the result from that element of each operand.
-_WHOLE_ROWS = ("softmax", "layer_norm", "rms_norm", "permute", "concat")
-_ELEMENTWISE = frozenset(
-    name for name in FUNCTIONS if name not in _WHOLE_ROWS and not name.endswith(("_width", "_groups"))
-)
+from simulator.network.vector_functions import Reach, function_named
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ def elementwise(network: Network, operator: Operator) -> bool:
     written = network.tensors[operator.output]
     return (
         operator.kind == "vector"
-        and all(step.function in _ELEMENTWISE for step in operator.steps)
+        and all(function_named(step.function).reach is Reach.ELEMENT for step in operator.steps)
         and all(
             operand.access == "rows"
             and (operand.tokens, operand.groups, operand.width) == (operator.tokens, written.groups, written.width)
@@ -95,22 +90,29 @@ def _heads(network: Network, at: int, last: int, side: int) -> Stage | None:
             shared = heads // min(o.operands[1].groups for o in (scores, operator))
             together = math.lcm(shared, side // math.gcd(head_stride(network, operator, side), side))
             return Stage(at, index + 1, slices=max(1, heads // together if heads % together == 0 else 1))
-        if operator.kind != "vector" or not _by_head(network, operator, heads):
+        if operator.kind != "vector" or not _by_head(network, operator, heads, side):
             return None
     return None
 
 
-def _by_head(network: Network, operator: Operator, heads: int) -> bool:
-    """Whether a vector operator works on each head of padded scores by itself."""
+def _by_head(network: Network, operator: Operator, heads: int, side: int) -> bool:
+    """Whether a vector operator works on each head of padded scores by itself, in the place that they take."""
     written = network.tensors[operator.output]
+    # Its result lies over its first operand, and parts of all of them begin at the same chunk: a wider result would
+    # write into what lies behind.
+    chunks = ceil_div(written.width, side)
     return (
         written.padded
         and written.groups == heads
         and all(
-            o.access == "rows" and (o.groups == 1 or (o.groups == heads and network.tensors[o.tensor].padded))
+            o.access == "rows"
+            and (
+                o.groups == 1
+                or (o.groups == heads and network.tensors[o.tensor].padded and ceil_div(o.width, side) == chunks)
+            )
             for o in operator.operands
         )
-        and not any(step.function.endswith("_groups") for step in operator.steps)
+        and not any(function_named(step.function).reach is Reach.GROUPS for step in operator.steps)
     )
 
 
@@ -120,8 +122,8 @@ def readers_of(network: Network, tensor: str) -> list[int]:
     within = network.tensors[tensor].within
     if within is not None:
         names.add(within[0])
-    found = network.readers
-    result = sorted({index for name in names for index in found.get(name, ())})
+    tables = (network.readers, network.index_readers)
+    result = sorted({index for name in names for found in tables for index in found.get(name, ())})
     if any(port.tensor in names for port in network.outputs):
         result.append(len(network.operators))
     return result

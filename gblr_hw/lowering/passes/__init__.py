@@ -1,1 +1,1 @@
-"""The passes over one layer, in the order of their numbers."""
+"""The passes over one layer; ``PASSES`` of gblr_hw/lowering/lower_layer.py has their order."""

@@ -1,4 +1,4 @@
-"""Pass 4: tokens are cut into equal blocks that fit the scratchpad, the accumulators and the rank memory."""
+"""Tokens are cut into equal blocks that fit the scratchpad, the accumulators and the rank memory."""
 
 from __future__ import annotations
 
@@ -30,9 +30,21 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
     memory = min(limits, key=lambda name: limits[name][0])
     most, need = limits[memory]
     if most < 1:
-        raise InputError(
+        where = (
             f"layer '{plan.name}' ({plan.factors.out_features} x {plan.factors.in_features}, "
-            f"{plan.factors.ranks} ranks) on machine '{machine.name}'",
+            f"{plan.factors.ranks} ranks) on machine '{machine.name}'"
+        )
+        outputs = 2 * output_half_bytes(machine)
+        if memory == "scratchpad" and outputs + 2 * input_bytes > machine.scratchpad.size_bytes >= 2 * input_bytes:
+            raise InputError(
+                where,
+                f"accumulator of {machine.accumulator.kib} KiB",
+                f"one token needs {input_bytes} input bytes, twice, in the scratchpad of {machine.scratchpad.kib} KiB, "
+                f"and the accumulator's {machine.accumulator_rows} rows are drained into {outputs} bytes of it",
+                "Make [accumulator] smaller or [scratchpad] larger in the machine file.",
+            )
+        raise InputError(
+            where,
             f"{memory} of {getattr(machine, memory).kib} KiB",
             f"one token needs {need}",
             f"Enlarge [{memory}] in the machine file, or use a larger machine.",

@@ -1,6 +1,4 @@
-"""Pass 8: the ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank
-memory.
-"""
+"""The ordered tiles become a tile table, with the run of stored weights of each lane and its place in rank memory."""
 
 from __future__ import annotations
 
@@ -50,6 +48,8 @@ def tile_table(plan: LayerPlan) -> TileTable:
     factors, machine, order = plan.factors, plan.machine, plan.order
     assert order is not None, "order_tiles comes first"
     kind, source, target = order.kind, order.source, order.target
+    if factors.family == "grouped":
+        return _grouped_tiles(plan)
     inputs = np.minimum(machine.rows, factors.in_features - source * machine.rows)
     outputs = np.minimum(machine.cols, factors.out_features - target * machine.cols)
     counts = np.where(kind == Op.DENSE, inputs, np.diff(order.ptr))
@@ -78,6 +78,37 @@ def tile_table(plan: LayerPlan) -> TileTable:
         first=_first_writes(lane, is_reduce, factors.ranks),
         lo=lo,
         hi=hi,
+    )
+
+
+def _grouped_tiles(plan: LayerPlan) -> TileTable:
+    """Tiles of a layer that is zero beside its blocks: a lane for each input that an output of the tile reads, with the
+    run of those outputs. Nothing beside the runs is stored.
+    """
+    factors, machine, order = plan.factors, plan.machine, plan.order
+    assert order is not None and factors.dense_support is not None
+    first, last = _runs(kernel_input(np.ascontiguousarray(factors.dense_support.T), np.bool_), machine.cols)
+    lanes, low, high = [], [], []
+    for source, target in zip(order.source.tolist(), order.target.tolist(), strict=True):
+        begin = source * machine.rows
+        end = min(factors.in_features, begin + machine.rows)
+        lo, hi = first[begin:end, target], last[begin:end, target]
+        used = np.flatnonzero(hi > lo)
+        lanes.append(used)
+        low.append(lo[used])
+        high.append(hi[used])
+    counts = np.array([len(one) for one in lanes], dtype=np.int64)
+    nothing = np.zeros(0, np.int64)
+    return TileTable(
+        kind=order.kind,
+        source=order.source,
+        target=order.target,
+        row_cycles=np.ones(len(order.kind), np.int32),
+        lane_ptr=np.concatenate([[0], np.cumsum(counts)]),
+        lane=np.concatenate([nothing, *lanes]),
+        first=np.zeros(int(counts.sum()), np.int64),
+        lo=np.concatenate([nothing, *low]),
+        hi=np.concatenate([nothing, *high]),
     )
 
 

@@ -1,8 +1,8 @@
-"""Pass 3: candidate forms of a layer. Ranks stay ranks, or some or all of them are multiplied out into dense tiles.
+"""Candidate forms of a layer. Ranks stay ranks, or some or all of them are multiplied out into dense tiles.
 
 Which candidate is best is decided where it can be known: each goes through the remaining passes and is timed on the
-engine (pipeline.py). Timing never depends on numbers, so only the best one's are computed. The layer's own dense form
-is always among the candidates, so no lowered layer is slower than that.
+engine (choose_best.py). Timing never depends on numbers, so only the best one's are computed. The layer's own dense
+form is always among the candidates, so no lowered layer is slower than that.
 """
 
 from __future__ import annotations

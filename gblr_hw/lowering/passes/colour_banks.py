@@ -1,5 +1,4 @@
-"""Pass 5 (machines with scatter): every rank gets a bank, so that each chunk's ranks can be packed into tiles without
-conflict.
+"""Machines with scatter: every rank gets a bank, so that each chunk's ranks can be packed into tiles without conflict.
 
 A chunk with n ranks runs as t = ceil(n / lanes) tiles. They can be conflict-free exactly when no bank holds more than t
 of the chunk's ranks (deal each bank's ranks to different tiles). With ranks in one reduce and one expand set this is

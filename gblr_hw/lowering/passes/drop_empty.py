@@ -1,4 +1,4 @@
-"""Pass 2: what contributes nothing is dropped: ranks with an empty side, and dense tiles whose weights are all zero."""
+"""What contributes nothing is dropped: ranks with an empty side, and dense tiles whose weights are all zero."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from gblr_hw.weights.factors import Factors
 from gblr_hw.weights.structure import touched
 
 
-def drop_empty(plan: LayerPlan) -> LayerPlan:
-    """Keep only ranks that read and write something, and dense tiles that hold a weight. The matrix does not change."""
+def drop_empty(plan: LayerPlan, keep_zeros: bool = False) -> LayerPlan:
+    """Keep only ranks that read and write something, and dense tiles that hold a weight (all of them with
+    ``keep_zeros``). The matrix does not change.
+    """
     factors = plan.factors
     alive = np.logical_and(factors.reads.any(axis=1), factors.writes.any(axis=1))
     dense, support = factors.dense, factors.dense_support
-    if dense is not None and support is not None:
+    if dense is not None and support is not None and not keep_zeros:
         support = support & _tiles_with_weights(dense, plan.machine.rows, plan.machine.cols)
         if not support.any():
             dense, support = None, None

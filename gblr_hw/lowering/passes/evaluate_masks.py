@@ -1,4 +1,4 @@
-"""Pass 1: masks become numbers. Widths and locations are rounded and thresholded as the evaluation rules say."""
+"""Masks become numbers. Widths and locations are rounded and thresholded as the evaluation rules say."""
 
 from __future__ import annotations
 

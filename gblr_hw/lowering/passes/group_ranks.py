@@ -1,5 +1,5 @@
-"""Passes 5 and 6 for plain machines: without a permutation network, ranks are read and written in groups that share a
-row.
+"""Plain machines, in place of banks and packed ranks: without a permutation network, ranks are read and written in
+groups that share a row.
 
 A group runs a tile for every chunk that any of its ranks touches. Finding the groups with the fewest tiles is a
 clustering problem: start from the best of several orders, cut in groups, then swap ranks between groups while that

@@ -1,4 +1,4 @@
-"""Pass 7: the order in which tiles run, so that waits for the array's own results are hidden behind other tiles.
+"""The order in which tiles run, so that waits for the array's own results are hidden behind other tiles.
 
 REDUCE tiles come first, input chunk by input chunk, as the inputs arrive. Output chunks follow one after another, which
 needs two accumulator buffers and no more. Inside an output chunk dense tiles go first (they wait for no rank), then

@@ -1,6 +1,4 @@
-"""Pass 6 (machines with scatter): the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a
-tile.
-"""
+"""Machines with scatter: the ranks of each chunk are dealt to as few tiles as hold them, one of a bank to a tile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 9: the numbers. Exact weights in tile order, their int8 codes, and the scales of machine.md, section 9.
+"""The numbers: exact weights in tile order, their int8 codes, and the scales of machine.md, section 9.
 
 In units of the input step, a rank's activation code stands for ``rank_divisor * step of its reduce weights``. The
 expand weights carry that factor, so that the products of EXPAND and DENSE tiles fall into one accumulator with one step

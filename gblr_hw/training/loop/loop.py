@@ -17,7 +17,7 @@ from gblr_hw.training.loop.processes import OrderedBatches, mean_over_processes,
 
 Example = tuple[Tensor, Tensor]
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
-Progress = Callable[["EpochRecord"], None]
+EpochProgress = Callable[["EpochRecord"], None]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def train(
     test_set: Dataset[Example],
     settings: LoopSettings,
     hooks: Sequence[Hook] = (),
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
     resume: LoopState | None = None,
     on_state: Callable[[LoopState], None] | None = None,
     objective: Objective | None = None,

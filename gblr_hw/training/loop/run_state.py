@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gblr_hw.training.loop.loop import EpochRecord, LoopState
+from gblr_hw.weights.family import ALIASES
 from simulator.base.errors import InputError
 from simulator.base.files import replacing
 
@@ -62,6 +63,9 @@ def load_run(path: Path | None, key: str) -> RunState:
         raise InputError(
             f"checkpoint '{path}'", type(error).__name__, "it holds no training run", "Delete it to start anew."
         ) from error
+    # Runs that earlier releases began say a family's old name.
+    for old, new in ALIASES.items():
+        state.key = state.key.replace(f"family='{old}'", f"family='{new}'")
     if state.key != key:
         raise InputError(
             f"checkpoint '{path}'",

@@ -14,7 +14,7 @@ from gblr_hw.cost.hardware_cost import HardwareCost
 from gblr_hw.lowering.pipeline import lower
 from simulator import Machine, simulate
 
-Unit = Literal["cycles", "pJ"]
+CostUnit = Literal["cycles", "pJ"]
 
 
 @cache
@@ -45,7 +45,7 @@ class Hardware:
     estimate: Callable[[nn.Module], float] | None = None
     cost: Callable[[nn.Module], Tensor] | None = None
     cost_estimates: bool = False
-    unit: Unit = "cycles"
+    unit: CostUnit = "cycles"
     scatter: bool = True
 
     @property
@@ -60,7 +60,7 @@ class Simulated:
 
     machine: Machine
     tokens: int
-    unit: Unit = "cycles"
+    unit: CostUnit = "cycles"
 
     def __call__(self, model: nn.Module) -> float:
         report = simulate(lower(model, self.machine, tokens=self.tokens), self.machine)
@@ -76,7 +76,7 @@ class Cost:
 
     machine: Machine
     tokens: int
-    unit: Unit = "cycles"
+    unit: CostUnit = "cycles"
     on_chip: bool = False
 
     def __call__(self, model: nn.Module) -> Tensor:
@@ -95,7 +95,7 @@ class Estimate:
         return float(self.cost(model))
 
 
-def hardware_of(machine: Machine, tokens: int, unit: Unit = "cycles") -> Hardware:
+def hardware_of(machine: Machine, tokens: int, unit: CostUnit = "cycles") -> Hardware:
     """A machine that sees `tokens` activation rows in every layer, as training needs it; targets are in `unit`."""
     cost = Cost(machine, tokens, unit)
     if unit == "cycles":

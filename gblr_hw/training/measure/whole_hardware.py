@@ -11,7 +11,7 @@ from torch import nn
 
 from gblr_hw.frontend import export_network
 from gblr_hw.lowering.whole_network import lower_network
-from gblr_hw.training.measure.hardware import Cost, Hardware, Unit, hardware_of
+from gblr_hw.training.measure.hardware import Cost, CostUnit, Hardware, hardware_of
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
 from simulator import Machine, simulate
@@ -29,7 +29,7 @@ class WholeNetwork:
     machine: Machine
     network: Network
     dense: Mapping[str, LayerWeights]
-    unit: Unit = "cycles"
+    unit: CostUnit = "cycles"
 
     def __call__(self, model: nn.Module) -> float:
         """The same as lowering `model` itself. InputError for a layer that the exported network does not have."""
@@ -62,7 +62,7 @@ class ShiftedEstimate:
 
 
 def whole_hardware_of(
-    machine: Machine, model: nn.Module, example_inputs: Any, tokens: int, unit: Unit = "cycles"
+    machine: Machine, model: nn.Module, example_inputs: Any, tokens: int, unit: CostUnit = "cycles"
 ) -> Hardware:
     """A machine that runs all of `model`, a dense network, for inputs shaped like `example_inputs`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.projection.projection import Importance
+from gblr_hw.weights.family import UNITS, Unit, complete
 from simulator.base.arithmetic import ceil_div
 
 
@@ -19,8 +21,7 @@ class GroupScores:
     loss feels sum(gradient * weight) over the part; its square, averaged over batches, is the part's term of the
     empirical Fisher matrix. Squaring entry by entry instead would treat the weights of a part as if they went one
     without the other: it overrates parts whose entries cancel, by a different factor for tiles than for ranks. A layer
-    that loses whole ranks ("low_rank") or chunks of rank groups ("block_low_rank") is scored by these, and its ranks
-    get even shares.
+    that loses whole ranks or chunks of rank groups is scored by these, and its ranks get even shares.
     """
 
     def __init__(self) -> None:
@@ -48,15 +49,32 @@ class GroupScores:
         self.sums.clear()
 
 
-def _square_together(layer: LatticeLinear, part: str, felt: Tensor) -> Tensor:
-    if part != "dense" and layer.family == "low_rank":
-        return (felt.sum(dim=1, keepdim=True).square() / felt.shape[1]).expand_as(felt)
-    if part != "dense" and layer.family == "block_low_rank":
-        ranks, size = len(felt), layer.chunk_in
-        padded = nn.functional.pad(felt, (0, 0, 0, -ranks % size)).unflatten(0, (-1, size))
-        shares = (padded.sum(dim=1, keepdim=True).square() / size).expand_as(padded)
-        return shares.flatten(0, 1)[:ranks]
+def _alone(felt: Tensor, size: int) -> Tensor:
+    """Each part of a rank goes by itself."""
     return felt.square()
+
+
+def _whole_ranks(felt: Tensor, size: int) -> Tensor:
+    """All parts of a rank go together."""
+    return (felt.sum(dim=1, keepdim=True).square() / felt.shape[1]).expand_as(felt)
+
+
+def _whole_groups(felt: Tensor, size: int) -> Tensor:
+    """A part goes with the same part of the other ranks of its group, `size` of them."""
+    padded = nn.functional.pad(felt, (0, 0, 0, -len(felt) % size)).unflatten(0, (-1, size))
+    shares = (padded.sum(dim=1, keepdim=True).square() / size).expand_as(padded)
+    return shares.flatten(0, 1)[: len(felt)]
+
+
+# (what the loss feels of each rank's part (K, chunks), ranks of a group) -> its score, by what goes at a time.
+_SQUARES: Mapping[Unit, Callable[[Tensor, int], Tensor]] = complete(
+    {"tile": _alone, "rank": _whole_ranks, "rank_group": _whole_groups, "chunk": _alone}, UNITS, "unit"
+)
+
+
+def _square_together(layer: LatticeLinear, part: str, felt: Tensor) -> Tensor:
+    # Dense tiles go one by one whatever the ranks do.
+    return _alone(felt, 1) if part == "dense" else _SQUARES[layer.unit](felt, layer.chunk_in)
 
 
 def part_sums(layer: LatticeLinear, part: str, values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.cost.target import TargetController
-from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.linear import gblr_layers
 from gblr_hw.training.loop.loop import QuietHook
 
 Measure = Callable[[nn.Module], float]
@@ -168,11 +168,6 @@ class HardwarePenalty(_SteeredPenalty):
                 if gradient is not None:
                     # One steep spot of the smoothed cost must not throw a block across the layer.
                     parameter.sub_(strength * (gradient / mean).clamp(-4.0, 4.0))
-
-
-def gblr_layers(model: nn.Module) -> list[GBLRLinear]:
-    """The model's GBLR layers, in order."""
-    return [module for module in model.modules() if isinstance(module, GBLRLinear)]
 
 
 @torch.no_grad()

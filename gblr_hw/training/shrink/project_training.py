@@ -11,9 +11,8 @@ from torch import nn
 
 from gblr_hw.cost.target import UnreachableTargetError
 from gblr_hw.layers.lattice_linear import LatticeLinear
-from gblr_hw.projection.project_groups import project_groups
-from gblr_hw.projection.project_low_rank import project_low_rank
-from gblr_hw.projection.projection import InfeasibleBudgetError, project_jointly
+from gblr_hw.projection.by_unit import project_by_unit
+from gblr_hw.projection.projection import InfeasibleBudgetError
 from gblr_hw.training.loop.loop import QuietHook
 from gblr_hw.training.shrink.importance import GroupScores
 from gblr_hw.training.shrink.regrow import OpenGradients, regrow
@@ -38,10 +37,10 @@ class ProjectionSchedule(QuietHook):
     regrow: share of the budget that each projection exchanges on the way, falling to nothing at the last: so much more
         is dropped, and the tiles with the largest gradients come back (see `regrow`); 0 for shrinking only.
 
-    Importance is first order, over the training steps since the last projection (see `GroupScores`). Layers of the
-    family "low_rank" lose whole ranks, those of "block_low_rank" chunks of rank groups; a model is all of such a family
-    or has none of it. After the last projection the
-    layers are packed. Raises UnreachableTargetError when the target cannot be reached.
+    Importance is first order, over the training steps since the last projection (see `GroupScores`). What layers lose
+    at a time is the unit of their family; a model whose layers lose whole ranks, or chunks of rank groups, has no
+    others. After the last projection the layers are packed. Raises UnreachableTargetError when the target cannot be
+    reached.
     """
 
     def __init__(
@@ -172,8 +171,7 @@ class _Trial:
         self.schedule, self.layers = schedule, lattice_layers(model)
         self.states = {name: copy.deepcopy(layer.state_dict()) for name, layer in self.layers.items()}
         self.problem = {n: (layer.structure, schedule.scores.importance(n, layer)) for n, layer in self.layers.items()}
-        families = {layer.family for layer in self.layers.values()}
-        self.family = families.pop() if len(families) == 1 else "lattice"
+        self.units = {layer.unit for layer in self.layers.values()}
 
     def tiles(self) -> int:
         """Tiles of the structures in force."""
@@ -182,15 +180,9 @@ class _Trial:
 
     def apply(self, budget: int) -> bool:
         """Put the projection onto `budget` tiles in force; False, with nothing changed, if that empties a layer."""
-        rows, cols = self.schedule.rows, self.schedule.cols
+        rows, cols, only = self.schedule.rows, self.schedule.cols, self.schedule.intervals_only
         try:
-            if self.family == "low_rank":
-                chosen = project_low_rank(self.problem, budget, rows, cols)
-            elif self.family == "block_low_rank":
-                chosen = project_groups(self.problem, budget, rows, cols)
-            else:
-                only = self.schedule.intervals_only
-                chosen = project_jointly(self.problem, budget, rows, cols, intervals_only=only)
+            chosen = project_by_unit(self.units, self.problem, budget, rows, cols, intervals_only=only)
         except InfeasibleBudgetError:
             return False
         for name, structure in chosen.items():

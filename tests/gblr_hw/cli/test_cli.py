@@ -14,7 +14,9 @@ from gblr_hw.cli import main as cli
 from gblr_hw.conversion.covariances import save_covariances
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.weights.stored import DenseWeights
 
+TRAIN = ("train", "-o", "x.safetensors", "--target-latency", "0.5x-dense")
 REFERENCE = Path(__file__).parents[2] / "data" / "reference" / "no_gaussian_33x57.pt"
 
 
@@ -67,9 +69,42 @@ def test_convert_meets_its_budget(
     assert layer["tiles"] == int(0.6 * layer["dense_tiles"])
     assert 0 < layer["relative_error"] < 1
     assert (
-        run(monkeypatch, "convert", checkpoint, "-o", out, "-m", "edge-16", "--tiles", 0.6, "--groups", "--json") == 0
+        run(
+            monkeypatch,
+            "convert",
+            checkpoint,
+            "-o",
+            out,
+            "-m",
+            "edge-16",
+            "--tiles",
+            0.6,
+            "--family",
+            "rank-groups",
+            "--json",
+        )
+        == 0
     )
     assert json.loads(capsys.readouterr().out)["layers"][0]["tiles"] == layer["tiles"]
+
+
+def test_convert_tells_its_family_by_one_name(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = checkpoint.with_name("out.safetensors")
+    asked = [
+        ("plain-32", (), "rank_groups", "rank groups"),
+        ("mid-32", ("--family", "low-rank"), "low_rank", "low rank"),
+    ]
+    # The word of earlier releases is accepted.
+    asked.append(("mid-32", ("--family", "block_low_rank"), "rank_groups", "rank groups"))
+    for machine, options, family, label in asked:
+        arguments = ("convert", checkpoint, "-o", out, "-m", machine, "--tiles", 0.9, *options)
+        assert run(monkeypatch, *arguments) == 0
+        assert f"{label}, written to {out}\n" in capsys.readouterr().out
+        assert load_checkpoint(out)["1"].family == family
+    assert run(monkeypatch, "show", out, "--json") == 0
+    assert [layer["family"] for layer in json.loads(capsys.readouterr().out)["layers"]] == ["gblr", "rank_groups"]
 
 
 def test_convert_with_moments_hidden_channels_and_a_work_folder(
@@ -129,6 +164,34 @@ def test_front(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert [point["name"] for point in front] == ["c", "a"]
 
 
+def test_names_of_others_do_not_act_on_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, monkey = "a\x1b[2J[red]b\x07", monkeypatch
+    monkey.chdir(tmp_path)
+    save_checkpoint({name: DenseWeights(torch.ones(16, 16)), "c": DenseWeights(torch.ones(8, 8))}, "c.safetensors")
+    out = "p[red]x[bold].program"
+    for command in (
+        ("show", "c.safetensors"),
+        ("lower", "c.safetensors", "-m", "edge-16", "-o", out),
+        ("lower", "c.safetensors", "-m", "edge-16", "-o", out, "--dump-after", "choose_form"),
+        ("show", out),
+        ("show", out, "--listing"),
+        ("simulate", out),
+        ("simulate", out, "--json"),
+        ("simulate", out, "--bars", "b.svg", "--timeline", "t.png", "--trace", "t.json"),
+        ("convert", "c.safetensors", "-o", "x.safetensors", "-m", "edge-16", "--tiles", 1),
+    ):
+        assert run(monkey, *command) == 0
+        said = "".join(capsys.readouterr())
+        assert "[2J" in said, command
+        assert not set("\x1b\x07") & set(said)
+        if command[0] == "lower" and "--dump-after" not in command:
+            assert f"written to {out}\n" in said
+    assert run(monkey, "show", out, "--layer", "\x1b[31m") == 2
+    assert "layer '\\x1b[31m': found no such layer; the program has the layers a\\x1b[2J" in capsys.readouterr().err
+
+
 def test_training_towards_an_energy_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +208,16 @@ def test_training_towards_an_energy_goes_on_from_its_checkpoint(
     assert json.loads(capsys.readouterr().out) == summary
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would train")
+def test_a_gpu_that_is_not_there_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *TRAIN, "--device", "cuda") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --device: found 'cuda' (")
+    assert "; it is a device that torch has here: cpu, or cuda with an NVIDIA GPU" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,8 +229,33 @@ def test_training_towards_an_energy_goes_on_from_its_checkpoint(
         (("simulate", REFERENCE), "found a file that does not read"),
         (("convert", REFERENCE, "-o", "x.safetensors"), "gaussian: found None"),
         (("train", "-o", "x.safetensors"), "error: --target-latency: found nothing; the family 'hardware'"),
+        (
+            ("train", "-o", "x.safetensors", "--family", "odd"),
+            "error: --family: found 'odd'; it must be one of dense, low",
+        ),
+        (("train", "-o", "x.safetensors", "--family", "rank-groups"), "nothing; the family 'rank_groups'"),
+        (("train", "-o", "x.safetensors", "--family", "block_low_rank"), "nothing; the family 'rank_groups'"),
+        (("train", "-o", "x.safetensors", "--data", "mnist"), "error: data set: found 'mnist'; it is one of digits"),
         (("train", "-o", "x.safetensors", "--target-latency", "fast"), "error: target latency: found 'fast'"),
         (("train", "-o", "x.safetensors", "--target-energy", "9"), "error: target energy: found '9'"),
+        (
+            ("train", "-o", "x.safetensors", "--target-latency", "0.5"),
+            "error: target latency: found '0.5'; a number without a unit is of cycles, and no network runs in less than "
+            "one. Write 0.5x-dense for that fraction of the dense network's latency.",
+        ),
+        (("train", "-o", "x.safetensors", "--target-latency", "0.5cycles"), "error: target latency: found '0.5cycles'"),
+        ((*TRAIN, "--device", "zz"), "error: --device: found 'zz' (Expected one of cpu, cuda"),
+        ((*TRAIN, "--device", "meta"), "error: --device: found 'meta' ("),
+        ((*TRAIN, "--device", "cpu:x"), "error: --device: found 'cpu:x' ("),
+        ((*TRAIN, "--images", 65537), "error: images: found 65537; the machine works on 1 to 65536 at a time. Ask for"),
+        ((*TRAIN, "--seed", -1), "error: Invalid value for '--seed'"),
+        ((*TRAIN, "--seed", 2**32), "error: Invalid value for '--seed'"),
+        ((*TRAIN, "--distil", "nan"), "error: Invalid value for '--distil'"),
+        (("demo", "--seed", -1), "error: Invalid value for '--seed'"),
+        (("lower", REFERENCE, "--tokens", 10**30), "error: Invalid value for '--tokens'"),
+        (("lower", "--model", "mixer-s16", "--batch", 10**30), "error: Invalid value for '--batch'"),
+        (("lower", "--model", "mixer-s16", "--random-weights", "--gblr", 0), "error: fraction: found 0.0; it lies in"),
+        (("lower", REFERENCE, "--nope"), "error: No such option: --nope"),
         (
             ("train", "-o", "x.safetensors", "--target-energy", "9uJ", "--target-latency", "0.5x-dense"),
             "error: --target-energy: found '9uJ'; a run has one target",

@@ -134,9 +134,9 @@ def test_every_tensor_and_parameter_is_accounted_for(run, model: Path, tmp_path:
     assert run(*command, "--rename", "net.last.=net.second.", "--leave-out", "nothing.*") == 2
     assert "--leave-out 'nothing.*': found no tensor without a place in the model" in capsys.readouterr().err
     assert run(*command, "--table", "first") == 2
-    assert "it goes with a checkpoint alone" in capsys.readouterr().err
+    assert "it acts with a checkpoint's layers" in capsys.readouterr().err
     assert run("lower", tmp_path / "c.safetensors", "--rename", "a=b") == 2
-    assert "it goes with --model" in capsys.readouterr().err
+    assert "it acts with a model's checkpoint" in capsys.readouterr().err
     assert not target.exists()
 
 
@@ -152,6 +152,30 @@ def test_a_checkpoint_alone_tells_what_it_leaves_out(run, tmp_path: Path, capsys
         "left out, looked up, not multiplied: wte.weight (71.4 % of the file's weights)",
         "left out, as asked for: experts.w (22.9 % of the file's weights)",
     ]
+
+
+def test_an_onnx_model_is_lowered_whole(run, tmp_path: Path, capsys) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    weight = onnx.numpy_helper.from_array(np.eye(6, 4, dtype=np.float32), "fc.weight")
+    values = [helper.make_tensor_value_info(name, 1, ["rows", size]) for name, size in (("x", 6), ("y", 4))]
+    nodes = [helper.make_node("MatMul", ["x", "fc.weight"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(tmp_path / "net.onnx")
+    )
+    target = tmp_path / "net.program"
+    assert run("lower", tmp_path / "net.onnx", "--size", "x.0=3", "-o", target) == 0
+    program = Program.load(target)
+    assert program.layers[0].name == "fc"
+    (found,) = execute_network(program, {program.network.inputs[0].name: np.full((3, 6), -1.0)}).values()
+    assert np.array_equal(found, np.zeros((3, 4)))
+    for given, message in (("x.0", "it is INPUT.AXIS=N or AXIS=N"), ("rows=3", "it is INPUT.AXIS=N or AXIS=N")):
+        assert run("lower", tmp_path / "net.onnx", "--size", given) == 2
+        assert message in capsys.readouterr().err
+    save_file({"fc.weight": torch.ones(3, 4)}, tmp_path / "c.safetensors")
+    assert run("lower", tmp_path / "c.safetensors", "--size", "x.0=3") == 2
+    assert "it acts with an ONNX model" in capsys.readouterr().err
 
 
 def test_an_unknown_operation_names_its_line_and_can_be_treated(run, model: Path, tmp_path: Path, capsys) -> None:

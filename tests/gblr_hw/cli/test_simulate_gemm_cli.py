@@ -110,6 +110,35 @@ def test_several_gemms_run_each_on_their_own(
     assert table[-1] == "on mid-32 (32 x 32), each layer on its own"
 
 
+def test_a_head_with_more_outputs_than_parameters_fit_runs_in_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--gemm", "3x16x17000", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [layer["name"] for layer in report["layers"]] == ["3x16x17000[0:8512]", "3x16x17000[8512:17000]"]
+    assert report["tiles"] == 17000 // 32 + 1
+    assert sum(layer["multiplications"] for layer in report["layers"]) == 16 * 17000
+
+
+def test_memory_is_worked_out_before_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], topology: Path
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("lowered")
+
+    monkeypatch.setattr("gblr_hw.lowering.pipeline.lower", never)
+    monkeypatch.setattr("simulator.base.memory.available_bytes", lambda: 2**34)
+    assert run(monkeypatch, "--gemm", "1x65536x65536") == 2
+    said = capsys.readouterr().err
+    assert (
+        "GEMM '1x65536x65536': found a matrix of 65536 x 65536, which takes some 28.0 GiB of memory; this com" in said
+    )
+    assert "has 16.0 GiB to give" in said
+    monkeypatch.setattr("simulator.base.memory.available_bytes", lambda: 7 * 40 * 70 - 1)
+    assert run(monkeypatch, "--topology", topology) == 2
+    assert "GEMM 'first': found a matrix of 70 x 40" in capsys.readouterr().err
+
+
 GEMM = ("--gemm", "4x5x6")
 
 
@@ -119,8 +148,14 @@ GEMM = ("--gemm", "4x5x6")
         ((), "error: simulate: found nothing to simulate; it takes one of a program, --gemm and --topology."),
         (("p", *GEMM), "error: simulate: found a program and --gemm; it takes one of"),
         ((*GEMM, "--topology", "t"), "error: simulate: found --gemm and --topology; it takes one of"),
-        (("p", "--array", "4x4"), "error: --array 4x4: found the program 'p'; --array is for --gemm and --topology"),
-        (("p", "--as", "scalesim-ws"), "error: --as scalesim-ws: found the program 'p'; --as is for --gemm"),
+        (
+            ("p", "--array", "4x4"),
+            "error: --array with a program: found nothing for it to act on; it acts with GEMMs. Leave it out.",
+        ),
+        (
+            ("p", "--as", "scalesim-ws"),
+            "error: --as with a program: found nothing for it to act on; it acts with GEMMs.",
+        ),
         (("--as", "scalesim-ws"), "error: simulate: found nothing to simulate"),
         (("--gemm", "4x5"), "error: --gemm: found '4x5'; a GEMM is three whole numbers MxKxN"),
         (("--gemm", "4x5x6x7"), "error: --gemm: found '4x5x6x7'; a GEMM is three"),
@@ -142,9 +177,12 @@ GEMM = ("--gemm", "4x5x6")
         ),
         (
             (*GEMM, "--as", "scalesim-ws", "--trace", "t.json", "--bars", "b.png"),
-            "error: --as scalesim-ws: found --trace and --bars; files are written of one GEMM on our machine",
+            "error: --trace with --as scalesim-ws: found nothing for it to act on; it acts with a program or one GEMM.",
         ),
-        ((*GEMM, *GEMM, "--report", "r.json"), "error: 2 GEMMs: found --report; files are written of one"),
+        (
+            (*GEMM, *GEMM, "--report", "r.json"),
+            "error: --report with 2 GEMMs: found nothing for it to act on; it acts with a program or one GEMM.",
+        ),
         (("--topology", "none.csv"), "error: topology 'none.csv': found No such file or directory; a topology is"),
     ],
 )

@@ -87,6 +87,16 @@ def test_better_than_low_rank_in_the_same_tiles() -> None:
     assert _error(convert({"a": matrix}, MACHINE, 0.5)["a"], matrix) < 0.95 * low_rank
 
 
+def test_a_covariance_that_is_not_symmetric_is_refused() -> None:
+    moments = np.eye(24) * 2
+    moments[3, 5] = 0.5
+    message = r"covariance of layer 'fc': found 0.5 at \(3, 5\) and 0 at \(5, 3\); second moments .* are symmetric"
+    with pytest.raises(InputError, match=message):
+        convert({"fc": np.ones((16, 24))}, MACHINE, 0.5, {"fc": moments})
+    moments[5, 3] = 0.499  # rounding
+    convert({"fc": np.ones((16, 24))}, MACHINE, 0.5, {"fc": moments})
+
+
 def test_covariance_weighting_serves_the_inputs_that_occur() -> None:
     rng, matrix = np.random.default_rng(3), _matrix()
     mix = rng.normal(size=(64, 64)) * np.geomspace(3, 0.05, 64)
@@ -168,10 +178,10 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         convert(layers, MACHINE, 0.5, work=tmp_path / "work", progress=stop, **options)
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "lattice").iterdir()}
     assert len(kept) >= 3
     found = convert(layers, MACHINE, 0.5, work=tmp_path / "work", **options)
-    assert all((tmp_path / "work" / name).stat().st_mtime_ns == time for name, time in kept.items())
+    assert all((tmp_path / "work" / "lattice" / name).stat().st_mtime_ns == time for name, time in kept.items())
     for name in layers:
         for part in ("u", "v", "dense", "reads", "writes", "tiles"):
             assert torch.equal(getattr(found[name], part), getattr(whole[name], part))
@@ -179,10 +189,10 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_work_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="finished layers are kept in a folder"):
+    with pytest.raises(InputError, match="found a file; it is a folder that exists or can be made"):
         convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path / "file")
     convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)
-    (path,) = tmp_path.glob("*.safetensors")
+    (path,) = tmp_path.glob("lattice/*.safetensors")
     save_checkpoint({"layer": DenseWeights(torch.ones(16, 16))}, path)
     with pytest.raises(InputError, match="no lattice layer"):
         convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)

@@ -15,7 +15,8 @@ from gblr_hw.conversion.conversion_in_order import _fit, convert_in_order
 from gblr_hw.conversion.covariances import collect_covariances
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
-from gblr_hw.conversion.fit_one import FitOptions, fit_one
+from gblr_hw.conversion.fit_one import fit_one
+from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
@@ -111,7 +112,7 @@ def test_with_every_tile_a_layer_is_ordinary_least_squares(with_bias: bool) -> N
     problem = FitProblem(matrix, None, 4, 4)
 
     def exactly(target: FitProblem) -> LatticeWeights:
-        return fit_one(target, 6, FitOptions(QUICK, False, False, True, None))
+        return fit_one(target, 6, "lattice", FitOptions(QUICK))
 
     start = torch.from_numpy(bias) if with_bias else None
     found = _fit(problem, start, moments, 0.0, exactly)
@@ -132,18 +133,18 @@ def test_the_whole_budget_gives_the_model_back() -> None:
     assert output_error(model, found, batches) < 1e-10
 
 
-@pytest.mark.parametrize("groups", [False, True])
-def test_later_layers_make_up_for_earlier_ones(groups: bool) -> None:
+@pytest.mark.parametrize("family", ["lattice", "rank-groups"])
+def test_later_layers_make_up_for_earlier_ones(family: str) -> None:
     model, batches = made()
     dense = {
         name: DenseWeights(model.get_submodule(name).weight.detach(), model.get_submodule(name).bias) for name in NAMES
     }
     moments = collect_covariances(model, batches, NAMES)
-    plain = convert(dense, MACHINE, 0.5, moments, groups=groups, schedule=QUICK)
+    plain = convert(dense, MACHINE, 0.5, moments, family=family, schedule=QUICK)
     seen: list[tuple[int, int, str]] = []
     own, found = (
         convert_in_order(
-            model, MACHINE, batches, NAMES, 0.5, sums=sums, groups=groups, schedule=QUICK,
+            model, MACHINE, batches, NAMES, 0.5, sums=sums, family=family, schedule=QUICK,
             progress=lambda *step: seen.append(step),
         )
         for sums in ({}, SUMS)
@@ -181,7 +182,7 @@ def test_plain_machines_get_groups_and_a_work_folder_goes_on(tmp_path) -> None:
         )
         for _ in range(2)
     ]  # fmt: skip
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list((tmp_path / "rank_groups").iterdir())) == 2
     for name in ("0", "2"):
         first, again = (call[name] for call in calls)
         assert torch.equal(first.matrix(), again.matrix())

@@ -105,7 +105,7 @@ def test_a_plain_array_runs_the_tiles_that_were_counted() -> None:
     assert all(weights.reads.shape[0] % 32 == 0 for weights in found.values())
     assert report.latency_cycles == pytest.approx(same.latency_cycles, rel=0.02)
     assert report.latency_cycles < 0.7 * dense.latency_cycles
-    asked = convert(layers, mid, 0.5, groups=True, with_dense_tiles=False, schedule=QUICK)
+    asked = convert(layers, mid, 0.5, family="rank-groups", with_dense_tiles=False, schedule=QUICK)
     assert all(torch.equal(asked[name].reads, found[name].reads) for name in layers)
     # Single ranks fitted for scatter need more tiles on the plain array than were counted.
     single = convert(layers, mid, 0.5, with_dense_tiles=False, schedule=QUICK)
@@ -125,20 +125,32 @@ def test_a_limit_is_met_with_whole_groups() -> None:
 def test_groups_and_single_ranks_have_work_folders_of_their_own(tmp_path) -> None:
     layers, machine = {"a": np.random.default_rng(0).normal(size=(24, 24))}, SimpleNamespace(rows=4, cols=4)
 
-    def made(groups: bool) -> LatticeWeights:
-        return convert(layers, machine, 0.6, groups=groups, schedule=QUICK, work=tmp_path)["a"]
+    def made(family: str) -> LatticeWeights:
+        return convert(layers, machine, 0.6, family=family, schedule=QUICK, work=tmp_path)["a"]
 
-    assert shared(made(True).structure(), 4)
-    assert not shared(made(False).structure(), 4)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert shared(made("rank_groups").structure(), 4)
+    assert not shared(made("lattice").structure(), 4)
+    assert {path.name for path in tmp_path.iterdir()} == {"rank_groups", "lattice"}
+    assert made("rank-groups").family == "rank_groups"
 
 
 @pytest.mark.parametrize(
     ("array", "options", "text"),
     [
-        (SimpleNamespace(rows=4, cols=5), {"groups": True}, "rank groups fill a tile on both sides"),
-        (SimpleNamespace(rows=4, cols=4), {"groups": True, "intervals_only": True}, "groups have any chunk sets"),
-        (Machine.load("plain-32"), {"intervals_only": True}, "a machine without scatter runs groups only"),
+        (SimpleNamespace(rows=4, cols=5), {"family": "rank_groups"}, "rank groups fill a tile on both sides"),
+        (
+            SimpleNamespace(rows=4, cols=4),
+            {"family": "rank_groups", "intervals_only": True},
+            "found with rank groups; only the family lattice keeps",
+        ),
+        (Machine.load("plain-32"), {"intervals_only": True}, "a machine without scatter does not run it"),
+        (Machine.load("plain-32"), {"family": "lattice"}, "Use 'rank_groups', or a machine with scatter"),
+        (
+            Machine.load("mid-32"),
+            {"family": "groups"},
+            "family: found 'groups'; it must be one of low_rank, block_sparse",
+        ),
+        (Machine.load("mid-32"), {"family": "block sparse", "with_dense_tiles": False}, "off with block sparse"),
     ],
 )
 def test_what_groups_cannot_be_is_refused(array: object, options: dict, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The IDX reader on files made here, Fashion-MNIST where it is installed, and the mixer that it trains."""
+"""The IDX reader on files made here, Fashion-MNIST where it is installed, and both as data sets by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gblr_hw.cost.target import parse_target
+from gblr_hw.demo.data_sets import DIGITS, data_set
 from gblr_hw.demo.fashion_mnist import FOLDER, fashion_mnist, read_idx
-from gblr_hw.models.mixer import Mixer, MixerShape
-from gblr_hw.training.networks import Recipe, train_network
+from gblr_hw.demo.single import train_single
+from simulator import Machine
 from simulator.base.errors import InputError
-from tests.gblr_hw.training.test_training_runs import HARDWARE, LATENCY, small_sets
 
 
 def _idx(array: np.ndarray) -> bytes:
@@ -97,24 +98,28 @@ def test_the_real_set() -> None:
     assert labels.bincount().tolist() == [1000] * 10
 
 
-def test_the_mixer_mixes_tokens_and_channels_and_trains_towards_a_target() -> None:
-    torch.manual_seed(0)
-    shape = MixerShape(image=8, pad=0, patch=2, width=16, depth=1, token_hidden=8, channel_hidden=16)
-    model = Mixer(shape)
-    assert (shape.tokens, MixerShape().tokens) == (16, 64)
-    assert model(torch.zeros(3, 8, 8)).shape == (3, 10)
-    assert Mixer(MixerShape(depth=1))(torch.zeros(2, 28, 28)).shape == (2, 10)
-    # A pixel in one corner reaches every token through one block.
-    images = torch.zeros(1, 8, 8, requires_grad=True)
-    tokens = model.blocks[0](model.embed(images.view(1, 4, 2, 4, 2).transpose(2, 3).reshape(1, 16, 4)))
-    tokens[0, 15].sum().backward()
-    assert images.grad is not None
-    assert bool((images.grad[0, :2, :2] != 0).any())
-    target = 0.5 * LATENCY(model)
-    network = train_network(Recipe("lattice", epochs=2, batch_size=32), model, *small_sets(), HARDWARE, target)
-    assert target - LATENCY.tile_cycles < network.reached <= target
+def test_data_sets_by_name(tmp_path: Path) -> None:
+    assert data_set("digits") is DIGITS
+    named = data_set(f"fashion-mnist:{_folder(tmp_path)}")
+    train_set, test_set = named.load()
+    assert (len(train_set), len(test_set)) == (12, 12)
+    assert train_set[0][0].shape == (named.shape.image, named.shape.image) == (28, 28)
+    assert named.shape.tokens == DIGITS.shape.tokens == 16
+    with pytest.raises(InputError, match="dataset-fashion-mnist"):
+        data_set(f"fashion-mnist:{tmp_path / 'none'}").load()
 
 
-def test_patches_that_do_not_tile_are_refused() -> None:
-    with pytest.raises(InputError, match="patches tile the padded image"):
-        MixerShape(pad=1)
+def test_a_network_is_trained_on_another_data_set(tmp_path: Path) -> None:
+    data = data_set(f"fashion-mnist:{_folder(tmp_path)}")
+    network, dense = train_single(
+        "block-sparse", Machine.load("edge-16"), parse_target("0.8x-dense"), data=data, images=1, epochs=1
+    )
+    assert network.model(torch.zeros(2, 28, 28)).shape == (2, 10)
+    assert network.kind == "block_sparse"
+    assert network.reached <= 0.8 * dense
+
+
+@pytest.mark.parametrize("text", ["mnist", "fashion-mnist:", "digits:here", ""])
+def test_other_data_sets_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"it is one of digits, fashion-mnist, fashion-mnist:FOLDER"):
+        data_set(text)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.tile_linear import tile_linear
 from gblr_hw.training.gblr_start import gblr_from_linear
-from gblr_hw.training.swap import Start, lattice_from_factors, lattice_from_linear, linear_names
+from gblr_hw.training.swap import lattice_from_factors, matching_linears
 from gblr_hw.weights.factors import evaluate, structure_of
 from gblr_hw.weights.structure import Structure
 from simulator.base.arithmetic import ceil_div
@@ -73,11 +74,11 @@ def test_smaller_structure_zeroes_what_it_leaves_out() -> None:
     assert layer.structure.ranks == 2
 
 
-@pytest.mark.parametrize("family", ["block_sparse", "low_rank", "block_low_rank", "lattice"])
+@pytest.mark.parametrize("family", ["block_sparse", "low_rank", "rank_groups", "lattice"])
 @pytest.mark.parametrize(("m", "n"), [(7, 5), (5, 7), (8, 8)])
-def test_every_family_starts_as_the_dense_layer(family: Start, m: int, n: int) -> None:
+def test_every_family_starts_as_the_dense_layer(family: str, m: int, n: int) -> None:
     linear = nn.Linear(n, m)
-    layer = lattice_from_linear(linear, family, 4, 4)
+    layer = layer_start(linear, family, 4, 4)
     x = torch.randn(6, n)
     assert torch.allclose(layer(x), linear(x), atol=1e-5)
     assert layer.weights().family == family
@@ -104,9 +105,9 @@ def test_gblr_start_is_near_the_dense_layer() -> None:
 
 def test_pattern_without_a_layer_is_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    assert linear_names(model, "[01]") == ["0", "1"]
+    assert matching_linears(model, "[01]") == ["0", "1"]
     with pytest.raises(InputError, match="must match a linear layer"):
-        linear_names(model, "blocks.*")
+        matching_linears(model, "blocks.*")
 
 
 # Tile by tile with and without ranks; then ranks alone, small tiles, nothing at all.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
-from simulator.numbers.execute import _Arithmetic, _Memories, walk_layer
-from simulator.numbers.tile_pass import lane_rows
+from simulator.numbers.execute import layer_sums
+from simulator.numbers.tile_pass import Arithmetic
 from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.timing.durations import resolve_timing
@@ -46,17 +45,10 @@ def test_every_dependence_column_is_needed(column):
 
 def walk(program: Program, machine: Machine, index: int, order: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     """Sums of layer ``index`` when its instructions take effect in ``order``, from memories full of NaN."""
-    layer = program.layers[index]
-    weights = lane_rows(layer, layer.payload.values.astype(np.float64), machine)
-    memories = _Memories(machine, 1, program.tokens, layer)
-    for memory in (memories.scratchpad, memories.accumulator, memories.rank, memories.outputs):
-        memory.fill(np.nan)
-    width = ceil_div(layer.in_features, machine.rows) * machine.rows
-    padded = np.zeros((1, program.tokens, width))
-    padded[0, :, : layer.in_features] = inputs
+    payload = program.layers[index].payload
     mine = order[program.instructions.layer[order] == index]
-    walk_layer(program, mine, padded, memories, _Arithmetic(machine, None, None, weights))
-    return memories.outputs[0, :, : layer.out_features]
+    exact = Arithmetic(machine, None, None)
+    return layer_sums(program, index, inputs, payload.values.astype(np.float64), payload.bias, exact, np.nan, mine)
 
 
 @pytest.mark.parametrize("effect", ["early", "late"])

@@ -14,12 +14,13 @@ from gblr_hw.lowering.passes.colour_banks import colour_banks
 from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.factors import evaluate
-from gblr_hw.weights.families import block_sparse_as_gblr, low_rank
+from gblr_hw.weights.from_factors import low_rank_weights
 from gblr_hw.weights.stored import DenseWeights, GBLRWeights
 from simulator import InputError, Machine, Program, execute, simulate
 from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 from tests.drawn.strategies import as_stored, generator, layer_weights, placed, seeds, small_machine
+from tests.oracles.gblr_embedding import block_sparse_as_gblr
 
 
 def random_blocks(side: int, blocks: int, mean_width: float, seed: int = 0) -> GBLRWeights:
@@ -99,7 +100,7 @@ def test_banks_are_free_of_conflicts_where_each_rank_is_in_one_set_a_side() -> N
     support = [np.kron(np.eye(chunks, dtype=bool)[side], np.ones(32, bool)) for side in (reads, writes)]
     torch.manual_seed(0)
     u, v = torch.randn(256, 256) * torch.from_numpy(support[1].T), torch.randn(256, 256) * torch.from_numpy(support[0])
-    factors = evaluate(low_rank(u, v))
+    factors = evaluate(low_rank_weights(u, v))
     factors = type(factors)(
         **{**vars(factors), "reads": support[0], "writes": support[1], "block_sizes": ()},
     )
@@ -122,7 +123,7 @@ def test_blocks_as_wide_as_a_tile_become_dense_tiles() -> None:
 
 def test_low_rank_needs_no_scatter() -> None:
     torch.manual_seed(2)
-    weights = low_rank(torch.randn(128, 32), torch.randn(32, 128))
+    weights = low_rank_weights(torch.randn(128, 32), torch.randn(32, 128))
     cycles = {
         name: simulate(lower({"l": weights}, Machine.load(name), tokens=256), Machine.load(name)).latency_cycles
         for name in ("mid-32", "plain-32")
@@ -183,6 +184,18 @@ def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
 def test_empty_checkpoint() -> None:
     with pytest.raises(InputError, match="checkpoint: found no layers; there must be at least one"):
         lower({}, Machine.load("edge-16"))
+
+
+def test_an_accumulator_that_leaves_no_room_in_the_scratchpad_is_named() -> None:
+    machine = Machine.load("mid-32").with_(accumulator={"kib": 4096})
+    weights = {"a": DenseWeights(torch.ones(4, 40))}
+    with pytest.raises(
+        InputError,
+        match=r"found accumulator of 4096 KiB; one token needs 64 input bytes, twice, in the scratchpad of 512 KiB, and "
+        r"the accumulator's 32768 rows are drained into 1048576 bytes of it. Make \[accumulator\] smaller or \[scratchp",
+    ):
+        lower(weights, machine, 3)
+    lower(weights, machine.with_(scratchpad={"kib": 2048}), 3)
 
 
 def test_machine_too_small() -> None:

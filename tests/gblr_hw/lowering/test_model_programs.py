@@ -12,8 +12,10 @@ import torch
 from gblr_hw import lower
 from gblr_hw.frontend import ExportedNetwork, export_network, multiplications_of
 from gblr_hw.frontend.random_gblr import replace_by_random_gblr
+from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.lowering.lower_model import port_arrays
 from gblr_hw.lowering.whole_network import lower_network
+from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import execute
@@ -134,6 +136,21 @@ def test_a_wide_head_is_cut_where_the_parameter_memory_ends() -> None:
     whole = torch.nn.Sequential(model).eval()
     replace_by_random_gblr(whole, 0.5)
     _check(lower(whole, machine, example_inputs=inputs), whole, inputs, iter((None,)))
+
+
+def test_a_wide_layer_is_cut_as_a_wide_operator_is() -> None:
+    torch.manual_seed(0)
+    machine = _MID.with_(name="narrow", vector={"parameter_kib": 2})
+    x = np.random.default_rng(0).normal(size=(5, 8))
+    ranks = GBLRLinear(8, 300, 6, gaussian=False).weights()
+    for weights in (DenseWeights(torch.randn(300, 8), torch.randn(300)), ranks):
+        (whole,) = execute(lower({"head": weights}, _MID, tokens=5), {"head": x}).values()
+        program = lower({"first": DenseWeights(torch.ones(4, 4)), "head": weights}, machine, tokens=5)
+        names = [layer.name for layer in program.layers]
+        assert names[0] == "first"
+        assert names[1:3] == ["head[0:128]", "head[128:256]"] or weights is ranks
+        parts = execute(program, dict.fromkeys(names[1:], x))
+        np.testing.assert_allclose(np.concatenate([parts[name] for name in names[1:]], axis=-1), whole, atol=1e-5)
 
 
 class _Tied(torch.nn.Module):

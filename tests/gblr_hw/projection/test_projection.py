@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gblr_hw.projection.by_unit import project_by_unit
 from gblr_hw.projection.project_groups import project_groups
 from gblr_hw.projection.project_low_rank import project_low_rank
-from gblr_hw.projection.projection import Importance, project, project_jointly
+from gblr_hw.projection.projection import Importance, InfeasibleBudgetError, project, project_jointly
 from gblr_hw.projection.projection_kernels import fill_seats, take_until
 from gblr_hw.weights.structure import Structure, is_interval
 from simulator.base.arithmetic import ceil_div
@@ -244,3 +245,36 @@ def test_rank_groups_need_a_square_array_and_groups() -> None:
         project_groups(layers, 3, 4, 8)
     with pytest.raises(InputError, match="differ within 2 ranks"):
         project_groups(layers, 3, 2, 2)
+
+
+def test_projection_goes_by_what_layers_lose_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    full = Structure.full(16, 16, 8, 4, 4)
+    ranks = {"a": (full, _worth(rng, full))}
+    tiled = Structure.full(16, 16, 0, 4, 4, dense=True)
+    both = {**ranks, "b": (tiled, _worth(rng, tiled))}
+
+    def same(found: dict[str, Structure], wanted: dict[str, Structure]) -> bool:
+        sides = ("tiles", "reads", "writes")
+        return all((getattr(found[n], side) == getattr(wanted[n], side)).all() for n in wanted for side in sides)
+
+    assert same(project_by_unit(["rank"], ranks, 8, 4, 4), project_low_rank(ranks, 8, 4, 4))
+    assert same(project_by_unit(["rank_group"], ranks, 9, 4, 4), project_groups(ranks, 9, 4, 4))
+    runs = project_jointly(ranks, 9, 4, 4, intervals_only=True)
+    assert same(project_by_unit(["chunk"], ranks, 9, 4, 4, intervals_only=True), runs)
+    assert same(project_by_unit({"tile", "chunk"}, both, 20, 4, 4), project_jointly(both, 20, 4, 4))
+    with pytest.raises(InputError, match="lose a chunk and some that lose a rank at a time"):
+        project_by_unit({"rank", "chunk"}, both, 20, 4, 4)
+    with pytest.raises(InputError, match="intervals_only: found with layers that lose a rank at a time"):
+        project_by_unit(["rank"], ranks, 8, 4, 4, intervals_only=True)
+    with pytest.raises(InputError, match="layers to project: found none"):
+        project_by_unit([], {}, 8, 4, 4)
+
+
+def test_low_rank_counts_the_dense_tiles_beside_it() -> None:
+    full, tiled = Structure.full(16, 16, 8, 4, 4), Structure.full(8, 8, 0, 4, 4, dense=True)
+    layers = {name: (one, _worth(np.random.default_rng(0), one)) for name, one in (("a", full), ("b", tiled))}
+    found = project_low_rank(layers, 16, 4, 4)
+    assert [found[name].tile_count(4, 4) for name in "ab"] == [8, 4]
+    with pytest.raises(InfeasibleBudgetError, match="12 tiles in all"):
+        project_low_rank(layers, 11, 4, 4)

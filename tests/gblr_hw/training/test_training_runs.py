@@ -15,20 +15,22 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
+from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.cost.target import TargetController, UnreachableTargetError
 from gblr_hw.demo.data import digits
 from gblr_hw.layers.lattice_linear import LatticeLinear
+from gblr_hw.layers.replace import set_module
 from gblr_hw.models.vit import ViT, ViTShape
 from gblr_hw.training.loop.distil import Distillation
 from gblr_hw.training.loop.loop import EpochRecord, LoopSettings, train
 from gblr_hw.training.loop.processes import OrderedBatches
 from gblr_hw.training.measure.hardware import Hardware, hardware_of
-from gblr_hw.training.networks import Family, Recipe, TrainedNetwork, train_network
+from gblr_hw.training.networks import train_network
+from gblr_hw.training.recipe import Recipe, TrainedNetwork
 from gblr_hw.training.shrink.importance import GroupScores
 from gblr_hw.training.shrink.penalties import HardwarePenalty
 from gblr_hw.training.shrink.project_training import ProjectionSchedule, lattice_layers
 from gblr_hw.training.shrink.regrow import OpenGradients, regrow
-from gblr_hw.training.swap import lattice_from_linear
 from gblr_hw.weights.structure import Structure
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -85,7 +87,7 @@ def test_importance_is_the_squared_change_of_the_loss() -> None:
 
 def test_low_rank_is_scored_by_whole_ranks() -> None:
     torch.manual_seed(0)
-    layer = lattice_from_linear(nn.Linear(8, 8), "low_rank", 4, 4)
+    layer = layer_start(nn.Linear(8, 8), "low_rank", 4, 4)
     layer(torch.randn(5, 8)).square().mean().backward()
     scores = GroupScores()
     scores.add("a", layer)
@@ -123,7 +125,7 @@ def test_regrowth_brings_back_the_tile_with_the_largest_gradient_from_zero() -> 
 
 
 @pytest.mark.parametrize("family", ["block_sparse", "lattice"])
-def test_with_regrowth_targets_are_met_and_structures_do_regrow(family: Family, start: ViT) -> None:
+def test_with_regrowth_targets_are_met_and_structures_do_regrow(family: str, start: ViT) -> None:
     seen: list[dict[str, Structure]] = []
 
     class Watch(ProjectionSchedule):
@@ -133,8 +135,7 @@ def test_with_regrowth_targets_are_met_and_structures_do_regrow(family: Family, 
 
     model = copy.deepcopy(start)
     for name in ("blocks.0.mlp.fc1", "blocks.0.mlp.fc2"):
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, lattice_from_linear(model.get_submodule(name), family, 4, 4))
+        set_module(model, name, layer_start(model.get_submodule(name), family, 4, 4))
     target = 0.6 * LATENCY(model)
     hook = Watch(target, LATENCY, LATENCY.tile_cycles, 4, 4, steps=5, regrow=0.3)
     train(model, *small_sets(), LoopSettings(4, 16), [hook])
@@ -159,7 +160,7 @@ def test_packed_and_masked_runs_train_alike(start: ViT, monkeypatch: pytest.Monk
 
 
 def test_learned_is_the_kind_with_the_lower_loss_in_a_trial(start: ViT, monkeypatch: pytest.MonkeyPatch) -> None:
-    trials: list[tuple[Family, int]] = []
+    trials: list[tuple[str, int]] = []
     losses = {"block_sparse": 0.5, "low_rank": 0.6, "lattice": 0.4}
 
     def trained(recipe: Recipe, *args: Any) -> TrainedNetwork:
@@ -174,12 +175,12 @@ def test_learned_is_the_kind_with_the_lower_loss_in_a_trial(start: ViT, monkeypa
     assert (network.recipe, network.kind) == (recipe, "lattice")
     losses["block_sparse"] = 0.4
     assert train_network(recipe, start, *small_sets(), HARDWARE, 1.0).kind == "block_sparse"
-    losses["block_low_rank"] = 0.3
-    assert train_network(recipe, start, *small_sets(), replace(HARDWARE, scatter=False), 1.0).kind == "block_low_rank"
+    losses["rank_groups"] = 0.3
+    assert train_network(recipe, start, *small_sets(), replace(HARDWARE, scatter=False), 1.0).kind == "rank_groups"
 
 
 def test_learned_leaves_out_kinds_that_cannot_reach_the_target(start: ViT, monkeypatch: pytest.MonkeyPatch) -> None:
-    able: list[Family] = ["lattice"]
+    able: list[str] = ["lattice"]
 
     def trained(recipe: Recipe, *args: Any) -> TrainedNetwork:
         if recipe.family not in able:
@@ -231,7 +232,7 @@ def test_a_recipe_distils_from_its_dense_start(start: ViT) -> None:
 
 
 @pytest.mark.parametrize("family", ["block_sparse", "lattice", "hardware"])
-def test_an_energy_is_met_as_a_latency_is(family: Family) -> None:
+def test_an_energy_is_met_as_a_latency_is(family: str) -> None:
     machine = Machine.load("edge-16")
     hardware = hardware_of(machine, 64, "pJ")
     torch.manual_seed(0)
@@ -260,9 +261,7 @@ class _StopError(Exception):
 
 @pytest.mark.parametrize("family", ["lattice", "hardware", "width"])
 @pytest.mark.parametrize("stop_after", [1, 3])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    family: Family, stop_after: int, tmp_path: Path, start: ViT
-) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_bits(family: str, stop_after: int, tmp_path: Path, start: ViT) -> None:
     recipe = Recipe(family, epochs=4, batch_size=32, penalty_share=0.5, regrow=0.2 * (family == "lattice"))
     target, file = 0.55 * LATENCY(start), tmp_path / "run.pt"
     whole = train_network(recipe, start, *small_sets(), HARDWARE, target)
@@ -292,6 +291,18 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, start: ViT) -> N
     file.write_bytes(b"nonsense")
     with pytest.raises(InputError, match="holds no training run"):
         train_network(Recipe("lattice", epochs=1), start, *small_sets(), HARDWARE, target, checkpoint=file)
+
+
+def test_a_run_begun_under_a_familys_old_name_goes_on(tmp_path: Path, start: ViT) -> None:
+    file, target, recipe = tmp_path / "run.pt", 0.55 * LATENCY(start), Recipe("rank_groups", epochs=1)
+    assert recipe == Recipe("block_low_rank", epochs=1) == Recipe("rank-groups", epochs=1)
+    whole = train_network(recipe, start, *small_sets(), HARDWARE, target, checkpoint=file)
+    content = torch.load(file, weights_only=True)
+    assert "family='rank_groups'" in content["key"]
+    content["key"] = content["key"].replace("rank_groups", "block_low_rank")
+    torch.save(content, file)
+    again = train_network(recipe, start, *small_sets(), HARDWARE, target, checkpoint=file)
+    assert again.history == whole.history
 
 
 def test_dropout_goes_on_alike_after_a_restart() -> None:

@@ -11,15 +11,19 @@ import torch
 from scipy.stats import kendalltau
 from torch import nn
 
+from gblr_hw.conversion.from_dense import layer_start
+from gblr_hw.conversion.starts import ranks_start
 from gblr_hw.cost.hardware_cost import HardwareCost
 from gblr_hw.demo.data import digits
+from gblr_hw.layers.replace import set_module
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.models.vit import ViT, ViTShape
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.measure.hardware import hardware_of
 from gblr_hw.training.measure.whole_hardware import whole_hardware_of
-from gblr_hw.training.networks import Recipe, train_network
-from gblr_hw.training.swap import lattice_from_linear, linear_names, set_module
+from gblr_hw.training.networks import train_network
+from gblr_hw.training.recipe import Recipe
+from gblr_hw.training.swap import matching_linears
 from gblr_hw.weights.structure import Structure
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -44,8 +48,8 @@ def dense() -> ViT:
 def thinned(dense: ViT, share: float, seed: int = 0) -> nn.Module:
     """Its layers with a random part of their dense tiles."""
     model, rng = copy.deepcopy(dense), np.random.default_rng(seed)
-    for name in linear_names(model, r"blocks\..*"):
-        layer = lattice_from_linear(model.get_submodule(name), "block_sparse", 16, 16).eval()
+    for name in matching_linears(model, r"blocks\..*"):
+        layer = layer_start(model.get_submodule(name), "block_sparse", 16, 16).eval()
         full = layer.structure
         kept = rng.random(full.tiles.shape) < share
         kept[0, 0] = True
@@ -59,7 +63,7 @@ def test_measure_is_that_of_the_models_own_program(dense: ViT, unit: str) -> Non
     hardware = whole_hardware_of(EDGE, dense, IMAGE, TOKENS, unit)
     mixed = thinned(dense, 0.4)
     set_module(mixed, "blocks.0.attn.qkv", gblr_from_linear(dense.blocks[0].attn.qkv, width=0.3, seed=1).eval())
-    set_module(mixed, "blocks.0.mlp.fc1", lattice_from_linear(dense.blocks[0].mlp.fc1, "lattice", 16, 16, 20).eval())
+    set_module(mixed, "blocks.0.mlp.fc1", ranks_start(dense.blocks[0].mlp.fc1, "lattice", 16, 16, 20).eval())
     for model in (dense, mixed):
         report = simulate(lower(model, EDGE, example_inputs=IMAGE), EDGE)
         wanted = report.latency_cycles if unit == "cycles" else report.energy_pj

@@ -17,7 +17,7 @@ from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.files.own_format import METADATA_KEY
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
-from gblr_hw.weights.families import block_sparse, dense, low_rank, monarch
+from gblr_hw.weights.from_factors import block_sparse_weights, low_rank_weights, monarch_weights
 from gblr_hw.weights.stored import DenseWeights, LayerWeights, named_tensors
 from simulator.base.errors import InputError
 
@@ -27,10 +27,12 @@ def every_kind() -> dict[str, LayerWeights]:
     return {
         "blocks.10.fc": GBLRLinear(8, 12, 3, 2, sigma=7.5).weights(),
         "blocks.2.fc": GBLRLinear(5, 3, bias=False, gaussian=False).weights(),
-        "head": dense(torch.randn(3, 4), torch.randn(3)),
-        "low": low_rank(torch.randn(9, 2), torch.randn(2, 7), chunk_in=4, chunk_out=2),
-        "sparse": block_sparse(torch.randn(9, 7), torch.rand(3, 4) < 0.5, torch.randn(9), chunk_in=2, chunk_out=3),
-        "monarch": monarch(torch.randn(2, 6, 4), torch.randn(3, 5, 4)),
+        "head": DenseWeights(torch.randn(3, 4), torch.randn(3)),
+        "low": low_rank_weights(torch.randn(9, 2), torch.randn(2, 7), chunk_in=4, chunk_out=2),
+        "sparse": block_sparse_weights(
+            torch.randn(9, 7), torch.rand(3, 4) < 0.5, torch.randn(9), chunk_in=2, chunk_out=3
+        ),
+        "monarch": monarch_weights(torch.randn(2, 6, 4), torch.randn(3, 5, 4)),
         "a.conv": GBLRConv2d(3, 4, 2, arrangement="positions", blocks=2).weights(),
         "b.conv": GBLRConv2d(3, 4, (1, 3), arrangement="unfolded", blocks=2, bias=False, gaussian=False).weights(),
     }
@@ -65,7 +67,7 @@ def test_equal_content_gives_equal_bytes_and_packs_masks(tmp_path: Path) -> None
     for name in ("one", "two"):
         save_checkpoint(every_kind(), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    wide = low_rank(torch.ones(64, 1), torch.ones(1, 4096), chunk_in=1, chunk_out=1)
+    wide = low_rank_weights(torch.ones(64, 1), torch.ones(1, 4096), chunk_in=1, chunk_out=1)
     save_checkpoint({"wide": wide}, tmp_path / "wide")
     # A layer without tiles does not store its (zero) matrix, and flags take a bit each.
     assert (tmp_path / "wide").stat().st_size < 4 * (4096 + 64) + 64 * 4096 / 8 + 4096 / 8 + 2000
@@ -84,7 +86,7 @@ def test_a_model_is_saved_layer_by_layer(tmp_path: Path) -> None:
 
 def test_an_existing_file_survives_a_failed_write(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
-    save_checkpoint({"fc": dense(torch.ones(2, 2))}, path)
+    save_checkpoint({"fc": DenseWeights(torch.ones(2, 2))}, path)
     before = path.read_bytes()
     with pytest.raises(InputError, match="it is taken by another layer"):
         save_checkpoint({"a": every_kind()["a.conv"], "a.parts.0": every_kind()["blocks.2.fc"]}, path)
@@ -92,10 +94,10 @@ def test_an_existing_file_survives_a_failed_write(tmp_path: Path) -> None:
         save_checkpoint({"fc": nn.Linear(2, 2)}, path)  # type: ignore[dict-item]
     with pytest.raises(InputError, match="it must hold at least one"):
         save_checkpoint({}, path)
-    with pytest.raises(InputError, match="found a folder; a checkpoint is one file"):
-        save_checkpoint({"fc": dense(torch.ones(2, 2))}, tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        save_checkpoint({"fc": dense(torch.ones(2, 2))}, tmp_path / "absent" / "net.safetensors")
+    with pytest.raises(InputError, match="found a folder; an output is a regular file"):
+        save_checkpoint({"fc": DenseWeights(torch.ones(2, 2))}, tmp_path)
+    with pytest.raises(InputError, match="found no folder '.*absent'; an output is a file in a folder that exists"):
+        save_checkpoint({"fc": DenseWeights(torch.ones(2, 2))}, tmp_path / "absent" / "net.safetensors")
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -104,9 +106,11 @@ def test_a_write_that_fails_at_the_end_leaves_nothing_behind(tmp_path: Path, mon
     def full(source: object, target: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("gblr_hw.files.tensor_files.os.replace", full)
-    with pytest.raises(InputError, match=r"net.safetensors: found No space left.*Check disk and rights"):
-        save_checkpoint({"fc": dense(torch.ones(2, 2))}, tmp_path / "net.safetensors")
+    monkeypatch.setattr("simulator.base.files.os.replace", full)
+    with pytest.raises(
+        InputError, match=r"net.safetensors': found 'No space left on device' when writing it; .*Free some space"
+    ):
+        save_checkpoint({"fc": DenseWeights(torch.ones(2, 2))}, tmp_path / "net.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,7 +126,7 @@ def test_gaussian_is_recorded_and_may_only_agree(tmp_path: Path) -> None:
 
 def rewritten(path: Path, change: object, tensors: dict[str, Tensor] | None = None) -> Path:
     """A file of one dense and one lattice layer whose header went through `change`."""
-    weights = OrderedDict(fc=dense(torch.ones(2, 2)), low=low_rank(torch.ones(3, 1), torch.ones(1, 3)))
+    weights = OrderedDict(fc=DenseWeights(torch.ones(2, 2)), low=low_rank_weights(torch.ones(3, 1), torch.ones(1, 3)))
     save_checkpoint(weights, path)
     with safe_open(path, framework="pt") as reader:
         header = json.loads(reader.metadata()[METADATA_KEY])

@@ -10,7 +10,7 @@ from torch import nn
 
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
-from gblr_hw.weights.families import block_sparse, low_rank
+from gblr_hw.weights.from_factors import block_sparse_weights, low_rank_weights
 from gblr_hw.weights.multiplications import (
     dense_multiplications,
     hardware_multiplications,
@@ -69,8 +69,8 @@ def test_convolution_is_counted_per_output_position(arrangement: str) -> None:
 
 def test_other_kinds() -> None:
     assert multiplications(DenseWeights(torch.ones(3, 4))) == 12
-    assert multiplications(low_rank(torch.ones(9, 2), torch.ones(2, 7))) == 32
+    assert multiplications(low_rank_weights(torch.ones(9, 2), torch.ones(2, 7))) == 32
     kept = torch.tensor([[True, False], [False, True]])
-    assert multiplications(block_sparse(torch.ones(5, 4), kept, chunk_in=3, chunk_out=3)) == 3 * 3 + 2 * 1
+    assert multiplications(block_sparse_weights(torch.ones(5, 4), kept, chunk_in=3, chunk_out=3)) == 3 * 3 + 2 * 1
     with pytest.raises(InputError, match="the published count is of GBLR layers"):
         published_multiplications(DenseWeights(torch.ones(3, 4)))

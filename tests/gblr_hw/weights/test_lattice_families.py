@@ -8,17 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gblr_hw.weights.factors import evaluate, structure_of
-from gblr_hw.weights.families import (
-    as_gblr,
-    block_low_rank,
-    block_sparse,
-    block_sparse_as_gblr,
-    dense,
-    low_rank,
-    monarch,
+from gblr_hw.weights.from_factors import (
+    block_grid_weights,
+    block_sparse_weights,
+    low_rank_weights,
+    monarch_weights,
 )
-from gblr_hw.weights.stored import GBLRWeights, LayerWeights
+from gblr_hw.weights.stored import DenseWeights, GBLRWeights, LayerWeights
 from simulator.base.arithmetic import ceil_div
+from tests.oracles.gblr_embedding import as_gblr, block_sparse_as_gblr
 
 SIZES = st.integers(1, 30)
 CHUNKS = st.integers(1, 7)
@@ -35,8 +33,8 @@ def up(count: int, size: int) -> int:
 @settings(deadline=None, max_examples=40)
 @given(m=SIZES, n=SIZES, rows=CHUNKS, cols=CHUNKS, rank=st.integers(0, 9))
 def test_dense_and_low_rank(m: int, n: int, rows: int, cols: int, rank: int) -> None:
-    assert tiles(dense(torch.ones(m, n)), rows, cols) == up(n, rows) * up(m, cols)
-    factors = low_rank(torch.ones(m, rank), torch.ones(rank, n), chunk_in=rows, chunk_out=cols)
+    assert tiles(DenseWeights(torch.ones(m, n)), rows, cols) == up(n, rows) * up(m, cols)
+    factors = low_rank_weights(torch.ones(m, rank), torch.ones(rank, n), chunk_in=rows, chunk_out=cols)
     wanted = up(n, rows) * up(rank, cols) + up(m, cols) * up(rank, rows)
     assert tiles(factors, rows, cols) == wanted
     if m > 1 and n > 1:
@@ -48,7 +46,7 @@ def test_dense_and_low_rank(m: int, n: int, rows: int, cols: int, rank: int) -> 
 def test_block_sparse(m: int, n: int, rows: int, cols: int, seed: int) -> None:
     kept = torch.from_numpy(np.random.default_rng(seed).random((up(m, cols), up(n, rows))) < 0.5)
     options = {"chunk_in": rows, "chunk_out": cols}
-    assert tiles(block_sparse(torch.ones(m, n), kept, **options), rows, cols) == int(kept.sum())
+    assert tiles(block_sparse_weights(torch.ones(m, n), kept, **options), rows, cols) == int(kept.sum())
     # A Gaudi mask of one channel is empty: such a block is stored as an interval of two.
     if rows == 1 or cols == 1 or m % cols == 1 or n % rows == 1:
         return
@@ -60,8 +58,8 @@ def test_block_sparse(m: int, n: int, rows: int, cols: int, seed: int) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(grid=st.tuples(st.integers(1, 3), st.integers(1, 3)), p=CHUNKS, q=CHUNKS, rank=st.integers(1, 4))
-def test_block_low_rank(grid: tuple[int, int], p: int, q: int, rank: int) -> None:
-    weights = block_low_rank(torch.ones(*grid, p, rank), torch.ones(*grid, rank, q))
+def test_block_grid(grid: tuple[int, int], p: int, q: int, rank: int) -> None:
+    weights = block_grid_weights(torch.ones(*grid, p, rank), torch.ones(*grid, rank, q))
     # On an array of the blocks' size, every column of blocks reads all its ranks from one chunk, every row writes them.
     assert tiles(weights, q, p) == grid[1] * up(grid[0] * rank, p) + grid[0] * up(grid[1] * rank, q)
 
@@ -70,7 +68,7 @@ def test_block_low_rank(grid: tuple[int, int], p: int, q: int, rank: int) -> Non
 @given(k=st.integers(1, 4), blocks=st.integers(1, 4), p=CHUNKS, s=CHUNKS, rows=CHUNKS, cols=CHUNKS)
 def test_monarch(k: int, blocks: int, p: int, s: int, rows: int, cols: int) -> None:
     q = blocks
-    weights = monarch(torch.ones(k, q, p), torch.ones(blocks, s, k * q // blocks))
+    weights = monarch_weights(torch.ones(k, q, p), torch.ones(blocks, s, k * q // blocks))
     hidden = np.arange(k * q)
     reads = [
         [np.any(np.arange(h // q * p, (h // q + 1) * p) // rows == c) for c in range(up(k * p, rows))] for h in hidden

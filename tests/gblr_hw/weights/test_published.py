@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from random import Random
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
+from gblr_hw.files.tensor_files import _first_line
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.weights.factors import evaluate
@@ -185,6 +188,60 @@ def test_what_is_wrong_is_named(state: object, message: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match=message) as caught:
         load_checkpoint(path, gaussian=True)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: torch.eye(3).to_sparse(),
+            r"shape \(3, 3\), layout torch.sparse_coo; a tensor is dense and stored in full",
+        ),
+        (lambda: torch.eye(3).to_sparse_csr(), r"shape \(3, 3\), layout torch.sparse_csr; a tensor is dense"),
+        (lambda: torch.ones(3, 3, device="meta"), r"shape \(3, 3\) on the device 'meta', which holds no numbers"),
+        (
+            lambda: torch.quantize_per_tensor(torch.ones(3, 3), 0.1, 0, torch.qint8),
+            "torch.strided, quantised; a tensor",
+        ),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "a nested tensor; a tensor is dense"),
+    ],
+)
+def test_tensors_that_are_not_stored_in_full_are_named(make: Any, message: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some are "a prototype"
+        path = saved({"fc.weight": make()}, tmp_path / "net.pt")
+    with pytest.raises(InputError, match=r"net.pt: tensor 'fc.weight': found .*" + message):
+        load_checkpoint(path)
+
+
+def test_negative_bit_views_are_read_as_their_numbers(tmp_path: Path) -> None:
+    view = torch.complex(torch.ones(2, 3), torch.arange(6.0).reshape(2, 3)).conj().imag
+    assert view.is_neg()
+    layer = load_checkpoint(saved({"fc.weight": view}, tmp_path / "net.pt"))["fc"]
+    assert torch.equal(layer.weight, -torch.arange(6.0).reshape(2, 3))
+    assert layer.weight.numpy().sum() == -15
+
+
+def test_a_compressed_file_is_read_as_torch_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"fc.weight": torch.zeros(100, 200), "fc.bias": torch.ones(100)}
+    torch.save(state, tmp_path / "net.pt")
+    with ZipFile(tmp_path / "net.pt") as plain, ZipFile(tmp_path / "small.pt", "w", ZIP_DEFLATED) as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / "small.pt").stat().st_size < 4000
+    layer = load_checkpoint(tmp_path / "small.pt")["fc"]
+    assert torch.equal(layer.weight, state["fc.weight"])
+    monkeypatch.setattr("simulator.base.memory.available_bytes", lambda: 80_000)
+    with pytest.raises(InputError, match=r"small.pt: found a compressed file, which takes some .* GiB of memory; this"):
+        load_checkpoint(tmp_path / "small.pt")
+
+
+def test_what_torch_says_is_quoted_in_whole_sentences(tmp_path: Path) -> None:
+    first = "a sentence that is short. "
+    assert _first_line(RuntimeError(first + "and then one that has no end " * 20)) == "a sentence that is short"
+    assert _first_line(RuntimeError("word " * 100)).count("…") == 1
+    assert _first_line(RuntimeError("one\ntwo")) == "one"
+    assert _first_line(RuntimeError()) == "RuntimeError"
 
 
 @pytest.mark.parametrize("name", ["zip.pt", "old.pt", "own.safetensors"])

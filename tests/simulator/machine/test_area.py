@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from simulator.base.errors import InputError
-from simulator.machine.area import NETWORK_PARTS, area_mm2
+from simulator.machine.area import area_mm2
+from simulator.machine.area_parts import PARTS, AreaPart, Term, _table
 from simulator.machine.area_table import AreaTable
 from simulator.machine.machine import Machine
 
 ROOT = Path(__file__).parents[3]
+NETWORK_PARTS = ("scatter_network", "gather_network")
 SIDES = {8: "edge-16", 16: "edge-16", 32: "mid-32"}
 SYNTHESISED = json.loads((ROOT / "docs/synthesis.json").read_text(encoding="utf-8"))["sides"]
 
@@ -78,7 +81,7 @@ def test_range_and_extrapolation_are_told() -> None:
 
 
 def test_the_command_prints_the_parts_and_their_total(tmp_path: Path) -> None:
-    from gblr_hw.cli.main import app
+    from gblr_hw.cli.app import app
 
     told = json.loads(CliRunner().invoke(app, ["machine", "area", "mid-32", "--json"]).stdout)
     assert told["table"] == "cmos-180" and not told["extrapolated"]
@@ -87,6 +90,52 @@ def test_the_command_prints_the_parts_and_their_total(tmp_path: Path) -> None:
     path.write_text(_machine(64, 64).to_toml(), encoding="utf-8")
     text = CliRunner().invoke(app, ["machine", "area", str(path)]).stdout
     assert "scatter network" in text and "extrapolated: no array of this size" in text
+
+
+def test_parts_are_listed_by_kind_of_machine() -> None:
+    common = ("array", "control", "requantisers", "vector")
+    memories = ("scratchpad", "accumulator", "rank_memory", "weight_buffer", "parameters")
+    assert tuple(area_mm2(Machine.load("mid-32")).parts) == (*common, *NETWORK_PARTS, *memories)
+    assert tuple(area_mm2(Machine.load("plain-32")).parts) == (*common, *memories)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "two words"}, "area part 'two words': its name is an identifier"),
+        ({"on": "some"}, "area part 'array': it is on one of every machine, scatter, plain"),
+        ({"terms": ()}, "it has a coefficient or more"),
+        ({"terms": (Term("wires.bit", "bits", lambda _: 1),)}, "its coefficients are of the area table's sections logic and memory"),
+        ({"terms": (Term("logic.cell", "", lambda _: 1),)}, "every term says what it counts"),
+    ],
+)  # fmt: skip
+def test_an_incomplete_part_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        replace(PARTS[0], **change)
+
+
+def test_a_machine_has_a_part_once() -> None:
+    with pytest.raises(TypeError, match="area part 'array': two entries for one machine"):
+        _table([*PARTS, replace(PARTS[0], on="plain")])
+    with pytest.raises(TypeError, match="'terms'"):
+        AreaPart("probe", "scatter")  # type: ignore[call-arg]
+
+
+def test_a_new_part_is_an_entry_and_its_coefficient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    probe = AreaPart("probe", "scatter", (Term("logic.probe", "banks", lambda m: m.rank_memory.banks),))
+    monkeypatch.setattr("simulator.machine.area_parts.PARTS", (*PARTS, probe))
+    monkeypatch.setattr("simulator.machine.area.PARTS", (*PARTS, probe))
+    text = (ROOT / "simulator/area_tables/cmos-180.toml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("schema = 1", "schema =  1"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"logic\.probe: no such entry, and part 'probe' has it"):
+        AreaTable.load(path)
+    path.write_text(
+        f'{text}\n[logic.probe]\num2 = 3e6\nlow = 1e6\nhigh = 4e6\nsource = "synthesis"\n', encoding="utf-8"
+    )
+    found = area_mm2(Machine.load("mid-32"), AreaTable.load(path)).parts["probe"]
+    assert (found.mm2, found.low, found.high) == (192, 64, 256)
+    assert "probe" not in area_mm2(Machine.load("plain-32"), AreaTable.load(path)).parts
 
 
 def test_other_widths_are_refused() -> None:
@@ -105,6 +154,12 @@ def test_bad_tables_name_field_value_and_rule(tmp_path: Path) -> None:
         ('source = "sram018"', 'source = "hearsay"', "source 'hearsay' is not in"),
         ("um2 = 4.7", "um2 = -1.0", "field 'memory.bit.um2': found -1.0"),
         ("schema = 1", "schema = ", "text that is not TOML"),
+        ("[logic.bank]", "[logic.bench]", r"logic\.bank: no such entry, and part 'control' has it"),
+        (
+            "[memory.bit]",
+            '[memory.bit]\num2 = 4.7\nlow = 4.7\nhigh = 9.4\nsource = "sram018"\n[memory.byte]',
+            r"memory\.byte: the coefficient of no part",
+        ),
     ):
         path.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(InputError, match=message):

@@ -81,22 +81,6 @@ def test_toml_and_dict_round_trip(machine):
     assert Machine.from_dict(tomllib.loads(path_text), "test") == machine
 
 
-def test_layout_key_depends_on_sizes_and_not_on_speeds():
-    machine = Machine.load("mid-32")
-    for same in (
-        {"name": "x"}, {"array": {"clock_ghz": 2.0}}, {"dram": {"gb_per_s": 1.0, "latency_ns": 5.0, "burst_bytes": 8}}, {"vector": {"lanes": 8}},
-        {"rank_memory": {"network_cycles": 1, "requantise_cycles": 0, "word_bits": 32}}, {"scratchpad": {"word_bits": 64}},
-    ):  # fmt: skip
-        assert machine.with_(**same).layout_key == machine.layout_key, same
-    keys = {machine.layout_key}
-    for other in (
-        {"array": {"rows": 16}}, {"array": {"cols": 16}}, {"array": {"scatter": False}}, {"datatypes": {"weight_bits": 4}}, {"scratchpad": {"kib": 256}},
-        {"accumulator": {"kib": 64}}, {"rank_memory": {"banks": 32}}, {"weight_buffer": {"kib": 16}}, {"vector": {"parameter_kib": 32}},
-    ):  # fmt: skip
-        keys.add(machine.with_(**other).layout_key)
-    assert len(keys) == 10
-
-
 # ---- bad files
 # --------------------------------------------------------------------------------------------------------------
 
@@ -114,7 +98,7 @@ def refused(tmp_path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("find", "replacement", "message"),
     [
-        ("rows = 32", "rows = 32\nrow = 3", r"field 'array.row': found unknown key with value 3; no key 'array.row' exists in schema 1\. Compare with"),
+        ("rows = 32", "rows = 32\nrow = 3", r"field 'array.row': found unknown key with value 3; no key 'array.row' exists\. Compare with"),
         (r"\[dma\]", "[npu]\ncores = 2\n[dma]", "field 'npu': found unknown key"),
         ("rows = 32", "rows = 0", "field 'array.rows': found 0; Input should be greater than or equal to 1"),
         ("rows = 32", "rows = -32", "field 'array.rows': found -32"),
@@ -123,7 +107,8 @@ def refused(tmp_path, text: str, message: str) -> None:
         ("rows = 32", "rows = '32'", "field 'array.rows': found '32'; Input should be a valid integer"),
         ("rows = 32", "rows = true", "field 'array.rows': found True; Input should be a valid integer"),
         ("scatter = true", "scatter = 1", "field 'array.scatter': found 1; Input should be a valid boolean"),
-        (r"clock_ghz = 1\.0", "clock_ghz = 0.0", "field 'array.clock_ghz': found 0.0; Input should be greater than 0"),
+        (r"clock_ghz = 1\.0", "clock_ghz = 0.0", "field 'array.clock_ghz': found 0.0; Input should be greater than or equal to 0.000001"),
+        (r"clock_ghz = 1\.0", "clock_ghz = 1e-300", "field 'array.clock_ghz': found 1e-300; Input should be greater than or equal to 0.000001"),
         (r"clock_ghz = 1\.0", "clock_ghz = inf", "field 'array.clock_ghz': found inf"),
         (r"gb_per_s = 25\.6", "gb_per_s = nan", "field 'dram.gb_per_s': found nan"),
         (r"gb_per_s = 25\.6", "gb_per_s = -1.0", "field 'dram.gb_per_s': found -1.0"),
@@ -141,6 +126,11 @@ def refused(tmp_path, text: str, message: str) -> None:
         ("rows = 32", "rows = ", r"found text that is not TOML \(.*line \d+.*\); a machine file must parse as TOML\. Mend the line named"),
         ("rows = 32", "rows = 32\nrows = 33", "found text that is not TOML"),
         ("schema = 1", "schema = 1\ndma = 3", "found text that is not TOML"),
+        ("rows = 32", "rows = " + "9" * 5000, "found TOML with a number of too many digits; a machine file must parse as TOML"),
+        ("rows = 32", "rows = 0x" + "f" * 5000, "field 'array.rows': found a value of type int, too long to be shown; Input should be less than or equal to 256"),
+        ("rows = 32", "rows = " + "[" * 5000 + "]" * 5000, "found TOML that is nested too deeply; a machine file must parse as TOML"),
+        (r'name = "mid-32"', 'name = "' + "x" * 200_000 + '"', "field 'name': found 'x{98,}…x+'; String should have at most 64 characters"),
+        (r'name = "mid-32"', r'name = "a\\u001b[2Jb"', r"field 'name': found 'a\\x1b\[2Jb'; String should match pattern"),
     ],
 )  # fmt: skip
 def test_bad_values_name_file_field_value_and_rule(tmp_path, find, replacement, message):
@@ -156,7 +146,7 @@ def test_empty_and_foreign_files(tmp_path):
     path.write_bytes(MID.replace("mobile", "m\xf6bile").encode("latin-1"))
     with pytest.raises(
         InputError,
-        match=r"latin\.toml: found a byte that is not UTF-8 \(.*\); a machine file is UTF-8 text in TOML. Save it as UTF-8",
+        match=r"latin\.toml: found byte 0xf6 at position \d+; a machine file must be UTF-8 text. Save it as UTF-8",
     ):
         Machine.load(path)
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from simulator.base.errors import InputError
 from simulator.numbers.execute import execute
 from simulator.program.isa import Instructions
-from simulator.program.listing import parse_program, print_schedule
+from simulator.program.listing import print_schedule
+from simulator.program.parse_listing import parse_program
 from simulator.timing.simulate import simulate
 from tests.drawn.strategies import case, generator, seeds
 

@@ -15,8 +15,8 @@ from simulator.base.errors import InputError
 from simulator.network.network_file import network_arrays, network_of, network_record
 from simulator.program.encoding import encode, require_plain_layers
 from simulator.program.isa import Instructions
-from simulator.program.listing import parse_program
 from simulator.program.operations import After, Op
+from simulator.program.parse_listing import parse_program
 from simulator.program.program import Program
 from simulator.timing.accesses import count_events
 from simulator.timing.durations import resolve_timing
@@ -74,14 +74,16 @@ def test_numbers_keep_their_type_and_every_bit(tmp_path):
 
 def test_an_unknown_or_missing_part_of_a_record_is_refused():
     record, arrays = network_record(NETWORK), network_arrays(NETWORK)
-    with pytest.raises(KeyError, match="a network has no edges"):
+    with pytest.raises(InputError, match=r"network: field 'edges': found unknown key with value \[\]; no key 'edges'"):
         network_of({**record, "edges": []}, arrays)
     with pytest.raises(KeyError, match="constants.00004.000"):
         network_of(record, {})
-    with pytest.raises(ValueError, match="two tensors of one name"):
+    with pytest.raises(
+        InputError, match="network: 'tensors': found two of one name; every tensor has a name of its own"
+    ):
         network_of({**record, "tensors": [record["tensors"][0], *record["tensors"]]}, arrays)
     text = str(PROGRAM).replace('"tokens"', '"token"', 1)
-    with pytest.raises(InputError, match=r"listing, line \d+: found '.*'; it does not parse"):
+    with pytest.raises(InputError, match=r"network: field '\w+\.0.*\.token': found unknown key with value"):
         parse_program(text)
 
 

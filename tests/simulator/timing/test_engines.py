@@ -299,7 +299,7 @@ def test_no_instructions():
 
 
 def test_kernels_are_compiled_once():
-    from simulator.timing import accesses, cycle_accounts, engine, operator_accounts, operator_bounds
+    from simulator.timing import accesses, cycle_accounts, engine, operator_bounds, unit_accounts
 
     for seed in range(5):
         run_engine(random_timing(generator(seed)))
@@ -310,9 +310,10 @@ def test_kernels_are_compiled_once():
     kernels = (
         engine._advance,
         accesses._count,
-        cycle_accounts._account_layers,
-        cycle_accounts._account_units,
-        operator_accounts._account,
+        cycle_accounts._end_of_layers,
+        cycle_accounts._account_tiles,
+        cycle_accounts._charge_tail,
+        unit_accounts._account_units,
         operator_bounds._add_work,
     )
     assert [len(kernel.signatures) for kernel in kernels] == [1] * len(kernels)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from simulator.program.isa import OPERANDS, Instructions
 from simulator.program.operations import After, Op
 from simulator.program.program import Program
+from simulator.timing.cycle_accounts import CycleAccounts, account_operators
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine
-from simulator.timing.operator_accounts import OperatorAccounts, account_operators
 from simulator.timing.report import CAUSES
 from tests.drawn.random_networks import built_network
 from tests.drawn.random_programs import assembled, built_program, generator, seeds
@@ -35,7 +35,7 @@ def overlapping(seed: int, shape: str | None = None) -> Program:
     return replace(program, layers=layers, instructions=replace(ins, layer=rng.integers(0, count, len(ins))))
 
 
-def check(program: Program, **changed: np.ndarray) -> OperatorAccounts:
+def check(program: Program, **changed: np.ndarray) -> CycleAccounts:
     """Compare; ``changed`` event times take the place of the engine's."""
     timing = resolve_timing(program, program.machine)
     events = replace(run_engine(timing), **changed)

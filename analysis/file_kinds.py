@@ -1,0 +1,9 @@
+"""The kinds of files that are written here, and their endings: known without loading what writes them."""
+
+from __future__ import annotations
+
+from simulator.base.files import FileKind
+
+PICTURES = FileKind("pictures", (".png", ".svg", ".pdf"))
+TRACES = FileKind("traces", (".json", ".json.gz"))
+POINTS = FileKind("network points", (".json", ".csv"))

@@ -1,0 +1,84 @@
+"""Tables of single structures, projections and the closed form, from the figures in docs/data."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.tables.table import Column, count, energy_from_pj, format_table, percent
+
+Row = dict[str, Any]
+
+
+def random_layer_table(rows: Sequence[Row]) -> str:
+    """A layer of random intervals on every machine."""
+    columns = (
+        Column("machine", "machine", align="left"),
+        Column("form", "form", align="left"),
+        Column("tiles", "tiles", count),
+        Column("dense tiles", "dense_tiles", count),
+        Column("tile bound", "bound", count),
+        Column("cycles", "cycles", count),
+        Column("of dense", "share", percent),
+        Column("energy", "energy", energy_from_pj),
+        Column("of dense", "energy_share", percent),
+        Column("lowering (CPU s)", "lowering", lambda value: f"{value:.2f}"),
+    )
+    return format_table(columns, rows, markdown=True)
+
+
+def cost_model_table(rows: Sequence[Row]) -> str:
+    """How closely the closed form follows the simulator."""
+    columns = (
+        Column("machine", "machine", align="left"),
+        Column("latency, mean error", "latency_error", percent),
+        Column("90th percentile", "latency_p90", percent),
+        Column("tau", "latency_tau", lambda value: f"{value:.3f}"),
+        Column("energy, mean error", "energy_error", percent),
+        Column("tau", "energy_tau", lambda value: f"{value:.3f}"),
+    )
+    return format_table(columns, rows, markdown=True)
+
+
+def projection_table(rows: Sequence[Row]) -> str:
+    """How long it takes to project a whole ViT-Base."""
+    columns = (
+        Column("structure", "start", align="left"),
+        Column("chunk sets", "sets", align="left"),
+        Column("budget (tiles)", "budget", count),
+        Column("tiles used", "used", count),
+        Column("CPU s", "cpu_s", lambda value: f"{value:.1f}"),
+    )
+    return format_table(columns, rows, markdown=True)
+
+
+def kinds_table(rows: Sequence[Row]) -> str:
+    """What a projection chooses from: accuracies by seed and the mean loss of the last epoch, by share of the tiles."""
+    lines: list[dict[str, object]] = []
+    shares = sorted({row["tiles"] for row in rows}, reverse=True)
+    for kind in KINDS:
+        line: dict[str, object] = {"kind": kind}
+        for share in shares:
+            own = [one for one in rows if (one["kind"], one["tiles"]) == (kind, share)]
+            if own:
+                accuracies = " / ".join(f"{100 * one['accuracy']:.1f}" for one in own)
+                line[str(share)] = f"{accuracies}; {statistics.mean(one['loss'] for one in own):.3f}"
+        lines.append(line)
+    columns = [Column("kind", "kind", align="left"), *(Column(f"{share:g}", str(share)) for share in shares)]
+    return format_table(columns, lines, markdown=True)
+
+
+# What benchmarks/structures/projection_kinds.py compares, in the order of its table.
+KINDS = (
+    "tiles by entries",
+    "tiles",
+    "tiles, regrow",
+    "tiles, trial",
+    "ranks by entries",
+    "ranks",
+    "ranks, regrow",
+    "ranks, trial",
+    "union",
+    "union, regrow",
+)

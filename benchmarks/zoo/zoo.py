@@ -1,0 +1,227 @@
+"""Every architecture that we can build, small, through the front end and onto a machine: what goes through, what it
+costs, and why the rest is refused.
+
+Networks are the model types of transformers with small configurations, and some written by hand. Weights are random.
+Resumable: one JSON line a network in --out; what is there is not measured again, unless with --again. `--write FILE`
+puts the tables into a document. An architecture that needs longer than --seconds is refused as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.zoo.hand_written import NETWORKS
+from benchmarks.zoo.small_configurations import example_inputs, model_types, small_model
+from gblr_hw.frontend import export_network, multiplications_of, spent_multiplications
+from gblr_hw.frontend.capture import named_tensors, quiet
+from gblr_hw.frontend.containers import tensors_in
+from gblr_hw.lowering.whole_network import lower_network
+from gblr_hw.weights.network_weights import linear_of
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+from simulator.network.evaluate_network import evaluate_network
+from simulator.timing.simulate import simulate
+
+OUT, DOCUMENT, MACHINE = Path("docs/data/zoo.jsonl"), Path("docs/models.md"), "mid-32"
+# One of each kind, for a test.
+SHORT = ("bert", "llama", "t5", "mixtral", "swin", "U-Net", "convolutions, inverted and gated", "text reader (CRNN)")
+
+Record = dict[str, Any]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class OutOfTimeError(Exception):
+    """An architecture took longer than it may."""
+
+
+def built(name: str) -> tuple[nn.Module, Call]:
+    """A network and one call of it."""
+    torch.manual_seed(0)
+    if name in NETWORKS:
+        model, inputs = NETWORKS[name]()
+        return _settled(model), (inputs, {})
+    model = _settled(small_model(name))
+    return model, ((), example_inputs(model))
+
+
+def _settled(model: nn.Module) -> nn.Module:
+    """In evaluation mode, with norms' statistics that are not the initial ones, and no matrix of zeros: a router whose
+    scores are all alike leaves open which experts are chosen.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and parameter.is_floating_point() and not parameter.any():
+                parameter.normal_(0, 0.05)
+    return model.eval()
+
+
+def measure(name: str) -> Record:
+    """One network's record: what it is, and either its figures or why it was refused."""
+    record: Record = {"network": name, "source": "written by hand" if name in NETWORKS else "transformers"}
+    try:
+        model, (args, kwargs) = built(name)
+    except OutOfTimeError:
+        raise
+    except Exception as error:
+        return {**record, "state": "not built", "why": _first_line(error)}
+    with torch.no_grad(), quiet():
+        wanted = tensors_in(model(*args, **kwargs))
+    machine = Machine.load(MACHINE)
+    try:
+        exported = export_network(model, args, kwargs=kwargs)
+        program = lower_network(exported.network, exported.weights, machine)
+    except InputError as error:
+        return {**record, "state": "refused", "where": error.where, "why": error.rule}
+    inputs = {key: tensor.numpy() for key, tensor in named_tensors(model.forward, args, kwargs)}
+    found = evaluate_network(exported.network, linear_of(exported.weights), inputs)
+    return {
+        **record,
+        "state": "whole",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "operators": len(exported.network.operators),
+        "copies": sum(any(o.access == "strided" for o in one.operands) for one in exported.network.operators),
+        "multiplications": sum(multiplications_of(exported.network, exported.weights).values()),
+        "spent": spent_multiplications(program),
+        "cycles": int(simulate(program, machine).latency_cycles),
+        "error": _error(found, wanted),
+        "notes": list(exported.notes),
+    }
+
+
+def _error(found: Mapping[str, np.ndarray], wanted: list[tuple[tuple[str, ...], Tensor]]) -> float:
+    """Largest difference over all outputs that are numbers, each relative to its own largest magnitude."""
+    worst = 0.0
+    named = {_name(path): tensor for path, tensor in wanted}
+    for name, array in found.items():
+        want = named[name].double().numpy()
+        sound = np.isfinite(want) & np.isfinite(array)
+        if sound.any():
+            worst = max(worst, float(np.abs(array - want)[sound].max() / max(np.abs(want[sound]).max(), 1e-9)))
+    return worst
+
+
+def _name(path: tuple[str, ...]) -> str:
+    return ".".join(f"output{part}" if part.isdigit() and not place else part for place, part in enumerate(path)) or (
+        "output"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}"
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Raise OutOfTimeError where what is inside takes longer."""
+
+    def stop(*_: object) -> None:
+        raise OutOfTimeError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def guarded(name: str, seconds: int, run: Callable[[str], Record] = measure) -> Record:
+    """A record whatever happens; an exception of ours is no refusal, and says so."""
+    record = {"network": name, "source": "written by hand" if name in NETWORKS else "transformers"}
+    try:
+        with within(seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return run(name)
+    except OutOfTimeError:
+        return {**record, "state": "refused", "where": "time", "why": f"it takes more than {seconds} s"}
+    except Exception as error:
+        return {**record, "state": "crashed", "why": _first_line(error)}
+
+
+def tables(records: list[Record]) -> str:
+    """The document's tables: a row for each network that goes through, and the reasons of the others."""
+    tried = [one for one in records if one["state"] != "not built"]
+    whole = [one for one in tried if one["state"] == "whole"]
+    lines = [
+        f"{len(whole)} of {len(tried)} architectures go through whole ({MACHINE}; worst error against PyTorch "
+        f"{max((one['error'] for one in whole), default=0):.1e}).",
+        "",
+        "| network | parameters | operators | of them copies | useful mult. | spent | cycles | error |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {one['network']} | {one['parameters']:,} | {one['operators']} | {one['copies']} | "
+        f"{one['multiplications']:,} | {one['spent']:,} | {one['cycles']:,} | {one['error']:.0e} |"
+        for one in sorted(whole, key=lambda one: (one["source"], one["network"]))
+    ]
+    lines += ["", "What is refused, and why:", "", "| network | where | why |", "|---|---|---|"]
+    lines += [
+        f"| {one['network']} | {one.get('where', '')} | {one['why']} |".replace("\n", " ")
+        for one in sorted(tried, key=lambda one: one["network"])
+        if one["state"] != "whole"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+HEAD = """# Models
+
+Made by `make zoo` (`benchmarks/zoo/`, `docs/data/zoo.jsonl`): every model type of `transformers` that can be built
+from its configuration class with small sizes and called on random inputs, and networks written by hand. Each is
+exported as it comes (caches on), lowered for `mid-32`, simulated, and its graph evaluated against PyTorch in float32.
+*Useful* multiplications are those of the model (half of what PyTorch's flop counter counts, but for the exceptions in
+[networks.md](networks.md)); *spent* ones are all cells of the array for every row of every tile. Copies are values
+that had to be laid out along other axes, at a cost (E1 of [machine.md](machine.md)).
+
+"""
+
+
+def main() -> None:
+    """Measure what is missing, and write the document."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--write", type=Path, help="document to write")
+    parser.add_argument("--again", action="store_true", help="measure everything again")
+    parser.add_argument("--seconds", type=int, default=120, help="for one architecture")
+    parser.add_argument("--only", nargs="*", help="names of networks")
+    parser.add_argument("--part", default="0/1", help="of the list, as NUMBER/PARTS")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    part, parts = (int(one) for one in options.part.split("/"))
+    names = options.only or [*NETWORKS, *model_types()]
+    known: list[Record] = []
+    if options.out.exists() and not options.again:
+        known = [json.loads(line) for line in options.out.read_text().splitlines()]
+    done = {one["network"] for one in known}
+    with options.out.open("w" if options.again else "a") as file:
+        for number, name in enumerate(names):
+            if name in done or number % parts != part:
+                continue
+            record = guarded(name, options.seconds)
+            known.append(record)
+            file.write(json.dumps(record, sort_keys=True) + "\n")
+            file.flush()
+            print(record["state"], name, record.get("why", ""), flush=True)
+    print(dict(Counter(one["state"] for one in known)))
+    if options.write:
+        options.write.write_text(HEAD + tables(known))
+
+
+if __name__ == "__main__":
+    main()

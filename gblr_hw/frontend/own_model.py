@@ -1,0 +1,92 @@
+"""The user's own model file: whatever their code does, they are told where, and it is not taken for success."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from simulator.base.errors import InputError
+
+Made = TypeVar("Made")
+_REMEDY = "Mend it there, or run the file with Python to see more."
+
+
+def own_model(name: str) -> tuple[nn.Module, Any]:
+    """The model, in evaluation mode, and the example inputs that ``FILE.py:FUNCTION`` returns.
+
+    Raises InputError for a file that is not there, whatever running it or the function raises (an exit among it),
+    with its line, and for a function that takes arguments or returns anything else.
+    """
+    file, _, function = name.rpartition(":")
+    path = Path(file)
+    spec = importlib.util.spec_from_file_location(f"model_file_{path.stem}", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise InputError(f"model '{name}'", f"no file '{file}'", "it is FILE.py:FUNCTION", "Check the path.")
+    module = importlib.util.module_from_spec(spec)
+    # Under a name that no package has: the file may be called as one that others import.
+    sys.modules[spec.name] = module
+    _run(name, path, lambda: _executed(spec.loader, module))
+    made = getattr(module, function, None)
+    if callable(made):
+        _check_arguments(name, function, made)
+        built = _run(name, path, made)
+    else:
+        built = made
+    if not (callable(made) and isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], nn.Module)):
+        raise InputError(
+            f"model '{name}'",
+            f"{function} = {type(built).__name__}",
+            "the function takes nothing and returns (nn.Module, example inputs)",
+            "Write such a function.",
+        )
+    return built[0].eval(), built[1]
+
+
+def _executed(loader: Any, module: ModuleType) -> None:
+    loader.exec_module(module)
+
+
+def _check_arguments(name: str, function: str, made: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(made).bind()
+    except TypeError as error:
+        raise InputError(
+            f"model '{name}'",
+            f"{function}{inspect.signature(made)}: {error}",
+            "the function takes nothing and returns (nn.Module, example inputs)",
+            "Give its arguments defaults.",
+        ) from error
+    except ValueError:  # one that Python cannot look into
+        return
+
+
+def _run(name: str, path: Path, call: Callable[[], Made]) -> Made:
+    try:
+        return call()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        line = _line_of(error, path)
+        raise InputError(
+            f"model '{name}', {path}{f':{line}' if line else ''}",
+            f"{type(error).__name__}{f': {error}' if str(error) else ''}",
+            "the file and its function run to their end, without an error or an exit",
+            _REMEDY,
+        ) from error
+
+
+def _line_of(error: BaseException, path: Path) -> int | None:
+    """The last line of the file that was running, or that does not parse."""
+    own = str(path.absolute())  # as Python names a module's file
+    if isinstance(error, SyntaxError) and error.filename == own:
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+    return lines[-1] if lines else None

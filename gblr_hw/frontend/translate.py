@@ -1,0 +1,251 @@
+"""A captured model's nodes, one after another, into the graph that a Builder holds."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from gblr_hw.frontend.capture import Captured
+from gblr_hw.frontend.graph.builder import Builder, Site
+from gblr_hw.frontend.graph.layout import LayoutError, View
+from gblr_hw.frontend.graph.messages import module_path, refusal, source_of
+from gblr_hw.frontend.graph.registry import LOWERINGS, Lowering, arguments_of, lowering_of
+from gblr_hw.frontend.operators.treatment import treated
+from simulator.base.errors import InputError
+
+Treatment = Literal["free", "vector"]
+
+
+# Operations that look at nothing of their first argument but its shape and type.
+_SHAPE_ONLY = (
+    "aten.full_like", "aten.zeros_like", "aten.ones_like", "aten.new_zeros", "aten.new_ones", "aten.new_full",
+    "aten.empty_like", "aten.new_empty",
+)  # fmt: skip
+
+
+class Translation:
+    """The values of a model's nodes: constants, computed at once, and Views of what the graph computes.
+
+    treat, plugins: as `export_network` takes them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        captured: Captured,
+        builder: Builder,
+        treat: Mapping[str, Treatment],
+        plugins: Mapping[str, Lowering],
+    ) -> None:
+        self._builder, self._captured, self._treat, self._plugins = builder, captured, treat, plugins
+        self._leaves = {path for path, module in model.named_modules() if not any(True for _ in module.children())}
+        self._values: dict[str, Any] = dict(captured.constants)
+        self._examples: dict[str, Any] = {
+            node: example for node, (_, example) in captured.inputs.items() if not example.dtype.is_floating_point
+        }
+        self._used: set[str] = set()
+
+    def run(self) -> list[tuple[str, Any]]:
+        """The model's outputs: (name, value). Raises InputError for a node that cannot be lowered, naming it."""
+        needed = _needed(self._captured)
+        for node in self._captured.nodes:
+            if node.name in self._captured.inputs:
+                name, _ = self._captured.inputs[node.name]
+                self._values[node.name] = self._builder.input(name, _shape_of(node, name))
+            elif node.op == "call_function" and node in needed:
+                self._builder.site = self._site(node)
+                self._values[node.name] = self._value(node)
+        self._check_treated()
+        self._builder.site = Site(operation="output")
+        return [
+            (name, self._values[node.name] if isinstance(node, Node) else node) for name, node in self._captured.outputs
+        ]
+
+    def _site(self, node: Node) -> Site:
+        path = module_path(node)
+        schema = getattr(node.target, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema is not None else []
+        given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
+        dtypes = {}
+        for name, argument in given:
+            value = next((one for one in _flat(argument) if isinstance(one, Node)), None)
+            if value is not None and isinstance(value.meta.get("val"), torch.Tensor):
+                dtypes[name] = value.meta["val"].dtype
+        operation = str(node.target).split(".")[1] if schema is not None else node.name
+        return Site(path, path in self._leaves, operation.strip("_"), source_of(node), dtypes)
+
+    def _argument(self, argument: Any) -> Any:
+        return torch.fx.node.map_arg(argument, lambda inner: self._values[inner.name])
+
+    def _value(self, node: Node) -> Any:
+        """What a node computes: a constant if no model input reaches it, else what its lowering function builds."""
+        if node.target is operator.getitem:
+            return self._argument(node.args[0])[node.args[1]]
+        if not any(isinstance(value, View) for value in _flat([self._values[n.name] for n in node.all_input_nodes])):
+            return self._computed(node)
+        name, result = str(node.target), node.meta.get("val")
+        if isinstance(result, torch.Tensor) and any(isinstance(size, int) and size == 0 for size in result.shape):
+            return torch.zeros(tuple(result.shape), dtype=result.dtype)
+        if name.rpartition(".")[0] in _SHAPE_ONLY:
+            return self._computed(node)
+        lowering = lowering_of(name, self._plugins) or lowering_of(name, LOWERINGS)
+        keys = [key for key in (node.name, name, name.rpartition(".")[0]) if key in self._treat]
+        if lowering is None:
+            keys += [path for path in self._treat if _inside(self._builder.site.path, path)]
+        if keys:
+            self._builder.treated.add(keys[0])
+            try:
+                return treated(self._builder, node, self._argument, self._treat[keys[0]])
+            except LayoutError as error:
+                raise refusal(node, f"{error}, which no operator of the machine reads") from error
+        try:
+            return self._lowered(node, lowering)
+        except InputError:
+            example = self._example(node)
+            if example is None:
+                raise
+            return example
+
+    def _lowered(self, node: Node, lowering: Lowering | None) -> Any:
+        _check_type(node)
+        if lowering is None:
+            raise refusal(node, "the front end does not know this operation")
+        before = self._builder.mark()
+        try:
+            value = lowering(self._builder, arguments_of(node, self._argument))
+            _check_shape(node, value)
+            return value
+        except LayoutError as error:
+            self._builder.reset(before)
+            raise refusal(node, f"{error}, which no operator of the machine reads") from error
+        except InputError as error:
+            where = f"node '{node.name}' ({node.target}): {error.where}"
+            remedy = f"{error.remedy} It is made in {source_of(node)}."
+            raise InputError(where, error.value, error.rule, remedy) from None
+
+    def _computed(self, node: Node) -> Any:
+        args, kwargs = self._argument(node.args), self._argument(node.kwargs)
+        if args and isinstance(args[0], View):
+            like = node.args[0].meta["val"]  # type: ignore[union-attr]
+            args = (torch.empty(tuple(like.shape), dtype=like.dtype), *args[1:])
+        result = _called(node, args, kwargs)
+        if ".empty" in str(node.target) or ".new_empty" in str(node.target):
+            result = torch.zeros_like(result)  # what memory happens to hold is in no program
+        return self._named(node, result)
+
+    def _named(self, node: Node, result: Any) -> Any:
+        for value in _flat(result):
+            if isinstance(value, torch.Tensor):
+                self._builder.constant_names.setdefault(id(value), node.name)
+        return result
+
+    def _example(self, node: Node) -> Any:
+        """The whole numbers or truth values that a node computes from the example's inputs, if it depends on inputs of
+        whole numbers alone; None for others. Positions, counted from the words that are no padding, are such.
+        """
+        result = node.meta["val"]
+        if not isinstance(result, torch.Tensor) or result.dtype.is_floating_point or result.dtype.is_complex:
+            return None
+        known: dict[Node, Any] = {}
+        order = [node]
+        seen = {node}
+        for one in order:
+            order += [inner for inner in one.all_input_nodes if inner not in seen]
+            seen.update(one.all_input_nodes)
+        inputs = [one for one in seen if one.name in self._captured.inputs]
+        if any(one.name not in self._examples for one in inputs):
+            return None
+        for one in self._captured.nodes:
+            if one not in seen:
+                continue
+            if one.op == "placeholder":
+                known[one] = self._examples.get(one.name, self._captured.constants.get(one.name))
+            else:
+                args, kwargs = (
+                    torch.fx.node.map_arg(part, lambda inner: known[inner]) for part in (one.args, one.kwargs)
+                )
+                known[one] = _called(one, args, kwargs)
+        names = ", ".join(f"'{self._captured.inputs[one.name][0]}'" for one in inputs)
+        self._builder.note(
+            f"'{node.name}' ({node.target}) is worked out once, from the example's {names}: the program is for inputs "
+            "that give the same."
+        )
+        return self._named(node, known[node])
+
+    def _check_treated(self) -> None:
+        for key in self._treat:
+            if key not in self._builder.treated:
+                raise InputError(
+                    f"treatment of '{key}'", "nothing of that name",
+                    "it names a node, an operation, or a module with an operation that is not known",
+                    "Take the name from the message about the operation.",
+                )  # fmt: skip
+
+
+def _needed(captured: Captured) -> set[Node]:
+    """The nodes that an output depends on."""
+    found = {node for _, node in captured.outputs if isinstance(node, Node)}
+    order = list(found)
+    for node in order:
+        fresh = [inner for inner in node.all_input_nodes if inner not in found]
+        found.update(fresh)
+        order += fresh
+    return found
+
+
+def _called(node: Node, args: Any, kwargs: Any) -> Any:
+    """What the framework computes for a node. Raises InputError naming it where the framework cannot."""
+    try:
+        with torch.no_grad():
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise refusal(
+            node, f"the framework cannot work it out ({text[0] if text else type(error).__name__})"
+        ) from error
+
+
+def _check_shape(node: Node, value: Any) -> None:
+    """Raise LayoutError unless a View is shaped as the framework says: no lowering passes on another value."""
+    for found, said in zip(_flat(value), _flat(node.meta["val"]), strict=False):
+        if isinstance(found, View) and isinstance(said, torch.Tensor) and found.shape != tuple(said.shape):
+            raise LayoutError(f"its lowering gives shape {found.shape} instead of {tuple(said.shape)}")
+
+
+def _inside(path: str, outer: str) -> bool:
+    return path == outer or path.startswith(f"{outer}.")
+
+
+def _flat(values: Any) -> list[Any]:
+    if isinstance(values, (list, tuple)):
+        return [inner for value in values for inner in _flat(value)]
+    return [values]
+
+
+def _shape_of(node: Node, name: str) -> tuple[int, ...]:
+    value = node.meta["val"]
+    shape = tuple(value.shape)
+    if not all(isinstance(size, int) for size in shape):
+        raise InputError(
+            f"input '{name}'", f"shape {shape}", "the network has static shapes", "Export without dynamic shapes."
+        )
+    if value.dtype.is_complex:
+        raise InputError(
+            f"input '{name}'", str(value.dtype), "activations are real", "Give real and imaginary parts apart."
+        )
+    return shape
+
+
+def _check_type(node: Node) -> None:
+    for inner in (node, *node.all_input_nodes):
+        value = inner.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype.is_complex:
+            raise refusal(node, f"its values are {value.dtype}, and activations are real")
+        sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
+        if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
+            raise refusal(node, "a number or shape depends on the data, and the network has static shapes")

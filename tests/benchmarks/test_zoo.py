@@ -1,0 +1,71 @@
+"""The zoo's short version: one architecture of each kind goes through whole, and the document says what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.zoo import zoo
+from benchmarks.zoo.hand_written import NETWORKS
+from gblr_hw.frontend.capture import quiet
+
+pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("name", zoo.SHORT)
+def test_an_architecture_goes_through_whole(name: str) -> None:
+    with quiet():
+        record = zoo.measure(name)
+    assert record["state"] == "whole", record
+    assert record["error"] < 1e-5
+    assert 0 < record["multiplications"] <= record["spent"]
+    assert record["cycles"] > 0 and record["operators"] > record["copies"]
+
+
+def test_what_happens_to_one_network_is_a_record(monkeypatch) -> None:
+    def broken(name: str) -> zoo.Record:
+        raise RuntimeError("first line\nsecond")
+
+    assert zoo.guarded("x", 5, broken) == {
+        "network": "x", "source": "transformers", "state": "crashed", "why": "RuntimeError: first line",
+    }  # fmt: skip
+
+    def slow(name: str) -> zoo.Record:
+        while True:
+            pass
+
+    assert zoo.guarded("U-Net", 1, slow)["why"] == "it takes more than 1 s"
+
+
+def test_a_run_goes_on_where_it_stopped_and_writes_the_document(tmp_path: Path, monkeypatch) -> None:
+    calls: list[str] = []
+
+    def measured(name: str, seconds: int) -> zoo.Record:
+        calls.append(name)
+        if name == "GRU":
+            return {"network": name, "source": "s", "state": "refused", "where": "node 'a'", "why": "of a rule"}
+        return {
+            "network": name, "source": "s", "state": "whole", "parameters": 3, "operators": 2, "copies": 0,
+            "multiplications": 1000, "spent": 2048, "cycles": 70, "error": 2e-7, "notes": [],
+        }  # fmt: skip
+
+    monkeypatch.setattr(zoo, "guarded", measured)
+    out, document = tmp_path / "zoo.jsonl", tmp_path / "models.md"
+    for only in (["U-Net"], ["U-Net", "GRU"]):
+        monkeypatch.setattr(sys, "argv", ["zoo", "--out", str(out), "--only", *only, "--write", str(document)])
+        zoo.main()
+    assert calls == ["U-Net", "GRU"]
+    assert [json.loads(line)["network"] for line in out.read_text().splitlines()] == ["U-Net", "GRU"]
+    text = document.read_text()
+    assert "1 of 2 architectures go through whole (mid-32; worst error against PyTorch 2.0e-07)." in text
+    assert "| U-Net | 3 | 2 | 0 | 1,000 | 2,048 | 70 | 2e-07 |" in text
+    assert "| GRU | node 'a' | of a rule |" in text
+
+
+def test_every_short_name_is_a_network() -> None:
+    from benchmarks.zoo.small_configurations import model_types
+
+    assert set(zoo.SHORT) <= {*NETWORKS, *model_types()}
