@@ -5,8 +5,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint docs bench models study synth peers-env clean
-.PHONY: demo test verify lint bench models zoo study synth peers-env clean
+.PHONY: demo test verify lint docs bench models zoo study synth peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -52,15 +51,13 @@ models: $(STAMP)
 	$(BIN)/python -m benchmarks.networks.models --again
 	$(BIN)/python -m benchmarks.networks.network_sweeps
 
-# Structures compared at equal simulated latency, a pretrained network on fewer tiles, learned structures and the waterfall,
-# then the documents (hours; what docs/data holds is not run again). The parts on Fashion-MNIST need Debian's
 # Every architecture that we can build, small: docs/models.md. Under an hour on 2 idle cores; resumable.
 zoo: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[models]"
 	$(BIN)/python -m benchmarks.zoo.zoo --write docs/models.md
 
-# Structures compared at equal simulated latency, then a pretrained network on fewer tiles, then the tables and pictures of
-# docs/claims.md (hours; what docs/data holds is not run again). The parts on Fashion-MNIST need Debian's
+# Structures compared at equal simulated latency, a pretrained network on fewer tiles, learned structures and the waterfall,
+# then the documents (hours; what docs/data holds is not run again). The parts on Fashion-MNIST need Debian's
 # dataset-fashion-mnist; FASHION=... names another place.
 FASHION ?= /usr/share/datasets/fashion-mnist
 study: $(STAMP)
