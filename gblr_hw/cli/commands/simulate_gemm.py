@@ -37,13 +37,19 @@ def read_array(text: str) -> tuple[int, int]:
 
 
 def choose_machine(machine: str | None, array: str | None) -> Machine:
-    """The machine named, with another array if one is given; InputError where its memories are too small for that."""
+    """The machine named, with another array if one is given; InputError where its memories are too small for that.
+
+    A GEMM has no ranks: where a machine has a bank of rank memory for each lane, the other array's has as well.
+    """
     chosen = Machine.load(machine or DEFAULT_MACHINE)
     if array is None:
         return chosen
     rows, cols = read_array(array)
+    banks = max(chosen.rank_memory.banks, rows, cols)
     try:
-        return chosen.with_(name=f"{chosen.name}-{rows}x{cols}", array={"rows": rows, "cols": cols})
+        return chosen.with_(
+            name=f"{chosen.name}-{rows}x{cols}", array={"rows": rows, "cols": cols}, rank_memory={"banks": banks}
+        )
     except InputError as error:
         raise InputError(
             f"--array {array} on machine '{chosen.name}'",
