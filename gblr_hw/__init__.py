@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from gblr_hw.conversion.conversion_in_order import convert_in_order
     from gblr_hw.cost.hardware_cost import HardwareCost
     from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
+    from gblr_hw.layers.blast_linear import BLASTLinear
     from gblr_hw.layers.conv import GBLRConv2d
+    from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
     from gblr_hw.layers.linear import GBLRLinear
+    from gblr_hw.layers.monarch_linear import MonarchLinear
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
     from gblr_hw.weights.from_factors import (
@@ -26,9 +29,13 @@ if TYPE_CHECKING:
     from gblr_hw.weights.multiplications import multiplications
 
 _HOMES = {
+    "BLASTLinear": "gblr_hw.layers.blast_linear",
     "GBLRConv2d": "gblr_hw.layers.conv",
     "GBLRLinear": "gblr_hw.layers.linear",
     "HardwareCost": "gblr_hw.cost.hardware_cost",
+    "KroneckerLinear": "gblr_hw.layers.kronecker_linear",
+    "MonarchLinear": "gblr_hw.layers.monarch_linear",
+    "TensorTrainLinear": "gblr_hw.layers.kronecker_linear",
     "block_grid_weights": "gblr_hw.weights.from_factors",
     "block_sparse_weights": "gblr_hw.weights.from_factors",
     "convert": "gblr_hw.conversion.conversion",
@@ -43,9 +50,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "BLASTLinear",
     "GBLRConv2d",
     "GBLRLinear",
     "HardwareCost",
+    "KroneckerLinear",
+    "MonarchLinear",
+    "TensorTrainLinear",
     "block_grid_weights",
     "block_sparse_weights",
     "convert",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gblr_hw.weights.chains import CHAIN_KINDS, ChainWeights
 from gblr_hw.weights.mask import evaluation_mask
 from gblr_hw.weights.mixes import Mixes, carried, check_mixes, in_use
 from gblr_hw.weights.stored import (
@@ -38,8 +40,8 @@ class Factors:
     block_sizes: ranks per block, in order, summing to K; () means that each rank is its own block.
     mix_source, mix_target (E,) int64 and mix_value (E,) float32: the value of rank target gets mix_value x the value of
     rank source added; sorted by target, then source, each pair once, without circles. W = u (chains) v + dense then.
-    output_order (m,) int64: row p of u, writes, dense and bias is the layer's output output_order[p]; None means their
-    natural order.
+    output_order (m,) int64: row p of u, writes, dense and bias belongs to the layer's output output_order[p]; None
+    means their natural order.
     Raises InputError on inconsistent shapes.
     """
 
@@ -273,6 +275,29 @@ def _evaluate_grouped(weights: GroupedWeights) -> Factors:
     )
 
 
+def _evaluate_chain(weights: ChainWeights) -> Factors:
+    order = slice(None) if weights.output_order is None else weights.output_order.cpu().numpy()
+    reads, writes = weights.reads.cpu().numpy(), weights.writes.cpu().numpy()[order].T
+    bias = _optional_float32(weights.bias)
+    return Factors(
+        in_features=weights.in_features,
+        out_features=weights.out_features,
+        u=np.ascontiguousarray(as_float32(weights.u)[order]),
+        v=as_float32(weights.v),
+        writes=np.ascontiguousarray(writes),
+        reads=np.ascontiguousarray(reads),
+        dense=None,
+        dense_support=None,
+        bias=None if bias is None else bias[order],
+        family=weights.family,
+        multiplications=int(reads.sum()) + len(weights.mix_value) + int(writes.sum()),
+        mix_source=weights.mix_source.cpu().numpy(),
+        mix_target=weights.mix_target.cpu().numpy(),
+        mix_value=as_float32(weights.mix_value),
+        output_order=None if weights.output_order is None else np.asarray(order),
+    )
+
+
 def evaluate(weights: LayerWeights) -> Factors:
     """The evaluated form of any stored layer. A convolution becomes a linear over im2col rows of n = k1 k2 in_channels
     inputs.
@@ -289,10 +314,13 @@ def evaluate(weights: LayerWeights) -> Factors:
         return _evaluate_conv(weights)
     if isinstance(weights, GroupedWeights):
         return _evaluate_grouped(weights)
+    if isinstance(weights, CHAIN_KINDS):
+        return _evaluate_chain(weights.chain())
+    known = ", ".join(kind.__name__ for kind in get_args(LayerWeights))
     raise InputError(
         "layer weights",
         type(weights).__name__,
-        "they must be DenseWeights, GBLRWeights, LatticeWeights, ConvWeights or GroupedWeights",
+        f"they must be one of {known}",
         "Turn a model or a module into weights with weights_of().",
     )
 

@@ -113,7 +113,7 @@ def print_counted(gemms: Sequence[Gemm], array: SystolicArray, option_set: str, 
 def check_gemms(gemms: Sequence[Gemm]) -> None:
     """Raise InputError for the first one that `run_gemm` cannot take, before any of them is run."""
     from gblr_hw.lowering.pipeline import check_tokens
-    from gblr_hw.weights.stored import check_matrix_size
+    from gblr_hw.weights.checks import check_matrix_size
 
     for gemm in gemms:
         check_matrix_size(gemm.n, gemm.k)
