@@ -7,8 +7,14 @@ operand's view is cut into chunks in the same way.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
+
 from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operand, Operator
+
+Int = TypeVar("Int", int, np.ndarray)
 
 # Views whose rows are the operator's, whatever sequences the tensor has.
 BY_OUTPUT = ("gather", "strided")
@@ -46,9 +52,36 @@ def head_stride(network: Network, operator: Operator, side: int) -> int:
 
 
 def heads_per_tile(network: Network, operator: Operator, side: int) -> int:
-    """Query heads that use each tile of scores or mix: those of one head of the weights, if heads are whole chunks."""
+    """Query heads that use each tile of scores or mix: those of one head of the weights, if heads are whole chunks or
+    if they make up whole chunks.
+    """
     reads, weights = operator.operands
-    return reads.groups // weights.groups if head_stride(network, operator, side) % side == 0 else 1
+    shared, stride = reads.groups // weights.groups, head_stride(network, operator, side)
+    return shared if stride % side == 0 or (side % stride == 0 and shared % (side // stride) == 0) else 1
+
+
+def heads_of_chunk(network: Network, operator: Operator, side: int) -> int:
+    """Query heads of an output chunk of a mix that come from the same tile and have sums of their own: 1 if they share
+    sums, each in its columns, or if a head takes whole chunks; 1 for scores, whose heads do.
+    """
+    stride = head_stride(network, operator, side)
+    if operator.kind != "mix" or stride >= side or heads_per_tile(network, operator, side) == 1:
+        return 1
+    return side // stride
+
+
+def head_steps(network: Network, operator: Operator, side: int) -> tuple[int, int]:
+    """Channels from one query head to the next that uses the same tiles of scores or mix: read and written."""
+    keys = ceil_div(operator.operands[1].tokens, side) * side
+    stride = head_stride(network, operator, side)
+    return (stride, keys) if operator.kind == "scores" else (keys, stride)
+
+
+def head_offset(step: Int, head: Int, rows: Int, side: int) -> Int:
+    """Bytes from the first query head's rows to those of ``head`` in a region of ``rows`` rows, ``step`` channels
+    apart.
+    """
+    return head * step // side * rows * side + head * step % side
 
 
 def view_rows(network: Network, operator: Operator, operand: Operand) -> int:

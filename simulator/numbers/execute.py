@@ -19,7 +19,7 @@ from simulator.numbers.memories import OnChip, used_memory
 from simulator.numbers.numerics import code_limit, fixed_point, quantise, requantise, saturate
 from simulator.numbers.tile_pass import Arithmetic, lane_rows
 from simulator.numbers.vector_regions import VectorPass
-from simulator.numbers.walk import DrainNumbers, columns_of, in_chunks, instructions_of, walk
+from simulator.numbers.walk import DrainNumbers, Instruction, columns_of, in_chunks, instructions_of, walk
 from simulator.program.layer_numbers import LayerNumbers
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
@@ -156,6 +156,12 @@ class _PlainLayer:
     def chunk(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray:
         side = self.machine.rows
         return self.inputs[:, rows, chunk * side : (chunk + 1) * side]
+
+    def heads(self, ins: Instruction) -> tuple[int, ...]:
+        return ()  # a plain layer has no query heads
+
+    def chunk_heads(self, layer: int) -> int:
+        return 1
 
     def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
         lanes = self.layer.tiles.lane_ptr

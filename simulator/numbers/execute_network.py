@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.network import Network
-from simulator.network.network_layout import output_chunks
+from simulator.network.network_layout import head_offset, head_steps, heads_of_chunk, output_chunks
 from simulator.network.tensor_values import tensor_to_port
 from simulator.numbers.activation_codes import ActivationCodes
 from simulator.numbers.memories import MemorySizes, OnChip
@@ -25,7 +25,7 @@ from simulator.numbers.network_dram import NetworkDram
 from simulator.numbers.numerics import fixed_point, saturate
 from simulator.numbers.tile_pass import Arithmetic, tile_rows
 from simulator.numbers.vector_regions import VectorOperator, VectorPass
-from simulator.numbers.walk import DrainNumbers, columns_of, in_chunks, instructions_of, walk
+from simulator.numbers.walk import DrainNumbers, Instruction, columns_of, in_chunks, instructions_of, walk
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 
@@ -83,6 +83,18 @@ class _Operators:
 
     def chunk(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray:
         return self._dram.reader(layer, operand)(chunk, rows)[None]
+
+    def heads(self, ins: Instruction) -> tuple[int, ...]:
+        operator, side = self._network.operators[ins.layer], self._machine.cols
+        step, keys = head_steps(self._network, operator, side)
+        first = ins.chunk * side // keys if operator.kind == "scores" else 0
+        return tuple(
+            head_offset(step, first + head, ins.other, side) - head_offset(step, first, ins.other, side)
+            for head in range(ins.tokens // ins.other)
+        )
+
+    def chunk_heads(self, layer: int) -> int:
+        return heads_of_chunk(self._network, self._network.operators[layer], self._machine.cols)
 
     def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
         schedule, operator = self._program.layers[layer], self._network.operators[layer]

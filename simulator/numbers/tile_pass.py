@@ -36,7 +36,10 @@ class Arithmetic:
 
 
 class TilePass(NamedTuple):
-    """A tile instruction's operands; ``tile`` is the row of the tile table that its slot holds."""
+    """A tile instruction's operands; ``tile`` is the row of the tile table that its slot holds. head_rows: rows of
+    each query head, heads: bytes from the first one's rows to each one's, none
+    for rows that lie behind one another.
+    """
 
     op: int
     tile: int
@@ -44,6 +47,8 @@ class TilePass(NamedTuple):
     src: int
     dst: int
     accumulate: int
+    head_rows: int
+    heads: tuple[int, ...] = ()
 
 
 def run_tile(
@@ -54,13 +59,13 @@ def run_tile(
     first, last = tiles.lane_ptr[run.tile], tiles.lane_ptr[run.tile + 1]
     lane = tiles.lane[first:last]
     entry = OPERATIONS[Op(run.op)]
-    if entry.reads is Place.RANKS:
-        gathered = int(tiles.gathered[run.tile])
-        read = lane[:gathered]
+    if run.heads:
+        entering = _of_heads(run, lane, memories, machine.rows)
+    elif entry.reads is Place.RANKS:
+        read = lane[: int(tiles.gathered[run.tile])]
         entering = arithmetic.rank_codes(memories.rank[rank_places(layer, read, tokens)], read)
     else:
-        source = memories.scratchpad[:, run.src : run.src + tokens * machine.rows]
-        entering = source.reshape(len(source), tokens, machine.rows)
+        entering = memories.read_rows(run.src, tokens, machine.rows)
     if entry.writes is Place.RANKS:
         written = slice(last - tiles.scattered[run.tile], last)
         by_column = weights[:, : machine.rows].T
@@ -70,10 +75,16 @@ def run_tile(
         before = np.where(tiles.first[written] == 1, 0.0, memories.rank[places])
         memories.rank[places] = arithmetic.add(before, entering @ by_column)
         return
-    entering = entering if entry.uses_ranks else entering[:, :, lane]
+    entering = entering if entry.uses_ranks or run.heads else entering[:, :, lane]
     sums = entering @ weights[:, : machine.cols]
     old = memories.accumulator[:, run.dst : run.dst + tokens] if run.accumulate else 0.0
     memories.accumulator[:, run.dst : run.dst + tokens] = arithmetic.add(old, sums)
+
+
+def _of_heads(run: TilePass, lane: np.ndarray, memories: OnChip, side: int) -> np.ndarray:
+    """(runs, tokens, lanes) of rows of several query heads, of which only the tile's lanes are read."""
+    rows = run.src + np.array(run.heads)[:, None] + side * np.arange(run.head_rows)
+    return memories.scratchpad[:, rows.reshape(-1, 1) + lane]
 
 
 def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:

@@ -78,6 +78,14 @@ class Layers(Protocol):
         """(runs, T, P) stored numbers of a chunk of an operand."""
         ...
 
+    def heads(self, ins: Instruction) -> tuple[int, ...]:
+        """Bytes from the rows of the first query head that a tile reads to those of each, 0 for itself."""
+        ...
+
+    def chunk_heads(self, layer: int) -> int:
+        """Query heads of an output chunk that have sums of their own."""
+        ...
+
     def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
         """(lanes, max(P, Q)) weights of a tile; ``row``: the first of the sequence whose activations it holds."""
         ...
@@ -141,13 +149,20 @@ def _run_tile(walk: _Walk, ins: Instruction) -> None:
             f"weight slot {ins.slot} is empty",
             "a tile is loaded before it runs",
         )
-    operands = TilePass(ins.op, slot.tile, ins.tokens, ins.src, ins.dst, ins.accumulate)
     layers = walk.layers
+    operands = TilePass(ins.op, slot.tile, ins.tokens, ins.src, ins.dst, ins.accumulate, ins.tokens)
+    if ins.other > 0:
+        operands = operands._replace(head_rows=ins.other, heads=layers.heads(ins))
     run_tile(layers.schedule(slot.layer), operands, slot.rows, walk.memories, layers.arithmetic(slot.layer))
 
 
 def _drain(walk: _Walk, ins: Instruction) -> None:
     sums = walk.memories.accumulator[:, ins.src : ins.src + ins.tokens]
+    if ins.other > 0:
+        heads = walk.layers.chunk_heads(ins.layer)
+        width = walk.machine.cols // heads
+        begins = [ins.src + head * ins.other for head in range(heads)]
+        sums = np.concatenate([walk.memories.accumulator[:, at : at + ins.tokens, :width] for at in begins], axis=2)
     numbers, arithmetic = walk.layers.drain_numbers(ins.layer), walk.layers.arithmetic(ins.layer)
     if numbers.loaded and ins.layer not in walk.has_parameters:
         results = np.full_like(sums, walk.layers.unwritten)

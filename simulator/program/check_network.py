@@ -17,6 +17,7 @@ from simulator.program.operations import (
     INPUT_CHUNK_OPS,
     OUTPUT_CHUNK_OPS,
     RESULT_ROW_OPS,
+    TILE_OPS,
     VECTOR_OPERATOR_OPS,
     Place,
     is_any,
@@ -117,7 +118,8 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
 
     rows = by_layer([operator.rows for operator in operators])
     chunks = by_layer([output_chunks(network, operator, side) for operator in operators])
-    ends = ins.token0 + ins.tokens
+    several = is_any(ins.op, TILE_OPS) & (ins.other > 0)
+    ends = ins.token0 + np.where(several, ins.other, ins.tokens)
     _refuse(is_any(ins.op, RESULT_ROW_OPS) & (ends > rows), "token0", ends - 1, rows)
     bad = is_any(ins.op, OUTPUT_CHUNK_OPS) & ((ins.chunk < 0) | (ins.chunk >= chunks))
     _refuse(bad, "chunk", ins.chunk, chunks)

@@ -75,3 +75,34 @@ def vector_regions(program: Program, machine: Machine, i: int) -> list[tuple[np.
             regions.append((column, own or rows, int(ins.chunk[i]) if apart else chunks))
     written = output_chunks(network, operator, side) if whole else int(ins.chunk[i])
     return [*regions, (ins.dst, rows, written)]
+
+
+def head_bytes(program: Program, machine: Machine, i: int) -> list[int]:
+    """Scratchpad bytes that the tile i reads of the rows of several query heads: those of its lanes. Head by head: a
+    query head's channels lie behind those of the head before it, its weights from a chunk's edge on.
+    """
+    ins, network, side = program.instructions, program.network, machine.cols
+    operator, rows = network.operators[int(ins.layer[i])], int(ins.other[i])
+    tiles, tile = program.layers[int(ins.layer[i])].tiles, int(ins.tile[i])
+    lanes = tiles.lane[tiles.lane_ptr[tile] : tiles.lane_ptr[tile + 1]].tolist()
+    keys = -(-operator.operands[1].tokens // side)
+    if operator.kind == "scores":
+        first, tensor, width = (
+            int(ins.chunk[i]) // keys,
+            network.tensors[operator.operands[0].tensor],
+            operator.operands[0].width,
+        )
+        pitch = -(-width // side) * side if tensor.padded else width
+    else:
+        first, pitch = 0, keys * side
+    places = [head * pitch for head in range(first, first + int(ins.tokens[i]) // rows)]
+    starts = [place // side * rows * side + place % side for place in places]
+    return [
+        int(ins.src[i]) + s - starts[0] + row * side + lane for s in starts for row in range(rows) for lane in lanes
+    ]
+
+
+def drained_heads(program: Program, machine: Machine, i: int) -> int:
+    """Query heads of the chunk that DRAIN i writes, each with sums of its own."""
+    output = program.network.tensors[program.network.operators[int(program.instructions.layer[i])].output]
+    return machine.cols // output.width

@@ -17,7 +17,7 @@ from simulator.program.operations import After, Op, Unit
 from simulator.program.program import Program
 from simulator.timing.durations import Timing
 from simulator.timing.engine import Events
-from tests.drawn.network_regions import parameter_half, read_cells, vector_regions
+from tests.drawn.network_regions import drained_heads, head_bytes, parameter_half, read_cells, vector_regions
 
 Cell = tuple[object, ...]
 
@@ -54,6 +54,15 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
         assert base + rows * width <= machine.scratchpad.size_bytes
         for byte in range(base, base + rows * width):
             yield use(("scratchpad", byte), writes, begin, stop)
+
+    def head_rows(begin: int, stop: int) -> Iterator[Access]:
+        """The bytes that a tile streams; of rows of query heads (rule I2), those of its lanes."""
+        if ins.other[i] < 0:
+            yield from scratchpad(ins.src, machine.rows, False, begin, stop)
+            return
+        for byte in head_bytes(program, machine, i):
+            assert 0 <= byte < machine.scratchpad.size_bytes
+            yield use(("scratchpad", byte), False, begin, stop)
 
     def accumulator(column: np.ndarray, writes: bool, begin: int, stop: int) -> Iterator[Access]:
         base = int(column[i])
@@ -96,7 +105,9 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
             yield from scratchpad(column, chunks * machine.cols, writes, start, done, rows)
     elif op == Op.DRAIN:
         if ins.accumulate[i]:
-            yield from accumulator(ins.src, False, start, done)
+            heads = 1 if ins.other[i] < 0 else drained_heads(program, machine, i)
+            for head in range(heads):
+                yield from accumulator(ins.src + head * int(ins.other[i]), False, start, done)
         yield from scratchpad(ins.dst, machine.cols, True, start, done)
     elif op == Op.STORE:
         yield from scratchpad(ins.src, machine.cols, False, start, done)
@@ -110,7 +121,7 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
             yield use(("parameters", half), False, early, end)
             yield from ranks(tile, False, early, end)
         else:
-            yield from scratchpad(ins.src, machine.rows, False, start, done)
+            yield from head_rows(start, done)
         if op in (Op.REDUCE, Op.MIX):
             network = machine.rank_memory.network_cycles
             yield from ranks(tile, True, far + network, done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -219,23 +220,47 @@ class _Chain:
     def chunks(self) -> int:
         return len(self.passes.drained)
 
+    @cached_property
+    def turns(self) -> np.ndarray:
+        """(R,) the turn of each drain's accumulator buffer, the first of several if each head of the chunk has one.
+        Buffers are used in turn; those of one pass, and of one chunk, lie behind one another, so that turns that would
+        split them at the memory's end are left out.
+        """
+        known, n, heads = len(self.g.drain_refs), self.g.accumulators, self.passes.heads
+        if not heads.buffer.any() and heads.of_chunk == 1:
+            return known + np.arange(self.chunks)
+        turns, free = np.zeros(self.chunks, dtype=np.int64), known
+        begins = np.flatnonzero(heads.buffer == 0)
+        for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), self.chunks], strict=True):
+            count = (end - begin) * heads.of_chunk
+            free += n - free % n if free % n + count > n else 0
+            turns[begin:end] = free + heads.buffer[begin:end]
+            free += count
+        return turns
+
     def accumulator_rows(self) -> np.ndarray:
-        """First accumulator row of each drain's chunk: the buffers are used in turn."""
-        drains = len(self.g.drain_refs) + np.arange(self.chunks)
-        return drains % self.g.accumulators * self.g.group.block
+        """First accumulator row of each drain's chunk; those of one pass have rows behind one another."""
+        buffer = self.passes.heads.buffer
+        return (self.turns - buffer) % self.g.accumulators * self.g.group.block + buffer * self.block.rows
 
     def accumulator_waits(self) -> np.ndarray:
         """The drain that frees each chunk's accumulator rows, -1 for none."""
-        known, n = self.g.drain_refs, self.g.accumulators
-        numbers = len(known) + np.arange(self.chunks) - n
-        before = number(self.g.before)
+        known, before, by_turn = self.g.drain_refs, number(self.g.before), self._by_turn
+        freed = self.turns + self.passes.heads.of_chunk - 1 - self.g.accumulators
         return np.array(
             [
-                before if at < 0 else known[at].id if at < len(known) else self.first + at - len(known)
-                for at in numbers.tolist()
+                before if at < 0 else known[at].id if at < len(known) else self.first + int(by_turn[at - len(known)])
+                for at in freed.tolist()
             ],
             dtype=np.int64,
         )
+
+    @cached_property
+    def _by_turn(self) -> np.ndarray:
+        """This chain's drain of each turn from its first on; of one that is left out, the drain before."""
+        known = len(self.g.drain_refs)
+        end = int(self.turns[-1]) + self.passes.heads.of_chunk if self.chunks else known
+        return np.maximum(np.searchsorted(self.turns, np.arange(known, end), side="right") - 1, 0)
 
     def later(self, drain: int, written: Ref) -> int:
         """The later of an accumulator's last drain and the writer of the inputs."""
@@ -275,7 +300,7 @@ class _Chain:
         for n, i in enumerate(self.kept):
             self._store(i, n, store_of[i], order, places[i])
         keys = sort_keys(at, DRAIN, order.drain).tolist()
-        self.g.drain_refs.extend(Ref(key, self.first + n) for n, key in enumerate(keys))
+        self.g.drain_refs.extend(Ref(keys[n], self.first + n) for n in self._by_turn.tolist())
         e.last_drain = self.g.drain_refs[-1]
 
     def _rows(self, index: int) -> BlockRows:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gblr_hw.lowering.groups.head_room import HeadRoom, pass_cycles
 from gblr_hw.lowering.groups.scratchpad_map import map_regions, source_of, stored
 from gblr_hw.lowering.groups.stages import Stage, local, stages_of
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand, Operator
-from simulator.network.network_layout import heads_per_tile, output_chunks, region_chunks, view_chunks
+from simulator.network.network_layout import heads_of_chunk, heads_per_tile, output_chunks, region_chunks, view_chunks
 from simulator.network.strided_bytes import strided_bytes
 from simulator.program.schedule import LayerSchedule
 
@@ -128,7 +129,7 @@ class _Planner:
         rows = head.rows if flat else head.tokens
         stages = stages_of(network, first, last, machine.cols)
         resident = self._resident(first, last)
-        limit = min(block_limit(self.schedules[index], machine) for index in range(first, last))
+        limit = min(self._block_limit(index) for index in range(first, last))
         best: tuple[float, int, bool, bool] | None = None
         for block in self._block_sizes(first, last, rows, limit):
             if map_regions(network, stages, block, machine.cols, machine.scratchpad.size_bytes) is None:
@@ -137,6 +138,14 @@ class _Planner:
             if best is None or cost < best[0]:
                 best = (cost, block, flat, resident)
         return best
+
+    def _block_limit(self, index: int) -> int:
+        """Rows of a block for which an operator's sums fit, twice: of heads that make up a chunk, all of theirs."""
+        operator, limit = self.network.operators[index], block_limit(self.schedules[index], self.machine)
+        if operator.kind != "mix":
+            return limit
+        heads = heads_of_chunk(self.network, operator, self.machine.cols)
+        return max(1, min(limit, self.machine.accumulator_rows // 2 // heads))
 
     def _block_sizes(self, first: int, last: int, rows: int, limit: int) -> list[int]:
         side = self.machine.cols
@@ -168,8 +177,9 @@ class _Planner:
                     array += 0 if stage.chunked or stage.slices > 1 else work + machine.vector.latency_cycles
                 else:
                     shared = 1 if operator.kind == "linear" else heads_per_tile(network, operator, side)
-                    passes = len(schedule.tiles) * shared
-                    array += blocks * (passes * max(block, side) + 2 * side + work / max(1, blocks * chunks))
+                    of_chunk = 1 if operator.kind == "linear" else heads_of_chunk(network, operator, side)
+                    cycles = pass_cycles(shared, of_chunk, HeadRoom(block, machine.accumulator_rows // block), side)
+                    array += blocks * (len(schedule.tiles) * cycles + 2 * side + work / max(1, blocks * chunks))
                     moved += self._weight_bytes[index] * (1 if resident else blocks)
                 if stored(network, operator.output, last):
                     moved += operator.rows * chunks * side

@@ -51,7 +51,8 @@ def test_the_program_under_test_has_every_operation():
         ("token0", Op.LOAD_INPUT, -1, "field 'token0': found -1; a token index is not negative"),
         ("row_cycles", Op.REDUCE, 0, "field 'row_cycles': found 0; a token row takes at least one cycle"),
         ("accumulate", Op.DRAIN, 2, "field 'accumulate': found 2; accumulate is 0 or 1"),
-        ("other", Op.DRAIN, 64, "field 'other': found 64; only a VECTOR has a second operand"),
+        ("other", Op.STORE, 64, "field 'other': found 64; only a VECTOR has a second operand, and only tiles"),
+            ("other", Op.DRAIN, 0, "field 'other': found 0; a query head has at least one row"),
         ("other", Op.STORE, -2, "field 'other': found -2"),
     ],
 )  # fmt: skip
@@ -145,6 +146,7 @@ def refused(instructions: Instructions, message: str) -> None:
         ("src", Op.DRAIN, -1, "field 'src': found -1"),
         ("src", Op.STORE, 10**9, "field 'src': found 1000000000"),
         ("chunk", Op.LOAD_INPUT, 10**6, "field 'chunk': found 1000000"),
+        ("other", Op.DENSE, 3, "3 rows of each query head; only scores and mix of a network have query heads"),
         ("chunk", Op.STORE, -1, "field 'chunk': found -1"),
     ],
 )  # fmt: skip
