@@ -107,9 +107,17 @@ def lowered(factors: Factors, machine: Machine, tokens: int, name: str = "layer"
 
 
 def as_chain(
-    factors: Factors, machine: Machine, tokens: int, rng: np.random.Generator | None = None, name: str = "layer"
+    factors: Factors,
+    machine: Machine,
+    tokens: int,
+    rng: np.random.Generator | None = None,
+    name: str = "layer",
+    examples: np.ndarray | None = None,
+    steps: tuple[float, float] | None = None,
 ) -> LayerSchedule:
-    """The layer with its chains as they are, however slow that is; with ``rng`` at random places in rank memory."""
+    """The layer with its chains as they are, however slow that is; with ``rng`` at random places in rank memory.
+    examples: inputs for its int8 ranges. steps: those of its activations.
+    """
     plan = block_tokens(drop_empty(LayerPlan(name, factors, machine, tokens)))
     ranks = plan.factors.ranks
     plan = replace(plan, form="mixed" if ranks and plan.structure.tiles.any() else "ranks" if ranks else "dense")
@@ -119,7 +127,7 @@ def as_chain(
         capacity = min(machine.rank_rows_per_bank // plan.block_tokens, fewest + int(rng.integers(0, 4)))
         place = rng.choice(machine.rank_memory.banks * max(1, capacity), ranks, replace=False)
         plan = replace(plan, rank_bank=place // max(1, capacity), rank_slot=place % max(1, capacity))
-    return quantise_weights(build_schedule(plan, factors.multiplications), plan.factors, machine, None)
+    return quantise_weights(build_schedule(plan, factors.multiplications), plan.factors, machine, examples, steps)
 
 
 def chain_program(rng: np.random.Generator, machine: Machine, layers: int, tokens: int, keep: bool) -> Program:
