@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gblr_hw import lower
+from gblr_hw.lowering.calibration_batches import port_arrays
 from gblr_hw.lowering.groups.head_room import HeadRoom, heads_at_once, heads_in_pass, pass_cycles
-from gblr_hw.lowering.lower_model import port_arrays
 from gblr_hw.lowering.whole_network import lower_network
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
