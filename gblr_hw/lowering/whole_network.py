@@ -11,7 +11,7 @@ from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedu
 from gblr_hw.lowering.emit.emit_loads import CONSTANT_BYTES
 from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.groups.fuse_groups import LONGEST, describe_groups, fuse_groups
-from gblr_hw.lowering.lower_layer import lower_layer
+from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.weights.network_weights import linear_of
 from gblr_hw.weights.scaled_weights import scaled_weights
@@ -43,7 +43,7 @@ def lower_network(
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     longest: int = LONGEST,
-    lower_linear: LowerLinear = lower_layer,
+    lower_linear: LowerLinear = lower_operator,
     drop_zeros: bool = False,
 ) -> Program:
     """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port

@@ -54,7 +54,10 @@ def execute(
         layer = program.layers[index]
         rows, leading = _rows_of(name, values, layer.in_features)
         compute = _execute_float if mode == "float" else _execute_codes
-        outputs[name] = compute(program, index, rows).reshape(*leading, layer.out_features)
+        stored = compute(program, index, rows)
+        natural = np.empty_like(stored)
+        natural[:, layer.output_order] = stored
+        outputs[name] = natural.reshape(*leading, layer.out_features)
     return outputs
 
 

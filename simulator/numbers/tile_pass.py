@@ -55,14 +55,20 @@ def run_tile(
     lane = tiles.lane[first:last]
     entry = OPERATIONS[Op(run.op)]
     if entry.reads is Place.RANKS:
-        entering = arithmetic.rank_codes(memories.rank[rank_places(layer, lane, tokens)], lane)
+        gathered = int(tiles.gathered[run.tile])
+        read = lane[:gathered]
+        entering = arithmetic.rank_codes(memories.rank[rank_places(layer, read, tokens)], read)
     else:
         source = memories.scratchpad[:, run.src : run.src + tokens * machine.rows]
         entering = source.reshape(len(source), tokens, machine.rows)
     if entry.writes is Place.RANKS:
-        places = rank_places(layer, lane, tokens)
-        before = np.where(tiles.first[first:last] == 1, 0.0, memories.rank[places])
-        memories.rank[places] = arithmetic.add(before, entering @ weights[:, : machine.rows].T)
+        written = slice(last - tiles.scattered[run.tile], last)
+        by_column = weights[:, : machine.rows].T
+        if not entry.lane_is_column:
+            by_column = weights[: tiles.gathered[run.tile], : tiles.scattered[run.tile]]
+        places = rank_places(layer, tiles.lane[written], tokens)
+        before = np.where(tiles.first[written] == 1, 0.0, memories.rank[places])
+        memories.rank[places] = arithmetic.add(before, entering @ by_column)
         return
     entering = entering if entry.uses_ranks else entering[:, :, lane]
     sums = entering @ weights[:, : machine.cols]

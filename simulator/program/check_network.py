@@ -56,6 +56,13 @@ def _check_layer(index: int, layers: Sequence[LayerSchedule], network: Network, 
             f"program: layer {index}", f"'{layer}' for '{operator}'", "every operator has its layer, in order", NOT_OURS
         )
     kind, form = network.operators[index].kind, layers[index].form
+    if layers[index].reorders:
+        raise InputError(
+            f"layer '{layer}': 'output_order'",
+            "outputs in another order",
+            "in a network they are in the order in which the next operator reads them",
+            NOT_OURS,
+        )
     if form not in _MATRIX_FORMS.get(kind, ("vector",)):
         raise InputError(f"layer '{layer}': 'form'", form, f"it is the form of an operator of kind {kind}", NOT_OURS)
     types = machine.datatypes

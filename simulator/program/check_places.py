@@ -7,15 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import NOT_OURS, InputError
+from simulator.base.errors import NOT_OURS, InputError, refuse_program
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.check_network import tile_chunks
 from simulator.program.isa import Instructions
 from simulator.program.operations import (
+    COLUMN_OPS,
+    GATHER_OPS,
     INPUT_CHUNK_OPS,
     OUTPUT_CHUNK_OPS,
     RANK_OPS,
+    SCATTER_OPS,
     TILE_OPS,
     VECTOR_OPERATOR_OPS,
     Chunk,
@@ -68,14 +71,22 @@ def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunk
     _check(where + "rank {}: slot", every, layer.rank_slot, machine.rank_rows_per_bank // layer.block_tokens)
     _check(where + "tile {}: 'source'", reads(tiles.kind, Place.SCRATCHPAD), tiles.source, chunks_read)
     _check(where + "tile {}: 'target'", writes(tiles.kind, Place.ACCUMULATORS), tiles.target, chunks_written)
-    # A lane of a tile that writes ranks is a column of the array, of any other a row (schedule.TileTable).
-    columns = writes(tiles.kind, Place.RANKS)
-    most = np.where(columns, machine.cols, machine.rows)
-    _check(where + "tile {}: lanes", np.ones(len(tiles), dtype=bool), tiles.lane_count, most + 1)
+    # A lane that writes a rank is a column of the array, any other a row (schedule.TileTable).
+    every = np.ones(len(tiles), dtype=bool)
+    _check(where + "tile {}: lanes", every, tiles.lane_count - tiles.scattered, np.full(len(tiles), machine.rows + 1))
+    _check(where + "tile {}: lanes", every, tiles.scattered, np.full(len(tiles), machine.cols + 1))
     kind = np.repeat(tiles.kind, tiles.lane_count)
     _check(where + "lane {}", ~is_any(kind, RANK_OPS), tiles.lane, machine.rows)
-    width = np.where(writes(kind, Place.RANKS), machine.rows, machine.cols)
+    width = np.where(is_any(kind, COLUMN_OPS), machine.rows, machine.cols)
+    mixes = is_any(kind, GATHER_OPS) & is_any(kind, SCATTER_OPS)
+    width = np.where(mixes, np.repeat(tiles.scattered, tiles.lane_count), width)
     _check(where + "lane {}: 'hi'", np.ones(len(kind), dtype=bool), tiles.hi, width + 1)
+    if mixes.any() and not machine.scatter:
+        refuse_program(
+            f"layer '{layer.name}' on machine '{machine.name}'",
+            "a MIX tile",
+            "ranks are mixed through a permutation network ('scatter'; machine.md, rule B3)",
+        )
 
 
 def scratchpad_bytes(op: np.ndarray, tokens: np.ndarray, machine: Machine) -> np.ndarray:

@@ -47,13 +47,13 @@ def _cells(network: Network, name: str, batch: int, token: int) -> Iterator[tupl
 
 
 def parameter_half(program: Program, i: int) -> int | None:
-    """Which half of the parameter memory instruction i loads or uses: that of the load it waits for, an EXPAND's that of
-    its layer's next DRAIN. None if it has no parameters (rule M4).
+    """Which half of the parameter memory instruction i loads or uses: that of the load it waits for, that of its layer's
+    next DRAIN if it reads ranks. None if it has no parameters (rule M4).
     """
     ins = program.instructions
-    if ins.op[i] not in (Op.LOAD_PARAMETERS, Op.DRAIN, Op.VECTOR, Op.EXPAND):
+    if ins.op[i] not in (Op.LOAD_PARAMETERS, Op.DRAIN, Op.VECTOR, Op.EXPAND, Op.MIX):
         return None
-    if ins.op[i] == Op.EXPAND:
+    if ins.op[i] in (Op.EXPAND, Op.MIX):
         i += int(np.argmax((ins.op[i:] == Op.DRAIN) & (ins.layer[i:] == ins.layer[i])))
     load = i if ins.op[i] == Op.LOAD_PARAMETERS else int(ins.after[After.WEIGHTS, i])
     return None if load < 0 else int(np.count_nonzero(ins.op[:load] == Op.LOAD_PARAMETERS)) % 2

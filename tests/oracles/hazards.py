@@ -63,7 +63,9 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
             yield use(("accumulator", row), writes, begin, stop)
 
     def ranks(tile: int, writes: bool, begin: int, stop: int) -> Iterator[Access]:
-        for lane in range(int(layer.tiles.lane_ptr[tile]), int(layer.tiles.lane_ptr[tile + 1])):
+        lanes = range(int(layer.tiles.lane_ptr[tile]), int(layer.tiles.lane_ptr[tile + 1]))
+        read = int(layer.tiles.gathered[tile]) if op == Op.MIX else 0 if writes else len(lanes)
+        for lane in lanes[read:] if writes else lanes[:read]:
             rank = int(layer.tiles.lane[lane])
             bank, row = int(layer.rank_bank[rank]), int(layer.rank_slot[rank]) * layer.block_tokens
             assert 0 <= bank < machine.rank_memory.banks
@@ -104,12 +106,12 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
     else:
         tile = int(ins.tile[i])
         yield use(("weights", int(ins.slot[i])), False, int(events.preload[i]), start)
-        if op == Op.EXPAND:
+        if op in (Op.EXPAND, Op.MIX):
             yield use(("parameters", half), False, early, end)
             yield from ranks(tile, False, early, end)
         else:
             yield from scratchpad(ins.src, machine.rows, False, start, done)
-        if op == Op.REDUCE:
+        if op in (Op.REDUCE, Op.MIX):
             network = machine.rank_memory.network_cycles
             yield from ranks(tile, True, far + network, done)
         else:

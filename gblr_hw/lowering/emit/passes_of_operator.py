@@ -13,7 +13,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_layout import head_stride, heads_per_tile
-from simulator.program.operations import Op
+from simulator.program.operations import Op, Place, reads, writes
 from simulator.program.schedule import LayerSchedule
 
 
@@ -23,7 +23,7 @@ class Passes:
 
     tile (N,): row of the tile table. load (N,): which of the loads holds its weights. load_tile (L,). source, target
     (N,): chunk read and written, -1 for none. opens (N,): whether a pass is the first of its output chunk. rank_ready
-    (N,): the last pass that adds to any of an EXPAND tile's ranks, -1 for others. drained (R,): output chunks in the
+    (N,): the last pass that adds to any of the ranks that it reads, -1 for none. drained (R,): output chunks in the
     order in which they are complete, finish (R,): the pass after which each is, has_sums (R,): whether any adds to it.
     """
 
@@ -71,7 +71,7 @@ def linear_passes(schedule: LayerSchedule, machine: Machine) -> Passes:
     """Every tile once, in the order of the schedule."""
     tiles, count = schedule.tiles, len(schedule.tiles)
     every = np.arange(count)
-    writing = np.flatnonzero(tiles.kind != Op.REDUCE)
+    writing = np.flatnonzero(writes(tiles.kind, Place.ACCUMULATORS))
     last = np.full(ceil_div(schedule.out_features, machine.cols), -1, dtype=np.int64)
     last[tiles.target[writing]] = writing  # numpy keeps the last of repeated assignments
     finish = np.where(last >= 0, last, max(1, count) - 1)
@@ -84,8 +84,8 @@ def linear_passes(schedule: LayerSchedule, machine: Machine) -> Passes:
         tile=every,
         load=every,
         load_tile=every,
-        source=np.where(tiles.kind != Op.EXPAND, tiles.source, -1),
-        target=np.where(tiles.kind != Op.REDUCE, tiles.target, -1),
+        source=np.where(reads(tiles.kind, Place.SCRATCHPAD), tiles.source, -1),
+        target=np.where(writes(tiles.kind, Place.ACCUMULATORS), tiles.target, -1),
         row_cycles=tiles.row_cycles,
         opens=opens,
         rank_ready=_rank_ready(schedule),
@@ -96,20 +96,17 @@ def linear_passes(schedule: LayerSchedule, machine: Machine) -> Passes:
 
 
 def _rank_ready(layer: LayerSchedule) -> np.ndarray:
-    """For each EXPAND tile, the last REDUCE tile that adds to any of its ranks; -1 for other tiles. (N,)"""
+    """For each tile, the last tile that adds to any of the ranks that it reads; -1 without any. (N,)"""
     tiles = layer.tiles
     result = np.full(len(tiles), -1, dtype=np.int64)
-    expands = np.flatnonzero((tiles.kind == Op.EXPAND) & (tiles.lane_count > 0))
-    if len(expands) == 0:
-        return result
     tile = np.repeat(np.arange(len(tiles)), tiles.lane_count)
-    kind = tiles.kind[tile]
     complete = np.full(layer.ranks, -1, dtype=np.int64)
-    reduced = kind == Op.REDUCE
-    complete[tiles.lane[reduced]] = tile[reduced]  # numpy keeps the last of repeated assignments
-    expanded = np.flatnonzero(kind == Op.EXPAND)
-    lanes = tiles.lane_count[expands]
-    result[expands] = np.maximum.reduceat(complete[tiles.lane[expanded]], np.cumsum(lanes) - lanes)
+    written, read = tiles.lane_scatters, np.flatnonzero(tiles.lane_gathers)
+    complete[tiles.lane[written]] = tile[written]  # numpy keeps the last of repeated assignments
+    gathering = np.flatnonzero(tiles.gathered)
+    if len(gathering):
+        counts = tiles.gathered[gathering]
+        result[gathering] = np.maximum.reduceat(complete[tiles.lane[read]], np.cumsum(counts) - counts)
     return result
 
 

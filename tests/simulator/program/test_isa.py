@@ -11,6 +11,7 @@ from simulator.base.errors import InputError
 from simulator.program.isa import Instructions
 from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, VECTOR_OPS, After, Op, Unit, unit_of_op
 from simulator.program.program import Program
+from simulator.program.schedule import TileTable
 from tests.drawn.strategies import case
 
 _, _, PROGRAM = case(22, layers=2, tokens=9, stored=True, array={"rows": 4, "cols": 6, "scatter": True})
@@ -33,13 +34,13 @@ def waiting(column: After, at: int, value: int) -> Instructions:
 
 
 def test_the_program_under_test_has_every_operation():
-    assert set(PROGRAM.instructions.op.tolist()) >= set(Op) - {Op.DENSE, Op.VECTOR}
+    assert set(PROGRAM.instructions.op.tolist()) >= set(Op) - {Op.DENSE, Op.VECTOR, Op.MIX}
 
 
 @pytest.mark.parametrize(
     ("column", "op", "value", "message"),
     [
-        ("op", Op.STORE, 9, r"field 'op': found 9; operations are 0 to 8 \(LOAD_PARAMETERS, .*VECTOR\)"),
+        ("op", Op.STORE, 10, r"field 'op': found 10; operations are 0 to 9 \(LOAD_PARAMETERS, .*MIX\)"),
         ("op", Op.STORE, -1, "field 'op': found -1"),
         ("layer", Op.STORE, -1, "field 'layer': found -1; a layer index is not negative"),
         ("tile", Op.EXPAND, -1, "field 'tile': found -1; a tile index is not negative"),
@@ -133,7 +134,7 @@ def refused(instructions: Instructions, message: str) -> None:
     [
         ("layer", Op.STORE, 2, "'layer': found 2; it has 2 layers"),
         ("tile", Op.EXPAND, 10**6, "tile 1000000; its tile table has"),
-        ("op", Op.EXPAND, Op.DENSE, "DENSE, REDUCE and EXPAND run tiles of their own kind"),
+        ("op", Op.EXPAND, Op.DENSE, "DENSE, REDUCE, EXPAND and MIX run tiles of their own kind"),
         ("row_cycles", Op.REDUCE, 9, "an instruction takes its tile's cycles a row"),
         ("token0", Op.STORE, 9, "the program has 9 tokens"),
         ("slot", Op.LOAD_WEIGHTS, 10**6, "field 'slot': found 1000000; it lies between 0 and"),
@@ -184,11 +185,12 @@ def test_schedules_refuse_what_does_not_fit():
         ({"rank_slot": layer.rank_slot - 1}, "slot: found -1"),
         ({"out_features": layer.out_features + 1}, "output parameters"),
         ({"payload": replace(layer.payload, codes=layer.payload.codes[1:])}, "payload: found .* the tile table describes"),
+        ({"output_order": np.zeros(layer.out_features)}, "'output_order': found .* entries; it names each output once"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             with_layer(**change)
     for change, message in (
-        ({"kind": (0, Op.DRAIN)}, "a tile is DENSE, REDUCE or EXPAND"),
+        ({"kind": (0, Op.DRAIN)}, "a tile is DENSE, REDUCE, EXPAND or MIX"),
         ({"lo": (0, -1)}, "0 <= lo <= hi for every lane"),
         ({"lane": (0, layer.ranks)}, f"ranks are numbered 0 to {layer.ranks - 1}"),
         ({"lane_ptr": (0, 1)}, "lane_ptr starts at 0, never falls"),
@@ -210,3 +212,26 @@ def test_payloads_are_finite():
                 replace(payload, **{name: column})
     with pytest.raises(InputError, match="'input_step': found -1.0; an activation step is finite and not negative"):
         replace(payload, input_step=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"gathered": [0]}, r"'gathered': found 0 of the 3 lanes of tile 0; a MIX has lanes of both kinds"),
+        ({"gathered": [3]}, r"'gathered': found 3 of the 3 lanes of tile 0"),
+        ({"kind": [Op.EXPAND]}, r"'gathered': found a tile whose kind says otherwise; EXPAND lanes read ranks"),
+        ({"kind": [Op.REDUCE]}, r"'gathered': found a tile whose kind says otherwise"),
+        ({"hi": [1, 1, 1]}, r"'lo', 'hi': found weights of a lane that a MIX writes; they are those of its reads"),
+        ({"gathered": [2, 2]}, r"tile table: found columns of unequal length \(1 kinds\)"),
+    ],
+)
+def test_lanes_of_a_mix(edit, message):
+    """Two ranks mixed into a third: which lanes read and which write follows from nothing else."""
+    columns = {
+        "kind": [Op.MIX], "source": [-1], "target": [-1], "row_cycles": [1], "lane_ptr": [0, 3], "lane": [0, 1, 2],
+        "first": [0, 0, 1], "lo": [0, 0, 0], "hi": [1, 1, 0], "gathered": [2],
+    }  # fmt: skip
+    table = TileTable(**{name: np.array(values) for name, values in columns.items()})
+    assert table.scattered.tolist() == [1] and table.lane_gathers.tolist() == [True, True, False]
+    with pytest.raises(InputError, match=message):
+        TileTable(**{name: np.array(values) for name, values in (columns | edit).items()})
