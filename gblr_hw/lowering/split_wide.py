@@ -78,12 +78,12 @@ def _most_outputs(held: LayerWeights, machine: Machine) -> int:
 
 def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:
     """Outputs [first, last) of a layer, with the ranks that write any of them."""
-    bias = None if held.bias is None else held.bias[first:last]
     if isinstance(held, DenseWeights):
-        return DenseWeights(held.weight[first:last], bias)
+        return DenseWeights(held.weight[first:last], None if held.bias is None else held.bias[first:last])
     if isinstance(held, CHAIN_KINDS):
         return _rows_of_chain(held.chain(), first, last)
-    factors = evaluate(held)
+    factors = evaluate(held).in_natural_order()
+    bias = None if factors.bias is None else torch.from_numpy(factors.bias[first:last].copy())
     alive = factors.writes[:, first:last].any(axis=1)
     shape = last - first, factors.in_features
     support = np.zeros(shape, bool) if factors.dense_support is None else factors.dense_support[first:last]

@@ -40,8 +40,8 @@ class Factors:
     block_sizes: ranks per block, in order, summing to K; () means that each rank is its own block.
     mix_source, mix_target (E,) int64 and mix_value (E,) float32: the value of rank target gets mix_value x the value of
     rank source added; sorted by target, then source, each pair once, without circles. W = u (chains) v + dense then.
-    output_order (m,) int64: row p of u, writes, dense and bias belongs to the layer's output output_order[p]; None
-    means their natural order.
+    output_order (m,) int64: row p of u, writes, dense and bias is the layer's output output_order[p]; None means their
+    natural order.
     Raises InputError on inconsistent shapes.
     """
 

@@ -11,7 +11,31 @@ import torch
 from gblr_hw.frontend.graph.builder import Builder, single
 from gblr_hw.frontend.graph.layout import REPEAT, LayoutError, View, insert, permute, reshape, simplified
 from gblr_hw.frontend.operators.matrix_ops import MAX_GROUPED_ENTRIES, linear
+from gblr_hw.weights.chains import ChainWeights
 from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
+
+
+def chain_product(builder: Builder, view: View, weights: ChainWeights, name: str) -> View:
+    """A chain of ranks times the last dimension of ``view``. Where its outputs are best stored in another order that a
+    layout can say, they are, and whoever reads them finds them there.
+    """
+    order = weights.output_order
+    step = 0 if order is None or len(order) < 2 else int(order[1] - order[0])
+    if order is None or step < 1 or len(order) % step or not torch.equal(order, _by_columns(len(order), step)):
+        return linear(builder, view, weights, name)
+    stored = replace(
+        weights, u=weights.u[order], writes=weights.writes[order],
+        bias=None if weights.bias is None else weights.bias[order], output_order=None,
+    )  # fmt: skip
+    flat = linear(builder, view, stored, name)
+    cut = reshape(flat, [*flat.shape[:-1], step, len(order) // step])
+    *rows, outer, inner = cut.dims
+    return replace(cut, dims=(*rows, simplified((*inner, *outer))))
+
+
+def _by_columns(count: int, step: int) -> torch.Tensor:
+    """0 .. count - 1 written in rows of ``step``, and read by columns."""
+    return torch.arange(count).reshape(-1, step).T.reshape(-1)
 
 
 def is_groupable(view: View, weight: torch.Tensor) -> bool:

@@ -49,7 +49,8 @@ class _Ranks:
 
 def chains_fused(draft: Draft) -> Draft:
     """Chains in which some product is with a block-diagonal matrix, where they multiply less than their whole matrix;
-    and what such a product's outputs alone go through, as far as it scales, shifts and (of chains) moves channels.
+    and what such a product's outputs alone go through, as far as it scales and shifts them. An order of the outputs
+    stays with who reads them: ranks of a block write outputs that lie together.
     """
     made: dict[str, _Ranks] = {}
     for name in [operator.name for operator in draft.operators if operator.kind == "linear"]:
@@ -108,9 +109,7 @@ def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Dr
 
 
 def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
-    """A product together with the vector operator that alone reads it, if that is a scale, a shift or an order of its
-    outputs.
-    """
+    """A product together with the vector operator that alone reads it, if that is a scale or a shift of its outputs."""
     operator, held = _named(draft)[name], draft.weights[name]
     place = _sole_readers(draft).get(operator.output)
     behind = None if place is None else draft.operators[place]
@@ -121,13 +120,10 @@ def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
     link = link_of(draft, operator.output, [behind], None)
     if link is None or link.order is None:
         return None
-    scale = torch.from_numpy(link.matrix.data.copy())
-    if np.array_equal(link.order, np.arange(len(link.order))):
-        weights = shifted_outputs(scaled_outputs(held, scale), torch.from_numpy(link.shift.copy()))
-    elif isinstance(held, ChainWeights):
-        weights = shifted_outputs(_reordered(held, link.order, scale), torch.from_numpy(link.shift.copy()))
-    else:
+    if not np.array_equal(link.order, np.arange(len(link.order))):
         return None
+    scaled = scaled_outputs(held, torch.from_numpy(link.matrix.data.copy()))
+    weights = shifted_outputs(scaled, torch.from_numpy(link.shift.copy()))
     return _replaced(draft, behind, replace(operator, output=behind.output), weights)
 
 
@@ -190,15 +186,3 @@ def _dense(matrix: csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
     support = np.zeros(matrix.shape, np.bool_)
     support[entries.row, entries.col] = True
     return torch.from_numpy(matrix.toarray().astype(np.float32)), torch.from_numpy(support)
-
-
-def _reordered(held: ChainWeights, source: np.ndarray, scale: torch.Tensor) -> ChainWeights:
-    """Output i is scale[i] times what output source[i] was; stored in the order as before."""
-    scaled = (held.u.double()[source] * scale[:, None]).to(held.u.dtype)
-    moved = None if held.bias is None else (held.bias.double()[source] * scale).to(held.bias.dtype)
-    places = torch.from_numpy(np.argsort(source))
-    order = places if held.output_order is None else places[held.output_order]
-    plain = torch.equal(order, torch.arange(len(order)))
-    return replace(
-        held, u=scaled, writes=held.writes[source], bias=moved, output_order=None if plain else order
-    )  # fmt: skip

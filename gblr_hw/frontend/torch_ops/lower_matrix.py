@@ -13,12 +13,13 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.attention_ops import product
-from gblr_hw.frontend.operators.grouped_ops import grouped_product, is_groupable
+from gblr_hw.frontend.operators.grouped_ops import chain_product, grouped_product, is_groupable
 from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_weights, linear
 from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, rowwise
 from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
 from gblr_hw.frontend.torch_ops.lower_rows import pair
+from gblr_hw.weights.chains import CHAIN_KINDS
 from gblr_hw.weights.stored import ConvWeights
 
 
@@ -27,6 +28,8 @@ def _own_layer(builder: Builder, a: Arguments) -> View:
     module: Any
     module, weights = builder.layers[a["path"]]
     name = a["path"] or "layer"
+    if isinstance(weights, CHAIN_KINDS):
+        return chain_product(builder, a["inputs"], weights.chain(), name)
     if not isinstance(weights, ConvWeights):
         return linear(builder, a["inputs"], weights, name)
     dilation = pair(module.dilation, (1, 1))
