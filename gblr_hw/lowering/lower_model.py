@@ -32,16 +32,20 @@ def lower_model(
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    drop_zeros: bool = False,
 ) -> Program:
     """The program of a model in evaluation mode for inputs of the shapes of ``example_inputs`` (a tensor, a tuple of
     positional or a dict of keyword arguments) and ``kwargs`` (keyword arguments beside them). calibration: batches like
     it (with kwargs: pairs of positional and keyword arguments), from which int8 steps are fitted (with percentile taken
-    from magnitudes as they are). Raises InputError for what export, machine or calibration cannot take.
+    from magnitudes as they are). drop_zeros: as `lower_network` takes it. Raises InputError for what export, machine or
+    calibration cannot take.
     """
     exported = export_network(model, example_inputs, kwargs=kwargs, treat=treat, plugins=plugins)
     ports = exported.network.inputs
     batches = [port_arrays(ports, batch, f"calibration batch {number}") for number, batch in enumerate(calibration)]
-    program = lower_network(exported.network, exported.weights, machine, batches, percentile, dump, progress)
+    program = lower_network(
+        exported.network, exported.weights, machine, batches, percentile, dump, progress, drop_zeros=drop_zeros
+    )
     if dump is not None and exported.notes:
         dump("notes", "\n".join(exported.notes) + "\n")
     if exported.treated:

@@ -39,6 +39,7 @@ def lower(
     kwargs: Mapping[str, Any] | None = None,
     treat: Mapping[str, Treatment] | None = None,
     plugins: Mapping[str, Lowering] | None = None,
+    drop_zeros: bool = False,
 ) -> Program:
     """Lower a whole model, or the layers of a checkpoint, to a program.
 
@@ -47,6 +48,7 @@ def lower(
     their shapes: every operation, through torch.export.
     calibration: then a sequence of batches like them. treat: operations that are not known, by node, module path or
     name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
+    drop_zeros: leave out tiles of dense layers whose weights are all zero; provenance lists them.
 
     Without them the source is a checkpoint (layer name -> weights), or a model whose linear and convolution layers are
     taken; layers run one after another. One with more outputs than the parameter memory has room for becomes several,
@@ -59,7 +61,12 @@ def lower(
     Deterministic.
     """
     if example_inputs is not None or kwargs is not None:
-        return _lower_whole(source, machine, example_inputs, calibration, treat, plugins, dump, progress, kwargs)
+        how = {"treat": treat, "plugins": plugins, "dump": dump, "progress": progress, "kwargs": kwargs}
+        return _lower_whole(source, machine, example_inputs, calibration, drop_zeros=drop_zeros, **how)
+    if drop_zeros:
+        raise InputError(
+            "drop_zeros", "layers one by one", "these have no tiles of zeros in the first place", "Leave it out."
+        )
     if calibration is not None and not isinstance(calibration, Mapping):
         raise InputError(
             "calibration", type(calibration).__name__, "for layers it maps names to inputs", "Give example_inputs too."
@@ -130,12 +137,9 @@ def _lower_whole(
     machine: Machine,
     example_inputs: Any,
     calibration: Mapping[str, ArrayLike] | Sequence[Any] | None,
-    treat: Mapping[str, Treatment] | None,
-    plugins: Mapping[str, Lowering] | None,
-    dump: Dump | None,
-    progress: Callable[[int, int, str], None] | None,
-    kwargs: Mapping[str, Any] | None,
+    **how: Any,
 ) -> Program:
+    """``how``: further arguments of `lower_model`."""
     if not isinstance(source, nn.Module):
         raise InputError(
             "source",
@@ -145,11 +149,7 @@ def _lower_whole(
         )
     if isinstance(calibration, Mapping):
         raise InputError("calibration", "a mapping", "for a model it is a list of batches", "Give model inputs.")
-    batches = calibration or ()
-    return lower_model(
-        source, machine, example_inputs, batches, treat=treat, plugins=plugins, dump=dump, progress=progress,
-        kwargs=kwargs,
-    )  # fmt: skip
+    return lower_model(source, machine, example_inputs, calibration or (), **how)
 
 
 def _calibration_rows(name: str, values: ArrayLike, features: int) -> np.ndarray:
