@@ -42,8 +42,8 @@ SHORT = ("bert", "llama", "t5", "mixtral", "swin", "U-Net", "convolutions, inver
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class OutOfTimeError(Exception):
-    """An architecture took longer than it may."""
+class OutOfTimeError(BaseException):
+    """An architecture took longer than it may. No Exception: what a framework cannot follow is caught on the way."""
 
 
 def built(name: str) -> tuple[nn.Module, Call]:
@@ -87,7 +87,12 @@ def measure(name: str) -> Record:
         exported = export_network(model, args, kwargs=kwargs)
         program = lower_network(exported.network, exported.weights, machine)
     except InputError as error:
-        return {**record, "state": "refused", "where": error.where, "why": error.rule}
+        return {
+            **record,
+            "state": "refused",
+            "where": error.where,
+            "why": _reason(error),
+        }
     inputs = {key: tensor.numpy() for key, tensor in named_tensors(model.forward, args, kwargs)}
     found = evaluate_network(exported.network, linear_of(exported.weights), inputs)
     return {
@@ -102,6 +107,13 @@ def measure(name: str) -> Record:
         "error": _error(found, wanted),
         "notes": list(exported.notes),
     }
+
+
+def _reason(error: InputError) -> str:
+    """The rule, and for a model that cannot be followed what its code raised; no path of this machine."""
+    if not error.where.startswith("model "):
+        return error.rule
+    return f"{error.value.partition(' (unhinted')[0][:160]}: {error.rule}"
 
 
 def _error(found: Mapping[str, np.ndarray], wanted: list[tuple[tuple[str, ...], Tensor]]) -> float:
@@ -128,18 +140,18 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise OutOfTimeError where what is inside takes longer."""
+    """Raise OutOfTimeError where what is inside takes longer, in processor time: what else runs does not matter."""
 
     def stop(*_: object) -> None:
         raise OutOfTimeError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def guarded(name: str, seconds: int, run: Callable[[str], Record] = measure) -> Record:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._decomp import get_decompositions
 from torch.fx import Node
 from torch.nn import functional
 
@@ -163,7 +164,7 @@ def _exported(
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _opaque(layers), _as_function(model, call), quiet():
+        with torch.no_grad(), _opaque(layers), _as_function(model, call), _converted_once(), quiet():
             program = torch.export.export(model, tuple(tensors), strict=False)
             return _taken_apart(program.run_decompositions({}), known)
     except InputError:
@@ -194,6 +195,26 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
+def _converted_once() -> Iterator[None]:
+    """While it lasts, a module that is converted to the types that it has already stays as it is: routers do so at
+    every call, and the traced parameters cannot be put in others' places.
+    """
+    before = nn.Module._apply
+
+    def apply(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        held = [*self.parameters(recurse), *self.buffers(recurse)]
+        if all((new.dtype, new.device) == (old.dtype, old.device) for old, new in ((one, fn(one)) for one in held)):
+            return self
+        return before(self, fn, recurse)
+
+    nn.Module._apply = apply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module._apply = before  # type: ignore[method-assign]
+
+
+@contextmanager
 def _as_function(model: nn.Module, call: _Call) -> Iterator[None]:
     """While it lasts, the model is a function of tensors. Its own layer, if it is one, stays in its place."""
     before = model.__dict__.get("forward")
@@ -211,8 +232,12 @@ def _as_function(model: nn.Module, call: _Call) -> Iterator[None]:
             model.forward = before
 
 
+# Operations that the framework takes apart in a table of its own, but not by default.
+_ALSO_TAKEN_APART = (torch.ops.aten.grid_sampler_2d.default,)
+
+
 def _taken_apart(program: torch.export.ExportedProgram, known: Callable[[str], bool]) -> torch.export.ExportedProgram:
-    table = torch.export.default_decompositions()
+    table = {**torch.export.default_decompositions(), **get_decompositions(_ALSO_TAKEN_APART)}
     for _ in range(3):
         targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
         wanted = {target: table[target] for target in targets if target in table and not known(str(target))}

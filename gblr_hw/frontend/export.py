@@ -12,18 +12,23 @@ from torch import nn
 from gblr_hw.frontend.capture import Captured, capture, release, split_arguments
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.layout import LayoutError
-from gblr_hw.frontend.graph.registry import LOWERINGS, Lowering
+from gblr_hw.frontend.graph.registry import COMPLEX, LOWERINGS, Lowering
 from gblr_hw.frontend.operators.outputs import output_port
 from gblr_hw.frontend.tidy.finish import finished
 from gblr_hw.frontend.torch_ops import (
+    lower_bags,
     lower_choices,
+    lower_complex,
+    lower_functions,
     lower_images,
     lower_joins,
     lower_logic,
     lower_matrix,
     lower_pointwise,
+    lower_pools,
     lower_rows,
     lower_views,
+    lower_volumes,
 )
 from gblr_hw.frontend.translate import Translation, Treatment
 from gblr_hw.weights.stored import LayerWeights
@@ -32,7 +37,8 @@ from simulator.network.network import Network
 
 # The modules that declare lowering functions; naming them keeps the imports from looking unused.
 _DECLARED = (
-    lower_views, lower_pointwise, lower_rows, lower_matrix, lower_joins, lower_logic, lower_choices, lower_images
+    lower_views, lower_pointwise, lower_functions, lower_rows, lower_pools, lower_matrix, lower_joins, lower_logic,
+    lower_choices, lower_bags, lower_images, lower_volumes, lower_complex,
 )  # fmt: skip
 
 
@@ -74,7 +80,7 @@ def export_network(
     treat, plugins = dict(treat or {}), dict(plugins or {})
 
     def known(name: str) -> bool:
-        tables: tuple[Mapping[str, Any], ...] = (plugins, LOWERINGS, treat)
+        tables: tuple[Mapping[str, Any], ...] = (plugins, LOWERINGS, COMPLEX, treat)
         return any(name in table or name.rpartition(".")[0] in table for table in tables)
 
     captured = capture(model, *split_arguments(example_inputs, kwargs), known)

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -16,11 +16,13 @@ from torch import nn
 from simulator.base.errors import InputError
 
 Made = TypeVar("Made")
+_RETURNS = "the function takes nothing and returns (nn.Module, example inputs) or, with a dict, keyword arguments too"
 _REMEDY = "Mend it there, or run the file with Python to see more."
 
 
-def own_model(name: str) -> tuple[nn.Module, Any]:
-    """The model, in evaluation mode, and the example inputs that ``FILE.py:FUNCTION`` returns.
+def own_model(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """The model, in evaluation mode, the example inputs and the keyword arguments beside them (none, unless it says)
+    that ``FILE.py:FUNCTION`` returns.
 
     Raises InputError for a file that is not there, whatever running it or the function raises (an exit among it),
     with its line, and for a function that takes arguments or returns anything else.
@@ -40,14 +42,22 @@ def own_model(name: str) -> tuple[nn.Module, Any]:
         built = _run(name, path, made)
     else:
         built = made
-    if not (callable(made) and isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], nn.Module)):
+    if not (callable(made) and _is_model(built)):
         raise InputError(
             f"model '{name}'",
             f"{function} = {type(built).__name__}",
-            "the function takes nothing and returns (nn.Module, example inputs)",
+            _RETURNS,
             "Write such a function.",
         )
-    return built[0].eval(), built[1]
+    model, inputs, *kwargs = built
+    return model.eval(), inputs, dict(kwargs[0]) if kwargs else {}
+
+
+def _is_model(built: Any) -> bool:
+    """Whether a function's result is (module, example inputs) or (module, example inputs, keyword arguments)."""
+    if not (isinstance(built, tuple) and len(built) in (2, 3) and isinstance(built[0], nn.Module)):
+        return False
+    return len(built) == 2 or (isinstance(built[2], Mapping) and all(isinstance(key, str) for key in built[2]))
 
 
 def _executed(loader: Any, module: ModuleType) -> None:
@@ -61,7 +71,7 @@ def _check_arguments(name: str, function: str, made: Callable[..., Any]) -> None
         raise InputError(
             f"model '{name}'",
             f"{function}{inspect.signature(made)}: {error}",
-            "the function takes nothing and returns (nn.Module, example inputs)",
+            _RETURNS,
             "Give its arguments defaults.",
         ) from error
     except ValueError:  # one that Python cannot look into

@@ -12,9 +12,10 @@ from torch.fx import Node
 
 from gblr_hw.frontend.capture import Captured
 from gblr_hw.frontend.graph.builder import Builder, Site
+from gblr_hw.frontend.graph.complex_value import Complex
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.messages import module_path, refusal, source_of
-from gblr_hw.frontend.graph.registry import LOWERINGS, Lowering, arguments_of, lowering_of
+from gblr_hw.frontend.graph.registry import COMPLEX, LOWERINGS, Lowering, arguments_of, lowering_of
 from gblr_hw.frontend.operators.treatment import treated
 from simulator.base.errors import InputError
 
@@ -71,13 +72,15 @@ class Translation:
         schema = getattr(node.target, "_schema", None)
         names = [argument.name for argument in schema.arguments] if schema is not None else []
         given = [*zip(names, node.args, strict=False), *node.kwargs.items()]
-        dtypes = {}
+        tensors = {}
         for name, argument in given:
             value = next((one for one in _flat(argument) if isinstance(one, Node)), None)
             if value is not None and isinstance(value.meta.get("val"), torch.Tensor):
-                dtypes[name] = value.meta["val"].dtype
+                tensors[name] = value.meta["val"]
+        dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        packed = frozenset(name for name, tensor in tensors.items() if tensor.is_contiguous())
         operation = str(node.target).split(".")[1] if schema is not None else node.name
-        return Site(path, path in self._leaves, operation.strip("_"), source_of(node), dtypes)
+        return Site(path, path in self._leaves, operation.strip("_"), source_of(node), dtypes, packed)
 
     def _argument(self, argument: Any) -> Any:
         return torch.fx.node.map_arg(argument, lambda inner: self._values[inner.name])
@@ -93,7 +96,7 @@ class Translation:
             return torch.zeros(tuple(result.shape), dtype=result.dtype)
         if name.rpartition(".")[0] in _SHAPE_ONLY:
             return self._computed(node)
-        lowering = lowering_of(name, self._plugins) or lowering_of(name, LOWERINGS)
+        lowering = lowering_of(name, self._plugins) or lowering_of(name, COMPLEX if _is_complex(node) else LOWERINGS)
         keys = [key for key in (node.name, name, name.rpartition(".")[0]) if key in self._treat]
         if lowering is None:
             keys += [path for path in self._treat if _inside(self._builder.site.path, path)]
@@ -114,7 +117,8 @@ class Translation:
     def _lowered(self, node: Node, lowering: Lowering | None) -> Any:
         _check_type(node)
         if lowering is None:
-            raise refusal(node, "the front end does not know this operation")
+            kind = " on complex values" if _is_complex(node) else ""
+            raise refusal(node, f"the front end does not know this operation{kind}")
         before = self._builder.mark()
         try:
             value = lowering(self._builder, arguments_of(node, self._argument))
@@ -224,7 +228,7 @@ def _inside(path: str, outer: str) -> bool:
 def _flat(values: Any) -> list[Any]:
     if isinstance(values, (list, tuple)):
         return [inner for value in values for inner in _flat(value)]
-    return [values]
+    return [values.real] if isinstance(values, Complex) else [values]
 
 
 def _shape_of(node: Node, name: str) -> tuple[int, ...]:
@@ -241,11 +245,14 @@ def _shape_of(node: Node, name: str) -> tuple[int, ...]:
     return shape
 
 
+def _is_complex(node: Node) -> bool:
+    values = [inner.meta.get("val") for inner in (node, *node.all_input_nodes)]
+    return any(isinstance(one, torch.Tensor) and one.dtype.is_complex for value in values for one in _flat(value))
+
+
 def _check_type(node: Node) -> None:
     for inner in (node, *node.all_input_nodes):
         value = inner.meta.get("val")
-        if isinstance(value, torch.Tensor) and value.dtype.is_complex:
-            raise refusal(node, f"its values are {value.dtype}, and activations are real")
         sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
         if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
             raise refusal(node, "a number or shape depends on the data, and the network has static shapes")

@@ -28,17 +28,20 @@ def lower_model(
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    drop_zeros: bool = False,
 ) -> Program:
     """The program of a model in evaluation mode for inputs of the shapes of ``example_inputs`` and ``kwargs``, as
     `gblr_hw.lowering.pipeline.lower` describes them.
 
     calibration: batches (with both kinds of arguments: pairs of positional and keyword arguments), from which int8
-    steps are fitted; with ``percentile`` they are taken from magnitudes as they are. Raises InputError for what export,
-    machine or calibration cannot take.
+    steps are fitted; with ``percentile`` they are taken from magnitudes as they are. drop_zeros: as `lower_network`
+    takes it. Raises InputError for what export, machine or calibration cannot take.
     """
     exported = export_network(model, example_inputs, kwargs=kwargs, treat=treat, plugins=plugins)
     batches = [] if calibration is None else calibration_arrays(exported.network.inputs, calibration)
-    program = lower_network(exported.network, exported.weights, machine, batches, percentile, dump, progress)
+    program = lower_network(
+        exported.network, exported.weights, machine, batches, percentile, dump, progress, drop_zeros=drop_zeros
+    )
     if dump is not None and exported.notes:
         dump("notes", "\n".join(exported.notes) + "\n")
     if exported.treated:

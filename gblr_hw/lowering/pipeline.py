@@ -40,6 +40,7 @@ def lower(
     kwargs: Mapping[str, Any] | None = None,
     treat: Mapping[str, Treatment] | None = None,
     plugins: Mapping[str, Lowering] | None = None,
+    drop_zeros: bool = False,
 ) -> Program:
     """Lower a whole model, or the layers of a checkpoint, to a program. Deterministic.
 
@@ -61,6 +62,7 @@ def lower(
     kwargs: keyword arguments, alone or beside those.
     treat: operations that are not known, by node, module path or name, to "free" or "vector".
     plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
+    drop_zeros: for a model: leave out tiles of dense layers whose weights are all zero; provenance lists them.
 
     Raises
     ------
@@ -69,7 +71,12 @@ def lower(
     if not isinstance(machine, Machine):
         machine = Machine.load(machine)
     if example_inputs is not None or kwargs is not None:
-        return _lower_whole(source, machine, example_inputs, calibration, treat, plugins, dump, progress, kwargs)
+        how = {"treat": treat, "plugins": plugins, "dump": dump, "progress": progress, "kwargs": kwargs}
+        return _lower_whole(source, machine, example_inputs, calibration, drop_zeros=drop_zeros, **how)
+    if drop_zeros:
+        raise InputError(
+            "drop_zeros", "layers one by one", "these have no tiles of zeros in the first place", "Leave it out."
+        )
     if calibration is not None and not isinstance(calibration, Mapping):
         raise InputError(
             "calibration", type(calibration).__name__, "for layers it maps names to inputs", "Give example_inputs too."
@@ -140,12 +147,9 @@ def _lower_whole(
     machine: Machine,
     example_inputs: Any,
     calibration: Mapping[str, ArrayLike] | Iterable[Any] | None,
-    treat: Mapping[str, Treatment] | None,
-    plugins: Mapping[str, Lowering] | None,
-    dump: Dump | None,
-    progress: Callable[[int, int, str], None] | None,
-    kwargs: Mapping[str, Any] | None,
+    **how: Any,
 ) -> Program:
+    """``how``: further arguments of `lower_model`."""
     if not isinstance(source, nn.Module):
         raise InputError(
             "source",
@@ -155,10 +159,7 @@ def _lower_whole(
         )
     if isinstance(calibration, Mapping):
         raise InputError("calibration", "a mapping", "for a model it is a list of batches", "Give model inputs.")
-    return lower_model(
-        source, machine, example_inputs, calibration, treat=treat, plugins=plugins, dump=dump, progress=progress,
-        kwargs=kwargs,
-    )  # fmt: skip
+    return lower_model(source, machine, example_inputs, calibration, **how)
 
 
 def _calibration_rows(name: str, values: ArrayLike, features: int) -> np.ndarray:

@@ -58,6 +58,7 @@ _ACTS_WITH = {
     "gblr": (_MODEL,),
     "seed": (_KNOWN, _ONNX, "--gblr"),
     "treat": (_MODEL,),
+    "drop_zeros": (_MODEL,),
     "table": (_LAYERS,),
     "layer": (_LAYERS,),
     "leave_out": (_FILLED,),
@@ -93,7 +94,8 @@ def lower_command(
         typer.Option(
             "--model",
             help="Lower a whole network: transformers:google/vit-base-patch16-224 (`--model list` names all), or "
-            "FILE.py:FUNCTION, which returns (module, example inputs). A checkpoint then fills its weights.",
+            "FILE.py:FUNCTION, which returns (module, example inputs), or with a dict of keyword arguments as a third. "
+            "A checkpoint then fills its weights.",
             metavar="NAME",
         ),
     ] = None,
@@ -113,6 +115,9 @@ def lower_command(
         list[str] | None,
         typer.Option("--treat", help="What an operation that is not known costs.", metavar="NAME=free|vector"),
     ] = None,
+    drop_zeros: Annotated[
+        bool, typer.Option("--drop-zeros", help="Of a model: leave out tiles whose weights are all zero.")
+    ] = False,
     table: TableOption = None,
     layer: LayerOption = None,
     leave_out: LeaveOutOption = None,
@@ -166,7 +171,7 @@ def lower_command(
                 model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
                 renames(rename or ()), sizes_of(size or ()),
             )  # fmt: skip
-            program, notes = _lower_model(wish, loaded, treatments(treat or ()), **how), []
+            program, notes = _lower_model(wish, loaded, treatments(treat or ()), drop_zeros, **how), []
     program.save(target)
     if as_json:
         print_json(_summary(program, target) | {"left_out": notes})
@@ -231,11 +236,13 @@ def _lower_checkpoint(
     return lower(contents.layers, machine, tokens=tokens, **how), contents.account.notes()
 
 
-def _lower_model(wish: Wish, machine: Machine, treat: dict[str, Literal["free", "vector"]], **how: Any) -> Program:
+def _lower_model(
+    wish: Wish, machine: Machine, treat: dict[str, Literal["free", "vector"]], drop_zeros: bool, **how: Any
+) -> Program:
     from gblr_hw.lowering.lower_model import lower_model
 
-    model, inputs = model_of(wish)
-    return lower_model(model, machine, inputs, treat=treat, **how)
+    model, inputs, kwargs = model_of(wish)
+    return lower_model(model, machine, inputs, treat=treat, kwargs=kwargs, drop_zeros=drop_zeros, **how)
 
 
 def _list_models(as_json: bool) -> None:

@@ -33,8 +33,10 @@ class Wish:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
-def model_of(wish: Wish) -> tuple[nn.Module, Any]:
-    """The model in evaluation mode, with weights, and example inputs. Raises InputError if weights are missing."""
+def model_of(wish: Wish) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """The model in evaluation mode, with weights, example inputs, and keyword arguments beside them. Raises InputError
+    if weights are missing.
+    """
     from gblr_hw.frontend.own_model import own_model
     from gblr_hw.frontend.put_weights import put_weights
     from gblr_hw.frontend.random_gblr import check_fraction, replace_by_random_gblr
@@ -42,12 +44,13 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any]:
 
     if wish.gblr is not None:
         check_fraction(wish.gblr)
+    kwargs: dict[str, Any] = {}
     if is_onnx(wish.name):
         from gblr_hw.frontend.onnx_models.onnx_module import load_onnx
 
         model, inputs = load_onnx(Path(wish.name), wish.sizes, wish.seed)
     elif model_file(wish.name) is not None:
-        model, inputs = own_model(wish.name)
+        model, inputs, kwargs = own_model(wish.name)
     else:
         model, inputs = load_source(wish.name, batch=wish.batch, tokens=wish.tokens, past=wish.past, seed=wish.seed)
     given = has_weights(wish.name)
@@ -62,7 +65,7 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any]:
         )
     if wish.gblr is not None:
         replace_by_random_gblr(model, wish.gblr, seed=wish.seed)
-    return model, inputs
+    return model, inputs, kwargs
 
 
 def is_onnx(name: str) -> bool:

@@ -31,7 +31,7 @@ def single(value: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True)
 class Site:
     """The node at hand: the path of its module and whether that has none inside it, the operation's short name, the
-    source line, and the types of its tensor arguments by name.
+    source line, the types of its tensor arguments by name, and which of these lie in memory in order.
     """
 
     path: str = ""
@@ -39,6 +39,7 @@ class Site:
     operation: str = ""
     source: str = ""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+    contiguous: frozenset[str] = frozenset()
 
 
 class Mark(NamedTuple):

@@ -15,14 +15,25 @@ Arguments = Mapping[str, Any]
 Lowering = Callable[[Builder, Arguments], Any]
 
 LOWERINGS: dict[str, Lowering] = {}
+# Of operations that read or make complex values (`complex_value.Complex`).
+COMPLEX: dict[str, Lowering] = {}
 
 
 def lowers(*names: str) -> Callable[[Lowering], Lowering]:
     """Declare a function as the lowering of operations such as "aten.add.Tensor", or "aten.add" for all overloads."""
 
+    return _adds(names, LOWERINGS)
+
+
+def lowers_complex(*names: str) -> Callable[[Lowering], Lowering]:
+    """Declare a function as the lowering of operations where values are complex."""
+    return _adds(names, COMPLEX)
+
+
+def _adds(names: tuple[str, ...], table: dict[str, Lowering]) -> Callable[[Lowering], Lowering]:
     def add(function: Lowering) -> Lowering:
         for name in names:
-            LOWERINGS[name] = function
+            table[name] = function
         return function
 
     return add

@@ -152,11 +152,13 @@ def _joined_inside(builder: Builder, parts: Sequence[Value], frames: Sequence[Fr
 
 def _pair_inside(builder: Builder, left: View, right: View, dim: int) -> View:
     reads, widths = [], [left.shape[dim], right.shape[dim]]
-    for view in (left, right):
-        frame = builder.frame(view).with_width(view.shape[dim])
-        reads.append(builder.read(view, frame))
     whole = _part_frame(left, CHANNELS, dim, sum(widths))
     whole = whole.with_width(sum(widths))
+    for view in (left, right):
+        frame = builder.frame(view).with_width(view.shape[dim])
+        if (frame.batch, frame.tokens, frame.groups) != (whole.batch, whole.tokens, whole.groups):
+            raise LayoutError("a repeated value is joined with others")
+        reads.append(builder.read(view, frame))
     if any(atom.stride != 1 for atom in whole.atoms[dim][-1:]):
         raise LayoutError("channels are joined in the middle of their groups")
     operands: list[Operand] = []

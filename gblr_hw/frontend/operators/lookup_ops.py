@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 
@@ -51,6 +52,19 @@ def _table(builder: Builder, table: Value) -> str:
     return view.tensor if builder.is_whole(view, frame) else relaid(builder, view, "tw").tensor
 
 
+def as_places(indices: Sequence[Value | None]) -> list[Any]:
+    """Indices with constant truth values turned into the places where they are true, one for each dimension that they
+    cover.
+    """
+    found: list[Any] = []
+    for one in indices:
+        if isinstance(one, torch.Tensor) and one.dtype == torch.bool:
+            found += one.nonzero(as_tuple=True)
+        else:
+            found.append(one)
+    return found
+
+
 def looked_up(builder: Builder, value: Value, places: Sequence[Value | None]) -> View:
     """``value[places]`` as the framework means it: along each dimension that has places, at these, broadcast together;
     the others whole (None).
@@ -68,7 +82,7 @@ def looked_up(builder: Builder, value: Value, places: Sequence[Value | None]) ->
     else:
         copy = relaid(builder, permute(value, order), "t" * len(given) + "w" * len(rest))
         table = regrouped(builder, copy, (prod(sizes), prod(kept)))
-    flat = _flat_places(builder, indices, sizes, shape)
+    flat = flat_places(builder, indices, sizes, shape)
     found = _rows_at(builder, table, flat) if isinstance(flat, torch.Tensor) else gathered(builder, table, flat)
     result = regrouped(builder, found, [*shape, *kept])
     together = given == list(range(given[0], given[0] + len(given)))
@@ -80,8 +94,8 @@ def looked_up(builder: Builder, value: Value, places: Sequence[Value | None]) ->
     return permute(result, [*before, *range(count), *after])
 
 
-def _flat_places(builder: Builder, indices: Sequence[Value], sizes: Sequence[int], shape: tuple[int, ...]) -> Value:
-    """Rows of the table whose digits the indices are."""
+def flat_places(builder: Builder, indices: Sequence[Value], sizes: Sequence[int], shape: tuple[int, ...]) -> Value:
+    """Rows of a table of dimensions ``sizes`` whose digits the indices, broadcast to ``shape``, are."""
     total: Value | None = None
     for place, (one, size) in enumerate(zip(indices, sizes, strict=True)):
         stride = prod(sizes[place + 1 :])

@@ -51,7 +51,7 @@ def _linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> V
     if any(CHANNELS in view.axes(dim) for dim in range(last)):
         raise LayoutError("the rows of a linear layer lie along channels")
     if any(atom.axis == REPEAT for atom in view.dims[last]):
-        view = copied(builder, view)
+        raise LayoutError("the inputs of a linear layer are one value, repeated")
     # Weights have their columns in the framework's order, so the inputs are packed in that order.
     frame = builder.frame(view)
     frame = replace(frame, atoms=(*frame.atoms[:-1], _in_order(view.dims[last])))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from gblr_hw.frontend.graph.builder import Builder
+from gblr_hw.frontend.graph.complex_value import Complex
 from gblr_hw.frontend.graph.frame import frame_of, refined
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.operators.relays import natural, or_relaid
@@ -20,6 +21,10 @@ def output_port(builder: Builder, name: str, value: Any) -> list[Port]:
     if isinstance(value, torch.Tensor):
         builder.note(f"Output '{name}' does not depend on an input and is left out.")
         return []
+    if isinstance(value, Complex):
+        raise InputError(
+            f"output '{name}'", "complex values", "a network returns real ones", "Return torch.view_as_real of it."
+        )
     if not isinstance(value, View):
         return []
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.join_ops import concatenated
-from gblr_hw.frontend.operators.lookup_ops import looked_up
+from gblr_hw.frontend.operators.lookup_ops import as_places, flat_places, looked_up
 from gblr_hw.frontend.operators.matrix_ops import linear
 from gblr_hw.frontend.operators.relays import regrouped, seen
 from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, reduced, widthwise
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
+from gblr_hw.frontend.torch_ops.lower_rows import vector_norm
 
 
 def _largest(builder: Builder, view: View, count: int, dim: int, largest: bool) -> tuple[View, View]:
@@ -169,10 +171,18 @@ def _select_scatter(builder: Builder, a: Arguments) -> Any:
 
 @lowers("aten.index_copy.default")
 def _index_copy(builder: Builder, a: Arguments) -> Any:
-    if isinstance(a["index"], View):
-        raise LayoutError("a value is written at places that depend on an input")
     dim = a["dim"] % len(a["self"].shape)
+    if isinstance(a["index"], View):
+        return _rows_put(builder, a["self"], a["index"], a["source"], dim)
     return replaced(builder, a["self"], a["source"], dim, [one % a["self"].shape[dim] for one in a["index"].tolist()])
+
+
+@lowers("aten.index_add.default")
+def _index_add(builder: Builder, a: Arguments) -> Any:
+    dim = a["dim"] % len(a["self"].shape)
+    source = a["source"] if a["alpha"] == 1 else combined(builder, "multiply", a["source"], a["alpha"])
+    index = _along(a["index"], dim, source.shape)
+    return _scatter_add(builder, {"self": a["self"], "index": index, "src": source, "dim": dim})
 
 
 def replaced(builder: Builder, value: Value, source: Value, dim: int, places: list[int]) -> Value:
@@ -202,42 +212,66 @@ def _part(builder: Builder, value: Value, dim: int, first: int, count: int) -> V
 
 @lowers("aten.index_put.default", "aten._unsafe_index_put.default")
 def _index_put(builder: Builder, a: Arguments) -> Any:
-    """At truth values that are constant or depend on an input, or at constant places along one dimension."""
-    given = [(dim, one) for dim, one in enumerate(a["indices"]) if one is not None]
+    """At truth values, or at places along neighbouring dimensions; either constant or depending on an input."""
     value, source = a["self"], a["values"]
-    if a["accumulate"] or len(given) != 1:
-        raise LayoutError("values are added at places, or written along several dimensions at once")
-    dim, index = given[0]
-    alike = not isinstance(index, View) or index.shape == tuple(value.shape[: len(index.dims)])
-    if not (alike and _one_number(source)) and isinstance(index, View) and len(index.dims) == 1:
-        return _rows_put(builder, value, index, source, dim)
-    if isinstance(index, View):
-        if not _one_number(source):
-            raise LayoutError("several values are written where a truth value that depends on an input says so")
-        shape = [*index.shape, *[1] * (len(value.shape) - len(index.shape))]
-        return _filled(builder, value, regrouped(builder, index, shape), float(source))
-    if index.dtype == torch.bool:
-        if not _one_number(source):
-            raise LayoutError("several values are written where a mask says so")
-        mask = index.reshape(*index.shape, *[1] * (len(value.shape) - index.dim() - dim))
-        kept = pointwise(builder, "multiply", value, (~mask).float())
-        return pointwise(builder, "add", kept, mask.float() * float(source)) if float(source) else kept
-    size = value.shape[dim]
-    shape = [*value.shape[:dim], index.numel(), *value.shape[dim + 1 :]]
-    spread = layout.expand(source, shape) if isinstance(source, View) else source.expand(shape)
-    return replaced(builder, value, spread, dim, [one % size for one in index.flatten().tolist()])
+    if builder.dtype_of("indices") in (torch.bool, torch.uint8) and any(isinstance(one, View) for one in a["indices"]):
+        return _put_where(builder, value, a["indices"], source)
+    given = [(dim, one) for dim, one in enumerate(as_places(a["indices"])) if one is not None]
+    first, count = given[0][0], len(given)
+    if [dim for dim, _ in given] != list(range(first, first + count)):
+        raise LayoutError("values are written at places along dimensions that are not neighbours")
+    sizes, shape = value.shape, tuple(torch.broadcast_shapes(*(tuple(one.shape) for _, one in given)))
+    outer, inner = tuple(sizes[:first]), tuple(sizes[first + count :])
+    room, number = prod(sizes[first : first + count]), prod(shape)
+    places = flat_places(builder, [one for _, one in given], sizes[first : first + count], shape)
+    spread = _broadcast(builder, source, (*outer, *shape, *inner))
+    rows, new = (_regrouped(builder, one, (*outer, size, *inner)) for one, size in ((value, room), (spread, number)))
+    flat = _regrouped(builder, places, (number,))
+    if a["accumulate"]:
+        index = _along(flat, first, new.shape)
+        put = _scatter_add(builder, {"self": rows, "index": index, "src": new, "dim": first})
+    elif isinstance(flat, View):
+        put = _rows_put(builder, rows, flat, new, first)
+    else:
+        put = replaced(builder, rows, new, first, flat.tolist())
+    return _regrouped(builder, put, tuple(sizes))
+
+
+def _put_where(builder: Builder, value: Value, indices: Sequence[Any], source: Value) -> View:
+    """One number where a truth value that depends on an input says so."""
+    (dim, mask), *more = [(dim, one) for dim, one in enumerate(indices) if one is not None]
+    if more or not isinstance(source, torch.Tensor) or source.numel() != 1:
+        raise LayoutError("several values are written where a truth value that depends on an input says so")
+    after = len(value.shape) - dim - len(mask.shape)
+    return _filled(builder, value, regrouped(builder, mask, [*[1] * dim, *mask.shape, *[1] * after]), float(source))
+
+
+def _broadcast(builder: Builder, value: Value, shape: tuple[int, ...]) -> Value:
+    return layout.expand(value, shape) if isinstance(value, View) else builder.keep(value.expand(shape))
+
+
+def _regrouped(builder: Builder, value: Value, shape: tuple[int, ...]) -> Value:
+    if tuple(value.shape) == shape:
+        return value
+    return regrouped(builder, value, shape) if isinstance(value, View) else builder.keep(value.reshape(shape))
+
+
+def _along(index: Value, dim: int, shape: Sequence[int]) -> Value:
+    """Places along one dimension, the same at all others."""
+    after = len(shape) - dim - 1
+    if isinstance(index, torch.Tensor):
+        return index.reshape(-1, *[1] * after).expand(*shape)
+    for _ in range(dim):
+        index = layout.insert(index, 0)
+    for _ in range(after):
+        index = layout.insert(index, len(index.dims))
+    return layout.expand(index, shape)
 
 
 def _rows_put(builder: Builder, value: Value, index: View, source: Value, dim: int) -> View:
     """``source`` along one dimension at places that depend on an input."""
-    shape = [*value.shape[:dim], index.shape[0], *value.shape[dim + 1 :]]
-    for _ in range(dim):
-        index = layout.insert(index, 0)
-    while len(index.dims) < len(shape):
-        index = layout.insert(index, len(index.dims))
-    places = layout.expand(index, shape)
-    spread = layout.expand(source, shape) if isinstance(source, View) else builder.keep(source.expand(shape))
-    found: View = _scatter(builder, {"self": value, "index": places, "src": spread, "dim": dim})
+    places = _along(index, dim, source.shape)
+    found: View = _scatter(builder, {"self": value, "index": places, "src": source, "dim": dim})
     return found
 
 
@@ -301,10 +335,6 @@ def _windows(view: View, dim: int, size: int, step: int) -> View:
     return layout.View(view.tensor, (*view.dims[:dim], outer, *view.dims[dim + 1 :], inner), view.origin)
 
 
-def _one_number(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.numel() == 1
-
-
 def _filled(builder: Builder, value: Value, mask: View, number: float) -> View:
     keep = pointwise(builder, "equal", mask, numbers=(0.0,))
     if isinstance(value, View):
@@ -319,26 +349,83 @@ def _copy(builder: Builder, a: Arguments) -> Any:
     return layout.expand(a["src"], shape) if isinstance(a["src"], View) else a["src"].expand(shape)
 
 
+@lowers("aten.kthvalue.default")
+def _kth_value(builder: Builder, a: Arguments) -> tuple[View, View]:
+    return _ranked(builder, a["self"], a["dim"], a["k"] - 1, bool(a["keepdim"]))
+
+
+@lowers("aten.median.dim")
+def _median(builder: Builder, a: Arguments) -> tuple[View, View]:
+    """The lower one of two in the middle, as the framework's."""
+    return _ranked(builder, a["self"], a["dim"], (a["self"].shape[a["dim"]] - 1) // 2, bool(a["keepdim"]))
+
+
+def _ranked(builder: Builder, view: View, dim: int, rank: int, keep: bool) -> tuple[View, View]:
+    """The element of a rank, from the smallest, along a dimension, and its place."""
+    dim %= len(view.dims)
+    found = [
+        seen(builder, one, partial(layout.take, position=dim, start=rank, count=1))
+        for one in _largest(builder, view, rank + 1, dim, False)
+    ]
+    value, place = found if keep else [layout.drop(one, dim) for one in found]
+    return value, place
+
+
+@lowers("aten.logcumsumexp.default")
+def _log_cumulative(builder: Builder, a: Arguments) -> View:
+    """Of what is left when each row's largest is taken away, so that nothing overflows."""
+    largest = reduced(builder, "max", a["self"], [a["dim"]], keep=True)
+    powers = pointwise(builder, "exp", pointwise(builder, "subtract", a["self"], largest))
+    total = _cumsum(builder, {"self": powers, "dim": a["dim"]})
+    return pointwise(builder, "add", pointwise(builder, "log", total), largest)
+
+
+@lowers("aten.scatter_reduce.two")
+def _scatter_reduce(builder: Builder, a: Arguments) -> View:
+    if a["reduce"] != "sum" or not a["include_self"]:
+        raise LayoutError(f"values are put at places and reduced by '{a['reduce']}', or without what stands there")
+    return _scatter_add(builder, a)
+
+
+@lowers("aten._cdist_forward.default")
+def _distances(builder: Builder, a: Arguments) -> View:
+    """Of each row of one value from each of another: powers of differences, summed."""
+    sides = []
+    for name, place in (("x1", -1), ("x2", -2)):
+        one, dim = a[name], len(a[name].shape) + place
+        sides.append(layout.insert(one, dim) if isinstance(one, View) else builder.keep(one.unsqueeze(dim)))
+    between = combined(builder, "subtract", sides[0], sides[1])
+    norm: View = vector_norm(builder, {"self": between, "ord": a["p"], "dim": [len(between.dims) - 1]})
+    return norm
+
+
+@lowers("aten.diagonal.default")
+def _diagonal(builder: Builder, a: Arguments) -> View:
+    """Elements whose places along two dimensions differ by the offset; they come last."""
+    view, rank, offset = a["self"], len(a["self"].dims), a["offset"]
+    first, second = a["dim1"] % rank, a["dim2"] % rank
+    count = min(view.shape[first] + min(offset, 0), view.shape[second] - max(offset, 0))
+    rest = [dim for dim in range(rank) if dim not in (first, second)]
+    numbers = torch.arange(count)
+    places: list[Value | None] = [numbers - min(offset, 0), numbers + max(offset, 0)]
+    found = looked_up(builder, layout.permute(view, [first, second, *rest]), places)
+    return layout.permute(found, [*range(1, rank - 1), 0])
+
+
+@lowers("aten.as_strided.default")
+def _as_strided(builder: Builder, a: Arguments) -> View:
+    """Places of a value in the order in which memory holds it."""
+    view = a["self"]
+    if "self" not in builder.site.contiguous:
+        raise LayoutError("a value whose dimensions lie in another order in memory is read by strides")
+    places = torch.tensor(a["storage_offset"] or 0)
+    for dim, (size, stride) in enumerate(zip(a["size"], a["stride"], strict=True)):
+        along = [1] * len(a["size"])
+        along[dim] = size
+        places = places + (torch.arange(size) * stride).reshape(along)
+    return looked_up(builder, regrouped(builder, view, [view.size]), [places])
+
+
 @lowers("aten.take_along_dim.default")
 def _take_along(builder: Builder, a: Arguments) -> View:
     return _gather(builder, {"self": a["self"], "index": a["indices"], "dim": a["dim"]})
-
-
-@lowers("aten.embedding_bag.default", "aten._embedding_bag.default", "aten._embedding_bag_forward_only.default")
-def _embedding_bag(builder: Builder, a: Arguments) -> tuple[View]:
-    """Sums, means or largest of the rows of each bag; bags are cut at constant places."""
-    if isinstance(a["offsets"], View) or a["per_sample_weights"] is not None:
-        raise LayoutError("bags of a table are cut at places that depend on an input, or are weighted")
-    rows = looked_up(builder, a["weight"], [a["indices"]])
-    cuts = [*a["offsets"].tolist(), a["indices"].shape[0]]
-    cuts = cuts[:-1] if a["include_last_offset"] else cuts
-    function = ("sum", "mean", "max")[a["mode"]]
-    sizes = {last - first for first, last in pairwise(cuts)}
-    if len(sizes) == 1 and 0 not in sizes:
-        bags = regrouped(builder, rows, [len(cuts) - 1, sizes.pop(), rows.shape[1]])
-        return (reduced(builder, function, bags, [1], keep=False),)
-    parts: list[Value] = []
-    for first, last in pairwise(cuts):
-        bag = _part(builder, rows, 0, first, last - first) if last > first else torch.zeros(1, rows.shape[1])
-        parts.append(reduced(builder, function, bag, [0], keep=True) if isinstance(bag, View) else builder.keep(bag))
-    return (concatenated(builder, parts, 0),)

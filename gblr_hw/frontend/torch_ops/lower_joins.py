@@ -11,9 +11,9 @@ import torch
 from gblr_hw.frontend.graph import layout
 from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import CHANNELS, LayoutError, View
-from gblr_hw.frontend.graph.registry import Arguments, lowers
+from gblr_hw.frontend.graph.registry import Arguments, Lowering, lowers
 from gblr_hw.frontend.operators.join_ops import concatenated, picked
-from gblr_hw.frontend.operators.lookup_ops import gathered, looked_up
+from gblr_hw.frontend.operators.lookup_ops import as_places, gathered, looked_up
 from gblr_hw.frontend.operators.relays import natural, relaid, seen
 
 
@@ -46,7 +46,7 @@ def _index_select(builder: Builder, a: Arguments) -> View:
 @lowers("aten.index.Tensor")
 def _index(builder: Builder, a: Arguments) -> View:
     """At places along some dimensions: a table's rows, a part, the whole in its order (masks do it), or any places."""
-    view, places = a["self"], _as_places(a["indices"])
+    view, places = a["self"], as_places(a["indices"])
     given = [(dim, one) for dim, one in enumerate(places) if one is not None]
     if isinstance(view, torch.Tensor):
         if view.dim() == 2 and len(given) == 1 and given[0][0] == 0 and isinstance(given[0][1], View):
@@ -62,17 +62,6 @@ def _index(builder: Builder, a: Arguments) -> View:
         if not builder.relays:
             raise
         return looked_up(builder, view, places)
-
-
-def _as_places(indices: Sequence[Any]) -> list[Any]:
-    """Indices with truth values turned into the places where they are true, one for each dimension that they cover."""
-    found: list[Any] = []
-    for one in indices:
-        if isinstance(one, torch.Tensor) and one.dtype == torch.bool:
-            found += one.nonzero(as_tuple=True)
-        else:
-            found.append(one)
-    return found
 
 
 def _along_axes(view: View, given: list[tuple[int, torch.Tensor]]) -> View:
@@ -149,12 +138,32 @@ def _rolled(builder: Builder, view: View, dim: int, cut: int) -> View:
     return concatenated(builder, parts, dim)
 
 
+def _padded_by_itself(builder: Builder, view: View, pad: Sequence[int], mode: str) -> View:
+    """Elements of a value before and after it, as the framework chooses them for ``mode``."""
+    for place in range(len(pad) // 2):
+        dim, sides = len(view.dims) - 1 - place, list(pad[2 * place : 2 * place + 2])
+        if any(sides):
+            numbers = torch.arange(view.shape[dim], dtype=torch.float64).reshape(1, 1, -1)
+            places = torch.nn.functional.pad(numbers, sides, mode=mode).flatten().long()
+            view = _pick(builder, view, dim, places)
+    return view
+
+
+def _named_pad(mode: str) -> Lowering:
+    return lambda builder, a: _padded_by_itself(builder, a["self"], a["padding"], mode)
+
+
+for _rank in ("1d", "2d", "3d"):
+    lowers(f"aten.reflection_pad{_rank}")(_named_pad("reflect"))
+    lowers(f"aten.replication_pad{_rank}")(_named_pad("replicate"))
+
+
 @lowers("aten.pad.default", "aten.constant_pad_nd.default")
 def _pad(builder: Builder, a: Arguments) -> View:
     """A constant before and after, dimension by dimension from the last."""
-    view, value = a["self"], float(a["value"] or 0.0)
-    if a.get("mode", "constant") != "constant":
-        raise LayoutError(f"padding in mode '{a['mode']}'")
+    view, value, mode = a["self"], float(a.get("value") or 0.0), a.get("mode", "constant")
+    if mode != "constant":
+        return _padded_by_itself(builder, view, a["pad"], mode)
     for place in range(len(a["pad"]) // 2):
         dim = len(view.dims) - 1 - place
         before, after = a["pad"][2 * place], a["pad"][2 * place + 1]

@@ -15,10 +15,11 @@ from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.attention_ops import product
 from gblr_hw.frontend.operators.grouped_ops import chain_product, grouped_product, is_groupable
 from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_weights, linear
-from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, rowwise
+from gblr_hw.frontend.operators.relays import regrouped
+from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, reduced, rowwise
 from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
-from gblr_hw.frontend.torch_ops.lower_rows import pair
+from gblr_hw.frontend.torch_ops.lower_pools import pair
 from gblr_hw.weights.chains import CHAIN_KINDS
 from gblr_hw.weights.stored import ConvWeights
 
@@ -32,10 +33,7 @@ def _own_layer(builder: Builder, a: Arguments) -> View:
         return chain_product(builder, a["inputs"], weights.chain(), name)
     if not isinstance(weights, ConvWeights):
         return linear(builder, a["inputs"], weights, name)
-    dilation = pair(module.dilation, (1, 1))
-    padding = _padding(module.padding, weights.kernel, dilation)
-    behind = _behind(module.padding, weights.kernel, dilation)
-    sizes = Convolution(weights.kernel, pair(module.stride, (1, 1)), padding, dilation, behind)
+    sizes = _sizes(weights.kernel, module.stride, module.padding, pair(module.dilation, (1, 1)))
     return convolution(builder, a["inputs"], weights, sizes, name)
 
 
@@ -62,6 +60,32 @@ def _addmm(builder: Builder, a: Arguments) -> View:
     if plain and isinstance(left, View) and isinstance(right, torch.Tensor) and bias.shape[0] == right.shape[1]:
         return linear(builder, left, builder.dense(right, bias, across=True), builder.weight_name(right))
     return _sum(builder, a, matmul(builder, left, right))
+
+
+@lowers("aten.addmv.default")
+def _addmv(builder: Builder, a: Arguments) -> View:
+    return _sum(builder, a, matmul(builder, a["mat"], a["vec"]))
+
+
+@lowers("aten.addbmm.default")
+def _addbmm(builder: Builder, a: Arguments) -> View:
+    product_of_all = matmul(builder, a["batch1"], a["batch2"])
+    return _sum(builder, a, reduced(builder, "sum", product_of_all, [0], keep=False))
+
+
+@lowers("aten._trilinear.default")
+def _trilinear(builder: Builder, a: Arguments) -> View:
+    """A bilinear layer: rows times the weights, each result times the other's rows and summed."""
+    pattern = [list(a[name]) for name in ("expand1", "expand2", "expand3", "sumdim")]
+    weight = a["i2"]
+    if pattern != [[1, 3], [0], [1, 2], [2, 3]] or not isinstance(weight, torch.Tensor):
+        raise LayoutError("a product of three values that is no bilinear layer")
+    outputs, width, other = weight.shape
+    matrix = builder.derived(("bilinear", id(weight)), lambda: weight.permute(0, 2, 1).reshape(-1, width), weight)
+    left = linear(builder, a["i1"], builder.dense(matrix, None), builder.weight_name(weight))
+    left = regrouped(builder, left, [left.shape[0], outputs, other])
+    right = layout.insert(a["i3"], 1) if isinstance(a["i3"], View) else builder.keep(a["i3"].unsqueeze(1))
+    return reduced(builder, "sum", pointwise(builder, "multiply", left, right), [2], keep=False)
 
 
 @lowers("aten.baddbmm.default")
@@ -221,21 +245,20 @@ def _masked(builder: Builder, scores: View, mask: Value) -> View:
     return builder.named("mask", lambda: pointwise(builder, "add", scores, mask))
 
 
-def _padding(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, int]:
+def paddings(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding before and behind, side by side; there is more behind for "same" with an even kernel."""
     if value == "valid":
-        return 0, 0
+        return ((0,) * len(kernel),) * 2
     if value == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return total[0] // 2, total[1] // 2
-    return pair(value)
+        return tuple(one // 2 for one in total), tuple(one - one // 2 for one in total)
+    sides = (value,) * len(kernel) if isinstance(value, int) else tuple(value) * (len(kernel) if len(value) == 1 else 1)
+    return sides, sides
 
 
-def _behind(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, int] | None:
-    """Padding behind where it is more than before: "same" with an even kernel."""
-    if value != "same":
-        return None
-    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    return total[0] - total[0] // 2, total[1] - total[1] // 2
+def _sizes(kernel: Any, stride: Any, padding: Any, dilation: tuple[int, int]) -> Convolution:
+    before, behind = paddings(padding, kernel, dilation)
+    return Convolution(kernel, pair(stride, (1, 1)), pair(before), dilation, None if before == behind else pair(behind))
 
 
 @lowers("aten.conv2d.default", "aten.conv2d.padding", "aten.conv1d.default", "aten.conv1d.padding")
@@ -255,7 +278,7 @@ def _convolution(builder: Builder, a: Arguments) -> View:
         view = layout.insert(view, 2)
         stride, dilation = (1, stride[1]), (1, dilation[1])
         padding = padding if isinstance(padding, str) else (0, padding[1])
-    sizes = Convolution(sides, stride, _padding(padding, sides, dilation), dilation, _behind(padding, sides, dilation))
+    sizes = _sizes(sides, stride, padding, dilation)
     weights = convolution_weights(builder, weight, kernel, a["bias"], a["groups"], name)
     result = convolution(builder, view, weights, sizes, name)
     result = layout.drop(result, 2) if line else result

@@ -126,9 +126,14 @@ def _gelu(builder: Builder, a: Arguments) -> View:
     return pointwise(builder, "gelu_tanh" if a["approximate"] == "tanh" else "gelu", a["self"])
 
 
-@lowers("aten.clamp.default", "aten.hardtanh.default", "aten.relu6", "aten.clamp_min", "aten.clamp_max")
+@lowers("aten.relu6")
+def _relu6(builder: Builder, a: Arguments) -> View:
+    return pointwise(builder, "clip", a["self"], numbers=(0.0, 6.0))
+
+
+@lowers("aten.clamp.default", "aten.hardtanh.default", "aten.clamp_min.default", "aten.clamp_max.default")
 def _clamp(builder: Builder, a: Arguments) -> View:
-    low, high = a.get("min", a.get("min_val", 0.0)), a.get("max", a.get("max_val", 6.0))
+    low, high = a.get("min", a.get("min_val")), a.get("max", a.get("max_val"))
     low = float("-inf") if low is None else float(low)
     high = float("inf") if high is None else float(high)
     return pointwise(builder, "clip", a["self"], numbers=(low, high))
@@ -186,7 +191,14 @@ def _prelu(builder: Builder, a: Arguments) -> View:
     return pointwise(builder, "add", pointwise(builder, "relu", view), below)
 
 
-@lowers("aten.remainder", "aten.fmod")
+@lowers("aten.fmod")
+def _fmod(builder: Builder, a: Arguments) -> View:
+    """What is left of a division that is cut towards zero."""
+    whole = pointwise(builder, "truncate", combined(builder, "divide", a["self"], a["other"]))
+    return combined(builder, "subtract", a["self"], combined(builder, "multiply", whole, a["other"]))
+
+
+@lowers("aten.remainder")
 def _remainder(builder: Builder, a: Arguments) -> View:
     if (isinstance(a["self"], View) and not isinstance(a["other"], View)) or isinstance(a["other"], View):
         return combined(builder, "remainder", a["self"], a["other"])
@@ -222,9 +234,24 @@ def _log2(builder: Builder, a: Arguments) -> View:
     return pointwise(builder, "multiply", pointwise(builder, "log", a["self"]), numbers=(1 / log(2.0),))
 
 
-@lowers("aten.log_sigmoid", "aten.log_sigmoid_forward")
+@lowers("aten.log_sigmoid")
 def _log_sigmoid(builder: Builder, a: Arguments) -> View:
-    return pointwise(builder, "log", pointwise(builder, "sigmoid", a["self"]))
+    below = pointwise(builder, "minimum", a["self"], numbers=(0.0,))
+    return pointwise(builder, "subtract", below, rounded_corner(builder, a["self"]))
+
+
+@lowers("aten.log_sigmoid_forward")
+def _log_sigmoid_forward(builder: Builder, a: Arguments) -> tuple[View]:
+    return (_log_sigmoid(builder, a),)
+
+
+@lowers("aten.rrelu_with_noise_functional")
+def _random_leaky_relu(builder: Builder, a: Arguments) -> tuple[View]:
+    """Outside training the slope is the middle of its range."""
+    if a["training"]:
+        raise LayoutError("slopes are drawn in a model that is in evaluation mode")
+    slope = (float(a["lower"]) + float(a["upper"])) / 2
+    return (_leaky_relu(builder, {"self": a["self"], "negative_slope": slope}),)
 
 
 @lowers("aten.clamp.Tensor", "aten.clamp_min.Tensor", "aten.clamp_max.Tensor")
@@ -238,5 +265,20 @@ def _clamp_by_values(builder: Builder, a: Arguments) -> View:
 
 @lowers("aten.softplus")
 def _softplus(builder: Builder, a: Arguments) -> View:
-    raised = pointwise(builder, "add", pointwise(builder, "exp", a["self"]), numbers=(1.0,))
-    return pointwise(builder, "log", raised)
+    """Where beta x is above the threshold the framework returns x, which is less than a rounding away."""
+    beta, view = float(a["beta"]), a["self"]
+    if beta != 1:
+        view = pointwise(builder, "multiply", view, numbers=(beta,))
+    raised = pointwise(builder, "add", pointwise(builder, "relu", view), rounded_corner(builder, view))
+    if float(a["threshold"]) < 15:
+        above = pointwise(builder, "greater", view, numbers=(float(a["threshold"]),))
+        corner = pointwise(builder, "equal", above, numbers=(0.0,))
+        raised = pointwise(builder, "add", pointwise(builder, "multiply", above, view),
+                           pointwise(builder, "multiply", corner, raised))  # fmt: skip
+    return raised if beta == 1 else pointwise(builder, "multiply", raised, numbers=(1 / beta,))
+
+
+def rounded_corner(builder: Builder, view: View) -> View:
+    """log(1 + exp(-|x|)), which no magnitude of x overflows."""
+    falling = pointwise(builder, "negative", pointwise(builder, "absolute", view))
+    return pointwise(builder, "log1p", pointwise(builder, "exp", falling))

@@ -1,21 +1,16 @@
-"""Softmax, norms, means and pooling."""
+"""Softmax, norms and reductions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
 
-from gblr_hw.frontend.graph import layout
 from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
-from gblr_hw.frontend.operators.matrix_ops import Convolution, along, pooled
 from gblr_hw.frontend.operators.vector_ops import pointwise, reduced, rowwise
-from simulator.base.arithmetic import ceil_div
 
 
 @lowers("aten.softmax.int", "aten._softmax", "aten._safe_softmax")
@@ -114,7 +109,7 @@ def _prod(builder: Builder, a: Arguments) -> View:
 
 
 @lowers("aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim")
-def _vector_norm(builder: Builder, a: Arguments) -> View:
+def vector_norm(builder: Builder, a: Arguments) -> View:
     """The norm of each vector along some dimensions: the largest magnitude, a sum of magnitudes, or of powers."""
     order = a.get("ord", a.get("p"))
     order = 2.0 if order is None else float(order)
@@ -166,117 +161,3 @@ def _reduce(builder: Builder, function: str, a: Arguments) -> View:
         dims = range(len(a["self"].dims))
     dims = [dims] if isinstance(dims, int) else list(dims)
     return reduced(builder, function, a["self"], dims, keep=bool(a.get("keepdim")))
-
-
-def pair(value: Sequence[int] | int | None, otherwise: tuple[int, int] = (0, 0)) -> tuple[int, int]:
-    """One or two numbers, or none, as two."""
-    if value is None or (not isinstance(value, int) and len(value) == 0):
-        return otherwise
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
-
-
-@lowers("aten.max_pool2d.default", "aten.max_pool2d_with_indices.default")
-def _max_pool(builder: Builder, a: Arguments) -> Any:
-    kernel = pair(a["kernel_size"])
-    sizes = Convolution(kernel, pair(a["stride"], kernel), pair(a["padding"]), pair(a["dilation"], (1, 1)))
-    sizes = _to_the_edge(sizes, a["self"].shape[-2:], bool(a["ceil_mode"]))
-    return pooled(builder, "max", a["self"], sizes)
-
-
-@lowers("aten.avg_pool2d.default")
-def _avg_pool(builder: Builder, a: Arguments) -> View:
-    kernel = pair(a["kernel_size"])
-    sizes = Convolution(kernel, pair(a["stride"], kernel), pair(a["padding"]))
-    if a["ceil_mode"]:
-        return _uneven_pool(builder, a, sizes)
-    whole = sizes.padding == (0, 0) or (a["count_include_pad"] and a["divisor_override"] is None)
-    if whole and a["divisor_override"] is None:
-        return pooled(builder, "mean", a["self"], sizes)
-    divisor = a["divisor_override"]
-    image = a["self"].shape[-2:]
-    ones = torch.ones(1, 1, *image, dtype=torch.float64)
-    counts = torch.nn.functional.avg_pool2d(ones, kernel, sizes.stride, sizes.padding, divisor_override=1)
-    share = 1 / counts if divisor is None else torch.full_like(counts, 1 / divisor)
-    return pointwise(builder, "multiply", pooled(builder, "sum", a["self"], sizes), builder.keep(share))
-
-
-def _by_matrices(builder: Builder, view: View, output: Sequence[int]) -> View:
-    """Windows of different sizes: each side's means by their matrix."""
-    for dim, new in zip((2, 3), output, strict=True):
-        old = view.shape[dim]
-        if old != new:
-            matrix = torch.nn.functional.adaptive_avg_pool1d(torch.eye(old, dtype=torch.float64)[:, None], new)[
-                :, 0
-            ].t()
-            view = along(builder, view, dim, matrix)
-    return view
-
-
-def _to_the_edge(sizes: Convolution, image: Sequence[int], ceil_mode: bool) -> Convolution:
-    """The same windows with so much padding behind as the last ones reach over, if the framework rounds up."""
-    if not ceil_mode:
-        return sizes
-    after = []
-    for size, kernel, stride, padding, dilation in zip(
-        image, sizes.kernel, sizes.stride, sizes.padding, sizes.dilation, strict=True
-    ):
-        span = dilation * (kernel - 1) + 1
-        count = ceil_div(size + 2 * padding - span, stride) + 1
-        if (count - 1) * stride >= size + padding:
-            count -= 1  # a window has to begin inside the image or its padding
-        after.append((count - 1) * stride + span - size - padding)
-    return replace(sizes, after=(after[0], after[1]))
-
-
-def _uneven_pool(builder: Builder, a: Arguments, sizes: Convolution) -> View:
-    """Means whose windows hold different numbers of places: sums, times what the framework makes of ones."""
-    image = a["self"].shape[-2:]
-    ones = torch.ones(1, 1, *image, dtype=torch.float64)
-    shape = (sizes.kernel, sizes.stride, sizes.padding, True)
-    mean = torch.nn.functional.avg_pool2d(ones, *shape, bool(a["count_include_pad"]), a["divisor_override"])
-    count = torch.nn.functional.avg_pool2d(ones, *shape, divisor_override=1)
-    total = pooled(builder, "sum", a["self"], _to_the_edge(sizes, image, True))
-    return pointwise(builder, "multiply", total, builder.keep(mean / count))
-
-
-@lowers("aten.max_pool1d.default")
-def _max_pool_line(builder: Builder, a: Arguments) -> View:
-    found = _max_pool(builder, {**_as_image(a), "dilation": (1, *a["dilation"]) if a["dilation"] else (1, 1)})
-    return layout.drop(found, 2)
-
-
-@lowers("aten.avg_pool1d.default")
-def _avg_pool_line(builder: Builder, a: Arguments) -> View:
-    return layout.drop(_avg_pool(builder, {**_as_image(a), "divisor_override": None}), 2)
-
-
-def _as_image(a: Arguments) -> dict[str, Any]:
-    """The arguments of a pool along one side as those of an image of one row."""
-    kernel = (1, *a["kernel_size"])
-    stride = (1, *a["stride"]) if a["stride"] else kernel
-    return {
-        **a,
-        "self": layout.insert(a["self"], 2),
-        "kernel_size": kernel,
-        "stride": stride,
-        "padding": (0, *a["padding"]),
-    }
-
-
-@lowers("aten.adaptive_avg_pool1d.default")
-def _adaptive_avg_pool_line(builder: Builder, a: Arguments) -> View:
-    image = layout.insert(a["self"], 2)
-    return layout.drop(_adaptive_avg_pool(builder, {"self": image, "output_size": (1, *a["output_size"])}), 2)
-
-
-@lowers("aten.adaptive_avg_pool2d.default", "aten._adaptive_avg_pool2d.default")
-def _adaptive_avg_pool(builder: Builder, a: Arguments) -> View:
-    image, output = a["self"].shape[-2:], pair(a["output_size"])
-    if prod(output) == 1:
-        return reduced(builder, "mean", builder.place(a["self"], "bwtt"), [-2, -1], keep=True)
-    if any(side % out for side, out in zip(image, output, strict=True)):
-        return _by_matrices(builder, a["self"], output)
-    kernel = (image[0] // output[0], image[1] // output[1])
-    return pooled(builder, "mean", a["self"], Convolution(kernel, kernel, (0, 0)))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ class Net(nn.Module):
 
 class Odd(Net):
     def forward(self, x):
-        return super().forward(torch.cumsum(x, -1))
+        return super().forward(torch.special.bessel_j0(x))
 
 def build():
     torch.manual_seed(0)
@@ -40,6 +41,24 @@ def build():
 
 def odd():
     return Odd(), (torch.randn(4, 6),)
+
+class Scaled(Net):
+    def forward(self, x, *, scale, shift=None):
+        x = x * scale
+        return super().forward(x if shift is None else x + shift)
+
+def scaled():
+    torch.manual_seed(0)
+    return Scaled(), (torch.randn(4, 6),), {"scale": torch.randn(6), "shift": torch.randn(4, 6)}
+
+def halves():
+    model, inputs = build()
+    with torch.no_grad():
+        model.second.weight[:, :] = 0
+    return model, inputs
+
+def named():
+    return Scaled(), (torch.randn(4, 6),), {3: torch.randn(6)}
 
 def nothing():
     return 3
@@ -197,12 +216,40 @@ def test_an_unknown_operation_names_its_line_and_can_be_treated(run, model: Path
     target = tmp_path / "net.program"
     assert run("lower", "--model", f"{model}:odd", "-o", target) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "aten.cumsum.default" in told
-    assert re.search(r"net.py:1[0-9]: return super\(\).forward\(torch.cumsum\(x, -1\)\)", told)
+    assert "aten.special_bessel_j0.default" in told
+    assert re.search(r"net.py:1[0-9]: return super\(\).forward\(torch.special.bessel_j0\(x\)\)", told)
     assert "--treat" in told
     assert not target.exists()
-    assert run("lower", "--model", f"{model}:odd", "-o", target, "--treat", "aten.cumsum.default=vector") == 0
+    assert (
+        run("lower", "--model", f"{model}:odd", "-o", target, "--treat", "aten.special_bessel_j0.default=vector") == 0
+    )
     assert target.exists()
+
+
+def test_keyword_arguments_are_inputs(run, model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "net.program"
+    assert run("lower", "--model", f"{model}:scaled", "-o", target) == 0
+    program = Program.load(target)
+    assert program.network is not None
+    assert [port.name for port in program.network.inputs] == ["x", "scale", "shift"]
+    scope: dict[str, Any] = {}
+    exec(model.read_text(), scope)  # the same model
+    net, (x,), named = scope["scaled"]()
+    with torch.no_grad():
+        wanted = net.eval()(x, **named).numpy()
+    found = execute_network(program, {"x": x.numpy(), **{key: value.numpy() for key, value in named.items()}})
+    np.testing.assert_allclose(found["output"], wanted, atol=1e-6)
+
+
+def test_tiles_of_zeros_are_left_out_if_asked(run, model: Path, tmp_path: Path) -> None:
+    counts = {}
+    for option in ((), ("--drop-zeros",)):
+        target = tmp_path / f"net{len(option)}.program"
+        assert run("lower", "--model", f"{model}:halves", "-o", target, *option) == 0
+        program = Program.load(target)
+        counts[option] = program.tile_count, program.provenance.get("dropped", "")
+    assert counts[()] == (2, "")
+    assert counts["--drop-zeros",] == (1, "second: 1 of 1 tiles")
 
 
 @pytest.mark.parametrize(
@@ -210,6 +257,7 @@ def test_an_unknown_operation_names_its_line_and_can_be_treated(run, model: Path
     [
         (["--model", "vit-huge", "--random-weights"], "network: found 'vit-huge'; it is one of transformers:google/vit"),
         (["--model", "mixer-s16"], "model 'mixer-s16': found no weights; nothing is fetched"),
+        (["--model", "{model}:named"], "named = tuple; the function takes nothing and returns (nn.Module, example inputs) or"),
         (["--model", "absent.py:build"], "model 'absent.py:build': found no file 'absent.py'; it is FILE.py:FUNCTION"),
         (["--model", "{model}:nothing"], "nothing = int; the function takes nothing and returns"),
         (["--model", "{model}:absent"], "absent = NoneType"),

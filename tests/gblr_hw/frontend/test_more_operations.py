@@ -10,6 +10,7 @@ from gblr_hw.frontend import export_network
 from simulator.network.vector_functions import FUNCTIONS
 from simulator.network.vector_steps import Step, passes_of, run_steps
 from tests.drawn.frontend_models import check, settled
+from tests.drawn.function_models import FUNCTIONS_OF_OTHERS
 from tests.drawn.operation_models import CASES
 
 
@@ -20,6 +21,13 @@ def test_operation_computes_what_torch_does(name: str) -> None:
     by_matrix = any(part in name for part in ("linear", "bicubic", "uneven_windows", "nearest_to", "lines"))
     tolerance = 1e-6 if by_matrix else 1e-9
     check(*settled(*CASES[name]()), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS_OF_OTHERS)
+def test_functions_made_of_others_compute_what_torch_does(name: str) -> None:
+    torch.manual_seed(0)
+    # Matrices that resize or transform are weights, in float32.
+    check(*settled(*FUNCTIONS_OF_OTHERS[name]()), tolerance=2e-6)
 
 
 def test_selections_cost_a_pass_for_each_element() -> None:
