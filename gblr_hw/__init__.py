@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.conversion_in_order import convert_in_order
+    from gblr_hw.conversion.covariances import collect_covariances
     from gblr_hw.cost.hardware_cost import HardwareCost
     from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
     from gblr_hw.layers.blast_linear import BLASTLinear
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from gblr_hw.layers.monarch_linear import MonarchLinear
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.training.networks import train_network
+    from gblr_hw.training.recipe import Recipe
     from gblr_hw.weights.from_factors import (
         block_grid_weights,
         block_sparse_weights,
@@ -36,8 +39,10 @@ _HOMES = {
     "KroneckerLinear": "gblr_hw.layers.kronecker_linear",
     "MonarchLinear": "gblr_hw.layers.monarch_linear",
     "TensorTrainLinear": "gblr_hw.layers.kronecker_linear",
+    "Recipe": "gblr_hw.training.recipe",
     "block_grid_weights": "gblr_hw.weights.from_factors",
     "block_sparse_weights": "gblr_hw.weights.from_factors",
+    "collect_covariances": "gblr_hw.conversion.covariances",
     "convert": "gblr_hw.conversion.conversion",
     "convert_in_order": "gblr_hw.conversion.conversion_in_order",
     "load_checkpoint": "gblr_hw.files.checkpoint",
@@ -47,6 +52,7 @@ _HOMES = {
     "multiplications": "gblr_hw.weights.multiplications",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
+    "train_network": "gblr_hw.training.networks",
 }
 
 __all__ = [
@@ -56,9 +62,11 @@ __all__ = [
     "HardwareCost",
     "KroneckerLinear",
     "MonarchLinear",
+    "Recipe",
     "TensorTrainLinear",
     "block_grid_weights",
     "block_sparse_weights",
+    "collect_covariances",
     "convert",
     "convert_in_order",
     "load_checkpoint",
@@ -68,6 +76,7 @@ __all__ = [
     "multiplications",
     "replace_linear",
     "save_checkpoint",
+    "train_network",
 ]
 
 
@@ -75,3 +84,7 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gblr_hw' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
