@@ -11,6 +11,8 @@ from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedu
 from gblr_hw.lowering.emit.emit_loads import CONSTANT_BYTES
 from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.groups.fuse_groups import LONGEST, describe_groups, fuse_groups
+from gblr_hw.lowering.groups.image_windows import with_images
+from gblr_hw.lowering.groups.scratchpad_map import with_kept_rows
 from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.weights.network_weights import linear_of
@@ -77,7 +79,9 @@ def lower_network(
             progress(done, len(network.operators), operator.name)
         examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
         schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear, drop_zeros))
+    network, schedules = with_images(network, schedules, machine)
     groups = fuse_groups(network, schedules, machine, longest)
+    network = with_kept_rows(network, [(group.first, group.last, group.block) for group in groups], machine)
     if dump is not None:
         dump("network", str(network))
         dump("fuse_groups", describe_groups(network, groups))

@@ -7,14 +7,11 @@ operand's view is cut into chunks in the same way.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
+from simulator.network.image_rows import ImageRows, image_chunks
 from simulator.network.network import Network, Operand, Operator
-
-Int = TypeVar("Int", int, np.ndarray)
 
 # Views whose rows are the operator's, whatever sequences the tensor has.
 BY_OUTPUT = ("gather", "strided")
@@ -30,6 +27,11 @@ def view_chunks(network: Network, operand: Operand, side: int) -> int:
         if keeps_padding(network, operand)
         else ceil_div(operand.groups * operand.width, side)
     )
+
+
+def load_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks in which the operand is loaded: its view's, or those of its image."""
+    return image_chunks(operand, side) if operand.access == "image" else view_chunks(network, operand, side)
 
 
 def keeps_padding(network: Network, operand: Operand) -> bool:
@@ -77,7 +79,7 @@ def head_steps(network: Network, operator: Operator, side: int) -> tuple[int, in
     return (stride, keys) if operator.kind == "scores" else (keys, stride)
 
 
-def head_offset(step: Int, head: Int, rows: Int, side: int) -> Int:
+def head_offset(step: np.ndarray | int, head: np.ndarray, rows: np.ndarray | int, side: int) -> np.ndarray:
     """Bytes from the first query head's rows to those of ``head`` in a region of ``rows`` rows, ``step`` channels
     apart.
     """
@@ -85,10 +87,12 @@ def head_offset(step: Int, head: Int, rows: Int, side: int) -> Int:
 
 
 def view_rows(network: Network, operator: Operator, operand: Operand) -> int:
-    """Rows of the operand's view over the whole batch; of the tensor for "transposed"."""
+    """Rows of the operand's view over the whole batch; of the tensor for "transposed", of padded images for "image"."""
     tensor = network.tensors[operand.tensor]
     if operand.access == "transposed":
         return tensor.rows
+    if operand.access == "image":
+        return operator.batch * ImageRows.of(operand).rows.size
     batch = operator.batch if operand.access in BY_OUTPUT else tensor.batch
     return batch * operand.tokens
 

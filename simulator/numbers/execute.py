@@ -157,8 +157,11 @@ class _PlainLayer:
         side = self.machine.rows
         return self.inputs[:, rows, chunk * side : (chunk + 1) * side]
 
-    def heads(self, ins: Instruction) -> tuple[int, ...]:
-        return ()  # a plain layer has no query heads
+    def addresses(self, ins: Instruction) -> np.ndarray | None:
+        return None  # a plain layer has neither query heads nor images
+
+    def places(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray | None:
+        return None
 
     def chunk_heads(self, layer: int) -> int:
         return 1

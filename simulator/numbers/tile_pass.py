@@ -36,9 +36,8 @@ class Arithmetic:
 
 
 class TilePass(NamedTuple):
-    """A tile instruction's operands; ``tile`` is the row of the tile table that its slot holds. head_rows: rows of
-    each query head, heads: bytes from the first one's rows to each one's, none
-    for rows that lie behind one another.
+    """A tile instruction's operands; ``tile`` is the row of the tile table that its slot holds. addresses: (tokens, P)
+    scratchpad bytes that its rows are read from, -1 for a lane that reads zero; None for rows behind one another.
     """
 
     op: int
@@ -47,8 +46,7 @@ class TilePass(NamedTuple):
     src: int
     dst: int
     accumulate: int
-    head_rows: int
-    heads: tuple[int, ...] = ()
+    addresses: np.ndarray | None = None
 
 
 def run_tile(
@@ -59,11 +57,11 @@ def run_tile(
     first, last = tiles.lane_ptr[run.tile], tiles.lane_ptr[run.tile + 1]
     lane = tiles.lane[first:last]
     entry = OPERATIONS[Op(run.op)]
-    if run.heads:
-        entering = _of_heads(run, lane, memories, machine.rows)
-    elif entry.reads is Place.RANKS:
+    if entry.reads is Place.RANKS:
         read = lane[: int(tiles.gathered[run.tile])]
         entering = arithmetic.rank_codes(memories.rank[rank_places(layer, read, tokens)], read)
+    elif run.addresses is not None:
+        entering = np.where(run.addresses < 0, 0.0, memories.scratchpad[:, run.addresses])
     else:
         entering = memories.read_rows(run.src, tokens, machine.rows)
     if entry.writes is Place.RANKS:
@@ -75,16 +73,10 @@ def run_tile(
         before = np.where(tiles.first[written] == 1, 0.0, memories.rank[places])
         memories.rank[places] = arithmetic.add(before, entering @ by_column)
         return
-    entering = entering if entry.uses_ranks or run.heads else entering[:, :, lane]
+    entering = entering if entry.uses_ranks else entering[:, :, lane]
     sums = entering @ weights[:, : machine.cols]
     old = memories.accumulator[:, run.dst : run.dst + tokens] if run.accumulate else 0.0
     memories.accumulator[:, run.dst : run.dst + tokens] = arithmetic.add(old, sums)
-
-
-def _of_heads(run: TilePass, lane: np.ndarray, memories: OnChip, side: int) -> np.ndarray:
-    """(runs, tokens, lanes) of rows of several query heads, of which only the tile's lanes are read."""
-    rows = run.src + np.array(run.heads)[:, None] + side * np.arange(run.head_rows)
-    return memories.scratchpad[:, rows.reshape(-1, 1) + lane]
 
 
 def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:

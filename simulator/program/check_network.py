@@ -11,7 +11,7 @@ import numpy as np
 from simulator.base.errors import NOT_OURS, InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operator
-from simulator.network.network_layout import output_chunks, view_chunks, view_rows
+from simulator.network.network_layout import load_chunks, output_chunks, view_chunks, view_rows
 from simulator.program.isa import Instructions
 from simulator.program.operations import (
     INPUT_CHUNK_OPS,
@@ -94,7 +94,7 @@ def _check_loads(ins: Instructions, network: Network, side: int) -> None:
     most = operands[ins.layer]
     _refuse(loads & ((ins.tile < -1) | (ins.tile >= most)), "tile", ins.tile, most)
     pairs = [(operator, operand) for operator in network.operators for operand in operator.operands]
-    chunks = np.array([view_chunks(network, operand, side) for _, operand in pairs], dtype=np.int64)
+    chunks = np.array([load_chunks(network, operand, side) for _, operand in pairs], dtype=np.int64)
     rows = np.array([view_rows(network, operator, operand) for operator, operand in pairs], dtype=np.int64)
     at = np.zeros(len(ins), dtype=np.int64)
     at[loads] = (np.cumsum(operands) - operands)[ins.layer[loads]] + np.maximum(ins.tile[loads], 0)

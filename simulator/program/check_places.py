@@ -10,6 +10,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import NOT_OURS, InputError, refuse_program
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
+from simulator.program.check_images import image_instructions
 from simulator.program.check_network import tile_chunks
 from simulator.program.isa import Instructions
 from simulator.program.operations import (
@@ -45,7 +46,7 @@ def check_places(
         if network is not None and len(layer.tiles):
             inputs, outputs = tile_chunks(network, network.operators[index], machine.rows)
         _check_layer(layer, machine, inputs, outputs)
-    _check_memories(instructions, machine)
+    _check_memories(instructions, machine, network)
     if layers and network is None:
         _check_chunks(instructions, layers, machine)
 
@@ -95,18 +96,20 @@ def scratchpad_bytes(op: np.ndarray, tokens: np.ndarray, machine: Machine) -> np
     return tokens * np.where(is_any(op, _INPUT_ROWS), machine.rows, machine.cols)
 
 
-def _check_memories(ins: Instructions, machine: Machine) -> None:
+def _check_memories(ins: Instructions, machine: Machine, network: Network | None) -> None:
     """Slots, scratchpad addresses and accumulator rows, by the places that an operation reads and writes."""
     at_all = ~is_any(ins.op, VECTOR_OPERATOR_OPS)  # their regions are a network's: check_network looks at them
     scratchpad, rows = machine.scratchpad.size_bytes + 1, machine.accumulator_rows + 1
     size = scratchpad_bytes(ins.op, ins.tokens, machine)
+    # Rows of query heads and of images have places of their own: check_heads and check_images look at them.
+    close = at_all & ~(is_any(ins.op, TILE_OPS) & (ins.other >= 0))
+    if network is not None and network.operators:
+        close &= ~image_instructions(ins, network)
     where = "program: instruction {}: field "
     slots = is_any(ins.op, TILE_OPS) | writes(ins.op, Place.WEIGHT_BUFFER)
     _check(where + "'slot'", slots, ins.slot, machine.weight_slots)
     for name, column, uses in (("'src'", ins.src, reads), ("'dst'", ins.dst, writes)):
-        # Rows of query heads have places of their own: check_heads looks at them.
-        alone = at_all & ~(is_any(ins.op, TILE_OPS) & (ins.other >= 0))
-        _check(where + name, alone & uses(ins.op, Place.SCRATCHPAD), column, scratchpad - size)
+        _check(where + name, close & uses(ins.op, Place.SCRATCHPAD), column, scratchpad - size)
         _check(where + name, at_all & uses(ins.op, Place.ACCUMULATORS), column, rows - ins.tokens)
 
 

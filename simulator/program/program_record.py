@@ -12,6 +12,7 @@ from simulator.base.errors import InputError, refuse_program
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.check_heads import check_heads
+from simulator.program.check_images import check_images
 from simulator.program.check_network import check_network, check_operators
 from simulator.program.check_places import check_places
 from simulator.program.isa import Instructions
@@ -51,6 +52,7 @@ class ProgramRecord:
         if self.network is not None:
             check_network(ins, self.network, self.machine)
             check_heads(ins, self.layers, self.network, self.machine)
+            check_images(ins, self.network, self.machine)
 
     def _check_instructions(self) -> None:
         """Instructions against the tile tables of their layers and against the program's tokens."""

@@ -17,7 +17,16 @@ from simulator.program.operations import After, Op, Unit
 from simulator.program.program import Program
 from simulator.timing.durations import Timing
 from simulator.timing.engine import Events
-from tests.drawn.network_regions import drained_heads, head_bytes, parameter_half, read_cells, vector_regions
+from tests.drawn.network_regions import (
+    drained_heads,
+    head_bytes,
+    image_bytes,
+    image_operand,
+    parameter_half,
+    read_cells,
+    vector_images,
+    vector_regions,
+)
 
 Cell = tuple[object, ...]
 
@@ -57,6 +66,12 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
 
     def head_rows(begin: int, stop: int) -> Iterator[Access]:
         """The bytes that a tile streams; of rows of query heads (rule I2), those of its lanes."""
+        image = image_operand(program, i)
+        if image is not None:
+            for byte in sorted(set(image_bytes(program, machine, i, *image))):
+                assert 0 <= byte < machine.scratchpad.size_bytes
+                yield use(("scratchpad", byte), False, begin, stop)
+            return
         if ins.other[i] < 0:
             yield from scratchpad(ins.src, machine.rows, False, begin, stop)
             return
@@ -98,8 +113,17 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
         elif index:  # a layer reads what the layer before it stored
             for token in range(int(ins.token0[i]), int(ins.token0[i]) + tokens):
                 yield use(("dram", index - 1, token), False, start, done)
-        yield from scratchpad(ins.dst, machine.rows, True, start, done)
+        image = image_operand(program, i)
+        if image is None:
+            yield from scratchpad(ins.dst, machine.rows, True, start, done)
+        else:
+            yield from (
+                use(("scratchpad", byte), True, start, done) for byte in image_bytes(program, machine, i, *image)
+            )
     elif op == Op.VECTOR:
+        for operand, base in vector_images(program, i):
+            read = set(image_bytes(program, machine, i, operand, base))
+            yield from (use(("scratchpad", byte), False, start, done) for byte in sorted(read))
         for column, rows, chunks in vector_regions(program, machine, i):
             writes = column is ins.dst
             yield from scratchpad(column, chunks * machine.cols, writes, start, done, rows)

@@ -37,7 +37,7 @@ def emit_network(
 
 def _emit_group(e: Emission, group: Group) -> None:
     stages = stages_of(e.network, group.first, group.last, e.side)
-    regions = map_regions(e.network, stages, group.block, e.side, e.machine.scratchpad.size_bytes)
+    regions = map_regions(e.network, stages, group.block, e.machine)
     assert regions is not None, "fuse_groups tried this block"
     sizes = {
         index: parameter_sizes(e.network.operators[index], e.schedules[index], e.machine)

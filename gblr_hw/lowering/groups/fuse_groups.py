@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gblr_hw.lowering.groups.blocks import per_sequence
 from gblr_hw.lowering.groups.head_room import HeadRoom, pass_cycles
+from gblr_hw.lowering.groups.image_windows import operand_bytes, row_cycles
 from gblr_hw.lowering.groups.scratchpad_map import map_regions, source_of, stored
 from gblr_hw.lowering.groups.stages import Stage, local, stages_of
 from simulator.base.arithmetic import ceil_div
@@ -66,22 +68,6 @@ def fuse_groups(
     return result[1]
 
 
-def per_sequence(network: Network, first: int, last: int) -> bool:
-    """Whether some operator treats each sequence by itself, so that a block may not hold rows of two."""
-    for operator in network.operators[first:last]:
-        for operand in operator.operands:
-            if operand.access in ("weights", "transposed") or (operand.tokens == 1 and operator.tokens > 1):
-                return True
-        if any(by_token(array) for array in operator.constants.values()):
-            return True
-    return False
-
-
-def by_token(constant: np.ndarray) -> bool:
-    """Whether a constant of the vector unit has a row for each token."""
-    return constant.ndim == 4 and constant.shape[1] > 1
-
-
 class _Planner:
     """Costs of candidate groups; those that are alike (as the layers of a transformer are) are worked out once."""
 
@@ -132,7 +118,7 @@ class _Planner:
         limit = min(self._block_limit(index) for index in range(first, last))
         best: tuple[float, int, bool, bool] | None = None
         for block in self._block_sizes(first, last, rows, limit):
-            if map_regions(network, stages, block, machine.cols, machine.scratchpad.size_bytes) is None:
+            if map_regions(network, stages, block, machine) is None:
                 continue
             cost = self._cost(stages, block, rows, head.rows // rows, resident)
             if best is None or cost < best[0]:
@@ -150,6 +136,11 @@ class _Planner:
     def _block_sizes(self, first: int, last: int, rows: int, limit: int) -> list[int]:
         side = self.machine.cols
         sizes = {ceil_div(rows, cut) for cut in _CUTS if cut <= rows} | {rows, 1}
+        for operand in (one for operator in self.network.operators[first:last] for one in operator.operands):
+            if operand.access == "image" and operand.window is not None:
+                # Whole rows of the output keep fewer rows of the image.
+                sizes |= {operand.window.output[1] * count for count in (1, 2, 3, 4, 6, 8, 12, 16)}
+        sizes = {size for size in sizes if size <= rows}
         if any(o.access == "transposed" for op in self.network.operators[first:last] for o in op.operands):
             # A block is one chunk of the tensor that is turned.
             sizes = {min(side, rows)}
@@ -178,8 +169,13 @@ class _Planner:
                 else:
                     shared = 1 if operator.kind == "linear" else heads_per_tile(network, operator, side)
                     of_chunk = 1 if operator.kind == "linear" else heads_of_chunk(network, operator, side)
-                    cycles = pass_cycles(shared, of_chunk, HeadRoom(block, machine.accumulator_rows // block), side)
-                    array += blocks * (len(schedule.tiles) * cycles + 2 * side + work / max(1, blocks * chunks))
+                    room = HeadRoom(block, machine.accumulator_rows // block)
+                    cycles = (
+                        row_cycles(schedule.tiles, block, side)
+                        if operator.kind == "linear"
+                        else len(schedule.tiles) * pass_cycles(shared, of_chunk, room, side)
+                    )
+                    array += blocks * (cycles + 2 * side + work / max(1, blocks * chunks))
                     moved += self._weight_bytes[index] * (1 if resident else blocks)
                 if stored(network, operator.output, last):
                     moved += operator.rows * chunks * side
@@ -190,12 +186,14 @@ class _Planner:
                         moved += self._operand_bytes(operator, operand)
         channel = moved * 1000 / machine.dram_bytes_per_kilocycle
         latency = 2 * machine.dram_latency_cycles * (blocks if blocks > 1 else 1)
-        return max(array, vector, channel) + latency + 0.05 * min(array, channel)
+        return max(array, vector, channel) + latency + 0.1 * min(array, channel)
 
     def _operand_bytes(self, operator: Operator, operand: Operand) -> int:
         """Bytes of an operand's whole view, which a copy into other axes reads in short runs."""
         network, side = self.network, self.machine.cols
         chunks = view_chunks(network, operand, side)
+        if operand.access == "image":
+            return operand_bytes(network, operator, operand, side)
         if operand.access != "strided":
             return operator.batch * operand.tokens * chunks * side
         if operand not in self._strided:
