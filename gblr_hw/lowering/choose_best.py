@@ -64,7 +64,7 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
     forms = candidate_forms(plan)
     for index, form in enumerate(forms):
         try:
-            outlined = block_tokens(outline(plan, form))
+            outlined = block_tokens(pack_mixes(outline(plan, form)))
         except InputError as error:
             refusals.append((index, error))
         else:
@@ -98,6 +98,6 @@ def _least_cycles(plan: LayerPlan) -> int:
 
 
 def _place(form: Form, plan: LayerPlan, paper_count: int) -> PlacedForm:
-    plan = pack_ranks(colour_banks(pack_mixes(plan))) if plan.machine.scatter else group_ranks(plan)
+    plan = pack_ranks(colour_banks(plan)) if plan.machine.scatter else group_ranks(plan)
     plan = order_tiles(plan)
     return PlacedForm(form, plan, build_schedule(plan, paper_count))

@@ -78,7 +78,7 @@ def run_tile(
 
 def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:
     """Index of (batch, tokens, lanes) sums in rank memory."""
-    row = layer.rank_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
+    row = layer.memory_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
     return slice(None), np.broadcast_to(layer.rank_bank[lane], row.shape), row
 
 

@@ -68,7 +68,8 @@ def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunk
     where, tiles = f"layer '{layer.name}': ", layer.tiles
     every = np.ones(layer.ranks, dtype=bool)
     _check(where + "rank {}: bank", every, layer.rank_bank, machine.rank_memory.banks)
-    _check(where + "rank {}: slot", every, layer.rank_slot, machine.rank_rows_per_bank // layer.block_tokens)
+    _check(where + "rank {}: slot", every, layer.rank_slot, 2 * layer.held_slots)
+    _check(where + "rank {}: slot", every, layer.memory_slot, machine.rank_rows_per_bank // layer.block_tokens)
     _check(where + "tile {}: 'source'", reads(tiles.kind, Place.SCRATCHPAD), tiles.source, chunks_read)
     _check(where + "tile {}: 'target'", writes(tiles.kind, Place.ACCUMULATORS), tiles.target, chunks_written)
     # A lane that writes a rank is a column of the array, any other a row (schedule.TileTable).

@@ -51,7 +51,7 @@ WORDS = (
     "wait_array",
     "wait_vector",
     "wait_store",
-    "reserved",
+    "held_slots",
 )
 ACCUMULATE_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, CHUNK_BIT = 4, 5, 6, 16, 16
 _NOT_ENCODED = ops_where(lambda entry: not entry.encoded)
@@ -176,6 +176,7 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
     ins, machine = program.instructions, program.machine
     stride = np.array([layer.block_tokens for layer in program.layers], dtype=np.int64)[ins.layer]
     outputs = np.array([layer.out_features for layer in program.layers], dtype=np.int64)[ins.layer]
+    held = np.array([layer.held_slots for layer in program.layers], dtype=np.int64)[ins.layer]
     bursts = np.where(is_any(ins.op, TRANSFER_OPS), ceil_div(ins.dram_bytes, machine.dram.burst_bytes), 0)
     waits, on_reduce = completions_awaited(program)
     used = {name: np.maximum(getattr(ins, name), 0).astype(np.int64) for name in OPERANDS}
@@ -190,6 +191,7 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
         "dram_bursts": bursts,
         "dram_address": addresses,
         "outputs": outputs,
+        "held_slots": np.where(writes(ins.op, Place.WEIGHT_BUFFER), held, 0),
         **{f"wait_{column.name.lower()}": waits[column] for column in After},
     }
     columns.update({name: used[name] for name in ("tokens", "src", "dst", "dram_bytes")})

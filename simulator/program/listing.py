@@ -17,6 +17,7 @@ from simulator.program.schedule import LayerSchedule
 SECTIONS = {"tensors": "tensor", "operators": "operator", "inputs": "input", "outputs": "output"}
 
 OUTPUTS = "  outputs "  # which outputs of the layer those of the schedule are, if they are in another order
+HELD = "  held slots "  # in rank memory, if others lie where these do
 MIXED_INTO = "=>"  # between the ranks that a tile reads and those that it writes
 
 LAYER_KEYS = ("form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
@@ -65,6 +66,8 @@ def _layer_lines(layer: LayerSchedule) -> Iterator[str]:
         yield OUTPUTS + " ".join(map(str, layer.output_order.tolist()))
     if layer.ranks:
         places = zip(layer.rank_bank.tolist(), layer.rank_slot.tolist(), strict=True)
+        if layer.shares_places:
+            yield f"{HELD}{layer.held_slots}"
         yield "  banks " + " ".join(f"{bank}.{slot}" for bank, slot in places)
     tiles = layer.tiles
     lanes = [

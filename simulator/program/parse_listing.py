@@ -14,7 +14,7 @@ from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_file import network_of
 from simulator.program.isa import OPERANDS, Instructions
-from simulator.program.listing import LAYER_KEYS, MIXED_INTO, OUTPUTS, SECTIONS
+from simulator.program.listing import HELD, LAYER_KEYS, MIXED_INTO, OUTPUTS, SECTIONS
 from simulator.program.operations import GATHER_OPS, After, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable, stored_weights
@@ -125,6 +125,9 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
     order = None
     if reader.peek().startswith(OUTPUTS):
         order = reader.take(lambda line: _column(map(int, _after_word(line, OUTPUTS).split())))
+    held = 0
+    if reader.peek().startswith(HELD):
+        held = reader.take(lambda line: int(_after_word(line, HELD)))
     places: list[tuple[int, int]] = []
     if reader.peek().startswith("  banks "):
         places = reader.take(lambda line: [_two(part, ".") for part in _after_word(line, "  banks ").split()])
@@ -154,6 +157,7 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         rank_slot=_column(p[1] for p in places),
         payload=payload,
         output_order=order,  # type: ignore[arg-type]
+        held_slots=held,
         **sizes,
     )
 

@@ -48,6 +48,7 @@ class _Layer(Strict):
     multiplications: Annotated[int, Field(ge=0, lt=2**62)]
     input_step: _Step
     output_step: _Step
+    held_slots: Place = 0  # in files only where ranks share places
 
 
 class _Header(Strict):
@@ -75,6 +76,7 @@ def save_program(program: ProgramRecord, path: Path) -> None:
         "layers": [
             {
                 **{key: getattr(layer, key) for key in _LAYER_SCALARS},
+                **({"held_slots": layer.held_slots} if layer.shares_places else {}),
                 "input_step": layer.payload.input_step,
                 "output_step": layer.payload.output_step,
             }
@@ -204,6 +206,7 @@ def _assemble(header: _Header, arrays: Mapping[str, np.ndarray], make: type[Made
                 rank_slot=arrays[f"{prefix}.rank_slot"],
                 payload=payload,
                 output_order=arrays.get(f"{prefix}.{_LATER_ORDER}"),  # type: ignore[arg-type]
+                held_slots=entry.held_slots,
                 **{key: getattr(entry, key) for key in _LAYER_SCALARS},
             )
         )

@@ -214,10 +214,12 @@ class LayerSchedule:
     """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
     In the program of a whole network it is one of the operators.
 
-    ``rank_bank`` and ``rank_slot`` (K,): rank k's sum for token t of a block lies in that bank at row
-    ``slot * block_tokens + t``. ``form`` is "dense", "ranks" or "mixed"; "activations" if the tiles are filled from
-    stored activations (DENSE tiles, no codes, no values); "vector" if there are none. ``output_order`` (m,): output p
-    of the schedule, in the tiles and in DRAM, is the layer's output ``output_order[p]`` (rule E1).
+    ``rank_bank`` and ``rank_slot`` (K,): rank k's sum for token t of a block lies in that bank at row ``slot *
+    block_tokens + t``. ``held_slots``: so many slots are in memory (all, if it is left out); a slot from there on lies
+    where the one ``held_slots`` below lies, and has a multiplier of its own (rule M4). ``form`` is "dense", "ranks" or
+    "mixed"; "activations" if the tiles are filled from stored activations (DENSE tiles, no codes, no values); "vector"
+    if there are none. ``output_order`` (m,): output p of the schedule, in the tiles and in DRAM, is the layer's output
+    ``output_order[p]`` (rule E1).
     """
 
     name: str
@@ -232,6 +234,7 @@ class LayerSchedule:
     rank_slot: np.ndarray
     payload: Payload
     output_order: np.ndarray = None  # type: ignore[assignment]  # the natural one where it is left out
+    held_slots: int = 0
 
     def __post_init__(self) -> None:
         for name in ("rank_bank", "rank_slot"):
@@ -239,6 +242,8 @@ class LayerSchedule:
             column.setflags(write=False)
             object.__setattr__(self, name, column)
         where = f"layer '{self.name}'"
+        if self.held_slots == 0:
+            object.__setattr__(self, "held_slots", max(1, self.slots))
         natural = np.arange(max(0, self.out_features))
         order = np.array(natural if self.output_order is None else self.output_order, dtype=np.int64)
         object.__setattr__(self, "output_order", _read_only(order))
@@ -297,10 +302,24 @@ class LayerSchedule:
         """Whether outputs are stored in another order than the layer's."""
         return bool((np.diff(self.output_order) < 0).any())
 
+    @property
+    def slots(self) -> int:
+        """Slots of ranks, each with a row of the multiplier table."""
+        return int(self.rank_slot.max(initial=-1)) + 1
+
+    @property
+    def shares_places(self) -> bool:
+        """Whether some slot lies where another does."""
+        return self.held_slots < self.slots
+
+    @cached_property
+    def memory_slot(self) -> np.ndarray:
+        """The slot of rank memory in which each rank's sums lie, (K,)."""
+        return _read_only(np.where(self.rank_slot < self.held_slots, self.rank_slot, self.rank_slot - self.held_slots))
+
     def parameter_bytes(self, multiplier_row: int) -> int:
         """Bytes of biases and requantisation multipliers that the layer loads once (rule E5).
 
         ``multiplier_row``: the machine's places in a row of its table of rank multipliers.
         """
-        slots = int(self.rank_slot.max(initial=-1)) + 1
-        return PARAMETER_BYTES * self.out_features + RANK_PARAMETER_BYTES * slots * multiplier_row
+        return PARAMETER_BYTES * self.out_features + RANK_PARAMETER_BYTES * self.slots * multiplier_row

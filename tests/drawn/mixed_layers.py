@@ -118,15 +118,15 @@ def as_chain(
     """The layer with its chains as they are, however slow that is; with ``rng`` at random places in rank memory.
     examples: inputs for its int8 ranges. steps: those of its activations.
     """
-    plan = block_tokens(drop_empty(LayerPlan(name, factors, machine, tokens)))
+    plan = block_tokens(pack_mixes(drop_empty(LayerPlan(name, factors, machine, tokens))))
     ranks = plan.factors.ranks
     plan = replace(plan, form="mixed" if ranks and plan.structure.tiles.any() else "ranks" if ranks else "dense")
-    plan = order_tiles(pack_ranks(colour_banks(pack_mixes(plan))))
-    if rng is not None:
-        fewest = ceil_div(ranks, machine.rank_memory.banks)
+    plan = order_tiles(pack_ranks(colour_banks(plan)))
+    fewest = max(1, ceil_div(ranks, machine.rank_memory.banks))
+    if rng is not None and fewest * plan.block_tokens <= machine.rank_rows_per_bank:
         capacity = min(machine.rank_rows_per_bank // plan.block_tokens, fewest + int(rng.integers(0, 4)))
-        place = rng.choice(machine.rank_memory.banks * max(1, capacity), ranks, replace=False)
-        plan = replace(plan, rank_bank=place // max(1, capacity), rank_slot=place % max(1, capacity))
+        place = rng.choice(machine.rank_memory.banks * capacity, ranks, replace=False)
+        plan = replace(plan, rank_bank=place // capacity, rank_slot=place % capacity, held_slots=0)
     return quantise_weights(build_schedule(plan, factors.multiplications), plan.factors, machine, examples, steps)
 
 

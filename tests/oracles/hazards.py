@@ -67,7 +67,7 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
         read = int(layer.tiles.gathered[tile]) if op == Op.MIX else 0 if writes else len(lanes)
         for lane in lanes[read:] if writes else lanes[:read]:
             rank = int(layer.tiles.lane[lane])
-            bank, row = int(layer.rank_bank[rank]), int(layer.rank_slot[rank]) * layer.block_tokens
+            bank, row = int(layer.rank_bank[rank]), int(layer.rank_slot[rank]) % layer.held_slots * layer.block_tokens
             assert 0 <= bank < machine.rank_memory.banks
             assert row + tokens <= machine.rank_rows_per_bank
             for token in range(tokens):

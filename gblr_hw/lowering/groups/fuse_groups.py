@@ -243,8 +243,7 @@ def _operand_signature(operand: Operand, number: int) -> object:
 
 def block_limit(schedule: LayerSchedule, machine: Machine) -> int:
     """Rows of a block for which a layer's sums, twice, and its ranks' sums fit."""
-    slots = int(schedule.rank_slot.max(initial=-1)) + 1
-    return min(machine.accumulator_rows // 2, machine.rank_rows_per_bank // max(1, slots))
+    return min(machine.accumulator_rows // 2, machine.rank_rows_per_bank // schedule.held_slots)
 
 
 def describe_groups(network: Network, groups: Sequence[Group]) -> str:

@@ -41,6 +41,7 @@ def build_schedule(plan: LayerPlan, multiplications: int) -> LayerSchedule:
         rank_slot=plan.rank_slot,
         payload=payload,
         output_order=factors.output_order,  # type: ignore[arg-type]
+        held_slots=plan.held_slots,
     )
 
 

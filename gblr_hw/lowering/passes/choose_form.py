@@ -62,8 +62,11 @@ def candidate_forms(plan: LayerPlan) -> tuple[Form, ...]:
             found.append(Form(np.ones(part.factors.ranks, bool), part.structure.tiles, merge))
         else:
             found += [replace(form, merge=merge) for form in _forms_without_mixes(part)[:-1]]
-    full = np.zeros(plan.factors.ranks, bool), np.ones_like(plan.structure.tiles)
-    return (*found, Form(*full))
+    full = Form(np.zeros(plan.factors.ranks, bool), np.ones_like(plan.structure.tiles))
+    # Without ranks it is all the same what was merged: each set of dense tiles once.
+    dense = {form.tiles.tobytes(): form for form in (*found, full) if not form.alive.any()}
+    dense[full.tiles.tobytes()] = full
+    return (*(form for form in found if form.alive.any()), *sorted(dense.values(), key=lambda form: form.tiles.sum()))
 
 
 def _merged_plan(plan: LayerPlan, merge: Merge, *, values: bool) -> LayerPlan:

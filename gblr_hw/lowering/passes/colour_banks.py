@@ -25,11 +25,19 @@ def colour_banks(plan: LayerPlan) -> LayerPlan:
     limit = ceil_div(sets.sum(axis=0), lanes)
     capacity = machine.rank_rows_per_bank // plan.block_tokens
     set_ptr, set_index = _ragged(sets)
+    owner = np.arange(len(sets))
     if len(plan.rank_tiles.op):
         set_ptr, set_index, limit = _with_mixes(plan.rank_tiles, set_ptr, set_index, limit)
-    order = np.lexsort((np.arange(len(sets)), -np.diff(set_ptr))).astype(np.int64)
+        owner = np.where(plan.shares >= 0, plan.shares, owner)
+    owners, unit = np.unique(owner, return_inverse=True)
+    if len(owners) < len(owner):
+        set_ptr, set_index = _of_units(unit, len(owners), set_ptr, set_index)
+    order = np.lexsort((owners, -np.diff(set_ptr))).astype(np.int64)
     bank = _balance(set_ptr, set_index, limit, order, machine.rank_memory.banks, capacity, _SWEEPS)
-    return filled(plan, rank_bank=bank, rank_slot=_slots(bank))
+    slot = _slots(bank)
+    taken = owner != np.arange(len(sets))
+    held = int(slot.max(initial=-1)) + 1 if taken.any() else 0
+    return filled(plan, rank_bank=bank[unit], rank_slot=slot[unit] + taken * held, held_slots=held)
 
 
 def _ragged(sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +58,16 @@ def _with_mixes(
     order = np.lexsort((index, members))
     ptr = np.concatenate([[0], np.cumsum(np.bincount(members, minlength=ranks))]).astype(np.int64)
     return ptr, index[order].astype(np.int64), np.concatenate([limit, np.ones(2 * len(mixes.op), limit.dtype)])
+
+
+def _of_units(
+    unit: np.ndarray, units: int, set_ptr: np.ndarray, set_index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sets that each place is in, those of all ranks that lie there: unit (K,) is each rank's."""
+    members = np.stack([np.repeat(unit, np.diff(set_ptr)), set_index])
+    held = np.unique(members, axis=1)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(held[0], minlength=units))])
+    return ptr.astype(np.int64), np.ascontiguousarray(held[1], dtype=np.int64)
 
 
 def _slots(bank: np.ndarray) -> np.ndarray:

@@ -2,18 +2,20 @@
 
 Mixes into ranks of one level run together, behind those of the levels before. Ranks that edges connect make a block. A
 block that fits the array shares a tile with others, along the diagonal; a larger one is cut into parts of P x Q, whose
-sums add up in rank memory.
+sums add up in rank memory. What a tile writes takes the places of what it reads, where nobody reads that again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, filled, no_tiles
+from gblr_hw.weights.factors import Factors
 from gblr_hw.weights.mixes import mix_levels
 from simulator.program.operations import Op
 
@@ -41,10 +43,10 @@ class _Part:
 
 
 def pack_mixes(plan: LayerPlan) -> LayerPlan:
-    """Fill in rank_tiles with the MIX tiles, level by level."""
+    """Fill in rank_tiles with the MIX tiles, level by level, and shares."""
     factors, machine = plan.factors, plan.machine
     if len(factors.mix_source) == 0:
-        return filled(plan, rank_tiles=no_tiles())
+        return filled(plan, rank_tiles=no_tiles(), shares=np.zeros(0, np.int64))
     level = mix_levels(factors.ranks, factors.mix_source, factors.mix_target)[factors.mix_target]
     tiles: list[_Tile] = []
     for one in np.unique(level):
@@ -56,7 +58,8 @@ def pack_mixes(plan: LayerPlan) -> LayerPlan:
     rank = np.concatenate([ranks for tile in tiles for ranks in (*tile.reads, *tile.writes)])
     read = np.array([tile.read for tile in tiles], dtype=np.int64)
     ptr = np.concatenate([[0], np.cumsum(counts)])
-    return filled(plan, rank_tiles=RankTiles(every * int(Op.MIX), -every, ptr, rank, read))
+    found = RankTiles(every * int(Op.MIX), -every, ptr, rank, read)
+    return filled(plan, rank_tiles=found, shares=_shares(found, factors))
 
 
 def _parts(source: np.ndarray, target: np.ndarray, rows: int, cols: int) -> list[_Part]:
@@ -103,3 +106,24 @@ def _packed(parts: list[_Part], rows: int, cols: int) -> list[_Tile]:
         tile.read += len(part.reads)
         tile.written += len(part.writes)
     return tiles
+
+
+def _shares(tiles: RankTiles, factors: Factors) -> np.ndarray:
+    """The rank whose place each rank takes, -1 for none, (K,): one that the same tile reads for the last time, row by
+    row ahead of what it writes. No place is taken twice.
+    """
+    tile = np.repeat(np.arange(len(tiles.op)), np.diff(tiles.ptr))
+    reads = np.arange(len(tile)) - tiles.ptr[tile] < tiles.read[tile]
+    last_read, first_write = np.full((2, factors.ranks), -1, dtype=np.int64)
+    last_read[tiles.rank[reads]] = tile[reads]  # numpy keeps the last of repeated assignments
+    first_write[tiles.rank[~reads][::-1]] = tile[~reads][::-1]
+    last_read[factors.writes.any(axis=1)] = -1
+    first_write[factors.reads.any(axis=1)] = -1
+    shares = np.full(factors.ranks, -1, dtype=np.int64)
+    for number, (begin, end) in enumerate(pairwise(tiles.ptr.tolist())):
+        mine, cut = tiles.rank[begin:end], int(tiles.read[number])
+        left = [rank for rank in mine[:cut].tolist() if last_read[rank] == number and shares[rank] < 0]
+        taking = [rank for rank in mine[cut:].tolist() if first_write[rank] == number]
+        pairs = min(len(left), len(taking))
+        shares[taking[:pairs]] = left[:pairs]
+    return shares

@@ -76,7 +76,9 @@ class LayerPlan:
     """One layer on its way to a schedule. ``factors`` holds the numbers; later passes add places, tiles and order.
 
     form: "ranks", "dense" or "mixed". block_tokens: token rows per block, 0 until chosen. rank_bank, rank_slot: (K,)
-    places in rank memory. rank_tiles: tiles of ranks. order: all tiles in execution order, None until chosen.
+    places in rank memory. rank_tiles: tiles of ranks. shares (K,): the rank whose place a rank takes once that one has
+    been read, -1 for none; () for nobody. held_slots: slots in rank memory, 0 for all. order: all tiles in execution
+    order, None until chosen.
     """
 
     name: str
@@ -88,12 +90,19 @@ class LayerPlan:
     rank_bank: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     rank_slot: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     rank_tiles: RankTiles = field(default_factory=no_tiles)
+    shares: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    held_slots: int = 0
     order: TileOrder | None = None
 
     @cached_property
     def structure(self) -> Structure:
         """Chunk sets of the factors on this machine's array."""
         return structure_of(self.factors, self.machine.rows, self.machine.cols)
+
+    @property
+    def places(self) -> int:
+        """Places in rank memory that the ranks need."""
+        return self.factors.ranks - int(np.count_nonzero(self.shares >= 0))
 
     @property
     def input_chunks(self) -> int:

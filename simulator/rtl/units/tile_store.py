@@ -51,8 +51,8 @@ class TileStore(Elaboratable):
     weights are stored, the scatter unit those that write ranks: all of a REDUCE, the last ones of a MIX.
 
     fill: bytes ``fill_beat * beat_bytes`` onward of the record for ``fill_slot`` are in ``fill_data``; ``fill_stride``
-    token rows lie between the slots of a bank. weight_address, weight_window: ``weight_banks`` bytes of packed weights
-    from any byte.
+    token rows lie between the slots of a bank, of which there are ``fill_held``. weight_address, weight_window:
+    ``weight_banks`` bytes of packed weights from any byte.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -61,6 +61,7 @@ class TileStore(Elaboratable):
         self.fill_beat = Signal(32)
         self.fill_slot = Signal(index_bits(sizes.slots))
         self.fill_stride = Signal(16)
+        self.fill_held = Signal(16)
         self.fill_data = Signal(sizes.beat_bytes * 8)
         self.loader = TableView(sizes, "loader")
         self.gather = TableView(sizes, "gather")
@@ -185,7 +186,7 @@ class TileStore(Elaboratable):
             entry.first.eq(word[FIRST_BIT]),
             entry.bank.eq(place[: sizes.bank_bits]),
             entry.slot.eq(place[sizes.bank_bits :]),
-            entry.row.eq(entry.slot * self.fill_stride),
+            entry.row.eq(Mux(entry.slot < self.fill_held, entry.slot, entry.slot - self.fill_held) * self.fill_stride),
             entry.low.eq(word[16:24]),
             entry.last.eq(word[24:32]),
         ]

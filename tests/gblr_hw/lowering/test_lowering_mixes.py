@@ -108,6 +108,30 @@ def test_every_mix_is_in_one_tile(seed):
     assert of_tile == sorted(of_tile)
 
 
+@settings(deadline=None, max_examples=60)
+@given(seeds)
+def test_no_rank_is_overwritten_before_it_is_read(seed):
+    """Ranks that share a place, tile by tile: whoever is read was the last to be written there."""
+    _, machine, factors = drawn(seed)
+    layer = as_chain(factors, machine, 4)
+    tiles, there = layer.tiles, {}
+    places = list(zip(layer.rank_bank.tolist(), layer.memory_slot.tolist(), strict=True))
+    for tile in range(len(tiles)):
+        lanes = range(*tiles.lane_ptr[tile : tile + 2].tolist())
+        for lane in lanes:
+            if tiles.lane_gathers[lane]:
+                rank = int(tiles.lane[lane])
+                assert there[places[rank]] == rank
+        for lane in lanes:
+            if tiles.lane_scatters[lane]:
+                rank = int(tiles.lane[lane])
+                assert tiles.first[lane] or there[places[rank]] == rank
+                there[places[rank]] = rank
+    pairs = Counter(zip(layer.rank_bank.tolist(), layer.rank_slot.tolist(), strict=True))
+    assert max(pairs.values(), default=1) == 1  # a multiplier each
+    assert (max(layer.memory_slot.tolist(), default=0) + 1) * layer.block_tokens <= machine.rank_rows_per_bank
+
+
 @settings(deadline=None, max_examples=40)
 @given(seeds)
 def test_merged_links_are_the_same_matrix(seed):
@@ -172,11 +196,13 @@ def test_chains_are_listed_and_kept_in_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "tokens", "blocks", "rank", "share"),
-    [(768, 3072, 197, 3, 128, 0.24), (768, 3072, 384, 6, 192, 0.36)],
+    ("inputs", "outputs", "tokens", "blocks", "rank", "share", "block_tokens"),
+    [(768, 3072, 197, 3, 128, 0.23, 197), (768, 3072, 384, 6, 192, 0.34, 96)],
 )
-def test_blast_layers_take_their_share_of_dense(inputs, outputs, tokens, blocks, rank, share):
-    """Tiles: b chunks of C_j each with r ranks, a mix of b x b for each k, b chunks of B_i."""
+def test_blast_layers_take_their_share_of_dense(inputs, outputs, tokens, blocks, rank, share, block_tokens):
+    """Tiles: b chunks of C_j each with r ranks, a mix of b x b for each k, b chunks of B_i. What is mixed takes the
+    places of what it is mixed from: half as many token blocks.
+    """
     factors = blast_factors(np.random.default_rng(0), inputs, outputs, blocks, rank)
     layer = lowered(factors, MID, tokens)
     kinds = Counter(layer.tiles.kind.tolist())
@@ -184,6 +210,7 @@ def test_blast_layers_take_their_share_of_dense(inputs, outputs, tokens, blocks,
     assert kinds[Op.EXPAND] == outputs // 32 * -(-rank // 32)
     assert kinds[Op.MIX] == -(-rank // (32 // blocks))
     assert layer.tiles.row_cycles.max() == 1
+    assert layer.ranks == 2 * blocks * rank and layer.shares_places and layer.block_tokens == block_tokens
     cycles = simulate(emit([layer], MID, tokens, {}), MID).latency_cycles
     assert cycles <= share * (inputs // 32) * (outputs // 32) * tokens
 
