@@ -13,13 +13,18 @@ from simulator.machine.machine import Machine
 DEFAULT = "lattice"
 
 
-def choose_family(name: str | None, machine: Array | Machine, options: FitOptions) -> Family:
+def choose_family(
+    name: str | None, machine: Array | Machine, options: FitOptions, among: tuple[str, ...] | None = None
+) -> Family:
     """The family of that name; without one the freest that the machine runs in the tiles that are counted.
+
+    among: names that are asked for, those that are made tile by tile if None.
 
     Raises InputError for a name that is none, a family or options that the machine or the family cannot have.
     """
     scatter = machine.scatter if isinstance(machine, Machine) else True
-    family = on_machine(FAMILIES[DEFAULT], scatter) if name is None else family_named(name, converted(), "family")
+    named = None if name is None else family_named(name, among or converted(), "family")
+    family = named or on_machine(FAMILIES[DEFAULT], scatter)
     if on_machine(family, scatter) is not family:
         raise InputError(
             "family",
@@ -29,6 +34,9 @@ def choose_family(name: str | None, machine: Array | Machine, options: FitOption
         )
     if family.square_array:
         check_square(machine.rows, machine.cols)
+    if family.whole:
+        _check_whole(family, options)
+        return family
     fitting = fitting_of(family.name)
     if options.intervals_only and not fitting.keeps_runs:
         able = ", ".join(FAMILIES[o].label for o, one in FROM_DENSE.items() if one.fitting and one.fitting.keeps_runs)
@@ -41,3 +49,10 @@ def choose_family(name: str | None, machine: Array | Machine, options: FitOption
     if not options.with_dense_tiles and not fitting.without_tiles:
         raise InputError("with_dense_tiles", f"off with {family.label}", "nothing else is left", "Leave it on.")
     return family
+
+
+def _check_whole(family: Family, options: FitOptions) -> None:
+    """Raise InputError for options on chunks and tiles, which layers that are chosen whole do not have."""
+    for what, given in (("intervals_only", options.intervals_only), ("with_dense_tiles", not options.with_dense_tiles)):
+        if given:
+            raise InputError(what, f"with {family.label}", "it says which chunks and tiles are kept", "Leave it out.")

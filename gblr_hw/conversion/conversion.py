@@ -15,6 +15,7 @@ from torch import Tensor
 from gblr_hw.conversion.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
 from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, read_layers
+from gblr_hw.conversion.convert_whole import Whole, convert_whole
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import fit_of, relative_error
@@ -22,12 +23,14 @@ from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
 from gblr_hw.conversion.fit_to_limit import Limit, Projection, limit_of, resolve, start_tiles, trim_to_limit
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.projection.by_unit import project_by_unit
-from gblr_hw.weights.family import Family
+from gblr_hw.weights.family import Family, converted, converted_whole
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 Progress = Callable[[int, int, str], None]
 Allocation = Literal["by-error", "even"]
+Converted = LatticeWeights | Whole
 Judge = Callable[[Mapping[str, LatticeWeights]], float]
 
 
@@ -62,7 +65,7 @@ def convert(
     schedule: Schedule | None = None,
     progress: Progress | None = None,
     work: Path | None = None,
-) -> dict[str, LatticeWeights]:
+) -> dict[str, Converted]:
     """Turn dense layers into layers of one family at one budget: by default into ranks with chunk sets, and dense tiles
     where they serve better.
 
@@ -76,10 +79,12 @@ def convert(
     covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are
         plain.
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
-    family: one of `gblr_hw.weights.family.converted()`, with hyphens or underscores. "lattice": any chunk set of each
-        rank; "rank-groups": ranks share their chunk sets P at a time (P = rows = cols); "low-rank": whole ranks, by
-        weighted truncated SVD; "block-sparse": dense tiles only. If None the lattice, and rank groups for a machine
-        without scatter, where single ranks with chunks of their own would take more tiles than were counted.
+    family: one of `gblr_hw.weights.family`'s converted() and converted_whole(), with hyphens or underscores.
+        "lattice": any chunk set of each rank; "rank-groups": ranks share their chunk sets P at a time (P = rows =
+        cols); "low-rank": whole ranks, by weighted truncated SVD; "block-sparse": dense tiles only. "blast", "monarch"
+        (a grid of low-rank blocks), "kronecker" and "tensor-train": the blocks and ranks, of those that the tiles buy,
+        that leave least. If None the lattice, and rank groups for a machine without scatter, where single ranks with
+        chunks of their own would take more tiles than were counted.
     with_dense_tiles: whether tiles may be kept dense beside the ranks.
     allocation: "even" gives each layer the same fraction. "by-error" also tries to move tiles between layers so that
         the sum of their relative squared errors falls, and returns what `judge` finds better: never worse than even.
@@ -98,16 +103,29 @@ def convert(
         machine cannot run or that an option cannot act on.
     """
     options = FitOptions(schedule or Schedule(), intervals_only, with_dense_tiles)
-    chosen = choose_family(family, machine, options)
+    chosen = choose_family(family, machine, options, (*converted(), *converted_whole()))
     limit = limit_of(machine, tokens, tiles, latency, energy_pj)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
+    if chosen.whole:
+        given = {"work": work is not None, "allocation": allocation != "even", "judge": judge is not None}
+        _check_none(chosen, given | {"schedule": schedule is not None})
+        whole = limit or total_tiles(problems, 0.3 if tiles is None else tiles)
+        return dict(convert_whole(problems, chosen.name, whole, biases, progress))
     request = _Request(chosen, options, work_folder(work), allocation, judge, progress, biases)
     if limit is None:
         budget = total_tiles(problems, 0.3 if tiles is None else tiles)
-        converted = _convert(problems, budget, request)
+        found = _convert(problems, budget, request)
     else:
-        converted = _convert_to_limit(problems, limit, request)
-    return {name: replace(weights, bias=biases[name]) for name, weights in converted.items()}
+        found = _convert_to_limit(problems, limit, request)
+    return {name: replace(weights, bias=biases[name]) for name, weights in found.items()}
+
+
+def _check_none(family: Family, options: Mapping[str, bool]) -> None:
+    """Raise InputError for an option that does nothing with a family whose layers are chosen whole."""
+    for name, given in options.items():
+        if given:
+            rule = "it acts with families that are cut tile by tile"
+            raise InputError(name, f"with {family.label}", rule, "Leave it out.")
 
 
 def _convert(

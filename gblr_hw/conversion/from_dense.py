@@ -15,7 +15,7 @@ from gblr_hw.conversion.fit.fit_layer import Schedule, block_sparse_layer, fit_l
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
 from gblr_hw.conversion.starts import ranks_start, tiles_start
 from gblr_hw.layers.lattice_linear import LatticeLinear
-from gblr_hw.weights.family import FAMILIES, complete
+from gblr_hw.weights.family import FAMILIES, complete, converted
 from gblr_hw.weights.structure import Structure
 
 
@@ -98,7 +98,7 @@ FROM_DENSE: Mapping[str, FromDense] = complete(
             ranks_start, Fitting(_fit_lattice, _one_tile_or_rank, keeps_runs=True, without_tiles=True)
         ),
     },
-    (name for name, family in FAMILIES.items() if family.converted or family.training == "projection"),
+    (name for name, family in FAMILIES.items() if name in converted() or family.training == "projection"),
     "from_dense",
 )
 
@@ -107,7 +107,7 @@ def check_from_dense(table: Mapping[str, FromDense]) -> None:
     """Raise InputError, naming family and field, where an entry is not what its family's registered entry promises."""
     for name, made in table.items():
         family = FAMILIES[name]
-        for field, promised in (("start", family.training == "projection"), ("fitting", family.converted)):
+        for field, promised in (("start", family.training == "projection"), ("fitting", name in converted())):
             if promised != (getattr(made, field) is not None):
                 found = "nothing" if promised else "something"
                 raise family.incomplete(field, found, "it is given where the family is made so, and nowhere else")

@@ -14,14 +14,30 @@ import torch
 from torch import Tensor
 
 from gblr_hw.weights.checks import check_bias, check_dims, check_finite, check_positive, check_shape
-from gblr_hw.weights.mixes import check_mixes
+from gblr_hw.weights.mixes import Mixes, carried, check_mixes
 from simulator.base.errors import InputError
 
 MonarchArrangement = Literal["strided", "grid"]
 
 
+class _Chained:
+    """What every kind has by its chain."""
+
+    def chain(self) -> ChainWeights:
+        raise NotImplementedError
+
+    def matrix(self) -> Tensor:
+        """The matrix (m, n) that the layer multiplies by, in float64."""
+        chain = self.chain()
+        rows = chain.v.detach().double().cpu().numpy()
+        if len(chain.mix_value):
+            values = chain.mix_value.detach().double().numpy()
+            rows = carried(rows, Mixes(chain.mix_source.numpy(), chain.mix_target.numpy(), values))
+        return chain.u.detach().double().cpu() @ torch.from_numpy(rows)
+
+
 @dataclass(frozen=True, eq=False)
-class ChainWeights:
+class ChainWeights(_Chained):
     """A layer as ranks that read inputs, ranks that other ranks feed, and outputs that read ranks.
 
     v (K, n) and u (m, K), zero outside reads (K, n) and writes (m, K), both bool. Rank ``mix_target[e]`` has
@@ -99,7 +115,7 @@ def sorted_mixes(source: Tensor, target: Tensor, value: Tensor) -> dict[str, Ten
 
 
 @dataclass(frozen=True, eq=False)
-class BLASTWeights:
+class BLASTWeights(_Chained):
     """``y_i = B_i sum_j D_ij * (C_j x_j)`` (Lee et al., NeurIPS 2024): a basis for each block of outputs and of inputs,
     and for each pair of blocks a diagonal.
 
@@ -174,7 +190,7 @@ class BLASTWeights:
 
 
 @dataclass(frozen=True, eq=False)
-class MonarchWeights:
+class MonarchWeights(_Chained):
     """The product of two block-diagonal factors with a permutation between (Dao et al., ICML 2022).
 
     blkdiag1 (k, q, p), blkdiag2 (l, s, r) with k q = l r, bias (m,) or None. Inputs are padded to k p, outputs cut off
@@ -253,7 +269,7 @@ class MonarchWeights:
 
 
 @dataclass(frozen=True, eq=False)
-class TensorTrainWeights:
+class TensorTrainWeights(_Chained):
     """A matrix as a tensor train: ``W[(i1, i2), (j1, j2)] = sum_r core1[0, i1, j1, r] core2[r, i2, j2, 0]``.
 
     Two cores: core1 (1, m1, n1, r), core2 (r, m2, n2, 1) (Novikov et al., NeurIPS 2015, rows before columns); bias
@@ -312,7 +328,7 @@ class TensorTrainWeights:
 
 
 @dataclass(frozen=True, eq=False)
-class KroneckerWeights:
+class KroneckerWeights(_Chained):
     """``W = sum_t left[t] (x) right[t]``: left (t, m1, n1), right (t, m2, n2), bias (m1 m2,) or None.
 
     Raises InputError on shapes that disagree and numbers that are not finite.

@@ -41,7 +41,9 @@ class Family:
         "width_penalty"; a "hardware_penalty", then projection; "trials", which choose another family. None: it cannot
         be trained.
     candidates: the families that trials choose between; the first wins a tie. Empty for all other trainings.
-    converted: whether conversion and co-design make it from pretrained weights at a budget.
+    converted: whether conversion makes it from pretrained weights at a budget.
+    whole: whether its layers are chosen whole, by blocks and ranks, and lose nothing at a time: conversion then tries
+        sizes, and co-design, which takes tiles, leaves it out.
     square_array: whether its tiles are full on both sides only where the array's rows equal its columns.
     stand_in: the family that takes its place on a machine without a permutation network, where it would take more tiles
         than are counted; None where it needs no such network.
@@ -54,6 +56,7 @@ class Family:
     training: Training | None = _MISSING
     candidates: tuple[str, ...] = _MISSING
     converted: bool = _MISSING
+    whole: bool = _MISSING
     square_array: bool = _MISSING
     stand_in: str | None = _MISSING
 
@@ -72,8 +75,11 @@ class Family:
             raise self.incomplete("training", repr(self.training), f"it is None or one of {', '.join(TRAININGS)}")
         if bool(self.candidates) != (self.training == "trials"):
             raise self.incomplete("candidates", repr(self.candidates), "trials have some, and nothing else has any")
-        if self.unit is None and (self.converted or self.training == "projection"):
+        cut = self.converted and not self.whole
+        if self.unit is None and (cut or self.training == "projection"):
             raise self.incomplete("unit", "None", "what is converted or projected loses something at a time")
+        if self.whole and self.training == "projection":
+            raise self.incomplete("whole", "True", "what is projected loses something at a time")
 
     def incomplete(self, field: str, found: str, rule: str) -> InputError:
         """The error for an entry that a table cannot work with."""
@@ -119,6 +125,7 @@ FAMILIES = registry(
         training="plain",
         candidates=(),
         converted=False,
+        whole=False,
         square_array=False,
         stand_in=None,
     ),
@@ -130,6 +137,7 @@ FAMILIES = registry(
         training="projection",
         candidates=(),
         converted=True,
+        whole=False,
         square_array=False,
         stand_in=None,
     ),
@@ -141,6 +149,7 @@ FAMILIES = registry(
         training="projection",
         candidates=(),
         converted=True,
+        whole=False,
         square_array=False,
         stand_in=None,
     ),
@@ -152,6 +161,7 @@ FAMILIES = registry(
         training="projection",
         candidates=(),
         converted=True,
+        whole=False,
         square_array=True,
         stand_in=None,
     ),
@@ -163,6 +173,7 @@ FAMILIES = registry(
         training="projection",
         candidates=(),
         converted=True,
+        whole=False,
         square_array=False,
         stand_in="rank_groups",
     ),
@@ -173,9 +184,10 @@ FAMILIES = registry(
         unit="chunk",
         training=None,
         candidates=(),
-        converted=False,
+        converted=True,
+        whole=True,
         square_array=False,
-        stand_in=None,
+        stand_in="rank_groups",
     ),
     Family(
         name="blast",
@@ -184,9 +196,10 @@ FAMILIES = registry(
         unit=None,
         training=None,
         candidates=(),
-        converted=False,
+        converted=True,
+        whole=True,
         square_array=False,
-        stand_in=None,
+        stand_in="rank_groups",
     ),
     Family(
         name="kronecker",
@@ -195,9 +208,10 @@ FAMILIES = registry(
         unit=None,
         training=None,
         candidates=(),
-        converted=False,
+        converted=True,
+        whole=True,
         square_array=False,
-        stand_in=None,
+        stand_in="rank_groups",
     ),
     Family(
         name="tensor_train",
@@ -206,9 +220,10 @@ FAMILIES = registry(
         unit=None,
         training=None,
         candidates=(),
-        converted=False,
+        converted=True,
+        whole=True,
         square_array=False,
-        stand_in=None,
+        stand_in="rank_groups",
     ),
     Family(
         name="width",
@@ -218,6 +233,7 @@ FAMILIES = registry(
         training="width_penalty",
         candidates=(),
         converted=False,
+        whole=False,
         square_array=False,
         stand_in=None,
     ),
@@ -229,6 +245,7 @@ FAMILIES = registry(
         training="hardware_penalty",
         candidates=(),
         converted=False,
+        whole=False,
         square_array=False,
         stand_in=None,
     ),
@@ -240,6 +257,7 @@ FAMILIES = registry(
         training="trials",
         candidates=("block_sparse", "low_rank", "lattice"),
         converted=False,
+        whole=False,
         square_array=False,
         stand_in=None,
     ),
@@ -254,8 +272,13 @@ def trained() -> tuple[str, ...]:
 
 
 def converted() -> tuple[str, ...]:
-    """Names of the families that are made from pretrained weights at a budget, from the plainest to the freest."""
-    return tuple(name for name, family in FAMILIES.items() if family.converted)
+    """Names of the families that are made from pretrained weights tile by tile, from the plainest to the freest."""
+    return tuple(name for name, family in FAMILIES.items() if family.converted and not family.whole)
+
+
+def converted_whole() -> tuple[str, ...]:
+    """Names of the families that are made from pretrained weights at a budget by trying sizes."""
+    return tuple(name for name, family in FAMILIES.items() if family.converted and family.whole)
 
 
 def on_lattice() -> tuple[str, ...]:

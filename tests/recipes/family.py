@@ -14,7 +14,7 @@ RECIPE = Recipe(
             "gblr_hw/weights/family.py",
             "FAMILIES = registry(\n",
             '    Family(\n        name="rank_pairs",\n        label="rank pairs",\n        about="whole ranks, two at a time",\n'
-            '        unit="rank",\n        training="projection",\n        candidates=(),\n        converted=True,\n'
+            '        unit="rank",\n        training="projection",\n        candidates=(),\n        converted=True,\n        whole=False,\n'
             "        square_array=False,\n        stand_in=None,\n    ),\n",
         ),
         after(

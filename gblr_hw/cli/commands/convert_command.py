@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,12 +23,13 @@ from gblr_hw.cli.shared.options import (
     shapes_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
-from gblr_hw.weights.family import FAMILIES, converted, told
+from gblr_hw.weights.family import FAMILIES, converted, converted_whole, told
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
-    from gblr_hw.weights.stored import DenseWeights, LatticeWeights
+    from gblr_hw.conversion.conversion import Converted
+    from gblr_hw.weights.stored import DenseWeights
 
 _LIMITS, _SEVERAL = ("--latency", "--energy"), "several layers"
 _ACTS_WITH = {
@@ -89,7 +91,7 @@ def convert_command(
         str | None,
         typer.Option(
             "--family",
-            help=f"What to convert to. {told(converted())} Without it, the freest that the "
+            help=f"What to convert to. {told((*converted(), *converted_whole()))} Without it, the freest that the "
             "machine runs in the tiles that are counted.",
         ),
     ] = None,
@@ -159,27 +161,31 @@ def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:
 
 def _rows(
     dense: Mapping[str, DenseWeights],
-    found: Mapping[str, LatticeWeights],
+    found: Mapping[str, Converted],
     machine: Machine,
     moments: Mapping[str, np.ndarray] | None,
     hidden: list[str],
 ) -> list[dict[str, object]]:
     from gblr_hw.conversion.conversion_input import read_layers
-    from gblr_hw.conversion.fit.fit_weights import relative_error
+    from gblr_hw.conversion.convert_whole import tiles_of
+    from gblr_hw.conversion.fit.fit_blast import squared_error
+    from gblr_hw.weights.factors import evaluate
+    from gblr_hw.weights.stored import LatticeWeights
     from gblr_hw.weights.structure import dense_tile_count
 
     problems, _ = read_layers(dense, machine, moments, _pairs(hidden, list(dense)))
     rows: list[dict[str, object]] = []
     for name, weights in found.items():
-        structure = weights.structure()
+        problem = problems[name]
+        error = squared_error(problem, weights.matrix().double().numpy())
         rows.append(
             {
                 "name": name,
-                "tiles": structure.tile_count(machine.rows, machine.cols),
+                "tiles": tiles_of(weights, machine.rows, machine.cols),
                 "dense_tiles": dense_tile_count(weights.out_features, weights.in_features, machine.rows, machine.cols),
-                "kept_dense": int(structure.tiles.sum()),
-                "ranks": structure.ranks,
-                "relative_error": relative_error(problems[name], weights),
+                "kept_dense": int(weights.tiles.sum()) if isinstance(weights, LatticeWeights) else 0,
+                "ranks": evaluate(weights).ranks,
+                "relative_error": math.sqrt(max(error, 0.0) / max(problem.energy, 1e-300)),
             }
         )
     return rows

@@ -46,6 +46,7 @@ TOY = {
     "training": "projection",
     "candidates": (),
     "converted": True,
+    "whole": False,
     "square_array": False,
     "stand_in": "low_rank",
 }

@@ -23,6 +23,7 @@ from gblr_hw.weights.family import (
     canonical,
     complete,
     converted,
+    converted_whole,
     family_named,
     lattice_family,
     on_lattice,
@@ -45,6 +46,7 @@ GOOD: dict[str, Any] = {
     "training": "projection",
     "candidates": (),
     "converted": True,
+    "whole": False,
     "square_array": False,
     "stand_in": None,
 }
@@ -53,6 +55,7 @@ GOOD: dict[str, Any] = {
 def test_the_lists_that_everything_derives_from() -> None:
     assert trained() == ("dense", "low_rank", "block_sparse", "rank_groups", "lattice", "width", "hardware", "learned")
     assert converted() == ("low_rank", "block_sparse", "rank_groups", "lattice")
+    assert converted_whole() == ("monarch", "blast", "kronecker", "tensor_train")
     assert on_lattice() == (*converted(), "monarch")
     assert [name for name, family in FAMILIES.items() if family.training and not family.needs_target] == ["dense"]
     assert {family.unit for family in FAMILIES.values()} == {None, *UNITS}
