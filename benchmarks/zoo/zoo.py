@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo.hand_written import NETWORKS
-from benchmarks.zoo.small_configurations import example_inputs, model_types, small_model
+from benchmarks.zoo.small_configurations import WAYS_OUT, example_inputs, model_types, small_model
 from gblr_hw.frontend import export_network, multiplications_of, spent_multiplications
 from gblr_hw.frontend.capture import named_tensors, quiet
 from gblr_hw.frontend.containers import tensors_in
