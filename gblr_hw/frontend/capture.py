@@ -207,7 +207,7 @@ def _converted_once() -> Iterator[None]:
             return self
         return before(self, fn, recurse)
 
-    nn.Module._apply = apply  # type: ignore[method-assign, assignment]
+    nn.Module._apply = apply  # type: ignore[method-assign]
     try:
         yield
     finally:
