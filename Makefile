@@ -54,7 +54,8 @@ models: $(STAMP)
 # Every architecture that we can build, small: docs/models.md. Under an hour on 2 idle cores; resumable.
 zoo: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[models]"
-	$(BIN)/python -m benchmarks.zoo.zoo --write docs/models.md
+	$(BIN)/python -m benchmarks.zoo.zoo
+	$(BIN)/python -m benchmarks.docs
 
 # Structures compared at equal simulated latency, a pretrained network on fewer tiles, learned structures and the waterfall,
 # then the documents (hours; what docs/data holds is not run again). The parts on Fashion-MNIST need Debian's

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.conversion_in_order import convert_in_order
+    from gblr_hw.conversion.covariances import collect_covariances
     from gblr_hw.cost.hardware_cost import HardwareCost
     from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
+    from gblr_hw.layers.blast_linear import BLASTLinear
     from gblr_hw.layers.conv import GBLRConv2d
+    from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
     from gblr_hw.layers.linear import GBLRLinear
+    from gblr_hw.layers.monarch_linear import MonarchLinear
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.training.networks import train_network
+    from gblr_hw.training.recipe import Recipe
     from gblr_hw.weights.from_factors import (
         block_grid_weights,
         block_sparse_weights,
@@ -26,11 +32,17 @@ if TYPE_CHECKING:
     from gblr_hw.weights.multiplications import multiplications
 
 _HOMES = {
+    "BLASTLinear": "gblr_hw.layers.blast_linear",
     "GBLRConv2d": "gblr_hw.layers.conv",
     "GBLRLinear": "gblr_hw.layers.linear",
     "HardwareCost": "gblr_hw.cost.hardware_cost",
+    "KroneckerLinear": "gblr_hw.layers.kronecker_linear",
+    "MonarchLinear": "gblr_hw.layers.monarch_linear",
+    "TensorTrainLinear": "gblr_hw.layers.kronecker_linear",
+    "Recipe": "gblr_hw.training.recipe",
     "block_grid_weights": "gblr_hw.weights.from_factors",
     "block_sparse_weights": "gblr_hw.weights.from_factors",
+    "collect_covariances": "gblr_hw.conversion.covariances",
     "convert": "gblr_hw.conversion.conversion",
     "convert_in_order": "gblr_hw.conversion.conversion_in_order",
     "load_checkpoint": "gblr_hw.files.checkpoint",
@@ -40,14 +52,21 @@ _HOMES = {
     "multiplications": "gblr_hw.weights.multiplications",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
+    "train_network": "gblr_hw.training.networks",
 }
 
 __all__ = [
+    "BLASTLinear",
     "GBLRConv2d",
     "GBLRLinear",
     "HardwareCost",
+    "KroneckerLinear",
+    "MonarchLinear",
+    "Recipe",
+    "TensorTrainLinear",
     "block_grid_weights",
     "block_sparse_weights",
+    "collect_covariances",
     "convert",
     "convert_in_order",
     "load_checkpoint",
@@ -57,6 +76,7 @@ __all__ = [
     "multiplications",
     "replace_linear",
     "save_checkpoint",
+    "train_network",
 ]
 
 
@@ -64,3 +84,7 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gblr_hw' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,6 +26,7 @@ from benchmarks.study.structures import structure_tables
 from benchmarks.synthesis import area_fit
 from benchmarks.synthesis import tables as synthesis
 from benchmarks.verification import tables as verification
+from benchmarks.zoo import tables as zoo
 
 Figures = Mapping[str, Any]
 
@@ -65,7 +66,7 @@ def _whole(source: str, table: Callable[[Any], str]) -> Callable[[Figures], str]
 
 
 README, RESULTS, NETWORKS, SPEED = "README.md", "docs/results.md", "docs/networks.md", "docs/speed.md"
-MACHINE = "docs/machine.md"
+MACHINE, MODELS = "docs/machine.md", "docs/models.md"
 CLAIMS, CLAIM_TABLES, SYNTHESIS = "docs/claims.md", "docs/claims-tables.md", "docs/synthesis.md"
 CODESIGN, REFERENCES, VERIFICATION = "docs/codesign.md", "docs/references.md", "docs/verification.md"
 # The study's claims stand in the document itself, what they rest on in its appendix.
@@ -119,6 +120,8 @@ BLOCKS: tuple[Block, ...] = (
         ("plain as network",),
         _rows("plain as network", networks.plain_as_network_table),
     ),
+    Block(MODELS, "whole", ("zoo",), _whole("zoo", zoo.whole_table)),
+    Block(MODELS, "refused", ("zoo",), _whole("zoo", zoo.refused_table)),
     Block(NETWORKS, "groups", ("fusion",), _rows("fusion", networks.fusion_table)),
     Block(SPEED, "simulating", ("engine",), _whole("engine", speed.engine_table)),
     Block(SPEED, "start-up", ("engine",), _whole("engine", speed.start_table)),

@@ -79,6 +79,7 @@ SOURCES: Mapping[str, Source] = {
     "random layer": _json("random_layer", "python -m benchmarks.structures.random_layer"),
     "accuracy": _json("network_accuracy", "python -m benchmarks.networks.network_accuracy --work minilm-work"),
     "models": Source("docs/data/models.jsonl", "python -m benchmarks.networks.models --again", read_lines),
+    "zoo": Source("docs/data/zoo.jsonl", "make zoo", read_lines),
     "ViT-Base": Source(
         "docs/data/vit_base.txt", "gblr-hw simulate vit.program --top 12 > docs/data/vit_base.txt", read_text
     ),

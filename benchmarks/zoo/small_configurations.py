@@ -167,8 +167,6 @@ OWN: Mapping[str, Mapping[str, Any]] = {
 
 # Types whose model makes masks only where the caller gives some, when it is traced.
 MASKED = ("longt5", "switch_transformers")
-# Architectures that are refused, and what was tried in their place.
-WAYS_OUT: Mapping[str, str] = {}
 
 
 def shrunk(config: Any, kept: Collection[str] = ()) -> Any:

@@ -2,8 +2,8 @@
 costs, and why the rest is refused.
 
 Networks are the model types of transformers with small configurations, and some written by hand. Weights are random.
-Resumable: one JSON line a network in --out; what is there is not measured again, unless with --again. `--write FILE`
-puts the tables into a document. An architecture that needs longer than --seconds is refused as such.
+Resumable: one JSON line a network in --out; what is there is not measured again, unless with --again. An architecture
+that needs longer than --seconds is refused as such. `make docs` puts the tables into docs/models.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo.hand_written import NETWORKS
-from benchmarks.zoo.small_configurations import WAYS_OUT, example_inputs, model_types, small_model
+from benchmarks.zoo.small_configurations import example_inputs, model_types, small_model
+from benchmarks.zoo.tables import MACHINE, Record
 from gblr_hw.frontend import export_network, multiplications_of, spent_multiplications
 from gblr_hw.frontend.capture import named_tensors, quiet
 from gblr_hw.frontend.containers import tensors_in
@@ -34,11 +35,10 @@ from simulator.machine.machine import Machine
 from simulator.network.evaluate_network import evaluate_network
 from simulator.timing.simulate import simulate
 
-OUT, DOCUMENT, MACHINE = Path("docs/data/zoo.jsonl"), Path("docs/models.md"), "mid-32"
+OUT = Path("docs/data/zoo.jsonl")
 # One of each kind, for a test.
 SHORT = ("bert", "llama", "t5", "mixtral", "swin", "U-Net", "convolutions, inverted and gated", "text reader (CRNN)")
 
-Record = dict[str, Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -92,7 +92,6 @@ def measure(name: str) -> Record:
             "state": "refused",
             "where": error.where,
             "why": _reason(error),
-            "way_out": WAYS_OUT.get(name, ""),
         }
     inputs = {key: tensor.numpy() for key, tensor in named_tensors(model.forward, args, kwargs)}
     found = evaluate_network(exported.network, linear_of(exported.weights), inputs)
@@ -168,48 +167,10 @@ def guarded(name: str, seconds: int, run: Callable[[str], Record] = measure) -> 
         return {**record, "state": "crashed", "why": _first_line(error)}
 
 
-def tables(records: list[Record]) -> str:
-    """The document's tables: a row for each network that goes through, and the reasons of the others."""
-    tried = [one for one in records if one["state"] != "not built"]
-    whole = [one for one in tried if one["state"] == "whole"]
-    lines = [
-        f"{len(whole)} of {len(tried)} architectures go through whole ({MACHINE}; worst error against PyTorch "
-        f"{max((one['error'] for one in whole), default=0):.1e}).",
-        "",
-        "| network | parameters | operators | of them copies | useful mult. | spent | cycles | error |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {one['network']} | {one['parameters']:,} | {one['operators']} | {one['copies']} | "
-        f"{one['multiplications']:,} | {one['spent']:,} | {one['cycles']:,} | {one['error']:.0e} |"
-        for one in sorted(whole, key=lambda one: (one["source"], one["network"]))
-    ]
-    lines += ["", "What is refused, and why:", "", "| network | where | why |", "|---|---|---|"]
-    lines += [
-        f"| {one['network']} | {one.get('where', '')} | {one['why']} |".replace("\n", " ")
-        for one in sorted(tried, key=lambda one: one["network"])
-        if one["state"] != "whole"
-    ]
-    return "\n".join(lines) + "\n"
-
-
-HEAD = """# Models
-
-Made by `make zoo` (`benchmarks/zoo/`, `docs/data/zoo.jsonl`): every model type of `transformers` that can be built
-from its configuration class with small sizes and called on random inputs, and networks written by hand. Each is
-exported as it comes (caches on), lowered for `mid-32`, simulated, and its graph evaluated against PyTorch in float32.
-*Useful* multiplications are those of the model (half of what PyTorch's flop counter counts, but for the exceptions in
-[networks.md](networks.md)); *spent* ones are all cells of the array for every row of every tile. Copies are values
-that had to be laid out along other axes, at a cost (E1 of [machine.md](machine.md)).
-
-"""
-
-
 def main() -> None:
-    """Measure what is missing, and write the document."""
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--write", type=Path, help="document to write")
     parser.add_argument("--again", action="store_true", help="measure everything again")
     parser.add_argument("--seconds", type=int, default=120, help="for one architecture")
     parser.add_argument("--only", nargs="*", help="names of networks")
@@ -232,8 +193,6 @@ def main() -> None:
             file.flush()
             print(record["state"], name, record.get("why", ""), flush=True)
     print(dict(Counter(one["state"] for one in known)))
-    if options.write:
-        options.write.write_text(HEAD + tables(known))
 
 
 if __name__ == "__main__":

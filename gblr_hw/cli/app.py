@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from gblr_hw.cli.interruption import Interruption
+from gblr_hw.cli.interruption import Interruption, stems_from_interruption
 from simulator.base.errors import InputError
 from simulator.base.text import printable, shortened
 from simulator.timing.engine import DeadlockError
@@ -58,6 +58,10 @@ class _LazyGroup(TyperGroup):
         except KeyboardInterrupt:
             # Typer would end the process without a word.
             raise Interruption from None
+        except Exception as error:
+            if stems_from_interruption(error):
+                raise Interruption from None
+            raise
 
 
 def _load(name: str) -> Any:

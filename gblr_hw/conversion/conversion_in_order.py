@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from gblr_hw.conversion.allocate import share_evenly, total_tiles
 from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, positive_moments, read_layers
-from gblr_hw.conversion.covariances import Batch, linear_module
 from gblr_hw.conversion.fit.accelerate import refit
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
@@ -24,6 +23,7 @@ from gblr_hw.conversion.fit.fit_weights import fit_of, lattice_weights
 from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -35,7 +35,7 @@ FloatArray = npt.NDArray[np.float64]
 def convert_in_order(
     model: nn.Module,
     machine: Array | Machine,
-    batches: Sequence[Batch],
+    batches: Iterable[Batch],
     names: Iterable[str],
     tiles: float = 0.3,
     *,
@@ -59,8 +59,9 @@ def convert_in_order(
     Parameters
     ----------
     model: in evaluation mode while this runs, and left as it is. batches, rows: as for `collect_covariances`.
-    names: the nn.Linear modules to convert. tiles, hidden, family, with_dense_tiles, schedule, progress, work: as for
-        `convert`, each layer with the same fraction.
+    names: the linear layers (nn.Linear, Conv1D) to convert.
+    tiles, hidden, family, with_dense_tiles, schedule, progress, work: as for `convert`, each layer with the same
+        fraction.
     sums: layer -> module whose input its output is added to (the normalisation after a residual sum): it is this sum
         that is then made to fit, so that errors that came along the residual are made up for as well.
     ridge: pull towards W, relative to the mean of the inputs' variances.
@@ -73,6 +74,9 @@ def convert_in_order(
     ------
     InputError: as `convert` and `collect_covariances`, and for layers that do not run.
     """
+    batches = list(batches)  # every layer runs on all of them again
+    if not batches:
+        raise InputError("batches", "none", "the model is called with one at least", "Give batches.")
     if start is not None:
         _check_start(start, names := list(names))
     order = [name for stage in stages(model, batches, names) for name in stage]
@@ -134,13 +138,14 @@ def _check_start(start: Mapping[str, LatticeWeights], names: Iterable[str]) -> N
 
 
 def _weights(model: nn.Module, name: str) -> DenseWeights:
-    linear = linear_module(model, name)
-    bias = None if linear.bias is None else linear.bias.detach().cpu().clone()
-    return DenseWeights(linear.weight.detach().cpu().clone(), bias)
+    layer = linear_layer(model, name)
+    bias = layer.bias.detach().cpu().clone() if isinstance(layer.bias, Tensor) else None
+    return DenseWeights(matrix_of(layer).detach().cpu().clone(), bias)
 
 
 def _put(model: nn.Module, name: str, matrix: Tensor, bias: Tensor | None) -> None:
-    linear = linear_module(model, name)
-    linear.weight.copy_(matrix)
+    layer = linear_layer(model, name)
+    matrix_of(layer).copy_(matrix)
     if bias is not None:
-        linear.bias.copy_(bias)
+        assert isinstance(layer.bias, Tensor)
+        layer.bias.copy_(bias)

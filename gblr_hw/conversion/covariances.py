@@ -12,33 +12,36 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.files.tensor_files import read_tensors, write_safetensors
+from gblr_hw.layers.model_calls import Batch, call_of, input_of, linear_layer, linear_names
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
-Batch = Mapping[str, Any] | Tensor
 
 
 @torch.no_grad()
 def collect_covariances(
     model: nn.Module,
     batches: Iterable[Batch],
-    names: Iterable[str],
+    names: Iterable[str] | None = None,
     rows: Callable[[Batch], Tensor] | None = None,
 ) -> dict[str, FloatArray]:
-    """Second moments E[x x^T] (n, n) of the inputs of the named linear layers, float64, the model in evaluation mode.
+    """Second moments E[x x^T] (n, n) of the inputs of linear layers, float64, the model in evaluation mode.
 
-    batches: what the model is called with: a tensor, or keyword arguments. rows: batch -> bool mask over the leading
-    axes of the layers' inputs (say, an attention mask), so that padding does not count. Raises InputError for a layer
-    that is not linear, that did not run, or whose inputs do not have the mask's shape.
+    batches: what the model is called with, as a data loader gives it (`gblr_hw.layers.model_calls.call_of`): tensors,
+    dicts of keyword arguments, or lists of inputs and labels. names: the layers, without them all linear ones that run.
+    rows: batch -> bool mask over the leading axes of the layers' inputs (say, an attention mask), so that padding does
+    not count. Raises InputError for a layer that is not linear, that did not run, whose inputs are not finite or do not
+    have the mask's shape, and without a batch.
     """
-    wanted = list(names)
+    wanted = linear_names(model) if names is None else list(names)
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     mask: Tensor | None = None
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].detach().double()
+    def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # In float64 before it is multiplied: squares of half precision overflow.
+            x = input_of(name, args, kwargs).detach().double()
             if mask is not None and x.shape[:-1] != mask.shape:
                 raise InputError(
                     f"layer '{name}'",
@@ -47,22 +50,35 @@ def collect_covariances(
                     "Leave the mask out, or the layer.",
                 )
             x = x.reshape(-1, x.shape[-1]) if mask is None else x[mask]
+            if not bool(torch.isfinite(x).all()):
+                raise InputError(
+                    f"layer '{name}'", "NaN or infinity in its inputs", "moments are of finite numbers",
+                    "Look where they come from.",
+                )  # fmt: skip
             sums[name] = sums[name] + x.T @ x if name in sums else x.T @ x
             counts[name] = counts.get(name, 0) + len(x)
 
         return hook
 
-    handles = [linear_module(model, name).register_forward_pre_hook(keep(name)) for name in wanted]
-    training = model.training
+    handles = [linear_layer(model, name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in wanted]
+    training, called = model.training, 0
     model.eval()
     try:
         for batch in batches:
+            called += 1
             mask = None if rows is None else rows(batch).bool()
-            _ = model(batch) if isinstance(batch, Tensor) else model(**batch)
+            args, kwargs = call_of(model, batch)
+            model(*args, **kwargs)
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
+    if not called:
+        raise InputError(
+            "batches", "none", "the model is called with one at least", "Give batches; a generator serves one run."
+        )
+    if names is None:
+        wanted = [name for name in wanted if name in counts]
     for name in wanted:
         if not counts.get(name):
             raise InputError(f"layer '{name}'", "no inputs", "every layer must run on the batches", "Leave it out.")
@@ -83,16 +99,3 @@ def load_covariances(path: Path) -> dict[str, FloatArray]:
                 f"{path}: '{name}'", f"shape {tuple(tensor.shape)}", "a covariance is square", "Collect it again."
             )
     return {name: tensor.double().numpy() for name, tensor in found.items()}
-
-
-def linear_module(model: nn.Module, name: str) -> nn.Linear:
-    """The linear layer of that name. Raises InputError if it is none."""
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        module = None
-    if not isinstance(module, nn.Linear):
-        raise InputError(
-            f"layer '{name}'", type(module).__name__, "inputs of linear layers are collected", "Check the name."
-        )
-    return module

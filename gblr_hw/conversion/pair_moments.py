@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.conversion.covariances import Batch, linear_module
+from gblr_hw.layers.model_calls import Batch, call_of, input_of, linear_layer, matrix_of
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +51,20 @@ def stages(model: nn.Module, batches: Sequence[Batch], names: Iterable[str]) -> 
     found: list[list[str]] = []
     seen: list[Tensor] = []
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if seen and seen[-1] is inputs[0]:
+    def keep(name: str) -> Hook:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = input_of(name, args, kwargs)
+            if seen and seen[-1] is given:
                 found[-1].append(name)
             else:
                 found.append([name])
             # Kept alive, so that no later tensor takes its place in memory.
-            seen.append(inputs[0])
+            seen.append(given)
 
         return hook
 
     wanted = list(names)
-    handles = [linear_module(model, name).register_forward_pre_hook(keep(name)) for name in wanted]
+    handles = [linear_layer(model, name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in wanted]
     _run(model, batches[0], handles)
     ran = [name for stage in found for name in stage]
     for name in wanted:
@@ -110,7 +113,7 @@ def pair_moments(
         key = name if name in behind else ""
         missing, mean_missing = totals[f"wanted {key}"] / count, totals[f"mean wanted {key}"][:, 0] / count
         if name not in behind:
-            matrix: FloatArray = linear_module(teacher, name).weight.detach().cpu().double().numpy()
+            matrix: FloatArray = matrix_of(linear_layer(teacher, name)).detach().cpu().double().numpy()
             missing, mean_missing = matrix @ missing, matrix @ mean_missing
         found[name] = PairMoments(inputs, missing, mean_input, mean_missing)
     return found
@@ -122,9 +125,9 @@ def _seen(
     """The input of layer `first` under "", and the inputs of the modules behind, under the layers' names."""
     found: dict[str, Tensor] = {}
 
-    def keep(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].detach().float().cpu()
+    def keep(key: str) -> Hook:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = input_of(points[key], args, kwargs).detach().float().cpu()
             found[key] = x.reshape(-1, x.shape[-1]) if mask is None else x[mask]
             if len(found) == len(behind) + 1:
                 raise _ReachedError
@@ -132,7 +135,10 @@ def _seen(
         return hook
 
     points = {"": first, **behind}
-    _run(model, batch, [model.get_submodule(at).register_forward_pre_hook(keep(key)) for key, at in points.items()])
+    hooked = [
+        model.get_submodule(at).register_forward_pre_hook(keep(key), with_kwargs=True) for key, at in points.items()
+    ]
+    _run(model, batch, hooked)
     return found
 
 
@@ -140,7 +146,8 @@ def _run(model: nn.Module, batch: Batch, handles: Sequence[torch.utils.hooks.Rem
     training = model.training
     model.eval()
     try:
-        _ = model(batch) if isinstance(batch, Tensor) else model(**batch)
+        args, kwargs = call_of(model, batch)
+        model(*args, **kwargs)
     except _ReachedError:
         pass
     finally:

@@ -57,11 +57,11 @@ class MachineCost:
     def layer(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
         """Cost of a layer with these counts, differentiable in them."""
         machine = self.machine
-        blocks = self.block_sizes(in_features, round(float(counts.ranks.detach())))
-        tiles = counts.reduce_tiles.sum() + counts.expand_tiles.sum() + counts.dense_tiles
+        blocks = self.block_sizes(in_features, round(float((counts.ranks - counts.sharing).detach())))
+        tiles = counts.reduce_tiles.sum() + counts.expand_tiles.sum() + counts.dense_tiles + counts.mix_tiles
         rounds = 1 if float(tiles.detach()) <= machine.weight_slots else len(blocks)
         parameters = PARAMETER_BYTES * out_features + RANK_PARAMETER_BYTES * counts.ranks
-        lanes = counts.reading.sum() + counts.writing.sum()
+        lanes = counts.reading.sum() + counts.writing.sum() + counts.mix_reading + counts.mix_writing
         burst_waste = machine.dram.burst_bytes / 2
         weight_bits = machine.datatypes.weight_bits
         weight_bytes = tiles * (RECORD_BYTES + burst_waste) + LANE_BYTES * lanes + counts.weights * weight_bits / 8
@@ -106,7 +106,7 @@ class MachineCost:
         leave = drain + machine.vector.latency_cycles + store
         drains = ceil_div(out_features, machine.cols) * len(blocks) * max(float(drain), leave / 2)
         outputs = torch.clamp((counts.expand_tiles.sum() + counts.dense_tiles) * tile_cycles, min=drains)
-        busy = counts.reduce_tiles.sum() * tile_cycles + outputs
+        busy = (counts.reduce_tiles.sum() + counts.mix_tiles) * tile_cycles + outputs
         end = fill * torch.tanh(tiles) + leave
         return torch.maximum(begin + stall + busy + bubble + end, moved / per_cycle + 2 * machine.dram_latency_cycles)
 

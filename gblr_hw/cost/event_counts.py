@@ -48,6 +48,16 @@ class LayerWork:
     def rank_words(self) -> int:
         return ceil_div(self.tokens * self.machine.datatypes.accumulator_bits, self.machine.rank_memory.word_bits)
 
+    @property
+    def lanes_written(self) -> Tensor:
+        """Lanes whose sums go into rank memory."""
+        return self.counts.reading.sum() + self.counts.mix_writing
+
+    @property
+    def lanes_gathered(self) -> Tensor:
+        """Lanes that take ranks' codes."""
+        return self.counts.writing.sum() + self.counts.mix_reading
+
     @cached_property
     def weight_words(self) -> Tensor:
         bits = self.machine.datatypes.weight_bits
@@ -71,8 +81,8 @@ class LayerWork:
 
 
 def _network_bits(work: LayerWork) -> Tensor:
-    machine, counts = work.machine, work.counts
-    passing = counts.reading.sum() * machine.partial_sum_bits + counts.writing.sum() * machine.datatypes.activation_bits
+    machine = work.machine
+    passing = work.lanes_written * machine.partial_sum_bits + work.lanes_gathered * machine.datatypes.activation_bits
     return passing * (work.tokens * machine.scatter)
 
 
@@ -84,12 +94,12 @@ _COUNTS: Mapping[str, Callable[[LayerWork], Tensor | float]] = {
     "scratchpad_write": lambda w: w.counts.chunks_read * w.input_words + w.output_chunks * w.output_words,
     "accumulator_read": lambda w: w.summing_tiles * w.sum_words,
     "accumulator_write": lambda w: w.summing_tiles * w.sum_words,
-    "rank_memory_read": lambda w: (w.counts.reading.sum() - w.counts.ranks + w.counts.writing.sum()) * w.rank_words,
-    "rank_memory_write": lambda w: w.counts.reading.sum() * w.rank_words,
+    "rank_memory_read": lambda w: (w.lanes_written - w.counts.ranks + w.lanes_gathered) * w.rank_words,
+    "rank_memory_write": lambda w: w.lanes_written * w.rank_words,
     "network_bits": _network_bits,
     "weight_buffer_read": lambda w: w.weight_words * w.blocks,
     "weight_buffer_write": lambda w: w.weight_words * w.rounds,
-    "requantise_ops": lambda w: w.counts.writing.sum() * w.tokens,
+    "requantise_ops": lambda w: w.lanes_gathered * w.tokens,
     "vector_ops": lambda w: float(w.tokens * w.machine.cols * w.output_chunks),
     "dram_read_bytes": lambda w: w.moved,
 }

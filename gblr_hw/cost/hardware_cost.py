@@ -19,6 +19,10 @@ from gblr_hw.cost.touches import (
 )
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.lowering.passes.drop_empty import drop_empty
+from gblr_hw.lowering.passes.merge_links import merged, possible_merges
+from gblr_hw.lowering.passes.pack_mixes import pack_mixes
+from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.weights.collect import joint_projection, layer_weights
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
 from simulator.base.arithmetic import ceil_div
@@ -126,8 +130,16 @@ class HardwareCost:
         return min(ranks, dense, key=lambda cost: float(cost.latency_cycles))
 
     def _fixed(self, factors: Factors) -> LayerCost:
-        """A layer whose structure does not move."""
-        return self._cheaper(fixed_counts(factors, self.machine), factors.in_features, factors.out_features)
+        """A layer whose structure does not move: of a chain, the cheapest way to merge its links."""
+        size = factors.in_features, factors.out_features
+        forms = [self._cheaper(fixed_counts(form, self.machine), *size) for form in _forms(factors, self.machine)]
+        return min(forms, key=lambda cost: float(cost.latency_cycles))
+
+
+def _forms(factors: Factors, machine: Machine) -> list[Factors]:
+    """The ways to merge the links of chains that a machine can run; the factors themselves if there are no chains."""
+    forms = [merged(factors, merge, values=False) if merge else factors for merge in possible_merges(factors)]
+    return [form for form in forms if machine.scatter or len(form.mix_source) == 0]
 
 
 def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
@@ -142,11 +154,27 @@ def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
     counts = _counted(sides, machine, smooth=False)
     support = 0 if factors.dense_support is None else int(factors.dense_support.sum())
     read = torch.as_tensor(structure.reads.any(axis=0) | structure.tiles.any(axis=0)).sum()
-    return replace(
+    counts = replace(
         counts,
         dense_tiles=torch.tensor(float(structure.tiles.sum())),
         chunks_read=read.float(),
         weights=counts.weights + support,
+    )
+    return _with_mixes(counts, factors, machine) if len(factors.mix_source) else counts
+
+
+def _with_mixes(counts: LayerCounts, factors: Factors, machine: Machine) -> LayerCounts:
+    """The counts with those of the MIX tiles that lowering packs."""
+    plan = pack_mixes(drop_empty(LayerPlan("", factors, machine, 1)))
+    tiles = plan.rank_tiles
+    return replace(
+        counts,
+        ranks=torch.tensor(float(plan.factors.ranks)),
+        weights=counts.weights + len(plan.factors.mix_source),
+        mix_tiles=torch.tensor(float(len(tiles.op))),
+        mix_reading=torch.tensor(float(tiles.read.sum())),
+        mix_writing=torch.tensor(float(len(tiles.rank) - tiles.read.sum())),
+        sharing=torch.tensor(float(plan.factors.ranks - plan.places)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,12 +19,18 @@ from simulator.base.arithmetic import ceil_div
 _EDGE_SIGMAS = 3.09
 
 
+def _nothing() -> Tensor:
+    return torch.zeros(())
+
+
 @dataclass(frozen=True)
 class LayerCounts:
     """What the closed form needs of a layer, as tensors. C input chunks, R output chunks; ranks, not blocks.
 
     reading (C,), writing (R,): ranks per chunk. reduce_tiles, expand_tiles: (C,), (R,) tiles per chunk. dense_tiles:
     scalar. chunks_read: scalar, input chunks that any tile reads. weights: stored weights. ranks: ranks alive.
+    Scalars of ranks that are mixed: MIX tiles, their lanes that read and that write, and ranks that lie where others
+    lay.
     """
 
     reading: Tensor
@@ -35,6 +41,10 @@ class LayerCounts:
     chunks_read: Tensor
     weights: Tensor
     ranks: Tensor
+    mix_tiles: Tensor = field(default_factory=_nothing)
+    mix_reading: Tensor = field(default_factory=_nothing)
+    mix_writing: Tensor = field(default_factory=_nothing)
+    sharing: Tensor = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from gblr_hw.files.accounting import Account, Told, config_sizes, matches
 from gblr_hw.files.own_format import METADATA_KEY, decode, encode
-from gblr_hw.files.published import Kernels, layers_from_state, strip_prefixes
+from gblr_hw.files.published import Kernels, Shapes, layers_from_state, strip_prefixes
 from gblr_hw.files.tensor_files import TensorFile, read_tensors, write_safetensors
+from gblr_hw.weights.checks import check_matrix_size
 from gblr_hw.weights.collect import weights_of
-from gblr_hw.weights.stored import WEIGHT_KINDS, LayerWeights, check_matrix_size
+from gblr_hw.weights.stored import WEIGHT_KINDS, LayerWeights
 from simulator.base.errors import InputError
 
 
@@ -32,6 +33,7 @@ def load_checkpoint(
     gaussian: bool | None = None,
     *,
     kernels: Kernels | None = None,
+    shapes: Shapes | None = None,
     tables: Iterable[str] = (),
     layers: Iterable[str] = (),
     leave_out: Iterable[str] = (),
@@ -43,6 +45,7 @@ def load_checkpoint(
 
     gaussian: whether published GBLR layers use the Gaussian (own files record it: leave it out, or it must agree).
     kernels: layer name -> (k1, k2) for published GBLR convolutions, which do not hold their kernel's shape.
+    shapes: layer name -> (outputs, inputs) of Monarch layers whose factors are padded; own files record them.
     tables, layers, leave_out, transposed: shell patterns on tensors' or layers' names: matrices that are looked up,
         matrices that are layers whatever they are called, tensors that may stay out, dense layers stored inputs first
         (`gblr_hw.files.accounting`).
@@ -53,7 +56,7 @@ def load_checkpoint(
     with the file, and if some tensor is in no layer and nothing says why.
     """
     told = Told.of(tables, layers, leave_out, transposed)
-    return read_checkpoint(path, gaussian, kernels=kernels, told=told).layers
+    return read_checkpoint(path, gaussian, kernels=kernels, shapes=shapes, told=told).layers
 
 
 def read_checkpoint(
@@ -61,6 +64,7 @@ def read_checkpoint(
     gaussian: bool | None = None,
     *,
     kernels: Kernels | None = None,
+    shapes: Shapes | None = None,
     told: Told | None = None,
 ) -> Contents:
     """The same, and the account of every tensor."""
@@ -68,7 +72,7 @@ def read_checkpoint(
     tensors = read_tensors(file)
     sizes = config_sizes(file / "config.json" if file.is_dir() else file)
     try:
-        contents = _layers(tensors, gaussian, kernels, told, sizes)
+        contents = _layers(tensors, gaussian, kernels, told, sizes, shapes)
         contents.account.require_whole()
         for weights in contents.layers.values():
             check_matrix_size(weights.out_features, weights.in_features)
@@ -110,7 +114,12 @@ def save_checkpoint(checkpoint: Mapping[str, LayerWeights] | nn.Module, path: st
 
 
 def _layers(
-    tensors: TensorFile, gaussian: bool | None, kernels: Kernels | None, told: Told, sizes: frozenset[int]
+    tensors: TensorFile,
+    gaussian: bool | None,
+    kernels: Kernels | None,
+    told: Told,
+    sizes: frozenset[int],
+    shapes: Shapes | None,
 ) -> Contents:
     state = tensors.state
     if METADATA_KEY in tensors.metadata:
@@ -118,12 +127,14 @@ def _layers(
             raise InputError(
                 "kernels", repr(dict(kernels)), "the file records its convolutions' kernels", "Leave it out."
             )
+        if shapes:
+            raise InputError("shapes", repr(dict(shapes)), "the file records its layers' shapes", "Leave it out.")
         if told != Told():
             raise InputError("options on tensors", str(told), "the file records its layers", "Leave them out.")
         return Contents(decode(tensors.metadata[METADATA_KEY], state, gaussian), Account())
     names = state if tensors.ordered else sorted(state, key=_natural)
     plain = strip_prefixes({name: state[name] for name in names}, nested=tensors.nested)
-    layers, account = layers_from_state(plain, gaussian, kernels, told, sizes)
+    layers, account = layers_from_state(plain, gaussian, kernels, told, sizes, shapes)
     if not layers:
         account.require_whole()
         raise InputError(

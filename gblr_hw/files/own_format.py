@@ -7,6 +7,9 @@ record has "name", "kind" and what the tensors do not say:
 * gblr: sigma, gaussian; the tensors of the published layout;
 * lattice: family, chunk_in, chunk_out; u, v; reads, writes, tiles packed eight to a byte; dense unless there are no
 tiles;
+* blast: tensors B, C, D, bias;
+* monarch: arrangement, in_features, out_features; blkdiag1, blkdiag2, bias;
+* kronecker: tensors left, right, bias; tensor_train: core1, core2, bias;
 * conv: arrangement, kernel, in_channels, out_channels, parts (sigma and gaussian of each); tensors parts.I.widths ...
 and bias.
 
@@ -24,15 +27,15 @@ import torch
 from torch import Tensor
 
 from gblr_hw.files.tensor_files import sorted_json
+from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
+from gblr_hw.weights.checks import check_matrix_size
 from gblr_hw.weights.family import ALIASES
 from gblr_hw.weights.stored import (
     ConvWeights,
     DenseWeights,
     GBLRWeights,
-    GroupedWeights,
     LatticeWeights,
     LayerWeights,
-    check_matrix_size,
     named_tensors,
 )
 from simulator.base.arithmetic import ceil_div
@@ -75,8 +78,17 @@ def _encode_layer(weights: LayerWeights) -> tuple[Record, dict[str, Tensor]]:
             del tensors["dense"]
         sizes = {"chunk_in": weights.chunk_in, "chunk_out": weights.chunk_out}
         return {"kind": "lattice", "family": weights.family, **sizes}, tensors
-    if isinstance(weights, GroupedWeights):
-        raise InputError("layer", "a convolution in groups", "no file holds it as one", "Save the model's own file.")
+    if isinstance(weights, BLASTWeights):
+        return {"kind": "blast"}, tensors
+    if isinstance(weights, MonarchWeights):
+        sizes = {"in_features": weights.in_features, "out_features": weights.out_features}
+        return {"kind": "monarch", "arrangement": weights.arrangement, **sizes}, tensors
+    if isinstance(weights, KroneckerWeights):
+        return {"kind": "kronecker"}, tensors
+    if isinstance(weights, TensorTrainWeights):
+        return {"kind": "tensor_train"}, tensors
+    if not isinstance(weights, ConvWeights):
+        raise InputError("layer", weights.family, "no file holds it as one", "Save the model's own file.")
     record = {
         "kind": "conv",
         "arrangement": weights.arrangement,
@@ -152,6 +164,10 @@ def _decode_layer(
         "gblr": _decode_gblr,
         "lattice": _decode_lattice,
         "conv": _decode_conv,
+        "blast": _decode_blast,
+        "monarch": _decode_monarch,
+        "kronecker": _decode_kronecker,
+        "tensor_train": _decode_tensor_train,
     }
     try:
         kind = record.get("kind")
@@ -233,6 +249,29 @@ def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> Lattice
         chunk_out=chunk_out,
         family=str(ALIASES.get(record["family"], record["family"])),
     )
+
+
+def _decode_blast(record: Record, take: Any, gaussian: bool | None) -> BLASTWeights:
+    return BLASTWeights(take("B"), take("C"), take("D"), take("bias", optional=True))
+
+
+def _decode_monarch(record: Record, take: Any, gaussian: bool | None) -> MonarchWeights:
+    return MonarchWeights(
+        take("blkdiag1"),
+        take("blkdiag2"),
+        in_features=int(record["in_features"]),
+        out_features=int(record["out_features"]),
+        bias=take("bias", optional=True),
+        arrangement=record["arrangement"],
+    )
+
+
+def _decode_kronecker(record: Record, take: Any, gaussian: bool | None) -> KroneckerWeights:
+    return KroneckerWeights(take("left"), take("right"), take("bias", optional=True))
+
+
+def _decode_tensor_train(record: Record, take: Any, gaussian: bool | None) -> TensorTrainWeights:
+    return TensorTrainWeights(take("core1"), take("core2"), take("bias", optional=True))
 
 
 def _decode_conv(record: Record, take: Any, gaussian: bool | None) -> ConvWeights:

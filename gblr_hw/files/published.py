@@ -11,6 +11,7 @@ position;
 * ``NAME.in_proj_weight``, ``NAME.in_proj_bias`` (nn.MultiheadAttention): a dense layer NAME.in_proj;
 * ``NAME.weight`` with four dimensions (oc, ic, k1, k2): a dense layer over im2col rows in (k1, k2, ic) order;
 * ``NAME.lr_weight1`` (r, n), ``NAME.lr_weight2`` (m, r) without masks: a low-rank layer;
+* ``NAME.B, .C, .D`` (BLAST) and ``NAME.blkdiag1, .blkdiag2`` (Monarch), see `gblr_hw.files.published_chains`;
 * ``NAME.weight_orig``, ``NAME.weight_mask`` (pruning): the dense layer of their product.
 
 A dense matrix that is stored inputs first (GPT-2's Conv1D) is turned: its bias tells. Weights that are not real
@@ -22,14 +23,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gblr_hw.files.accounting import Account, Told, account_for, is_table, matches
+from gblr_hw.files.layer_tensors import as_float32, check_keys, optional_float32
+from gblr_hw.files.published_chains import Size, published_chain
+from gblr_hw.weights.chains import BLASTWeights, MonarchWeights
+from gblr_hw.weights.checks import check_shape
 from gblr_hw.weights.from_factors import low_rank_weights
-from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights, check_shape
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.base.errors import InputError
 
 REQUIRED_KEYS = ("widths", "locations", "lr_weight1", "lr_weight2")
@@ -40,6 +46,7 @@ DEFAULT_SIGMA = 100.0
 ROOT = "layer"
 
 Kernels = Mapping[str, tuple[int, int]]
+Shapes = Mapping[str, Size]
 Built = TypeVar("Built")
 
 
@@ -58,17 +65,6 @@ def strip_prefixes(state: Mapping[str, Tensor], *, nested: bool = False) -> dict
             if names and all(name.startswith(prefix) for name in names):
                 names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
     return names
-
-
-def _as_float32(name: str, tensor: Tensor) -> Tensor:
-    if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
-        raise InputError(
-            f"tensor '{name}'",
-            f"dtype {tensor.dtype}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}",
-            "weights are tensors of real floating-point numbers",
-            "Convert it to float32 first; integers of a quantised network need its scales.",
-        )
-    return tensor.detach().float() if tensor.dtype != torch.float64 else tensor.detach()
 
 
 def _sigma(mapping: Mapping[str, Tensor], gaussian: bool) -> float:
@@ -113,22 +109,7 @@ def gblr_from_state(mapping: Mapping[str, Tensor], gaussian: bool | None) -> GBL
     mapping: the keys of one layer, without its name. gaussian: whether it was trained with the Gaussian term, which the
     file does not say. Raises InputError on missing, unknown or malformed tensors, and when gaussian is None.
     """
-    missing = [key for key in REQUIRED_KEYS if key not in mapping]
-    if missing:
-        raise InputError(
-            "GBLR layer",
-            f"no {', '.join(missing)}",
-            f"a layer has {', '.join(REQUIRED_KEYS)}",
-            "Pass the keys of one layer.",
-        )
-    unknown = sorted(set(mapping) - set(REQUIRED_KEYS) - set(OPTIONAL_KEYS))
-    if unknown:
-        raise InputError(
-            "GBLR layer",
-            f"unknown tensors {', '.join(unknown)}",
-            "a layer has only the published keys",
-            "Leave them out.",
-        )
+    check_keys("GBLR", mapping, REQUIRED_KEYS, OPTIONAL_KEYS)
     if not isinstance(gaussian, bool):
         raise InputError(
             "gaussian",
@@ -137,11 +118,11 @@ def gblr_from_state(mapping: Mapping[str, Tensor], gaussian: bool | None) -> GBL
             "Pass gaussian=True or gaussian=False (`--gaussian`, `--no-gaussian`), as in the training configuration.",
         )
     weights = GBLRWeights(
-        widths=_as_float32("widths", mapping["widths"]),
-        locations=_as_float32("locations", mapping["locations"]),
-        lr_weight1=_as_float32("lr_weight1", mapping["lr_weight1"]),
-        lr_weight2=_as_float32("lr_weight2", mapping["lr_weight2"]),
-        bias=_as_float32("bias", mapping["bias"]) if mapping.get("bias") is not None else None,
+        widths=as_float32("widths", mapping["widths"]),
+        locations=as_float32("locations", mapping["locations"]),
+        lr_weight1=as_float32("lr_weight1", mapping["lr_weight1"]),
+        lr_weight2=as_float32("lr_weight2", mapping["lr_weight2"]),
+        bias=optional_float32("bias", mapping),
         sigma=_sigma(mapping, gaussian),
         gaussian=gaussian,
     )
@@ -163,7 +144,7 @@ def _conv_from_parts(
                 "Pass kernels={layer name: (k1, k2)}.",
             )
         kernel = (side, side)
-    bias = None if bias is None else _as_float32("bias", bias)
+    bias = None if bias is None else as_float32("bias", bias)
     if kernel is None:
         # Without the kernel's shape it is still, exactly, a linear layer over im2col rows.
         whole = parts[0]
@@ -193,11 +174,11 @@ def _dense_from_state(weight: Tensor, bias: Tensor | None, transposed: bool = Fa
     if weight.dim() not in (2, 4):
         return None
     # Half precision stays as it is, in the file's own pages; whoever evaluates the layer makes float32 of it.
-    matrix = weight.detach() if weight.dtype in (torch.float16, torch.bfloat16) else _as_float32("weight", weight)
+    matrix = weight.detach() if weight.dtype in (torch.float16, torch.bfloat16) else as_float32("weight", weight)
     if weight.dim() == 4:
         matrix = matrix.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
     matrix = matrix.T.contiguous() if transposed else matrix
-    return DenseWeights(matrix, None if bias is None else _as_float32("bias", bias))
+    return DenseWeights(matrix, None if bias is None else as_float32("bias", bias))
 
 
 def _is_low_rank(tensors: Mapping[str, Tensor]) -> bool:
@@ -210,9 +191,9 @@ def _low_rank_from_state(tensors: Mapping[str, Tensor]) -> LatticeWeights:
     """``lr_weight1`` (r, n) and ``lr_weight2`` (m, r)."""
     bias = tensors.get("bias")
     return low_rank_weights(
-        _as_float32("lr_weight2", tensors["lr_weight2"]),
-        _as_float32("lr_weight1", tensors["lr_weight1"]),
-        None if bias is None else _as_float32("bias", bias),
+        as_float32("lr_weight2", tensors["lr_weight2"]),
+        as_float32("lr_weight1", tensors["lr_weight1"]),
+        None if bias is None else as_float32("bias", bias),
     )
 
 
@@ -228,8 +209,10 @@ class _Reader:
         kernels: Kernels,
         told: Told,
         sizes: frozenset[int] = frozenset(),
+        shapes: Shapes | None = None,
     ) -> None:
         self.gaussian, self.kernels, self.told, self.sizes = gaussian, kernels, told, sizes
+        self.shapes = dict(shapes or {})
         self.state = state
         self.used: set[str] = set()
         self.tables: list[str] = []
@@ -280,6 +263,10 @@ class _Reader:
                 found[name] = self._named(name, lambda tensors=tensors: _low_rank_from_state(tensors))  # type: ignore[misc]
             elif any(key in tensors for key in REQUIRED_KEYS):
                 found[name] = self._gblr(name)
+            elif read := published_chain(tensors):
+                self._use(name, *tensors)
+                size = self.shapes.get(name)
+                found[name] = self._named(name, partial(read, tensors, size))
             else:
                 self._add_dense(found, name, tensors, "weight", "bias", name)
                 self._add_dense(found, name, tensors, "in_proj_weight", "in_proj_bias", f"{name}.in_proj")
@@ -312,7 +299,7 @@ class _Reader:
         parts = [tensors.get(key) for key in ("weight_orig", "weight_mask")]
         if any(one is None for one in parts) or parts[0].shape != parts[1].shape:  # type: ignore[union-attr]
             return
-        product = _as_float32("weight_orig", tensors["weight_orig"]) * tensors["weight_mask"].float()
+        product = as_float32("weight_orig", tensors["weight_orig"]) * tensors["weight_mask"].float()
         dense = self._named(name, lambda: _dense_from_state(product, tensors.get("bias")))
         if dense is not None:
             self._use(name, "weight_orig", "weight_mask", *(["bias"] if "bias" in tensors else []))
@@ -338,8 +325,12 @@ class _Reader:
 
 
 def structured_names(state: Mapping[str, Tensor]) -> set[str]:
-    """Names of a flat state dict's tensors that belong to GBLR and low-rank layers, with their biases."""
+    """Names of a flat state dict's tensors that belong to structured layers, with their biases."""
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        tensors.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = tensor
     owners = {name.rpartition(".")[0] for name in state if name.rpartition(".")[2] in REQUIRED_KEYS}
+    owners |= {owner for owner, own in tensors.items() if published_chain(own)}
     convolutions = {re.sub(r"\.?(gaudi_modules\.\d+|gaudi_module)$", "", owner) for owner in owners} - owners
     biases = {f"{owner}.bias" if owner else "bias" for owner in convolutions}
     return {name for name in state if name.rpartition(".")[0] in owners or name in biases}
@@ -351,23 +342,30 @@ def layers_from_state(
     kernels: Kernels | None = None,
     told: Told | None = None,
     sizes: frozenset[int] = frozenset(),
+    shapes: Shapes | None = None,
 ) -> tuple[dict[str, LayerWeights], Account]:
     """All layers of a flat state dict, in the order of its keys, and what became of every other tensor; see the
     module's docstring for what is read.
 
     A layer whose keys have no name before them ("widths", "weight") is named "layer".
 
-    gaussian: whether GBLR layers use the Gaussian (needed only if there are any). kernels: layer name -> (k1, k2) for
-    GBLR convolutions; without it, one GBLR per position is taken for a square kernel, and the unfolded arrangement is
-    read as a GBLR layer over im2col rows. told: what the user says of tensors. sizes: rows of look-up tables, from a
-    configuration. Raises InputError naming the layer, the tensor, the rule and the remedy.
+    gaussian: whether GBLR layers use the Gaussian (needed only if there are any). kernels: layer name -> (k1, k2)
+    for GBLR convolutions; without it, one GBLR per position is taken for a square kernel, and the unfolded
+    arrangement is read as a GBLR layer over im2col rows. told: what the user says of tensors. sizes: rows of look-
+    up tables, from a configuration. shapes: layer name -> (m, n) of Monarch layers, which padding hides. Raises
+    InputError naming the layer, the tensor, the rule and the remedy.
     """
     kernels, told = kernels or {}, told or Told()
-    reader = _Reader(state, gaussian, kernels, told, sizes)
+    reader = _Reader(state, gaussian, kernels, told, sizes, shapes)
     layers = reader.read()
-    unknown = sorted(set(kernels) - set(layers))
-    if unknown:
-        raise InputError(
-            "kernels", repr(unknown[0]), f"the layers are {', '.join(layers) or 'none'}", "Correct the name."
-        )
+    for option, names in (("kernels", kernels), ("shapes", shapes or {})):
+        unknown = sorted(set(names) - set(layers))
+        if unknown:
+            raise InputError(
+                option, repr(unknown[0]), f"the layers are {', '.join(layers) or 'none'}", "Correct the name."
+            )
+    plain = sorted(name for name in shapes or {} if not isinstance(layers[name], MonarchWeights | BLASTWeights))
+    if plain:
+        rule = "only factors that are padded do not say their layer's shape"
+        raise InputError("shapes", repr(plain[0]), rule, "Leave it out for this layer.")
     return layers, account_for(state, reader.used, reader.tables, told)

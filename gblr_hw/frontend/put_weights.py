@@ -17,14 +17,29 @@ from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.files.names import matched, renamed
 from gblr_hw.files.own_format import METADATA_KEY
 from gblr_hw.files.published import layers_from_state, structured_names
+from gblr_hw.files.published_chains import MONARCH_KEYS
 from gblr_hw.files.tensor_files import read_tensors
+from gblr_hw.layers.blast_linear import BLASTLinear
 from gblr_hw.layers.conv import GBLRConv2d
+from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.monarch_linear import MonarchLinear
 from gblr_hw.layers.replace import set_module
+from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
 from gblr_hw.weights.collect import is_conv1d
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.base.errors import InputError
+
+# The module that takes the place of a model's own, by what a checkpoint holds for it.
+_LAYERS: Mapping[type, Any] = {
+    GBLRWeights: GBLRLinear,
+    LatticeWeights: LatticeLinear,
+    BLASTWeights: BLASTLinear,
+    MonarchWeights: MonarchLinear,
+    KroneckerWeights: KroneckerLinear,
+    TensorTrainWeights: TensorTrainLinear,
+}
 
 
 @dataclass(frozen=True)
@@ -56,10 +71,11 @@ def put_weights(
         layers = load_checkpoint(path, gaussian)
     else:
         state = _named_as_model(model, file.state, rename or {})
-        structured = structured_names(state)
+        structured = _to_replace(model, structured_names(state))
         plain = {name: tensor for name, tensor in state.items() if name not in structured}
         if structured:
-            layers, _ = layers_from_state({name: state[name] for name in state if name in structured}, gaussian)
+            held = {name: state[name] for name in state if name in structured}
+            layers, _ = layers_from_state(held, gaussian, shapes=_shapes(model, held))
     missing = _open_places(model)
     for name, weights in layers.items():
         _put_layer(model, name, weights, path)
@@ -76,6 +92,31 @@ def _named_as_model(model: nn.Module, state: Mapping[str, Tensor], rename: Mappi
     wanted = {*model.state_dict(), *(f"{name}.widths" for name, _ in model.named_modules())}
     found = matched(list(given.values()), wanted)
     return {found[given[name]]: tensor for name, tensor in state.items()}
+
+
+def _to_replace(model: nn.Module, structured: set[str]) -> set[str]:
+    """Those of structured layers' tensors whose layer the model has no places for: it holds another one there."""
+    places = model.state_dict()
+    owners = {name.rpartition(".")[0] for name in structured}
+    own = {
+        owner for owner in owners
+        if all(name in places for name in structured if name.rpartition(".")[0] == owner)
+        and not isinstance(model.get_submodule(owner) if owner else model, GBLRLinear)
+    }  # fmt: skip
+    return {name for name in structured if name.rpartition(".")[0] not in own}
+
+
+def _shapes(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of the model's own layers in the place of Monarch layers, which padding hides."""
+    found = {}
+    for name in state:
+        owner, _, key = name.rpartition(".")
+        if key in MONARCH_KEYS and owner in dict(model.named_modules()):
+            weight = getattr(model.get_submodule(owner), "weight", None)
+            if isinstance(weight, Tensor) and weight.dim() == 2:
+                turned = is_conv1d(model.get_submodule(owner))
+                found[owner] = (weight.shape[1], weight.shape[0]) if turned else (weight.shape[0], weight.shape[1])
+    return found
 
 
 def _open_places(model: nn.Module) -> set[str]:
@@ -153,9 +194,7 @@ def _module(model: nn.Module, name: str, path: Path) -> Any:
 
 
 def _made(weights: LayerWeights, module: Any) -> nn.Module:
-    if isinstance(weights, GBLRWeights):
-        return GBLRLinear.from_weights(weights)
-    if isinstance(weights, LatticeWeights):
-        return LatticeLinear.from_weights(weights)
-    assert isinstance(weights, ConvWeights)
-    return GBLRConv2d.from_weights(weights, stride=module.stride, padding=module.padding, dilation=module.dilation)
+    if isinstance(weights, ConvWeights):
+        return GBLRConv2d.from_weights(weights, stride=module.stride, padding=module.padding, dilation=module.dilation)
+    made: nn.Module = _LAYERS[type(weights)].from_weights(weights)
+    return made

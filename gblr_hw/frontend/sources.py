@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gblr_hw.models.decoders import LlamaBlock, WithCache
 from gblr_hw.models.mlp_mixer import MixerShape, MlpMixer
 from gblr_hw.models.resnet import ResNet
-from gblr_hw.weights.stored import check_positive
+from gblr_hw.weights.checks import check_positive
 from simulator.base.errors import InputError
 
 Example = tuple[Tensor, ...]

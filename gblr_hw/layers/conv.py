@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from gblr_hw.files.published import layers_from_state
 from gblr_hw.layers.linear import GBLRLinear, factored_is_cheaper
+from gblr_hw.weights.checks import check_positive
 from gblr_hw.weights.multiplications import published_multiplications
-from gblr_hw.weights.stored import Arrangement, ConvWeights, check_positive
+from gblr_hw.weights.stored import Arrangement, ConvWeights
 from simulator.base.errors import InputError
 
 Pair = int | tuple[int, int]

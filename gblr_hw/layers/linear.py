@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gblr_hw.files.published import DEFAULT_SIGMA, gblr_from_state
+from gblr_hw.weights.checks import check_positive, check_sigma
 from gblr_hw.weights.mask import evaluation_mask, frequencies, gaudi_mask, snap
 from gblr_hw.weights.multiplications import published_multiplications
-from gblr_hw.weights.stored import GBLRWeights, check_positive, check_sigma
+from gblr_hw.weights.stored import GBLRWeights
 from simulator.base.errors import InputError
 
 

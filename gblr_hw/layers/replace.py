@@ -1,16 +1,30 @@
-"""Swap the linear layers of any model for GBLR layers, by name pattern."""
+"""Swap the linear layers of any model for structured layers, by name pattern."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from gblr_hw.layers.blast_linear import BLASTLinear
+from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.monarch_linear import MonarchLinear
 from simulator.base.errors import InputError
+
+KINDS: Mapping[str, type[nn.Module]] = {
+    "gblr": GBLRLinear,
+    "blast": BLASTLinear,
+    "monarch": MonarchLinear,
+    "kronecker": KroneckerLinear,
+    "tensor_train": TensorTrainLinear,
+}
+# What a layer takes from the one that it replaces.
+_GIVEN = ("in_features", "out_features", "bias", "device", "dtype")
 
 
 def linear_names(model: nn.Module) -> list[str]:
@@ -41,23 +55,28 @@ def replace_linear(
     pattern: str | Iterable[str] = "*",
     *,
     exclude: str | Iterable[str] = (),
+    kind: str = "gblr",
     init: Literal["svd", "random"] = "svd",
-    blocks: int | None = None,
-    rank: int = 1,
     **options: Any,
 ) -> list[str]:
     """Replace each nn.Linear whose name matches, in place, and return the names in the model's order.
 
     pattern and exclude: shell patterns on module names ("blocks.*.mlp.*"), one or several. A layer used under several
-    names is replaced once and shared again, under all of them, if any of them matches (and none is excluded). init:
-    "svd" fills the blocks with the layer's leading singular triplets at full width, which keeps the function of the
-    model at the default number of blocks; "random" draws new parameters. blocks, rank and options (gaussian, sigma,
-    straight_through; with "random" also init_width) are those of GBLRLinear. Device, dtype, bias, training mode and
-    requires_grad of the weight carry over.
+        names is replaced once and shared again, under all of them, if any of them matches (and none is excluded).
+    kind: "gblr", "blast", "monarch", "kronecker" or "tensor_train".
+    init: "svd" makes the nearest layer of the kind that has a closed form (GBLR: the leading singular triplets at full
+        width, which keep the function of the model at the default number of blocks); "random" draws new parameters.
+    options: those of the kind's class: blocks, rank, gaussian, sigma, straight_through (with "random" also init_width)
+        of GBLRLinear; blocks and rank of BLASTLinear; blocks, arrangement and values of MonarchLinear; left and terms
+        of KroneckerLinear; first and rank of TensorTrainLinear.
 
-    Raises InputError if a pattern matches nothing (with the candidates), or init is unknown; the model is then
-    unchanged.
+    Device, dtype, bias, training mode and requires_grad of the weight carry over.
+
+    Raises InputError if a pattern matches nothing (with the candidates), or kind, init or an option is unknown; the
+    model is then unchanged.
     """
+    if kind not in KINDS:
+        raise InputError("kind", repr(kind), f"it is one of {', '.join(KINDS)}", "Choose one of them.")
     if init not in ("svd", "random"):
         raise InputError("init", repr(init), "it is 'svd' or 'random'", "Choose one of them.")
     candidates, modules = linear_names(model), dict(model.named_modules(remove_duplicate=False))
@@ -74,25 +93,27 @@ def replace_linear(
         id(modules[name]) for name in candidates for one in _patterns(pattern) if fnmatchcase(name, one)
     } - refused
     # All replacements are made before the first swap, so that an error leaves the model as it was.
-    made: dict[int, GBLRLinear] = {}
+    made: dict[int, nn.Module] = {}
     names = [name for name in candidates if id(modules[name]) in matched]
     for name in names:
         old = modules[name]
         if id(old) not in made and isinstance(old, nn.Linear):
-            made[id(old)] = _replacement(old, init, blocks, rank, options)
+            made[id(old)] = _replacement(old, KINDS[kind], init, options)
     for name in names:
         set_module(model, name, made[id(modules[name])])
     return names
 
 
-def _replacement(linear: nn.Linear, init: str, blocks: int | None, rank: int, options: dict[str, Any]) -> GBLRLinear:
+def _replacement(linear: nn.Linear, kind: Any, init: str, options: dict[str, Any]) -> nn.Module:
+    known = [name for name in inspect.signature(kind).parameters if name not in _GIVEN]
+    for name in options:
+        if name not in known:
+            raise InputError("options", name, f"{kind.__name__} has {', '.join(known)}", "Correct it.")
     if init == "svd":
-        new = GBLRLinear.from_dense(linear, blocks, rank, **options)
+        new: nn.Module = kind.from_dense(linear, **options)
     else:
-        new = GBLRLinear(
-            linear.in_features, linear.out_features, blocks, rank, bias=linear.bias is not None,
-            device=linear.weight.device, dtype=linear.weight.dtype, **options,
-        )  # fmt: skip
+        place = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        new = kind(linear.in_features, linear.out_features, bias=linear.bias is not None, **place, **options)
     if not linear.weight.requires_grad:
         new.requires_grad_(False)
     return new.train(linear.training)

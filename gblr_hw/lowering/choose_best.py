@@ -19,6 +19,7 @@ from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
 from gblr_hw.lowering.passes.colour_banks import colour_banks
 from gblr_hw.lowering.passes.group_ranks import group_ranks
 from gblr_hw.lowering.passes.order_tiles import order_tiles
+from gblr_hw.lowering.passes.pack_mixes import pack_mixes
 from gblr_hw.lowering.passes.pack_ranks import pack_ranks
 from gblr_hw.lowering.passes.plan import LayerPlan
 from simulator.base.errors import InputError
@@ -63,7 +64,7 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
     forms = candidate_forms(plan)
     for index, form in enumerate(forms):
         try:
-            outlined = block_tokens(outline(plan, form))
+            outlined = block_tokens(pack_mixes(outline(plan, form)))
         except InputError as error:
             refusals.append((index, error))
         else:
@@ -71,7 +72,7 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
     ranked: list[tuple[tuple[int, int], int, PlacedForm]] = []
     for bound, index, form, outlined in sorted(outlines, key=lambda entry: entry[:2]):
         if ranked and bound > ranked[0][0][0]:
-            lines[index] = f"  {form.label}: at least {bound} cycles\n"
+            lines[index] = f"  {form.title}: at least {bound} cycles\n"
             continue
         try:
             placed = _place(form, outlined, paper_count)
@@ -80,7 +81,7 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
             refusals.append((index, error))
             continue
         ranked = sorted([*ranked, (cost, index, placed)], key=lambda entry: entry[:2])
-        lines[index] = f"  {form.label}: {len(placed.schedule.tiles)} tiles, {cost[0]} cycles, {cost[1]} bytes\n"
+        lines[index] = f"  {form.title}: {len(placed.schedule.tiles)} tiles, {cost[0]} cycles, {cost[1]} bytes\n"
     if not ranked:
         raise max(refusals, key=lambda refusal: refusal[0])[1]
     _, chosen, best = ranked[0]

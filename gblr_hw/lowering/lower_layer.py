@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,29 @@ def lower_layer(
     zeros run like any other.
     """
     plan = evaluate_masks(name, weights, machine, tokens)
+    return lower_plan(plan, calibration, dump, explain, steps, keep_zeros)
+
+
+def lower_operator(
+    name: str, weights: LayerWeights, machine: Machine, tokens: int, *options: Any, **more: Any
+) -> LayerSchedule:
+    """``lower_layer`` of an operator of a network: its outputs stay in their own order, in which the next operator
+    reads them (machine.md, E1).
+    """
+    plan = evaluate_masks(name, weights, machine, tokens)
+    return lower_plan(replace(plan, factors=plan.factors.in_natural_order()), *options, **more)
+
+
+def lower_plan(
+    plan: LayerPlan,
+    calibration: np.ndarray | None = None,
+    dump: _LazyDump = lambda stage, make: None,
+    explain: bool = False,
+    steps: tuple[float, float] | None = None,
+    keep_zeros: bool = False,
+) -> LayerSchedule:
+    """``lower_layer`` of a plan that has its factors and nothing else yet."""
+    machine = plan.machine
     dump("evaluate_masks", partial(describe, plan))
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan, keep_zeros)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,9 @@ Dump = Callable[[str, str], None]  # (pass name, text)
 
 def lower(
     source: Mapping[str, LayerWeights] | nn.Module,
-    machine: Machine,
+    machine: Machine | str | Path,
     tokens: int = 197,
-    calibration: Mapping[str, ArrayLike] | Sequence[Any] | None = None,
+    calibration: Mapping[str, ArrayLike] | Iterable[Any] | None = None,
     dump: Dump | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     *,
@@ -41,25 +42,34 @@ def lower(
     plugins: Mapping[str, Lowering] | None = None,
     drop_zeros: bool = False,
 ) -> Program:
-    """Lower a whole model, or the layers of a checkpoint, to a program.
+    """Lower a whole model, or the layers of a checkpoint, to a program. Deterministic.
 
-    With ``example_inputs`` (a tensor, a tuple of positional or a dict of keyword arguments) or ``kwargs`` (keyword
-    arguments, alone or beside those) the source is a model in evaluation mode, and all of it is lowered for inputs of
-    their shapes: every operation, through torch.export.
-    calibration: then a sequence of batches like them. treat: operations that are not known, by node, module path or
-    name, to "free" or "vector". plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
-    drop_zeros: leave out tiles of dense layers whose weights are all zero; provenance lists them.
+    With ``example_inputs`` or ``kwargs`` the source is a model in evaluation mode, and all of it is lowered for inputs
+    of their shapes: every operation, through torch.export. Without them the source is a checkpoint (layer name ->
+    weights), or a model whose linear and convolution layers are taken; layers run one after another. One with more
+    outputs than the parameter memory has room for becomes several, ``name[first:last]``, of the same inputs.
 
-    Without them the source is a checkpoint (layer name -> weights), or a model whose linear and convolution layers are
-    taken; layers run one after another. One with more outputs than the parameter memory has room for becomes several,
-    ``name[first:last]``, of the same inputs.
+    Parameters
+    ----------
+    machine: a machine, its preset's name, or the path of a machine file.
+    tokens: for layers: activation rows that enter each of them (output positions for a convolution).
+    calibration: what int8 ranges are taken from. For layers: name -> (..., n) example inputs; layers without follow the
+        white-input rule (machine.md, N1). For a model: batches like its example inputs, as a data loader gives them
+        (what stands behind the inputs, as labels do, is left out, and larger batches are cut).
+    dump: dump(pass name, text) receives what each pass made.
+    progress: progress(done, of, layer name) is called per layer.
+    example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+    kwargs: keyword arguments, alone or beside those.
+    treat: operations that are not known, by node, module path or name, to "free" or "vector".
+    plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
+    drop_zeros: for a model: leave out tiles of dense layers whose weights are all zero; provenance lists them.
 
-    tokens: activation rows that enter every layer (output positions for a convolution). calibration: layer name ->
-    (..., n) example inputs, from which int8 ranges are taken; layers without it follow the white-input rule
-    (machine.md, N1). dump(pass name, text) receives what each pass made; progress(done, of, layer name) is called per
-    layer. Raises InputError for a layer that the machine cannot hold and for arguments that make no sense.
-    Deterministic.
+    Raises
+    ------
+    InputError: for a layer that the machine cannot hold, and for arguments that make no sense.
     """
+    if not isinstance(machine, Machine):
+        machine = Machine.load(machine)
     if example_inputs is not None or kwargs is not None:
         how = {"treat": treat, "plugins": plugins, "dump": dump, "progress": progress, "kwargs": kwargs}
         return _lower_whole(source, machine, example_inputs, calibration, drop_zeros=drop_zeros, **how)
@@ -136,7 +146,7 @@ def _lower_whole(
     source: Mapping[str, LayerWeights] | nn.Module,
     machine: Machine,
     example_inputs: Any,
-    calibration: Mapping[str, ArrayLike] | Sequence[Any] | None,
+    calibration: Mapping[str, ArrayLike] | Iterable[Any] | None,
     **how: Any,
 ) -> Program:
     """``how``: further arguments of `lower_model`."""
@@ -149,7 +159,7 @@ def _lower_whole(
         )
     if isinstance(calibration, Mapping):
         raise InputError("calibration", "a mapping", "for a model it is a list of batches", "Give model inputs.")
-    return lower_model(source, machine, example_inputs, calibration or (), **how)
+    return lower_model(source, machine, example_inputs, calibration, **how)
 
 
 def _calibration_rows(name: str, values: ArrayLike, features: int) -> np.ndarray:

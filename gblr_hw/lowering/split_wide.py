@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from gblr_hw.weights.chains import CHAIN_KINDS, ChainWeights
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights, LayerWeights
 from simulator.base.arithmetic import ceil_div
@@ -77,10 +78,12 @@ def _most_outputs(held: LayerWeights, machine: Machine) -> int:
 
 def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:
     """Outputs [first, last) of a layer, with the ranks that write any of them."""
-    bias = None if held.bias is None else held.bias[first:last]
     if isinstance(held, DenseWeights):
-        return DenseWeights(held.weight[first:last], bias)
-    factors = evaluate(held)
+        return DenseWeights(held.weight[first:last], None if held.bias is None else held.bias[first:last])
+    if isinstance(held, CHAIN_KINDS):
+        return _rows_of_chain(held.chain(), first, last)
+    factors = evaluate(held).in_natural_order()
+    bias = None if factors.bias is None else torch.from_numpy(factors.bias[first:last].copy())
     alive = factors.writes[:, first:last].any(axis=1)
     shape = last - first, factors.in_features
     support = np.zeros(shape, bool) if factors.dense_support is None else factors.dense_support[first:last]
@@ -95,6 +98,18 @@ def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:
         bias=bias,
         chunk_in=1,
         chunk_out=1,
+    )
+
+
+def _rows_of_chain(held: ChainWeights, first: int, last: int) -> ChainWeights:
+    """Outputs [first, last) with all ranks, of which lowering drops those that they do not need."""
+    order = held.output_order
+    return replace(
+        held,
+        u=held.u[first:last],
+        writes=held.writes[first:last],
+        bias=None if held.bias is None else held.bias[first:last],
+        output_order=None if order is None else order[(order >= first) & (order < last)] - first,
     )
 
 

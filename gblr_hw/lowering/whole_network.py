@@ -11,7 +11,9 @@ from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedu
 from gblr_hw.lowering.emit.emit_loads import CONSTANT_BYTES
 from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.groups.fuse_groups import LONGEST, describe_groups, fuse_groups
-from gblr_hw.lowering.lower_layer import lower_layer
+from gblr_hw.lowering.groups.image_windows import with_images
+from gblr_hw.lowering.groups.scratchpad_map import with_kept_rows
+from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.weights.network_weights import linear_of
 from gblr_hw.weights.scaled_weights import scaled_weights
@@ -43,7 +45,7 @@ def lower_network(
     dump: Callable[[str, str], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     longest: int = LONGEST,
-    lower_linear: LowerLinear = lower_layer,
+    lower_linear: LowerLinear = lower_operator,
     drop_zeros: bool = False,
 ) -> Program:
     """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port
@@ -77,7 +79,9 @@ def lower_network(
             progress(done, len(network.operators), operator.name)
         examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
         schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear, drop_zeros))
+    network, schedules = with_images(network, schedules, machine)
     groups = fuse_groups(network, schedules, machine, longest)
+    network = with_kept_rows(network, [(group.first, group.last, group.block) for group in groups], machine)
     if dump is not None:
         dump("network", str(network))
         dump("fuse_groups", describe_groups(network, groups))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gblr_hw.weights.chains import CHAIN_KINDS, ChainWeights
 from gblr_hw.weights.mask import evaluation_mask
+from gblr_hw.weights.mixes import Mixes, carried, check_mixes, in_use
 from gblr_hw.weights.stored import (
     ConvWeights,
     DenseWeights,
@@ -35,6 +38,10 @@ class Factors:
     token (per output position for a convolution), the sum over blocks of min(r (|R_k| + |C_k|), |R_k| |C_k|) plus the
     entries of dense_support.
     block_sizes: ranks per block, in order, summing to K; () means that each rank is its own block.
+    mix_source, mix_target (E,) int64 and mix_value (E,) float32: the value of rank target gets mix_value x the value of
+    rank source added; sorted by target, then source, each pair once, without circles. W = u (chains) v + dense then.
+    output_order (m,) int64: row p of u, writes, dense and bias is the layer's output output_order[p]; None means their
+    natural order.
     Raises InputError on inconsistent shapes.
     """
 
@@ -50,6 +57,10 @@ class Factors:
     family: str
     multiplications: int
     block_sizes: tuple[int, ...] = field(default=())
+    mix_source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    mix_target: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    mix_value: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    output_order: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         m, n, ranks = self.out_features, self.in_features, self.u.shape[-1]
@@ -75,16 +86,51 @@ class Factors:
             raise InputError("factors", "one of dense and dense_support", "they come together", "Give both or neither.")
         if self.block_sizes and sum(self.block_sizes) != ranks:
             raise InputError("block_sizes", str(sum(self.block_sizes)), f"they must sum to {ranks}", "Leave them out.")
+        check_mixes(ranks, self.mix_source, self.mix_target, self.mix_value)
+        order = self.output_order
+        if order is not None and not np.array_equal(np.sort(order), np.arange(m)):
+            raise InputError(
+                "factors field 'output_order'",
+                f"{len(order)} entries",
+                f"it names each of {m} outputs once",
+                "Leave it out where outputs are in order.",
+            )
 
     @property
     def ranks(self) -> int:
         """Number of single ranks K."""
         return self.u.shape[1]
 
-    def matrix(self) -> NDArray[np.float64]:
-        """The layer's matrix (m, n), computed in float64."""
-        matrix = self.u.astype(np.float64) @ self.v.astype(np.float64)
+    @property
+    def mixes(self) -> Mixes:
+        """The edges of the ranks' chains, in float64."""
+        return Mixes(self.mix_source, self.mix_target, self.mix_value.astype(np.float64))
+
+    def stored_matrix(self) -> NDArray[np.float64]:
+        """The layer's matrix (m, n) with its rows as they are stored, computed in float64."""
+        v = carried(self.v, self.mixes) if len(self.mix_source) else self.v.astype(np.float64)
+        matrix = self.u.astype(np.float64) @ v
         return matrix if self.dense is None else matrix + self.dense
+
+    def matrix(self) -> NDArray[np.float64]:
+        """The layer's matrix (m, n), outputs in their natural order, computed in float64."""
+        matrix = self.stored_matrix()
+        return matrix if self.output_order is None else matrix[np.argsort(self.output_order)]
+
+    def in_natural_order(self) -> Factors:
+        """The same layer with its outputs stored in their natural order."""
+        if self.output_order is None:
+            return self
+        back = np.argsort(self.output_order)
+        return replace(
+            self,
+            u=np.ascontiguousarray(self.u[back]),
+            writes=np.ascontiguousarray(self.writes[:, back]),
+            dense=None if self.dense is None else self.dense[back],
+            dense_support=None if self.dense_support is None else self.dense_support[back],
+            bias=None if self.bias is None else self.bias[back],
+            output_order=None,
+        )
 
     def block_starts(self) -> NDArray[np.int64]:
         """First rank of each block, then K: (number of blocks + 1,)."""
@@ -229,6 +275,29 @@ def _evaluate_grouped(weights: GroupedWeights) -> Factors:
     )
 
 
+def _evaluate_chain(weights: ChainWeights) -> Factors:
+    order = slice(None) if weights.output_order is None else weights.output_order.cpu().numpy()
+    reads, writes = weights.reads.cpu().numpy(), weights.writes.cpu().numpy()[order].T
+    bias = _optional_float32(weights.bias)
+    return Factors(
+        in_features=weights.in_features,
+        out_features=weights.out_features,
+        u=np.ascontiguousarray(as_float32(weights.u)[order]),
+        v=as_float32(weights.v),
+        writes=np.ascontiguousarray(writes),
+        reads=np.ascontiguousarray(reads),
+        dense=None,
+        dense_support=None,
+        bias=None if bias is None else bias[order],
+        family=weights.family,
+        multiplications=int(reads.sum()) + len(weights.mix_value) + int(writes.sum()),
+        mix_source=weights.mix_source.cpu().numpy(),
+        mix_target=weights.mix_target.cpu().numpy(),
+        mix_value=as_float32(weights.mix_value),
+        output_order=None if weights.output_order is None else np.asarray(order),
+    )
+
+
 def evaluate(weights: LayerWeights) -> Factors:
     """The evaluated form of any stored layer. A convolution becomes a linear over im2col rows of n = k1 k2 in_channels
     inputs.
@@ -245,10 +314,13 @@ def evaluate(weights: LayerWeights) -> Factors:
         return _evaluate_conv(weights)
     if isinstance(weights, GroupedWeights):
         return _evaluate_grouped(weights)
+    if isinstance(weights, CHAIN_KINDS):
+        return _evaluate_chain(weights.chain())
+    known = ", ".join(kind.__name__ for kind in get_args(LayerWeights))
     raise InputError(
         "layer weights",
         type(weights).__name__,
-        "they must be DenseWeights, GBLRWeights, LatticeWeights, ConvWeights or GroupedWeights",
+        f"they must be one of {known}",
         "Turn a model or a module into weights with weights_of().",
     )
 
@@ -257,9 +329,14 @@ def structure_of(factors: Factors, rows: int, cols: int) -> Structure:
     """The smallest structure that holds evaluated factors: the chunks of `rows` in, `cols` out that they touch."""
     reads = touched(factors.reads, rows)
     writes = touched(factors.writes, cols)
-    alive = np.asarray(reads.any(axis=1) & writes.any(axis=1))
+    alive = in_use(reads, writes, factors.mix_source, factors.mix_target)
     if factors.dense_support is None:
         tiles = np.zeros((writes.shape[1], reads.shape[1]), bool)
     else:
         tiles = touched(touched(factors.dense_support, rows).T, cols).T
-    return Structure(tiles, reads & alive[:, None], writes & alive[:, None])
+    chained = None
+    if len(factors.mix_source):
+        chained = np.zeros(factors.ranks, bool)
+        edges = alive[factors.mix_source] & alive[factors.mix_target]
+        chained[factors.mix_source[edges]] = chained[factors.mix_target[edges]] = True
+    return Structure(tiles, reads & alive[:, None], writes & alive[:, None], chained)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gblr_hw.weights.stored import LatticeWeights, check_positive, check_shape
+from gblr_hw.weights.checks import check_positive, check_shape
+from gblr_hw.weights.stored import LatticeWeights
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 

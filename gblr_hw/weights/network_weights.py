@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from gblr_hw.weights.factors import Factors, evaluate
+from gblr_hw.weights.mixes import carried
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
 
@@ -28,7 +29,7 @@ def linear_of(weights: Mapping[str, LayerWeights]) -> Callable[[str, np.ndarray]
                 f"weights are there for {', '.join(list(weights)[:8])}",
                 "Give the checkpoint that belongs to the network.",
             )
-        return evaluate(weights[name])
+        return evaluate(weights[name]).in_natural_order()
 
     def linear(name: str, rows: np.ndarray) -> np.ndarray:
         layer = factors(name)
@@ -39,7 +40,9 @@ def linear_of(weights: Mapping[str, LayerWeights]) -> Callable[[str, np.ndarray]
                 f"its weights read {layer.in_features}",
                 "Give the checkpoint that belongs to the network.",
             )
-        outputs = (rows @ layer.v.T.astype(np.float64)) @ layer.u.T.astype(np.float64)
+        read = layer.v.astype(np.float64) @ rows.T
+        held = carried(read, layer.mixes) if len(layer.mix_source) else read
+        outputs = held.T @ layer.u.T.astype(np.float64)
         if layer.dense is not None:
             outputs += rows @ layer.dense.T.astype(np.float64)
         return outputs if layer.bias is None else outputs + layer.bias

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gblr_hw.weights.chains import CHAIN_KINDS
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, GroupedWeights, LayerWeights
 
 
@@ -33,6 +34,9 @@ def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
         scales = scale.reshape(len(weights.parts), -1)
         parts = (_scaled_part(part, own) for part, own in zip(weights.parts, scales, strict=True))
         return replace(weights, parts=tuple(parts))
+    if isinstance(weights, CHAIN_KINDS):
+        chain = weights.chain()
+        return replace(chain, v=_times(chain.v, scale))
     if isinstance(weights, GroupedWeights):
         share, k1, k2 = weights.kernel.shape[1:]
         own = scale.reshape(k1, k2, weights.groups, share).permute(2, 3, 0, 1)[weights.group_of_output]
@@ -66,6 +70,9 @@ def scaled_outputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
     if isinstance(weights, GroupedWeights):
         kernel = _like(weights.kernel.double() * scale[:, None, None, None], weights.kernel)
         return replace(weights, kernel=kernel, bias=bias)
+    if isinstance(weights, CHAIN_KINDS):
+        chain = weights.chain()
+        return replace(chain, u=_like(chain.u.double() * scale[:, None], chain.u), bias=bias)
     u, dense = (_like(one.double() * scale[:, None], one) for one in (weights.u, weights.dense))
     return replace(weights, u=u, dense=dense, bias=bias)
 
@@ -79,6 +86,8 @@ def shifted_outputs(weights: LayerWeights, shift: Tensor) -> LayerWeights:
 def _dtype(weights: LayerWeights) -> torch.dtype:
     if isinstance(weights, ConvWeights):
         weights = weights.parts[0]
+    if isinstance(weights, CHAIN_KINDS):
+        return weights.chain().u.dtype
     if isinstance(weights, DenseWeights):
         return weights.weight.dtype
     if isinstance(weights, GroupedWeights):

@@ -6,7 +6,6 @@ masks have been computed, rounded and thresholded.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -14,107 +13,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gblr_hw.weights.chains import BLASTWeights, ChainWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
+from gblr_hw.weights.checks import (
+    check_bias,
+    check_dims,
+    check_finite,
+    check_positive,
+    check_range,
+    check_shape,
+    check_sigma,
+)
 from gblr_hw.weights.family import lattice_family
 from gblr_hw.weights.structure import Structure
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 
 Arrangement = Literal["positions", "unfolded"]
-# 16 GiB as float32: no real layer is larger, and what a damaged header declares easily is.
-MAX_MATRIX_ENTRIES = 2**32
 # An optimiser step may carry a width a little outside [0, 1], and locations are free to go round. A width of dozens is
 # one given in channels; a location so far out has lost the digits that say where the interval is.
 _WIDTH_RANGE = (-1.0, 2.0)
 _LOCATION_RANGE = (-64.0, 64.0)
-
-
-def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], rule: str) -> None:
-    """Raise InputError unless `tensor` has exactly `shape`; `rule` says where the expected shape comes from."""
-    if tuple(tensor.shape) != shape:
-        raise InputError(
-            f"tensor '{name}'",
-            f"shape {tuple(tensor.shape)}",
-            f"{rule}, so it must be {shape}",
-            "Check the layer's tensors.",
-        )
-
-
-def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise InputError naming the first NaN or infinite entry of `tensor`."""
-    if not tensor.is_floating_point():
-        raise InputError(
-            f"tensor '{name}'", f"dtype {tensor.dtype}", "weights are floating point", "Convert it to float32 first."
-        )
-    # The hardware's numbers start from float32: what overflows there is infinite.
-    single = tensor.float()
-    # One reduction first: building the full boolean mask of a large, healthy tensor would cost as much as reading it.
-    if tensor.numel() == 0 or bool(torch.isfinite(single.sum())):
-        return
-    bad = ~torch.isfinite(single)
-    if not bool(bad.any()):
-        return
-    index = tuple(int(i) for i in bad.nonzero()[0])
-    raise InputError(
-        f"tensor '{name}'",
-        f"{float(tensor[index])} at index {index} ({int(bad.sum())} such entries)",
-        "every weight must be a finite float32 number",
-        "The network has probably diverged in training: use an earlier checkpoint.",
-    )
-
-
-def check_range(name: str, tensor: Tensor, bounds: tuple[float, float], rule: str) -> None:
-    """Raise InputError naming the first entry of `tensor` outside `bounds`; `rule` says what its numbers mean."""
-    outside = (tensor < bounds[0]) | (tensor > bounds[1])
-    if bool(outside.any()):
-        index = tuple(int(i) for i in outside.nonzero()[0])
-        raise InputError(
-            f"tensor '{name}'",
-            f"{float(tensor[index]):g} at index {index}",
-            f"{rule} and must lie in [{bounds[0]:g}, {bounds[1]:g}]",
-            "Divide by the number of channels if it is given in channels.",
-        )
-
-
-def check_sigma(sigma: float) -> None:
-    """Raise InputError unless the Gaussian's standard deviation is positive and finite."""
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise InputError(
-            "sigma", str(sigma), "the Gaussian's standard deviation must be positive and finite", "Use e.g. 100."
-        )
-
-
-def check_positive(name: str, value: int) -> None:
-    """Raise InputError unless `value` is an integer of at least 1."""
-    if value < 1:
-        raise InputError(name, str(value), "it must be at least 1", "Check the layer's sizes.")
-
-
-def check_matrix_size(rows: int, cols: int) -> None:
-    """Raise InputError if a matrix would have more than MAX_MATRIX_ENTRIES entries."""
-    if rows * cols > MAX_MATRIX_ENTRIES:
-        raise InputError(
-            "layer",
-            f"{rows} outputs and {cols} inputs",
-            f"its matrix may have at most {MAX_MATRIX_ENTRIES} entries",
-            "The file is probably damaged: write it again.",
-        )
-
-
-def _check_bias(bias: Tensor | None, out_features: int) -> None:
-    if bias is None:
-        return
-    check_shape("bias", bias, (out_features,), f"the layer has {out_features} outputs")
-    check_finite("bias", bias)
-
-
-def _check_dims(name: str, tensor: Tensor, dims: int, layout: str) -> None:
-    if tensor.dim() != dims or 0 in tensor.shape[-2:]:
-        raise InputError(
-            f"tensor '{name}'",
-            f"shape {tuple(tensor.shape)}",
-            f"it must have the shape {layout}",
-            "Check the layer's tensors.",
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +45,9 @@ class DenseWeights:
     bias: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_dims("weight", self.weight, 2, "(out_features, in_features)")
+        check_dims("weight", self.weight, 2, "(out_features, in_features)")
         check_finite("weight", self.weight)
-        _check_bias(self.bias, self.out_features)
+        check_bias(self.bias, self.out_features)
 
     @property
     def in_features(self) -> int:
@@ -164,8 +82,8 @@ class GBLRWeights:
     gaussian: bool
 
     def __post_init__(self) -> None:
-        _check_dims("lr_weight1", self.lr_weight1, 3, "(blocks, rank, in_features)")
-        _check_dims("lr_weight2", self.lr_weight2, 3, "(blocks, out_features, rank)")
+        check_dims("lr_weight1", self.lr_weight1, 3, "(blocks, rank, in_features)")
+        check_dims("lr_weight2", self.lr_weight2, 3, "(blocks, out_features, rank)")
         blocks, rank = self.lr_weight1.shape[:2]
         check_shape(
             "lr_weight2",
@@ -179,7 +97,7 @@ class GBLRWeights:
             )
         for name in ("widths", "locations", "lr_weight1", "lr_weight2"):
             check_finite(name, getattr(self, name))
-        _check_bias(self.bias, self.out_features)
+        check_bias(self.bias, self.out_features)
         check_range("widths", self.widths, _WIDTH_RANGE, "a width is a fraction of the channels")
         check_range("locations", self.locations, _LOCATION_RANGE, "a location is a fraction of the channels")
         check_sigma(self.sigma)
@@ -232,7 +150,7 @@ class LatticeWeights:
     def __post_init__(self) -> None:
         check_positive("chunk_in", self.chunk_in)
         check_positive("chunk_out", self.chunk_out)
-        _check_dims("dense", self.dense, 2, "(out_features, in_features)")
+        check_dims("dense", self.dense, 2, "(out_features, in_features)")
         m, n = self.dense.shape
         ranks = self.u.shape[-1] if self.u.dim() else 0
         rows, cols = ceil_div(m, self.chunk_out), ceil_div(n, self.chunk_in)
@@ -248,7 +166,7 @@ class LatticeWeights:
             check_finite(name, getattr(self, name))
         for name in ("reads", "writes", "tiles"):
             self._check_bool(name)
-        _check_bias(self.bias, m)
+        check_bias(self.bias, m)
         lattice_family(self.family)
         self._check_zero("v", self.v, self.read_support())
         self._check_zero("u", self.u, self.write_support().T)
@@ -341,7 +259,7 @@ class ConvWeights:
             )
         for index, part in enumerate(self.parts):
             self._check_part(index, part, inputs)
-        _check_bias(self.bias, self.out_channels)
+        check_bias(self.bias, self.out_channels)
 
     def _check_part(self, index: int, part: GBLRWeights, inputs: int) -> None:
         if (part.in_features, part.out_features) != (inputs, self.out_channels):
@@ -383,9 +301,9 @@ class GroupedWeights:
     bias: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_dims("kernel", self.kernel, 4, "(outputs, inputs of a group, k1, k2)")
+        check_dims("kernel", self.kernel, 4, "(outputs, inputs of a group, k1, k2)")
         check_finite("kernel", self.kernel)
-        _check_bias(self.bias, self.out_features)
+        check_bias(self.bias, self.out_features)
         if self.groups < 1 or self.out_features % self.groups:
             raise InputError(
                 "groups", str(self.groups), f"they divide the {self.out_features} outputs", "Check the layer's sizes."
@@ -410,9 +328,28 @@ class GroupedWeights:
         return torch.arange(self.out_features) // (self.out_features // self.groups)
 
 
-LayerWeights = DenseWeights | GBLRWeights | LatticeWeights | ConvWeights | GroupedWeights
+FileWeights = (
+    DenseWeights
+    | GBLRWeights
+    | LatticeWeights
+    | ConvWeights
+    | BLASTWeights
+    | MonarchWeights
+    | KroneckerWeights
+    | TensorTrainWeights
+)
+LayerWeights = FileWeights | GroupedWeights | ChainWeights
 # The kinds that files hold.
-WEIGHT_KINDS = (DenseWeights, GBLRWeights, LatticeWeights, ConvWeights)
+WEIGHT_KINDS = (
+    DenseWeights,
+    GBLRWeights,
+    LatticeWeights,
+    ConvWeights,
+    BLASTWeights,
+    MonarchWeights,
+    KroneckerWeights,
+    TensorTrainWeights,
+)
 
 
 def named_tensors(weights: LayerWeights) -> Iterator[tuple[str, Tensor]]:

@@ -22,9 +22,11 @@ class Structure:
     tiles: (R, C) bool, the chunk pairs kept as dense tiles.
     reads: (K, C) bool, the input chunks that each rank reads.
     writes: (K, R) bool, the output chunks that each rank writes.
+    chained: (K,) bool, ranks that are mixed into or from others, or None for none.
 
     The arrays are copied and made read-only. A rank may be dead (neither read nor written), so that rank numbers stay
-    those of the factors; a rank with one side only is refused, because it would be paid for and compute nothing.
+    those of the factors; a rank with one side only that is not chained is refused, because it would be paid for and
+    compute nothing.
 
     Raises
     ------
@@ -34,6 +36,7 @@ class Structure:
     tiles: BoolArray
     reads: BoolArray
     writes: BoolArray
+    chained: BoolArray | None = None
 
     def __post_init__(self) -> None:
         for name in ("tiles", "reads", "writes"):
@@ -47,7 +50,8 @@ class Structure:
                     f"tiles (R, C), reads (K, C) and writes (K, R) must agree, here {shape}",
                     "Give arrays of one layer.",
                 )
-        one_sided = np.flatnonzero(self.reads.any(axis=1) != self.writes.any(axis=1))
+        one_sided = self.reads.any(axis=1) != self.writes.any(axis=1)
+        one_sided = np.flatnonzero(one_sided if self.chained is None else one_sided & ~self.chained)
         if one_sided.size:
             raise InputError(
                 "structure fields 'reads' and 'writes'",
@@ -59,7 +63,8 @@ class Structure:
     @property
     def ranks(self) -> int:
         """Number of ranks that are alive."""
-        return int(self.reads.any(axis=1).sum())
+        alive = self.reads.any(axis=1)
+        return int((alive if self.chained is None else alive | self.chained).sum())
 
     def tile_count(self, rows: int, cols: int) -> int:
         """Tiles on an array of `rows` lanes (P) and `cols` columns (Q): dense ones, and each chunk's ranks packed."""

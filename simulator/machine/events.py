@@ -156,15 +156,15 @@ EVENTS = _table(
         _access("scratchpad", "write", "rows of loaded inputs, drains and VECTORs' results"),
         _access("accumulator", "read", "rows that a tile adds to, or that a drain reads"),
         _access("accumulator", "write", "rows of tiles that add to accumulators"),
-        _access("rank_memory", "read", "sums that a REDUCE lane adds to, or that an EXPAND lane gathers"),
-        _access("rank_memory", "write", "sums of REDUCE lanes"),
+        _access("rank_memory", "read", "sums that are added to, or gathered, by a lane of a REDUCE, EXPAND or MIX"),
+        _access("rank_memory", "write", "sums of lanes that write ranks"),
         Event(
             "network_bits", "bit", "permutation_network", Wire(_across),
             "exact sums on the way to the banks, codes on the way back, with scatter",
         ),
         _access("weight_buffer", "read", "stored weights of each tile that runs"),
         _access("weight_buffer", "write", "stored weights of each tile that is loaded"),
-        Event("requantise_ops", "operation", "vector", Operations(("mul_i32",)), "sums that EXPAND lanes gather"),
+        Event("requantise_ops", "operation", "vector", Operations(("mul_i32",)), "sums that lanes gather"),
         Event(
             "vector_ops", "operation", "vector", Operations(("mul_i32", "add_i32")),
             "drained sums, and elements of a VECTOR's passes",

@@ -19,11 +19,11 @@ from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import refuse_program
 from simulator.network.vector_steps import Step, passes_of
 
-Access = Literal["rows", "window", "transposed", "gather", "strided", "weights"]
+Access = Literal["rows", "window", "image", "transposed", "gather", "strided", "weights"]
 TensorKind = Literal["input", "constant", "result"]
 OperatorKind = Literal["linear", "scores", "mix", "vector"]
 
-ACCESSES: tuple[Access, ...] = ("rows", "window", "transposed", "gather", "strided", "weights")
+ACCESSES: tuple[Access, ...] = ("rows", "window", "image", "transposed", "gather", "strided", "weights")
 OPERATOR_KINDS: tuple[OperatorKind, ...] = ("linear", "scores", "mix", "vector")
 
 
@@ -116,10 +116,11 @@ class Operand:
 
     access "rows": tokens [token0, token0 + tokens) and channels [channel0, channel0 + groups x width), seen as that
     many groups of that width; with tokens = 1 (or groups = 1) the value is broadcast over the operator's. "window":
-    im2col (groups = k1 k2). "transposed": token t, channel c of the view is token c, channel t of the tensor. "gather":
-    row t of the view is row ``indices``[t] of the table. "strided": rows and channels of the view are taken as
-    ``strides`` say, from token0, channel0 on. "weights": the stationary operand of scores and mix, whole. Only "rows"
-    can be served from the scratchpad; the others read DRAM, after the whole tensor is there.
+    im2col (groups = k1 k2). "image": the same view, taken from ``kept`` rows of the padded image that are held in the
+    scratchpad; lowering chooses it. "transposed": token t, channel c of the view is token c, channel t of the tensor.
+    "gather": row t of the view is row ``indices``[t] of the table. "strided": rows and channels of the view are taken
+    as ``strides`` say, from token0, channel0 on. "weights": the stationary operand of scores and mix, whole. Only
+    "rows" can be what another operator left in the scratchpad; the others read DRAM, after the whole tensor is there.
     """
 
     tensor: str
@@ -132,6 +133,7 @@ class Operand:
     window: Window | None = None
     indices: str | None = None
     strides: Strides | None = None
+    kept: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,6 +77,7 @@ class _Operand(Strict):
     window: _Window | None
     indices: str | None
     strides: _Strides | None = None  # programs that were written before there were any have none
+    kept: Place = 0
 
 
 class _Step(Strict):
@@ -159,6 +160,8 @@ def _operand_record(operand: Operand) -> dict[str, Any]:
     record = asdict(operand)
     if operand.strides is None:
         del record["strides"]
+    if not operand.kept:
+        del record["kept"]
     if operand.window is not None and operand.window.after is None:
         del record["window"]["after"]
     return record

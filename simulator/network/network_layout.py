@@ -7,7 +7,10 @@ operand's view is cut into chunks in the same way.
 
 from __future__ import annotations
 
+import numpy as np
+
 from simulator.base.arithmetic import ceil_div
+from simulator.network.image_rows import ImageRows, image_chunks
 from simulator.network.network import Network, Operand, Operator
 
 # Views whose rows are the operator's, whatever sequences the tensor has.
@@ -24,6 +27,11 @@ def view_chunks(network: Network, operand: Operand, side: int) -> int:
         if keeps_padding(network, operand)
         else ceil_div(operand.groups * operand.width, side)
     )
+
+
+def load_chunks(network: Network, operand: Operand, side: int) -> int:
+    """Chunks in which the operand is loaded: its view's, or those of its image."""
+    return image_chunks(operand, side) if operand.access == "image" else view_chunks(network, operand, side)
 
 
 def keeps_padding(network: Network, operand: Operand) -> bool:
@@ -46,16 +54,45 @@ def head_stride(network: Network, operator: Operator, side: int) -> int:
 
 
 def heads_per_tile(network: Network, operator: Operator, side: int) -> int:
-    """Query heads that use each tile of scores or mix: those of one head of the weights, if heads are whole chunks."""
+    """Query heads that use each tile of scores or mix: those of one head of the weights, if heads are whole chunks or
+    if they make up whole chunks.
+    """
     reads, weights = operator.operands
-    return reads.groups // weights.groups if head_stride(network, operator, side) % side == 0 else 1
+    shared, stride = reads.groups // weights.groups, head_stride(network, operator, side)
+    return shared if stride % side == 0 or (side % stride == 0 and shared % (side // stride) == 0) else 1
+
+
+def heads_of_chunk(network: Network, operator: Operator, side: int) -> int:
+    """Query heads of an output chunk of a mix that come from the same tile and have sums of their own: 1 if they share
+    sums, each in its columns, or if a head takes whole chunks; 1 for scores, whose heads do.
+    """
+    stride = head_stride(network, operator, side)
+    if operator.kind != "mix" or stride >= side or heads_per_tile(network, operator, side) == 1:
+        return 1
+    return side // stride
+
+
+def head_steps(network: Network, operator: Operator, side: int) -> tuple[int, int]:
+    """Channels from one query head to the next that uses the same tiles of scores or mix: read and written."""
+    keys = ceil_div(operator.operands[1].tokens, side) * side
+    stride = head_stride(network, operator, side)
+    return (stride, keys) if operator.kind == "scores" else (keys, stride)
+
+
+def head_offset(step: np.ndarray | int, head: np.ndarray, rows: np.ndarray | int, side: int) -> np.ndarray:
+    """Bytes from the first query head's rows to those of ``head`` in a region of ``rows`` rows, ``step`` channels
+    apart.
+    """
+    return head * step // side * rows * side + head * step % side
 
 
 def view_rows(network: Network, operator: Operator, operand: Operand) -> int:
-    """Rows of the operand's view over the whole batch; of the tensor for "transposed"."""
+    """Rows of the operand's view over the whole batch; of the tensor for "transposed", of padded images for "image"."""
     tensor = network.tensors[operand.tensor]
     if operand.access == "transposed":
         return tensor.rows
+    if operand.access == "image":
+        return operator.batch * ImageRows.of(operand).rows.size
     batch = operator.batch if operand.access in BY_OUTPUT else tensor.batch
     return batch * operand.tokens
 

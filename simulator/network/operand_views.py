@@ -26,7 +26,7 @@ def operand_view(operand: Operand, values: np.ndarray, indices: np.ndarray | Non
     shape = (-1, operand.tokens, operand.groups, operand.width)
     channels = slice(operand.channel0, operand.channel0 + count)
     tokens = slice(operand.token0, operand.token0 + operand.tokens)
-    if operand.access == "window":
+    if operand.access in ("window", "image"):
         return _window_view(operand, values)
     if operand.access == "strided":
         return _strided_view(operand, values)

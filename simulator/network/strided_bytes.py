@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
 from simulator.network.network import Network, Operand
 from simulator.network.operand_views import channel_places, strided_places
 
@@ -25,4 +26,4 @@ def strided_bytes(network: Network, operand: Operand, chunk: int, rows: np.ndarr
     address = ((place // side) * tensor.rows + row) * side + place % side
     edges = np.flatnonzero(np.diff(address.reshape(-1)) != 1) + 1
     lengths = np.diff(np.concatenate([[0], edges, [address.size]]))
-    return int((-(-lengths // burst_bytes)).sum()) * burst_bytes
+    return int(ceil_div(lengths, burst_bytes).sum()) * burst_bytes

@@ -19,7 +19,7 @@ from simulator.numbers.memories import OnChip, used_memory
 from simulator.numbers.numerics import code_limit, fixed_point, quantise, requantise, saturate
 from simulator.numbers.tile_pass import Arithmetic, lane_rows
 from simulator.numbers.vector_regions import VectorPass
-from simulator.numbers.walk import DrainNumbers, columns_of, in_chunks, instructions_of, walk
+from simulator.numbers.walk import DrainNumbers, Instruction, columns_of, in_chunks, instructions_of, walk
 from simulator.program.layer_numbers import LayerNumbers
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
@@ -54,7 +54,10 @@ def execute(
         layer = program.layers[index]
         rows, leading = _rows_of(name, values, layer.in_features)
         compute = _execute_float if mode == "float" else _execute_codes
-        outputs[name] = compute(program, index, rows).reshape(*leading, layer.out_features)
+        stored = compute(program, index, rows)
+        natural = np.empty_like(stored)
+        natural[:, layer.output_order] = stored
+        outputs[name] = natural.reshape(*leading, layer.out_features)
     return outputs
 
 
@@ -153,6 +156,15 @@ class _PlainLayer:
     def chunk(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray:
         side = self.machine.rows
         return self.inputs[:, rows, chunk * side : (chunk + 1) * side]
+
+    def addresses(self, ins: Instruction) -> np.ndarray | None:
+        return None  # a plain layer has neither query heads nor images
+
+    def places(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray | None:
+        return None
+
+    def chunk_heads(self, layer: int) -> int:
+        return 1
 
     def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
         lanes = self.layer.tiles.lane_ptr

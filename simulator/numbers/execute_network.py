@@ -17,15 +17,16 @@ from numpy.typing import ArrayLike
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.network import Network
-from simulator.network.network_layout import output_chunks
+from simulator.network.network_layout import heads_of_chunk, output_chunks
 from simulator.network.tensor_values import tensor_to_port
 from simulator.numbers.activation_codes import ActivationCodes
 from simulator.numbers.memories import MemorySizes, OnChip
 from simulator.numbers.network_dram import NetworkDram
 from simulator.numbers.numerics import fixed_point, saturate
+from simulator.numbers.streams import Streams
 from simulator.numbers.tile_pass import Arithmetic, tile_rows
 from simulator.numbers.vector_regions import VectorOperator, VectorPass
-from simulator.numbers.walk import DrainNumbers, columns_of, in_chunks, instructions_of, walk
+from simulator.numbers.walk import DrainNumbers, Instruction, columns_of, in_chunks, instructions_of, walk
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 
@@ -67,6 +68,7 @@ class _Operators:
         self._integer = mode == "int8"
         self._codes = ActivationCodes(network, self._types.activation_bits if self._integer else None)
         self._dram = NetworkDram(network, program.machine.cols, self._codes, inputs)
+        self._streams = Streams(network, program.layers, program.machine)
         self._vector = cache(lambda layer: VectorOperator(network, network.operators[layer], program.machine.cols))
         self.unwritten = self._codes.unwritten
         self.arithmetic, self.drain_numbers = cache(self._arithmetic_of), cache(self._drain_numbers_of)
@@ -83,6 +85,15 @@ class _Operators:
 
     def chunk(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray:
         return self._dram.reader(layer, operand)(chunk, rows)[None]
+
+    def addresses(self, ins: Instruction) -> np.ndarray | None:
+        return self._streams.addresses(ins)
+
+    def places(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray | None:
+        return self._dram.places(layer, operand, chunk, rows)
+
+    def chunk_heads(self, layer: int) -> int:
+        return heads_of_chunk(self._network, self._network.operators[layer], self._machine.cols)
 
     def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
         schedule, operator = self._program.layers[layer], self._network.operators[layer]

@@ -69,7 +69,7 @@ def used_memory(
         places, total[place] = _close_together(begins, np.concatenate([length[mask] for mask in used.values()]))
         sources = int(used["src"].sum())
         moved["src"][used["src"]], moved["dst"][used["dst"]] = places[:sources], places[sources:]
-    rank_rows = (int(layer.rank_slot.max(initial=-1)) + 1) * layer.block_tokens
+    rank_rows = (int(layer.memory_slot.max(initial=-1)) + 1) * layer.block_tokens
     banks = int(layer.rank_bank.max(initial=-1)) + 1
     return MemorySizes(total[Place.SCRATCHPAD], total[Place.ACCUMULATORS], banks, rank_rows), moved
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from simulator.base.arithmetic import ceil_div
 from simulator.network.evaluate_network import constant_values
+from simulator.network.image_rows import ImageRows
 from simulator.network.network import Network, Operand, Operator, Tensor
 from simulator.network.network_layout import head_stride, keeps_padding
 from simulator.network.operand_views import channel_places, operand_window, strided_places, table_rows, window_tokens
@@ -54,6 +55,8 @@ class NetworkDram:
     def _reader(self, layer: int, which: int) -> Block:
         """How operand ``which`` of operator ``layer`` is brought: a function of chunk and rows of its view."""
         operand = self._network.operators[layer].operands[which]
+        if operand.access == "image":
+            return self._image_reader(operand)
         tensor, values, side = self._network.tensors[operand.tensor], self.arrays[operand.tensor], self._side
         if operand.access == "transposed":
             places = channel_places(tensor.groups, tensor.width, tensor.padded, side)
@@ -76,6 +79,32 @@ class NetworkDram:
             return result
 
         return block
+
+    def _image_reader(self, operand: Operand) -> Block:
+        """Rows of padded images, counted over the batch: (rows, pixels, channels of the chunk)."""
+        image, values = ImageRows.of(operand), self.arrays[operand.tensor]
+        width = operand_window(operand).image[1]
+        outside = float(self._codes.encode(operand.tensor, operand_window(operand).fill))
+
+        def block(chunk: int, rows: np.ndarray) -> np.ndarray:
+            channels = operand.channel0 + _chunk_channels(operand, chunk, self._side)
+            batch, down, across = image.pixels(int(rows[0]), len(rows))
+            token = operand.token0 + down[:, None] * width + across
+            read = values[batch[:, None, None], token[:, :, None], channels]
+            beyond = (down[:, None] < 0) | (across < 0)
+            return np.where(beyond[:, :, None], outside, read)
+
+        return block
+
+    def places(self, layer: int, which: int, chunk: int, rows: np.ndarray) -> np.ndarray | None:
+        """Bytes from its region's begin at which each number of an image's block goes; None for other operands."""
+        operand = self._network.operators[layer].operands[which]
+        if operand.access != "image":
+            return None
+        image = ImageRows.of(operand)
+        row = rows[:, None, None] % operand.kept * image.row_bytes
+        column = np.arange(image.columns.size)[None, :, None] * image.pixel
+        return row + column + _chunk_channels(operand, chunk, self._side)
 
     def _strided_reader(self, operand: Operand, places: np.ndarray, values: np.ndarray) -> Block:
         """Rows and channels of a view in other axes."""
@@ -143,6 +172,11 @@ class NetworkDram:
         lanes = slice(tiles.lane_ptr[tile], tiles.lane_ptr[tile + 1])
         held = (np.arange(side) >= tiles.lo[lanes, None]) & (np.arange(side) < tiles.hi[lanes, None])
         return np.where(held, whole[tiles.lane[lanes]], 0.0)
+
+
+def _chunk_channels(operand: Operand, chunk: int, side: int) -> np.ndarray:
+    """Channels of an image's view that are loaded with a chunk."""
+    return np.arange(chunk * side, min(operand.width, (chunk + 1) * side))
 
 
 def _lanes(places: np.ndarray, chunk: int, side: int) -> tuple[np.ndarray, np.ndarray]:

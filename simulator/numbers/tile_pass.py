@@ -36,7 +36,9 @@ class Arithmetic:
 
 
 class TilePass(NamedTuple):
-    """A tile instruction's operands; ``tile`` is the row of the tile table that its slot holds."""
+    """A tile instruction's operands; ``tile`` is the row of the tile table that its slot holds. addresses: (tokens, P)
+    scratchpad bytes that its rows are read from, -1 for a lane that reads zero; None for rows behind one another.
+    """
 
     op: int
     tile: int
@@ -44,6 +46,7 @@ class TilePass(NamedTuple):
     src: int
     dst: int
     accumulate: int
+    addresses: np.ndarray | None = None
 
 
 def run_tile(
@@ -55,14 +58,20 @@ def run_tile(
     lane = tiles.lane[first:last]
     entry = OPERATIONS[Op(run.op)]
     if entry.reads is Place.RANKS:
-        entering = arithmetic.rank_codes(memories.rank[rank_places(layer, lane, tokens)], lane)
+        read = lane[: int(tiles.gathered[run.tile])]
+        entering = arithmetic.rank_codes(memories.rank[rank_places(layer, read, tokens)], read)
+    elif run.addresses is not None:
+        entering = np.where(run.addresses < 0, 0.0, memories.scratchpad[:, run.addresses])
     else:
-        source = memories.scratchpad[:, run.src : run.src + tokens * machine.rows]
-        entering = source.reshape(len(source), tokens, machine.rows)
+        entering = memories.read_rows(run.src, tokens, machine.rows)
     if entry.writes is Place.RANKS:
-        places = rank_places(layer, lane, tokens)
-        before = np.where(tiles.first[first:last] == 1, 0.0, memories.rank[places])
-        memories.rank[places] = arithmetic.add(before, entering @ weights[:, : machine.rows].T)
+        written = slice(last - tiles.scattered[run.tile], last)
+        by_column = weights[:, : machine.rows].T
+        if not entry.lane_is_column:
+            by_column = weights[: tiles.gathered[run.tile], : tiles.scattered[run.tile]]
+        places = rank_places(layer, tiles.lane[written], tokens)
+        before = np.where(tiles.first[written] == 1, 0.0, memories.rank[places])
+        memories.rank[places] = arithmetic.add(before, entering @ by_column)
         return
     entering = entering if entry.uses_ranks else entering[:, :, lane]
     sums = entering @ weights[:, : machine.cols]
@@ -72,7 +81,7 @@ def run_tile(
 
 def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:
     """Index of (batch, tokens, lanes) sums in rank memory."""
-    row = layer.rank_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
+    row = layer.memory_slot[lane] * layer.block_tokens + np.arange(tokens)[:, None]
     return slice(None), np.broadcast_to(layer.rank_bank[lane], row.shape), row
 
 

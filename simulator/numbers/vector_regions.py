@@ -12,6 +12,7 @@ import numpy as np
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import NOT_OURS, InputError
 from simulator.network.evaluate_network import fitted
+from simulator.network.image_rows import ImageRows
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import keeps_padding, region_rows
 from simulator.network.operand_views import channel_places
@@ -59,12 +60,20 @@ class VectorOperator:
         """(1, T or 1, groups, width) stored numbers of operand ``which``."""
         operand = self.operator.operands[which]
         address = run.addresses[which]
+        if operand.access == "image":
+            return self._read_windows(scratchpad, run, operand, address)
         if operand.access == "transposed":
             return self._read_transposed(scratchpad, run, operand, address)
         region = self._region(operand.groups, operand.width, keeps_padding(self._network, operand), run)
         count = region_rows(self._network, self.operator, operand) or len(run.rows)
         rows = self._rows(scratchpad, address, region.chunks, count)
         return rows[:, region.places].reshape(1, count, *region.shape)
+
+    def _read_windows(self, scratchpad: np.ndarray, run: VectorPass, operand: Operand, address: int) -> np.ndarray:
+        """Windows of the output rows, out of the image's rows."""
+        channels = np.arange(operand.groups * operand.width)
+        places = address + ImageRows.of(operand).addresses(run.rows, channels, operand.kept)
+        return scratchpad[places].reshape(1, len(run.rows), operand.groups, operand.width)
 
     def _read_transposed(self, scratchpad: np.ndarray, run: VectorPass, operand: Operand, address: int) -> np.ndarray:
         """All tokens of the chunks that hold the output rows' channels; a region row is a token of the tensor."""

@@ -75,7 +75,21 @@ class Layers(Protocol):
     def drain_numbers(self, layer: int) -> DrainNumbers: ...
 
     def chunk(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray:
-        """(runs, T, P) stored numbers of a chunk of an operand."""
+        """(runs, T, P) stored numbers of a chunk of an operand; (runs, T, pixels, channels) of rows of an image."""
+        ...
+
+    def addresses(self, ins: Instruction) -> np.ndarray | None:
+        """(T, P) scratchpad bytes that a tile's rows are read from, -1 for a lane that reads zero; None for rows that
+        lie behind one another.
+        """
+        ...
+
+    def chunk_heads(self, layer: int) -> int:
+        """Query heads of an output chunk that have sums of their own."""
+        ...
+
+    def places(self, layer: int, operand: int, chunk: int, rows: np.ndarray) -> np.ndarray | None:
+        """Bytes from a region's begin to where ``chunk``'s numbers go; None if they go behind one another."""
         ...
 
     def tile(self, layer: int, tile: int, row: int) -> np.ndarray:
@@ -125,8 +139,13 @@ def _load_parameters(walk: _Walk, ins: Instruction) -> None:
 
 def _load_input(walk: _Walk, ins: Instruction) -> None:
     # A layer without a network has one operand, which is named by nothing.
-    block = walk.layers.chunk(ins.layer, max(ins.tile, 0), ins.chunk, _rows(ins))
-    walk.memories.write_rows(ins.dst, block)
+    operand, rows = max(ins.tile, 0), _rows(ins)
+    block = walk.layers.chunk(ins.layer, operand, ins.chunk, rows)
+    places = walk.layers.places(ins.layer, operand, ins.chunk, rows)
+    if places is None:
+        walk.memories.write_rows(ins.dst, block)
+    else:
+        walk.memories.scratchpad[:, ins.dst + places] = block
 
 
 def _load_weights(walk: _Walk, ins: Instruction) -> None:
@@ -141,13 +160,19 @@ def _run_tile(walk: _Walk, ins: Instruction) -> None:
             f"weight slot {ins.slot} is empty",
             "a tile is loaded before it runs",
         )
-    operands = TilePass(ins.op, slot.tile, ins.tokens, ins.src, ins.dst, ins.accumulate)
     layers = walk.layers
+    addresses = layers.addresses(ins)
+    operands = TilePass(ins.op, slot.tile, ins.tokens, ins.src, ins.dst, ins.accumulate, addresses)
     run_tile(layers.schedule(slot.layer), operands, slot.rows, walk.memories, layers.arithmetic(slot.layer))
 
 
 def _drain(walk: _Walk, ins: Instruction) -> None:
     sums = walk.memories.accumulator[:, ins.src : ins.src + ins.tokens]
+    if ins.other > 0:
+        heads = walk.layers.chunk_heads(ins.layer)
+        width = walk.machine.cols // heads
+        begins = [ins.src + head * ins.other for head in range(heads)]
+        sums = np.concatenate([walk.memories.accumulator[:, at : at + ins.tokens, :width] for at in begins], axis=2)
     numbers, arithmetic = walk.layers.drain_numbers(ins.layer), walk.layers.arithmetic(ins.layer)
     if numbers.loaded and ins.layer not in walk.has_parameters:
         results = np.full_like(sums, walk.layers.unwritten)

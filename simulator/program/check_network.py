@@ -11,12 +11,13 @@ import numpy as np
 from simulator.base.errors import NOT_OURS, InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operator
-from simulator.network.network_layout import output_chunks, view_chunks, view_rows
+from simulator.network.network_layout import load_chunks, output_chunks, view_chunks, view_rows
 from simulator.program.isa import Instructions
 from simulator.program.operations import (
     INPUT_CHUNK_OPS,
     OUTPUT_CHUNK_OPS,
     RESULT_ROW_OPS,
+    TILE_OPS,
     VECTOR_OPERATOR_OPS,
     Place,
     is_any,
@@ -56,6 +57,13 @@ def _check_layer(index: int, layers: Sequence[LayerSchedule], network: Network, 
             f"program: layer {index}", f"'{layer}' for '{operator}'", "every operator has its layer, in order", NOT_OURS
         )
     kind, form = network.operators[index].kind, layers[index].form
+    if layers[index].reorders:
+        raise InputError(
+            f"layer '{layer}': 'output_order'",
+            "outputs in another order",
+            "in a network they are in the order in which the next operator reads them",
+            NOT_OURS,
+        )
     if form not in _MATRIX_FORMS.get(kind, ("vector",)):
         raise InputError(f"layer '{layer}': 'form'", form, f"it is the form of an operator of kind {kind}", NOT_OURS)
     types = machine.datatypes
@@ -86,7 +94,7 @@ def _check_loads(ins: Instructions, network: Network, side: int) -> None:
     most = operands[ins.layer]
     _refuse(loads & ((ins.tile < -1) | (ins.tile >= most)), "tile", ins.tile, most)
     pairs = [(operator, operand) for operator in network.operators for operand in operator.operands]
-    chunks = np.array([view_chunks(network, operand, side) for _, operand in pairs], dtype=np.int64)
+    chunks = np.array([load_chunks(network, operand, side) for _, operand in pairs], dtype=np.int64)
     rows = np.array([view_rows(network, operator, operand) for operator, operand in pairs], dtype=np.int64)
     at = np.zeros(len(ins), dtype=np.int64)
     at[loads] = (np.cumsum(operands) - operands)[ins.layer[loads]] + np.maximum(ins.tile[loads], 0)
@@ -110,7 +118,8 @@ def _check_results(ins: Instructions, network: Network, machine: Machine) -> Non
 
     rows = by_layer([operator.rows for operator in operators])
     chunks = by_layer([output_chunks(network, operator, side) for operator in operators])
-    ends = ins.token0 + ins.tokens
+    several = is_any(ins.op, TILE_OPS) & (ins.other > 0)
+    ends = ins.token0 + np.where(several, ins.other, ins.tokens)
     _refuse(is_any(ins.op, RESULT_ROW_OPS) & (ends > rows), "token0", ends - 1, rows)
     bad = is_any(ins.op, OUTPUT_CHUNK_OPS) & ((ins.chunk < 0) | (ins.chunk >= chunks))
     _refuse(bad, "chunk", ins.chunk, chunks)

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import NOT_OURS, InputError
+from simulator.base.errors import NOT_OURS, InputError, refuse_program
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
+from simulator.program.check_images import image_instructions
 from simulator.program.check_network import tile_chunks
 from simulator.program.isa import Instructions
 from simulator.program.operations import (
+    COLUMN_OPS,
+    GATHER_OPS,
     INPUT_CHUNK_OPS,
     OUTPUT_CHUNK_OPS,
     RANK_OPS,
+    SCATTER_OPS,
     TILE_OPS,
     VECTOR_OPERATOR_OPS,
     Chunk,
@@ -42,7 +46,7 @@ def check_places(
         if network is not None and len(layer.tiles):
             inputs, outputs = tile_chunks(network, network.operators[index], machine.rows)
         _check_layer(layer, machine, inputs, outputs)
-    _check_memories(instructions, machine)
+    _check_memories(instructions, machine, network)
     if layers and network is None:
         _check_chunks(instructions, layers, machine)
 
@@ -65,17 +69,26 @@ def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunk
     where, tiles = f"layer '{layer.name}': ", layer.tiles
     every = np.ones(layer.ranks, dtype=bool)
     _check(where + "rank {}: bank", every, layer.rank_bank, machine.rank_memory.banks)
-    _check(where + "rank {}: slot", every, layer.rank_slot, machine.rank_rows_per_bank // layer.block_tokens)
+    _check(where + "rank {}: slot", every, layer.rank_slot, 2 * layer.held_slots)
+    _check(where + "rank {}: slot", every, layer.memory_slot, machine.rank_rows_per_bank // layer.block_tokens)
     _check(where + "tile {}: 'source'", reads(tiles.kind, Place.SCRATCHPAD), tiles.source, chunks_read)
     _check(where + "tile {}: 'target'", writes(tiles.kind, Place.ACCUMULATORS), tiles.target, chunks_written)
-    # A lane of a tile that writes ranks is a column of the array, of any other a row (schedule.TileTable).
-    columns = writes(tiles.kind, Place.RANKS)
-    most = np.where(columns, machine.cols, machine.rows)
-    _check(where + "tile {}: lanes", np.ones(len(tiles), dtype=bool), tiles.lane_count, most + 1)
+    # A lane that writes a rank is a column of the array, any other a row (schedule.TileTable).
+    every = np.ones(len(tiles), dtype=bool)
+    _check(where + "tile {}: lanes", every, tiles.lane_count - tiles.scattered, np.full(len(tiles), machine.rows + 1))
+    _check(where + "tile {}: lanes", every, tiles.scattered, np.full(len(tiles), machine.cols + 1))
     kind = np.repeat(tiles.kind, tiles.lane_count)
     _check(where + "lane {}", ~is_any(kind, RANK_OPS), tiles.lane, machine.rows)
-    width = np.where(writes(kind, Place.RANKS), machine.rows, machine.cols)
+    width = np.where(is_any(kind, COLUMN_OPS), machine.rows, machine.cols)
+    mixes = is_any(kind, GATHER_OPS) & is_any(kind, SCATTER_OPS)
+    width = np.where(mixes, np.repeat(tiles.scattered, tiles.lane_count), width)
     _check(where + "lane {}: 'hi'", np.ones(len(kind), dtype=bool), tiles.hi, width + 1)
+    if mixes.any() and not machine.scatter:
+        refuse_program(
+            f"layer '{layer.name}' on machine '{machine.name}'",
+            "a MIX tile",
+            "ranks are mixed through a permutation network ('scatter'; machine.md, rule B3)",
+        )
 
 
 def scratchpad_bytes(op: np.ndarray, tokens: np.ndarray, machine: Machine) -> np.ndarray:
@@ -83,16 +96,20 @@ def scratchpad_bytes(op: np.ndarray, tokens: np.ndarray, machine: Machine) -> np
     return tokens * np.where(is_any(op, _INPUT_ROWS), machine.rows, machine.cols)
 
 
-def _check_memories(ins: Instructions, machine: Machine) -> None:
+def _check_memories(ins: Instructions, machine: Machine, network: Network | None) -> None:
     """Slots, scratchpad addresses and accumulator rows, by the places that an operation reads and writes."""
     at_all = ~is_any(ins.op, VECTOR_OPERATOR_OPS)  # their regions are a network's: check_network looks at them
     scratchpad, rows = machine.scratchpad.size_bytes + 1, machine.accumulator_rows + 1
     size = scratchpad_bytes(ins.op, ins.tokens, machine)
+    # Rows of query heads and of images have places of their own: check_heads and check_images look at them.
+    close = at_all & ~(is_any(ins.op, TILE_OPS) & (ins.other >= 0))
+    if network is not None and network.operators:
+        close &= ~image_instructions(ins, network)
     where = "program: instruction {}: field "
     slots = is_any(ins.op, TILE_OPS) | writes(ins.op, Place.WEIGHT_BUFFER)
     _check(where + "'slot'", slots, ins.slot, machine.weight_slots)
     for name, column, uses in (("'src'", ins.src, reads), ("'dst'", ins.dst, writes)):
-        _check(where + name, at_all & uses(ins.op, Place.SCRATCHPAD), column, scratchpad - size)
+        _check(where + name, close & uses(ins.op, Place.SCRATCHPAD), column, scratchpad - size)
         _check(where + name, at_all & uses(ins.op, Place.ACCUMULATORS), column, rows - ins.tokens)
 
 

@@ -15,7 +15,10 @@ from simulator.machine.machine import Machine
 from simulator.program.isa import OPERANDS
 from simulator.program.layer_numbers import LayerNumbers
 from simulator.program.operations import (
+    COLUMN_OPS,
+    GATHER_OPS,
     RANK_OPS,
+    SCATTER_OPS,
     TRANSFER_OPS,
     After,
     Op,
@@ -48,12 +51,10 @@ WORDS = (
     "wait_array",
     "wait_vector",
     "wait_store",
-    "reserved",
+    "held_slots",
 )
 ACCUMULATE_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, CHUNK_BIT = 4, 5, 6, 16, 16
 _NOT_ENCODED = ops_where(lambda entry: not entry.encoded)
-_GATHERING = ops_where(lambda entry: entry.is_tile and entry.reads is Place.RANKS)
-_SCATTERING = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)
 # What each sequencer of the hardware runs: a unit's queue, and once more the tiles whose ranks the gather unit reads.
 STREAMS = ("weight_dma", "input_dma", "output_dma", "array", "gather", "vector")
 
@@ -64,8 +65,8 @@ def _completion_classes() -> dict[str, tuple[Op, ...]]:
     classes: dict[str, tuple[Op, ...]] = {}
     for queue, ops in encoded.items():
         if queue is After.ARRAY:
-            classes["reduce"] = tuple(op for op in ops if op in _SCATTERING)
-            classes["sum"] = tuple(op for op in ops if op not in _SCATTERING)
+            classes["reduce"] = tuple(op for op in ops if op in SCATTER_OPS)
+            classes["sum"] = tuple(op for op in ops if op not in SCATTER_OPS)
         else:
             classes[queue.name.lower()] = ops
     return classes
@@ -73,7 +74,7 @@ def _completion_classes() -> dict[str, tuple[Op, ...]]:
 
 # Classes in which hardware counts completions; each completes in program order (rule Q4).
 COMPLETION_CLASSES = _completion_classes()
-FIRST_BIT = 15  # in a lane's rank address: this REDUCE lane overwrites (rule E4)
+FIRST_BIT = 15  # in a lane's rank address: this lane overwrites the rank's sum (rule E4)
 MAX_PLACES = 1 << FIRST_BIT
 
 
@@ -159,13 +160,15 @@ def _require_encoded(program: Program) -> None:
 
 
 def _members(program: Program) -> dict[str, np.ndarray]:
-    """Which instructions each sequencer reads: queues by unit, and once more the EXPAND tiles, for the gather unit."""
+    """Which instructions each sequencer reads: queues by unit, and once more the tiles that read ranks, for the gather
+    unit.
+    """
     ins = program.instructions
     unit = unit_of_op(program.machine.dma.engines)[ins.op]
     members = {
         unit_name: np.flatnonzero(unit == Unit[unit_name.upper()]) for unit_name in STREAMS if unit_name != "gather"
     }
-    gathering = np.flatnonzero(is_any(ins.op, _GATHERING))
+    gathering = np.flatnonzero(is_any(ins.op, GATHER_OPS))
     return {name: members[name] if name != "gather" else gathering for name in STREAMS}
 
 
@@ -173,6 +176,7 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
     ins, machine = program.instructions, program.machine
     stride = np.array([layer.block_tokens for layer in program.layers], dtype=np.int64)[ins.layer]
     outputs = np.array([layer.out_features for layer in program.layers], dtype=np.int64)[ins.layer]
+    held = np.array([layer.held_slots for layer in program.layers], dtype=np.int64)[ins.layer]
     bursts = np.where(is_any(ins.op, TRANSFER_OPS), ceil_div(ins.dram_bytes, machine.dram.burst_bytes), 0)
     waits, on_reduce = completions_awaited(program)
     used = {name: np.maximum(getattr(ins, name), 0).astype(np.int64) for name in OPERANDS}
@@ -187,6 +191,7 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
         "dram_bursts": bursts,
         "dram_address": addresses,
         "outputs": outputs,
+        "held_slots": np.where(writes(ins.op, Place.WEIGHT_BUFFER), held, 0),
         **{f"wait_{column.name.lower()}": waits[column] for column in After},
     }
     columns.update({name: used[name] for name in ("tokens", "src", "dst", "dram_bytes")})
@@ -214,7 +219,8 @@ def _check_fields(slot: np.ndarray, chunk: np.ndarray, columns: dict[str, np.nda
 
 def completions_awaited(program: Program) -> tuple[np.ndarray, np.ndarray]:
     """Dependences as hardware counts them: (5, N) completions of the producer's class that must be seen, 0 for none,
-    and (N,) whether the array class is REDUCE (else DENSE and EXPAND). Each class completes in program order (rule Q4).
+    and (N,) whether the array class is that of REDUCE and MIX (else of DENSE and EXPAND). Each class completes in
+    program order (rule Q4).
     """
     ins = program.instructions
     ordinal = np.zeros(len(ins), dtype=np.int64)
@@ -223,7 +229,7 @@ def completions_awaited(program: Program) -> tuple[np.ndarray, np.ndarray]:
         ordinal[mine] = np.arange(1, int(mine.sum()) + 1)
     awaited = np.where(ins.after >= 0, ordinal[np.maximum(ins.after, 0)], 0)
     array = ins.after[After.ARRAY]
-    return awaited, ((array >= 0) & is_any(ins.op[np.maximum(array, 0)], _SCATTERING)).astype(np.int64)
+    return awaited, ((array >= 0) & is_any(ins.op[np.maximum(array, 0)], SCATTER_OPS)).astype(np.int64)
 
 
 class _Image:
@@ -307,13 +313,16 @@ def tile_records(layer: LayerSchedule, machine: Machine) -> list[np.ndarray]:
     for tile in range(len(tiles)):
         lanes = slice(int(tiles.lane_ptr[tile]), int(tiles.lane_ptr[tile + 1]))
         count, kind = lanes.stop - lanes.start, int(tiles.kind[tile])
-        width = int(tiles.hi[lanes].max(initial=1))
+        written = int(tiles.scattered[tile])
+        width = written if written and tiles.gathered[tile] else int(tiles.hi[lanes].max(initial=1))
         stored = weights[pointer[tile] : pointer[tile + 1]]
         head = np.array([kind, width - 1, count & 0xFF, count >> 8, 0, 0, 0, 0], dtype=np.uint8)
         table = np.zeros(0, np.uint8)
         if kind in RANK_OPS:
             address = places[tiles.lane[lanes]] | tiles.first[lanes] << FIRST_BIT
-            lows, lasts = (column[lanes].astype(np.int64) for column in (tiles.lo, tiles.hi - 1))
+            empty = tiles.hi[lanes] == tiles.lo[lanes]  # such a run ends before it begins
+            lows = np.where(empty, 1, tiles.lo[lanes]).astype(np.int64)
+            lasts = np.where(empty, 0, tiles.hi[lanes] - 1).astype(np.int64)
             entry = address | lows << 16 | lasts << 24
             table = entry.astype("<u4").view(np.uint8)
         records.append(np.concatenate([head, table, packed_bits(stored, machine.datatypes.weight_bits)]))
@@ -328,7 +337,7 @@ def _in_loading_order(layer: LayerSchedule) -> np.ndarray:
     lane = np.repeat(np.arange(len(lengths)), lengths)
     along = np.arange(len(lane)) - np.repeat(tiles.lane_weight_ptr[:-1] - tiles.lo, lengths)
     tile = np.repeat(np.arange(len(tiles)), tiles.lane_count)[lane]
-    by_column = writes(tiles.kind[tile], Place.RANKS)
+    by_column = is_any(tiles.kind[tile], COLUMN_OPS)
     row = np.where(by_column, along, lane)
     column = np.where(by_column, lane, along)
     return layer.payload.codes[np.lexsort((column, row, tile))]

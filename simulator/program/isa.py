@@ -20,6 +20,7 @@ from simulator.program.operations import (
     Rows,
     is_any,
     ops_where,
+    reads,
     writes,
 )
 
@@ -53,9 +54,10 @@ class Instructions:
     operand that a LOAD_INPUT brings, or the group that a VECTOR handles (-1 for all). chunk: input chunk (LOAD_INPUT),
     output chunk (DRAIN, STORE) or number of chunks (VECTOR). token0, tokens: the token block; a LOAD_WEIGHTS of
     activations has the first row of its sequence in token0. src, dst: scratchpad byte address, or accumulator row, as
-    the operation reads and writes (rule I2). other: scratchpad byte address of a VECTOR's second operand. slot:
-    weight-buffer slot. accumulate: 0 overwrites the accumulator, 1 adds to it; a DRAIN with 0 has no sums to read and
-    writes the bias alone. dram_bytes: what a transfer moves. row_cycles: cycles per token row (rule B2), or a VECTOR's
+    the operation reads and writes (rule I2). other: scratchpad byte address of a VECTOR's second operand, or rows of
+    each query head of a tile or a DRAIN (-1: of one head). slot: weight-buffer slot. accumulate: 0 overwrites the
+    accumulator, 1 adds to it; a DRAIN with 0 has no sums to read and writes the bias alone. dram_bytes: what a transfer
+    moves. row_cycles: cycles per token row (rule B2), or a VECTOR's
     passes (rule V2). after: (5, N) instruction indices that must be done first, -1 for none, one row for each
     ``After``. Columns are int32 and read-only, but for ``src``, ``dst``, ``other`` and ``dram_bytes``, which are int64:
     a program has tens of millions of rows, and addresses of large memories need more than 32 bits.
@@ -134,7 +136,10 @@ def _check_columns(ins: Instructions) -> None:
     refuse(is_tile & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a token row takes at least one cycle")
     refuse(of_vector & (ins.row_cycles <= 0), "row_cycles", ins.row_cycles, "a VECTOR makes at least one pass")
     refuse(is_any(ins.op, _COUNTING) & (ins.chunk <= 0), "chunk", ins.chunk, "a VECTOR processes at least one chunk")
-    refuse((ins.other < -1) | (~of_vector & (ins.other >= 0)), "other", ins.other, "only a VECTOR has a second operand")
+    of_heads = (is_tile & reads(ins.op, Place.SCRATCHPAD)) | reads(ins.op, Place.ACCUMULATORS)
+    rule = "only a VECTOR has a second operand, and only tiles and drains have rows of each query head"
+    refuse((ins.other < -1) | (~(of_vector | of_heads) & (ins.other >= 0)), "other", ins.other, rule)
+    refuse(of_heads & (ins.other == 0), "other", ins.other, "a query head has at least one row")
     refuse((ins.accumulate < 0) | (ins.accumulate > 1), "accumulate", ins.accumulate, "accumulate is 0 or 1")
     position = np.arange(len(ins))
     for column, producers in PRODUCERS.items():

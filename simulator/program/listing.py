@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from simulator.network.network import Network
 from simulator.network.network_file import network_arrays, network_record
 from simulator.program.isa import OPERANDS, Instructions
@@ -13,6 +15,10 @@ from simulator.program.program_record import ProgramRecord
 from simulator.program.schedule import LayerSchedule
 
 SECTIONS = {"tensors": "tensor", "operators": "operator", "inputs": "input", "outputs": "output"}
+
+OUTPUTS = "  outputs "  # which outputs of the layer those of the schedule are, if they are in another order
+HELD = "  held slots "  # in rank memory, if others lie where these do
+MIXED_INTO = "=>"  # between the ranks that a tile reads and those that it writes
 
 LAYER_KEYS = ("form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
 
@@ -56,8 +62,12 @@ def _pairs(item: object, keys: Sequence[str]) -> str:
 
 def _layer_lines(layer: LayerSchedule) -> Iterator[str]:
     yield f"layer {json.dumps(layer.name)} " + _pairs(layer, LAYER_KEYS)
+    if layer.reorders:
+        yield OUTPUTS + " ".join(map(str, layer.output_order.tolist()))
     if layer.ranks:
         places = zip(layer.rank_bank.tolist(), layer.rank_slot.tolist(), strict=True)
+        if layer.shares_places:
+            yield f"{HELD}{layer.held_slots}"
         yield "  banks " + " ".join(f"{bank}.{slot}" for bank, slot in places)
     tiles = layer.tiles
     lanes = [
@@ -70,8 +80,12 @@ def _layer_lines(layer: LayerSchedule) -> Iterator[str]:
     columns = zip(
         tiles.kind.tolist(), tiles.source.tolist(), tiles.target.tolist(), tiles.row_cycles.tolist(), strict=True
     )
+    gathered = np.where(tiles.scattered > 0, tiles.gathered, 0).tolist()
     for index, (kind, source, target, cycles) in enumerate(columns):
-        text = " ".join(lanes[ptr[index] : ptr[index + 1]])
+        mine = lanes[ptr[index] : ptr[index + 1]]
+        if gathered[index]:  # of a tile that reads and writes ranks
+            mine.insert(gathered[index], MIXED_INTO)
+        text = " ".join(mine)
         yield f"  tile {Op(kind).name} {source}->{target} row_cycles={cycles} : {text}".rstrip()
 
 

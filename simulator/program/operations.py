@@ -96,6 +96,7 @@ class Op(IntEnum):
     DRAIN = 6
     STORE = 7
     VECTOR = 8
+    MIX = 9
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,13 @@ class Operation:
     @property
     def uses_ranks(self) -> bool:
         return Place.RANKS in (self.reads, self.writes)
+
+    @property
+    def lane_is_column(self) -> bool:
+        """Whether a tile's stored weights lie along columns of the array: its lanes are ranks that it writes. Of a tile
+        that reads ranks too, weights belong to the lanes that read.
+        """
+        return self.is_tile and self.writes is Place.RANKS and self.reads is not Place.RANKS
 
 
 OPERATIONS: Mapping[Op, Operation] = {
@@ -152,6 +160,7 @@ OPERATIONS: Mapping[Op, Operation] = {
     Op.VECTOR: Operation(
         After.VECTOR, Place.SCRATCHPAD, Place.SCRATCHPAD, Duration.PASSES, Rows.RESULT, Chunk.COUNT, encoded=False
     ),
+    Op.MIX: Operation(After.ARRAY, Place.RANKS, Place.RANKS, Duration.ROWS, Rows.RESULT, Chunk.NONE, encoded=True),
 }
 
 
@@ -189,6 +198,9 @@ TILE_OPS = ops_where(lambda entry: entry.is_tile)
 TRANSFER_OPS = ops_where(lambda entry: entry.duration is Duration.TRANSFER)
 VECTOR_OPS = ops_where(lambda entry: entry.queue is After.VECTOR)
 RANK_OPS = ops_where(lambda entry: entry.uses_ranks)  # tiles with a lane table
+GATHER_OPS = ops_where(lambda entry: entry.is_tile and entry.reads is Place.RANKS)
+SCATTER_OPS = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)
+COLUMN_OPS = ops_where(lambda entry: entry.lane_is_column)
 RESULT_ROW_OPS = ops_where(lambda entry: entry.rows is Rows.RESULT)
 INPUT_CHUNK_OPS = ops_where(lambda entry: entry.chunk is Chunk.INPUT)
 OUTPUT_CHUNK_OPS = ops_where(lambda entry: entry.chunk is Chunk.OUTPUT)

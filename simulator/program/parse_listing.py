@@ -14,8 +14,8 @@ from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_file import network_of
 from simulator.program.isa import OPERANDS, Instructions
-from simulator.program.listing import LAYER_KEYS, SECTIONS
-from simulator.program.operations import After, Op
+from simulator.program.listing import HELD, LAYER_KEYS, MIXED_INTO, OUTPUTS, SECTIONS
+from simulator.program.operations import GATHER_OPS, After, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable, stored_weights
 
@@ -122,6 +122,12 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         return name, pairs["form"], {key: int(pairs[key]) for key in LAYER_KEYS if key != "form"}
 
     name, form, sizes = reader.take(header)
+    order = None
+    if reader.peek().startswith(OUTPUTS):
+        order = reader.take(lambda line: _column(map(int, _after_word(line, OUTPUTS).split())))
+    held = 0
+    if reader.peek().startswith(HELD):
+        held = reader.take(lambda line: int(_after_word(line, HELD)))
     places: list[tuple[int, int]] = []
     if reader.peek().startswith("  banks "):
         places = reader.take(lambda line: [_two(part, ".") for part in _after_word(line, "  banks ").split()])
@@ -139,6 +145,7 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         first=_column(x[1] for x in lanes),
         lo=_column(x[2] for x in lanes),
         hi=_column(x[3] for x in lanes),
+        gathered=_column(t[5] for t in tiles),
     )
     if payload is None:
         payload = _zero_payload(stored_weights(form, table), sizes["out_features"], sizes["ranks"])
@@ -149,6 +156,8 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         rank_bank=_column(p[0] for p in places),
         rank_slot=_column(p[1] for p in places),
         payload=payload,
+        output_order=order,  # type: ignore[arg-type]
+        held_slots=held,
         **sizes,
     )
 
@@ -162,15 +171,20 @@ def _two(text: str, separator: str) -> tuple[int, int]:
     return int(left), int(right)
 
 
-def _read_tile(line: str) -> tuple[int, int, int, int, list[tuple[int, int, int, int]]]:
+def _read_tile(line: str) -> tuple[int, int, int, int, list[tuple[int, int, int, int]], int]:
+    """Kind, source, target, cycles of a row, lanes, and how many of these read ranks."""
     head, _, tail = _after_word(line, "  tile ").partition(" :")
     kind, path, cycles = head.split()
     source, target = _two(path, "->")
-    lanes = []
-    for part in tail.split():
+    lanes, parts, op = [], tail.split(), Op[kind]
+    gathered = len(parts) if op in GATHER_OPS else 0
+    if MIXED_INTO in parts:
+        gathered = parts.index(MIXED_INTO)
+        parts.remove(MIXED_INTO)
+    for part in parts:
         rank, _, run = part.rstrip("]").partition("[")
         lanes.append((int(rank.rstrip("*")), int(rank.endswith("*")), *_two(run, ":")))
-    return int(Op[kind]), source, target, int(_after_word(cycles, "row_cycles=")), lanes
+    return int(op), source, target, int(_after_word(cycles, "row_cycles=")), lanes, gathered
 
 
 def _read_instruction(line: str) -> tuple[int, dict[str, int], list[tuple[int, int]]]:

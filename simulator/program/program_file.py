@@ -31,6 +31,8 @@ FORMAT = "gblr-hw-program"
 VERSION = 2
 _LAYER_SCALARS = ("name", "form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
 _NETWORK = "network."  # what the names of a network's arrays begin with
+_LATER_COLUMN = "gathered"  # of the tile table: files without it have no tile that reads and writes ranks
+_LATER_ORDER = "output_order"  # of a layer: without it, outputs are in order
 _PAYLOAD_ARRAYS = ("codes", "values", "row_step", "rank_divisor", "bias")
 
 _Step = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -46,6 +48,7 @@ class _Layer(Strict):
     multiplications: Annotated[int, Field(ge=0, lt=2**62)]
     input_step: _Step
     output_step: _Step
+    held_slots: Place = 0  # in files only where ranks share places
 
 
 class _Header(Strict):
@@ -73,6 +76,7 @@ def save_program(program: ProgramRecord, path: Path) -> None:
         "layers": [
             {
                 **{key: getattr(layer, key) for key in _LAYER_SCALARS},
+                **({"held_slots": layer.held_slots} if layer.shares_places else {}),
                 "input_step": layer.payload.input_step,
                 "output_step": layer.payload.output_step,
             }
@@ -154,10 +158,14 @@ def _arrays(program: ProgramRecord) -> dict[str, np.ndarray]:
     arrays = {f"instructions.{f.name}": _narrow(getattr(program.instructions, f.name)) for f in fields(Instructions)}
     for index, layer in enumerate(program.layers):
         prefix = f"layers.{index:05d}"
+        mixes = bool((layer.tiles.gathered * layer.tiles.scattered).any())
         for f in fields(TileTable):
-            arrays[f"{prefix}.tiles.{f.name}"] = _narrow(getattr(layer.tiles, f.name))
+            if f.name != _LATER_COLUMN or mixes:  # what kinds say is not written down
+                arrays[f"{prefix}.tiles.{f.name}"] = _narrow(getattr(layer.tiles, f.name))
         arrays[f"{prefix}.rank_bank"] = _narrow(layer.rank_bank)
         arrays[f"{prefix}.rank_slot"] = _narrow(layer.rank_slot)
+        if layer.reorders:
+            arrays[f"{prefix}.{_LATER_ORDER}"] = _narrow(layer.output_order)
         for name in _PAYLOAD_ARRAYS:
             arrays[f"{prefix}.payload.{name}"] = np.ascontiguousarray(getattr(layer.payload, name))
     if program.network is not None:
@@ -185,7 +193,10 @@ def _assemble(header: _Header, arrays: Mapping[str, np.ndarray], make: type[Made
     layers = []
     for index, entry in enumerate(header.layers):
         prefix = f"layers.{index:05d}"
-        tiles = TileTable(**{f.name: arrays[f"{prefix}.tiles.{f.name}"] for f in fields(TileTable)})
+        names = [f.name for f in fields(TileTable)]
+        if f"{prefix}.tiles.{_LATER_COLUMN}" not in arrays:
+            names.remove(_LATER_COLUMN)
+        tiles = TileTable(**{name: arrays[f"{prefix}.tiles.{name}"] for name in names})
         numbers = {name: arrays[f"{prefix}.payload.{name}"] for name in _PAYLOAD_ARRAYS}
         payload = Payload(input_step=entry.input_step, output_step=entry.output_step, **numbers)
         layers.append(
@@ -194,6 +205,8 @@ def _assemble(header: _Header, arrays: Mapping[str, np.ndarray], make: type[Made
                 rank_bank=arrays[f"{prefix}.rank_bank"],
                 rank_slot=arrays[f"{prefix}.rank_slot"],
                 payload=payload,
+                output_order=arrays.get(f"{prefix}.{_LATER_ORDER}"),  # type: ignore[arg-type]
+                held_slots=entry.held_slots,
                 **{key: getattr(entry, key) for key in _LAYER_SCALARS},
             )
         )

@@ -11,6 +11,8 @@ import numpy as np
 from simulator.base.errors import InputError, refuse_program
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
+from simulator.program.check_heads import check_heads
+from simulator.program.check_images import check_images
 from simulator.program.check_network import check_network, check_operators
 from simulator.program.check_places import check_places
 from simulator.program.isa import Instructions
@@ -49,6 +51,8 @@ class ProgramRecord:
         check_places(ins, self.layers, self.machine, self.network)
         if self.network is not None:
             check_network(ins, self.network, self.machine)
+            check_heads(ins, self.layers, self.network, self.machine)
+            check_images(ins, self.network, self.machine)
 
     def _check_instructions(self) -> None:
         """Instructions against the tile tables of their layers and against the program's tokens."""
@@ -84,6 +88,11 @@ class ProgramRecord:
             ends > self.tokens,
             lambda at: f"token {ends[at] - 1}",
             lambda _: f"the program has {self.tokens} tokens",
+        )
+        self._refuse_first(
+            ins.other >= 0,
+            lambda at: f"{ins.other[at]} rows of each query head",
+            lambda _: "only scores and mix of a network have query heads",
         )
         self._refuse_first(
             is_any(ins.op, VECTOR_OPERATOR_OPS),

@@ -10,7 +10,7 @@ import numpy as np
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import refuse_program
 from simulator.program.isa import narrowed
-from simulator.program.operations import RANK_OPS, TILE_OPS, is_any, listed
+from simulator.program.operations import GATHER_OPS, RANK_OPS, SCATTER_OPS, TILE_OPS, is_any, listed
 
 RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
 LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
@@ -25,10 +25,13 @@ class TileTable:
 
     kind (N,): one of ``operations.TILE_OPS``. source (N,): input chunk read, -1 for a tile that reads ranks. target
     (N,): output chunk, -1 for one that writes ranks. A lane of a DENSE tile is an input channel of its chunk; of a
-    REDUCE tile, the rank it writes; of an EXPAND tile, the rank it reads. ``lo``/``hi`` bound the lane's run of stored
-    weights on the tile's other side (outputs, inputs, outputs). ``first`` marks a REDUCE lane that overwrites its
-    rank's sum instead of adding to it. ``row_cycles`` (N,): the largest number of a tile's ranks in one bank (rule B2),
-    1 for DENSE. Columns are int32 and read-only, ``lane_ptr`` is int64.
+    REDUCE tile, the rank it writes; of an EXPAND tile, the rank it reads; a MIX tile has a lane for each rank it reads
+    and behind them one for each that it writes. ``lo``/``hi`` bound the lane's run of stored weights on the tile's
+    other side (outputs, inputs, outputs; of a MIX the ranks written, by their place among them, and its written lanes
+    have empty runs, 0 and 0). ``first`` marks a lane that overwrites the sum of the rank that it writes instead of
+    adding to it. ``row_cycles`` (N,): cycles of a token row, by how many of a tile's ranks are in one bank (rule B2), 1
+    for DENSE. ``gathered`` (N,): how many of a tile's lanes read ranks; None derives it where kinds have none or all.
+    Columns are int32 and read-only, ``lane_ptr`` is int64.
     """
 
     kind: np.ndarray
@@ -40,14 +43,18 @@ class TileTable:
     first: np.ndarray
     lo: np.ndarray
     hi: np.ndarray
+    gathered: np.ndarray = None  # type: ignore[assignment]  # derived where it is left out
 
     def __post_init__(self) -> None:
+        if self.gathered is None:
+            object.__setattr__(self, "gathered", self._gathered_by_kind())
         for field in fields(self):
             wide = field.name == "lane_ptr"
             column = narrowed(f"tile table: '{field.name}'", getattr(self, field.name), wide)
             object.__setattr__(self, field.name, column)
         count = len(self.kind)
-        if any(len(c) != count for c in (self.source, self.target, self.row_cycles)) or len(self.lane_ptr) != count + 1:
+        single = (self.source, self.target, self.row_cycles, self.gathered)
+        if any(len(c) != count for c in single) or len(self.lane_ptr) != count + 1:
             refuse_program(
                 "tile table",
                 f"columns of unequal length ({count} kinds)",
@@ -68,9 +75,52 @@ class TileTable:
             refuse_program("tile table: 'lo', 'hi'", "a run that ends before it starts", "0 <= lo <= hi for every lane")
         if not np.isin(self.kind, TILE_OPS).all():
             refuse_program("tile table: 'kind'", sorted(set(self.kind.tolist())), f"a tile is {listed(TILE_OPS, 'or')}")
+        self._check_gathered()
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    def _gathered_by_kind(self) -> np.ndarray:
+        """Lanes that read ranks, where the kind alone says it: all of an EXPAND, none of a DENSE or REDUCE."""
+        kind, lanes = np.asarray(self.kind), np.diff(np.asarray(self.lane_ptr))
+        return np.where(np.isin(kind, GATHER_OPS), lanes, 0) if len(lanes) == len(kind) else np.zeros(len(kind))
+
+    def _check_gathered(self) -> None:
+        where = "tile table: 'gathered'"
+        both = is_any(self.kind, GATHER_OPS) & is_any(self.kind, SCATTER_OPS)
+        wrong = both & ((self.gathered < 1) | (self.gathered >= self.lane_count))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            refuse_program(
+                where,
+                f"{self.gathered[at]} of the {self.lane_count[at]} lanes of tile {at}",
+                "a MIX has lanes of both kinds",
+            )
+        if (~both & (self.gathered != self._gathered_by_kind())).any():
+            refuse_program(
+                where, "a tile whose kind says otherwise", "EXPAND lanes read ranks, DENSE and REDUCE do not"
+            )
+        written = ~self.lane_gathers & np.repeat(both, self.lane_count)
+        if (written & ((self.lo != 0) | (self.hi != 0))).any():
+            refuse_program(
+                "tile table: 'lo', 'hi'", "weights of a lane that a MIX writes", "they are those of its reads"
+            )
+
+    @cached_property
+    def scattered(self) -> np.ndarray:
+        """Lanes of each tile that write ranks."""
+        return _read_only(np.where(is_any(self.kind, SCATTER_OPS), self.lane_count - self.gathered, 0))
+
+    @cached_property
+    def lane_gathers(self) -> np.ndarray:
+        """Whether a lane reads a rank, (lanes,)."""
+        within = np.arange(self.lane_ptr[-1]) - np.repeat(self.lane_ptr[:-1], self.lane_count)
+        return _read_only(within < np.repeat(self.gathered, self.lane_count))
+
+    @cached_property
+    def lane_scatters(self) -> np.ndarray:
+        """Whether a lane writes a rank, (lanes,)."""
+        return _read_only(np.repeat(is_any(self.kind, SCATTER_OPS), self.lane_count) & ~self.lane_gathers)
 
     @cached_property
     def lane_count(self) -> np.ndarray:
@@ -164,9 +214,12 @@ class LayerSchedule:
     """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
     In the program of a whole network it is one of the operators.
 
-    ``rank_bank`` and ``rank_slot`` (K,): rank k's sum for token t of a block lies in that bank at row
-    ``slot * block_tokens + t``. ``form`` is "dense", "ranks" or "mixed"; "activations" if the tiles are filled from
-    stored activations (DENSE tiles, no codes, no values); "vector" if there are none.
+    ``rank_bank`` and ``rank_slot`` (K,): rank k's sum for token t of a block lies in that bank at row ``slot *
+    block_tokens + t``. ``held_slots``: so many slots are in memory (all, if it is left out); a slot from there on lies
+    where the one ``held_slots`` below lies, and has a multiplier of its own (rule M4). ``form`` is "dense", "ranks" or
+    "mixed"; "activations" if the tiles are filled from stored activations (DENSE tiles, no codes, no values); "vector"
+    if there are none. ``output_order`` (m,): output p of the schedule, in the tiles and in DRAM, is the layer's output
+    ``output_order[p]`` (rule E1).
     """
 
     name: str
@@ -180,6 +233,8 @@ class LayerSchedule:
     rank_bank: np.ndarray
     rank_slot: np.ndarray
     payload: Payload
+    output_order: np.ndarray = None  # type: ignore[assignment]  # the natural one where it is left out
+    held_slots: int = 0
 
     def __post_init__(self) -> None:
         for name in ("rank_bank", "rank_slot"):
@@ -187,6 +242,11 @@ class LayerSchedule:
             column.setflags(write=False)
             object.__setattr__(self, name, column)
         where = f"layer '{self.name}'"
+        if self.held_slots == 0:
+            object.__setattr__(self, "held_slots", max(1, self.slots))
+        natural = np.arange(max(0, self.out_features))
+        order = np.array(natural if self.output_order is None else self.output_order, dtype=np.int64)
+        object.__setattr__(self, "output_order", _read_only(order))
         for name in ("in_features", "out_features", "block_tokens"):
             if getattr(self, name) < 1:
                 refuse_program(f"{where}: '{name}'", getattr(self, name), "sizes are at least 1")
@@ -204,6 +264,8 @@ class LayerSchedule:
                 len(self.payload.bias),
                 f"one entry for each of {self.out_features} outputs",
             )
+        if not np.array_equal(np.sort(order), natural):
+            refuse_program(f"{where}: 'output_order'", f"{len(order)} entries", "it names each output once")
         self._check_form(where)
         weights = stored_weights(self.form, self.tiles)
         if len(self.payload.codes) != weights or len(self.payload.values) != weights:
@@ -235,10 +297,29 @@ class LayerSchedule:
         if len(ranks) and (ranks.min() < 0 or ranks.max() >= self.ranks):
             refuse_program(f"{where}: lane", int(ranks.max()), f"ranks are numbered 0 to {self.ranks - 1}")
 
+    @property
+    def reorders(self) -> bool:
+        """Whether outputs are stored in another order than the layer's."""
+        return bool((np.diff(self.output_order) < 0).any())
+
+    @property
+    def slots(self) -> int:
+        """Slots of ranks, each with a row of the multiplier table."""
+        return int(self.rank_slot.max(initial=-1)) + 1
+
+    @property
+    def shares_places(self) -> bool:
+        """Whether some slot lies where another does."""
+        return self.held_slots < self.slots
+
+    @cached_property
+    def memory_slot(self) -> np.ndarray:
+        """The slot of rank memory in which each rank's sums lie, (K,)."""
+        return _read_only(np.where(self.rank_slot < self.held_slots, self.rank_slot, self.rank_slot - self.held_slots))
+
     def parameter_bytes(self, multiplier_row: int) -> int:
         """Bytes of biases and requantisation multipliers that the layer loads once (rule E5).
 
         ``multiplier_row``: the machine's places in a row of its table of rank multipliers.
         """
-        slots = int(self.rank_slot.max(initial=-1)) + 1
-        return PARAMETER_BYTES * self.out_features + RANK_PARAMETER_BYTES * slots * multiplier_row
+        return PARAMETER_BYTES * self.out_features + RANK_PARAMETER_BYTES * self.slots * multiplier_row

@@ -104,7 +104,8 @@ def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
         ins.dram_bytes,
         ins.row_cycles,
         first_tile,
-        _joined([table.lane_count for table in tiles]),
+        _joined([table.gathered for table in tiles]),
+        _joined([table.scattered for table in tiles]),
         weights,
         _joined([_overwriting_lanes(table) for table in tiles]),
         _words(weights * machine.datatypes.weight_bits, machine.weight_buffer.word_bits),
@@ -183,7 +184,8 @@ def _count(
     dram_bytes,
     row_cycles,
     first_tile,
-    lanes,
+    gathered,
+    scattered,
     weights,
     overwriting,
     tile_words,
@@ -226,9 +228,9 @@ def _count(
             if kinds.is_tile[kind]:
                 _count_pass(rows, weights[t], costs, row)
             if writes == _RANKS:
-                _count_scatter(rows, lanes[t], overwriting[t], costs, row)
+                _count_scatter(rows, scattered[t], overwriting[t], costs, row)
             if reads == _RANKS:
-                _count_gather(rows, lanes[t], costs, row)
+                _count_gather(rows, gathered[t], costs, row)
 
 
 @nb.njit(cache=True, nogil=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.docs.sources import read_lines
 from benchmarks.zoo import zoo
 from benchmarks.zoo.hand_written import NETWORKS
+from benchmarks.zoo.tables import refused_table, whole_table
 from gblr_hw.frontend import export_network, multiplications_of
 from gblr_hw.frontend.capture import quiet
 
@@ -44,7 +45,7 @@ def test_what_happens_to_one_network_is_a_record(monkeypatch) -> None:
     assert zoo.guarded("U-Net", 1, slow)["why"] == "it takes more than 1 s"
 
 
-def test_a_run_goes_on_where_it_stopped_and_writes_the_document(tmp_path: Path, monkeypatch) -> None:
+def test_a_run_goes_on_where_it_stopped_and_its_tables_say_what_was_measured(tmp_path: Path, monkeypatch) -> None:
     calls: list[str] = []
 
     def measured(name: str, seconds: int) -> zoo.Record:
@@ -57,13 +58,14 @@ def test_a_run_goes_on_where_it_stopped_and_writes_the_document(tmp_path: Path, 
         }  # fmt: skip
 
     monkeypatch.setattr(zoo, "guarded", measured)
-    out, document = tmp_path / "zoo.jsonl", tmp_path / "models.md"
+    out = tmp_path / "zoo.jsonl"
     for only in (["U-Net"], ["U-Net", "GRU"]):
-        monkeypatch.setattr(sys, "argv", ["zoo", "--out", str(out), "--only", *only, "--write", str(document)])
+        monkeypatch.setattr(sys, "argv", ["zoo", "--out", str(out), "--only", *only])
         zoo.main()
     assert calls == ["U-Net", "GRU"]
-    assert [json.loads(line)["network"] for line in out.read_text().splitlines()] == ["U-Net", "GRU"]
-    text = document.read_text()
+    records = read_lines(out)
+    assert [one["network"] for one in records] == ["U-Net", "GRU"]
+    text = " ".join((whole_table(records) + refused_table(records)).split())
     assert "1 of 2 architectures go through whole (mid-32; worst error against PyTorch 2.0e-07)." in text
     assert "| U-Net | 3 | 2 | 0 | 1,000 | 2,048 | 70 | 2e-07 |" in text
     assert "| GRU | node 'a' | of a rule |" in text

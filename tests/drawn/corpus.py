@@ -155,7 +155,7 @@ def _note_program(features: Counter[str], program: Program, machine: Machine) ->
     vector = ins.op == Op.VECTOR
     sums = (np.isin(ins.op, (Op.DENSE, Op.EXPAND))) & (ins.dst + ins.tokens == machine.accumulator_rows)
     ranks = [
-        layer.ranks and (int(layer.rank_slot.max()) + 2) * layer.block_tokens > machine.rank_rows_per_bank
+        layer.ranks and (layer.held_slots + 1) * layer.block_tokens > machine.rank_rows_per_bank
         for layer in program.layers
     ]
     facts = {

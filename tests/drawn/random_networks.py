@@ -164,10 +164,10 @@ def _operands(
         "row_cycles": int(layer.tiles.row_cycles[tile]),
         "slot": int(rng.integers(machine.weight_slots)),
     }
-    row |= {} if op == Op.EXPAND else {"src": address(pad, row["tokens"] * side)}
-    return row | (
-        {} if op == Op.REDUCE else {"dst": address(sums, row["tokens"]), "accumulate": int(rng.random() < 0.5)}
-    )
+    row |= {} if op in (Op.EXPAND, Op.MIX) else {"src": address(pad, row["tokens"] * side)}
+    if op in (Op.REDUCE, Op.MIX):
+        return row
+    return row | {"dst": address(sums, row["tokens"]), "accumulate": int(rng.random() < 0.5)}
 
 
 def _vector(rng, machine, network, operator, block, address) -> Row:  # type: ignore[no-untyped-def]

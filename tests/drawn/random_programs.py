@@ -15,7 +15,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.isa import OPERANDS, Instructions
-from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Op, unit_of_op
+from simulator.program.operations import GATHER_OPS, PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Op, unit_of_op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
 from simulator.timing.durations import Timing
@@ -86,7 +86,7 @@ def random_timing(rng: np.random.Generator, longest: int = 40) -> Timing:
         unit=unit_of_op(engines)[op],
         busy=rng.integers(1, most + 1, count),
         tail=rng.integers(0, most + 1, count),
-        lead=np.where(op == Op.EXPAND, int(rng.integers(0, 6)), 0),
+        lead=np.where(np.isin(op, GATHER_OPS), int(rng.integers(0, 6)), 0),
         is_tile=is_tile,
         is_transfer=is_transfer,
         after=after,
@@ -180,28 +180,30 @@ def _tiles(
 ) -> TileTable:
     kinds, sources, targets, cycles, lanes, widths, written = [], [], [], [], [], [], set()
     first: list[int] = []
+    gathered = []
     for _ in range(int(rng.integers(1, 9))):
-        kind = int(rng.choice(TILE_OPS))
-        source = int(rng.integers(ceil_div(inputs, machine.rows))) if kind != Op.EXPAND else -1
-        target = int(rng.integers(ceil_div(outputs, machine.cols))) if kind != Op.REDUCE else -1
+        kind = int(rng.choice(TILE_OPS if machine.scatter else [Op.DENSE, Op.REDUCE, Op.EXPAND]))
+        source = int(rng.integers(ceil_div(inputs, machine.rows))) if kind in (Op.DENSE, Op.REDUCE) else -1
+        target = int(rng.integers(ceil_div(outputs, machine.cols))) if kind in (Op.DENSE, Op.EXPAND) else -1
         inner = min(machine.rows, inputs - source * machine.rows)
         outer = min(machine.cols, outputs - target * machine.cols)
-        if kind == Op.DENSE:
-            lane = np.arange(inner)
-        else:
-            lane = _lanes(rng, machine, machine.cols if kind == Op.REDUCE else machine.rows, slot)
+        reads = _lanes(rng, machine, machine.rows, slot) if kind in (Op.EXPAND, Op.MIX) else np.arange(0)
+        writes = _lanes(rng, machine, machine.cols, slot) if kind in (Op.REDUCE, Op.MIX) else np.arange(0)
+        lane = np.arange(inner) if kind == Op.DENSE else np.concatenate([reads, writes])
         kinds, sources, targets = [*kinds, kind], [*sources, source], [*targets, target]
-        cycles.append(1 if kind == Op.DENSE else int(np.bincount(bank[lane]).max()))
+        cycles.append(1 + sum(int(np.bincount(bank[side]).max()) - 1 for side in (reads, writes) if len(side)))
         lanes.append(lane)
-        widths.append(np.full(len(lane), inner if kind == Op.REDUCE else outer))
-        first += [int(kind == Op.REDUCE and int(k) not in written) for k in lane]
-        written |= set(lane.tolist()) if kind == Op.REDUCE else set()
+        gathered.append(len(reads))
+        mixed = np.repeat([len(writes), 0], [len(reads), len(writes)])
+        widths.append(mixed if kind == Op.MIX else np.full(len(lane), inner if kind == Op.REDUCE else outer))
+        first += [0] * (len(lane) - len(writes)) + [int(int(k) not in written) for k in writes]
+        written |= set(writes.tolist())
     width = np.concatenate(widths)
     low = rng.integers(0, width + 1)
     return TileTable(
         kind=np.array(kinds), source=np.array(sources), target=np.array(targets), row_cycles=np.array(cycles),
         lane_ptr=np.cumsum([0, *map(len, lanes)]), lane=np.concatenate(lanes), first=np.array(first),
-        lo=low, hi=rng.integers(low, width + 1),
+        lo=low, hi=rng.integers(low, width + 1), gathered=np.array(gathered),
     )  # fmt: skip
 
 
@@ -250,8 +252,9 @@ def _operands(rng: np.random.Generator, machine: Machine, layer: LayerSchedule, 
     tile = int(rng.choice(np.flatnonzero(layer.tiles.kind == op)))
     row |= block | slot | {"tile": tile, "row_cycles": int(layer.tiles.row_cycles[tile])}
     row |= {"chunk": int(layer.tiles.source[tile] if op == Op.REDUCE else layer.tiles.target[tile])}
-    row |= {} if op == Op.EXPAND else {"src": address(pad, machine.rows)}
-    return row | ({} if op == Op.REDUCE else {"dst": address(sums, 1), "accumulate": int(rng.random() < 0.5)})
+    row |= {} if op in (Op.EXPAND, Op.MIX) else {"src": address(pad, machine.rows)}
+    ranks_only = op in (Op.REDUCE, Op.MIX)
+    return row | ({} if ranks_only else {"dst": address(sums, 1), "accumulate": int(rng.random() < 0.5)})
 
 
 def dependences(rng: np.random.Generator, shape: str, op: int, earlier: list[int]) -> Row:

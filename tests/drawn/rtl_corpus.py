@@ -16,6 +16,7 @@ from simulator.program.operations import PRODUCERS, TILE_OPS, After, Op
 from simulator.program.program import Program
 from simulator.rtl.bench.agreement import Agreement, compare, numbers_for
 from simulator.rtl.bench.cosimulation import CompiledRtl, compile_rtl
+from tests.drawn.mixed_layers import chain_program
 from tests.drawn.strategies import ENERGY_TABLE, as_stored, generator, layer_weights
 
 # rows, cols, scatter, rank banks, network and requantise cycles, vector lanes and latency, bytes a cycle, bits of
@@ -82,7 +83,9 @@ class Case:
 
 
 def rtl_case(name: str, seed: int) -> Case:
-    """Layers of every family, most of them kept in their stored form and half of those with random bank conflicts."""
+    """Layers of every family, or chains of ranks where there is scatter; most of them kept in their stored form and half
+    of those with random bank conflicts.
+    """
     rng = generator(seed)
     built = rtl_machine(name)
     while True:
@@ -94,7 +97,9 @@ def rtl_case(name: str, seed: int) -> Case:
         weights = {f"layer{i}": layer_weights(rng, machine) for i in range(int(rng.integers(1, 4)))}
         tokens = int(rng.choice([1, 2, 7, 25]))
         try:
-            if rng.random() < 0.75:
+            if machine.scatter and rng.random() < 0.3:
+                program = chain_program(rng, machine, len(weights), tokens, keep=bool(rng.random() < 0.75))
+            elif rng.random() < 0.75:
                 program = as_stored(weights, machine, tokens, rng)
             else:
                 program = lower(weights, machine, tokens=tokens)

@@ -11,7 +11,8 @@ from simulator.program.operations import After, Op
 from simulator.program.program import Program
 from simulator.timing.report import Report
 
-_TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND)
+_TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)
+_INTO_RANKS = (Op.REDUCE, Op.MIX)
 _VECTOR = (Op.DRAIN, Op.VECTOR)
 _TRANSFERS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
 
@@ -51,7 +52,8 @@ def assert_bounds(report: Report, program: Program, machine: Machine) -> None:
         mine = mine[np.argsort(trace.start[mine], kind="stable")]
         assert (trace.start[mine][1:] >= trace.end[mine][:-1]).all()
     # rule Q4
-    for in_order in (is_transfer, ins.op == Op.REDUCE, is_tile & (ins.op != Op.REDUCE), is_vector):
+    into_ranks = np.isin(ins.op, _INTO_RANKS)
+    for in_order in (is_transfer, into_ranks, is_tile & ~into_ranks, is_vector):
         mine = np.flatnonzero(in_order)
         mine = mine[np.argsort(trace.start[mine], kind="stable")]
         assert (np.diff(trace.done[mine]) >= 0).all()
@@ -69,14 +71,14 @@ def critical_path(program: Program, machine: Machine) -> int:
     done: list[int] = []
     for i, kind in enumerate(op):
         ready = machine.rows if kind in _TILES else 0
-        ahead = lead if kind == Op.EXPAND else 0
+        ahead = lead if kind in (Op.EXPAND, Op.MIX) else 0
         for column, producers in enumerate(after):
             if producers[i] >= 0:
                 extra = ahead if column in (After.ARRAY, After.WEIGHTS) else 0
                 if column == After.WEIGHTS and kind in _TILES:
                     extra = max(extra, machine.rows)
                 ready = max(ready, done[producers[i]] + extra)
-        after_end = leave + (network if kind == Op.REDUCE else 0) if kind in _TILES else tail[i]
+        after_end = leave + (network if kind in _INTO_RANKS else 0) if kind in _TILES else tail[i]
         done.append(ready + busy[i] + after_end)
     return max(done, default=0)
 

@@ -17,7 +17,16 @@ from simulator.program.operations import After, Op, Unit
 from simulator.program.program import Program
 from simulator.timing.durations import Timing
 from simulator.timing.engine import Events
-from tests.drawn.network_regions import parameter_half, read_cells, vector_regions
+from tests.drawn.network_regions import (
+    drained_heads,
+    head_bytes,
+    image_bytes,
+    image_operand,
+    parameter_half,
+    read_cells,
+    vector_images,
+    vector_regions,
+)
 
 Cell = tuple[object, ...]
 
@@ -55,6 +64,21 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
         for byte in range(base, base + rows * width):
             yield use(("scratchpad", byte), writes, begin, stop)
 
+    def head_rows(begin: int, stop: int) -> Iterator[Access]:
+        """The bytes that a tile streams; of rows of query heads (rule I2), those of its lanes."""
+        image = image_operand(program, i)
+        if image is not None:
+            for byte in sorted(set(image_bytes(program, machine, i, *image))):
+                assert 0 <= byte < machine.scratchpad.size_bytes
+                yield use(("scratchpad", byte), False, begin, stop)
+            return
+        if ins.other[i] < 0:
+            yield from scratchpad(ins.src, machine.rows, False, begin, stop)
+            return
+        for byte in head_bytes(program, machine, i):
+            assert 0 <= byte < machine.scratchpad.size_bytes
+            yield use(("scratchpad", byte), False, begin, stop)
+
     def accumulator(column: np.ndarray, writes: bool, begin: int, stop: int) -> Iterator[Access]:
         base = int(column[i])
         assert base >= 0
@@ -63,9 +87,11 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
             yield use(("accumulator", row), writes, begin, stop)
 
     def ranks(tile: int, writes: bool, begin: int, stop: int) -> Iterator[Access]:
-        for lane in range(int(layer.tiles.lane_ptr[tile]), int(layer.tiles.lane_ptr[tile + 1])):
+        lanes = range(int(layer.tiles.lane_ptr[tile]), int(layer.tiles.lane_ptr[tile + 1]))
+        read = int(layer.tiles.gathered[tile]) if op == Op.MIX else 0 if writes else len(lanes)
+        for lane in lanes[read:] if writes else lanes[:read]:
             rank = int(layer.tiles.lane[lane])
-            bank, row = int(layer.rank_bank[rank]), int(layer.rank_slot[rank]) * layer.block_tokens
+            bank, row = int(layer.rank_bank[rank]), int(layer.rank_slot[rank]) % layer.held_slots * layer.block_tokens
             assert 0 <= bank < machine.rank_memory.banks
             assert row + tokens <= machine.rank_rows_per_bank
             for token in range(tokens):
@@ -87,14 +113,25 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
         elif index:  # a layer reads what the layer before it stored
             for token in range(int(ins.token0[i]), int(ins.token0[i]) + tokens):
                 yield use(("dram", index - 1, token), False, start, done)
-        yield from scratchpad(ins.dst, machine.rows, True, start, done)
+        image = image_operand(program, i)
+        if image is None:
+            yield from scratchpad(ins.dst, machine.rows, True, start, done)
+        else:
+            yield from (
+                use(("scratchpad", byte), True, start, done) for byte in image_bytes(program, machine, i, *image)
+            )
     elif op == Op.VECTOR:
+        for operand, base in vector_images(program, i):
+            read = set(image_bytes(program, machine, i, operand, base))
+            yield from (use(("scratchpad", byte), False, start, done) for byte in sorted(read))
         for column, rows, chunks in vector_regions(program, machine, i):
             writes = column is ins.dst
             yield from scratchpad(column, chunks * machine.cols, writes, start, done, rows)
     elif op == Op.DRAIN:
         if ins.accumulate[i]:
-            yield from accumulator(ins.src, False, start, done)
+            heads = 1 if ins.other[i] < 0 else drained_heads(program, machine, i)
+            for head in range(heads):
+                yield from accumulator(ins.src + head * int(ins.other[i]), False, start, done)
         yield from scratchpad(ins.dst, machine.cols, True, start, done)
     elif op == Op.STORE:
         yield from scratchpad(ins.src, machine.cols, False, start, done)
@@ -104,12 +141,12 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
     else:
         tile = int(ins.tile[i])
         yield use(("weights", int(ins.slot[i])), False, int(events.preload[i]), start)
-        if op == Op.EXPAND:
+        if op in (Op.EXPAND, Op.MIX):
             yield use(("parameters", half), False, early, end)
             yield from ranks(tile, False, early, end)
         else:
-            yield from scratchpad(ins.src, machine.rows, False, start, done)
-        if op == Op.REDUCE:
+            yield from head_rows(start, done)
+        if op in (Op.REDUCE, Op.MIX):
             network = machine.rank_memory.network_cycles
             yield from ranks(tile, True, far + network, done)
         else:

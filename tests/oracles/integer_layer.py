@@ -44,11 +44,13 @@ def token_sums(layer: LayerSchedule, machine: Machine, codes: list[int]) -> list
     at = 0
     for tile in range(len(tiles)):
         kind, added = int(tiles.kind[tile]), {}
+        lanes = range(int(tiles.lane_ptr[tile]), int(tiles.lane_ptr[tile + 1]))
+        written = lanes[int(tiles.gathered[tile]) :] if kind == Op.MIX else lanes
         first_input = int(tiles.source[tile]) * machine.rows
         first_output = int(tiles.target[tile]) * machine.cols
-        for lane in range(int(tiles.lane_ptr[tile]), int(tiles.lane_ptr[tile + 1])):
+        for lane in lanes:
             number = int(tiles.lane[lane])
-            if kind == Op.EXPAND:
+            if kind in (Op.EXPAND, Op.MIX):
                 entering = requantised(rank_sums.get(number, 0), 1.0 / float(layer.payload.rank_divisor[number]), limit)
             elif kind == Op.DENSE:
                 entering = codes[first_input + number]
@@ -57,13 +59,18 @@ def token_sums(layer: LayerSchedule, machine: Machine, codes: list[int]) -> list
             for place in range(int(tiles.lo[lane]), int(tiles.hi[lane])):
                 weight = int(weights[at])
                 at += 1
-                if kind == Op.REDUCE:
+                if kind == Op.MIX:
+                    into = int(tiles.lane[written[place]])
+                    added[into] = added.get(into, 0) + weight * entering
+                elif kind == Op.REDUCE:
                     added[number] = added.get(number, 0) + weight * codes[first_input + place]
                 else:
                     added[first_output + place] = added.get(first_output + place, 0) + weight * entering
-        if kind == Op.REDUCE:
-            for number, value in added.items():
-                rank_sums[number] = clip(rank_sums.get(number, 0) + value, low, high)
+        if kind in (Op.REDUCE, Op.MIX):
+            for lane in written:  # ranks may lie where others lay: the first to write overwrites
+                number = int(tiles.lane[lane])
+                before = 0 if tiles.first[lane] else rank_sums[number]
+                rank_sums[number] = clip(before + added.get(number, 0), low, high)
         else:
             for output, value in added.items():
                 sums[output] = clip(sums[output] + value, low, high)

@@ -171,8 +171,8 @@ class _Emitter:
                 kind, source, target = int(tiles.kind[tile]), int(tiles.source[tile]), int(tiles.target[tile])
                 self._run_tile(
                     index, tile, kind, row, tokens,
-                    src=-1 if kind == Op.EXPAND else src + source * tokens * self.side,
-                    dst=-1 if kind == Op.REDUCE else target * tokens,
+                    src=-1 if kind in (Op.EXPAND, Op.MIX) else src + source * tokens * self.side,
+                    dst=-1 if kind in (Op.REDUCE, Op.MIX) else target * tokens,
                     accumulate=int(target in begun),
                 )  # fmt: skip
                 begun |= {target} - {-1}
@@ -185,7 +185,7 @@ class _Emitter:
         held = max(1, int(self.layers[index].tile_bytes(self.machine.datatypes.weight_bits)[tile]))
         self.add(Op.LOAD_WEIGHTS, layer=index, tile=tile, slot=slot, token0=row, dram_bytes=held)
         operands["chunk"] = int(table.source[tile] if kind == Op.REDUCE else table.target[tile])
-        operands["accumulate"] = 0 if kind == Op.REDUCE else operands["accumulate"]
+        operands["accumulate"] = 0 if kind in (Op.REDUCE, Op.MIX) else operands["accumulate"]
         self.add(
             Op(kind), layer=index, tile=tile, slot=slot, token0=row, tokens=tokens,
             row_cycles=int(table.row_cycles[tile]), **operands,

@@ -16,7 +16,7 @@ from simulator.timing.engine import STALL_NAMES, Events
 from simulator.timing.report import Report
 from tests.oracles.slow_operator_accounts import count_operators
 
-TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND)
+TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)
 TRANSFERS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
 ENGINES = {1: (0, 0, 0), 2: (0, 0, 2), 3: (0, 1, 2)}  # queue of weights, inputs, stores (rule D1)
 
@@ -66,6 +66,9 @@ def _count_tile(count: Counter[str], program: Program, machine: Machine, i: int)
     ins, types = program.instructions, machine.datatypes
     op, tokens = int(ins.op[i]), int(ins.tokens[i])
     lanes, firsts, weights = _stored(program, i)
+    reading = {Op.REDUCE: 0, Op.MIX: int(program.layers[int(ins.layer[i])].tiles.gathered[int(ins.tile[i])])}.get(
+        Op(op), len(lanes)
+    )  # lanes that read ranks come first
     cells = machine.rows * machine.cols
     count["weight_buffer_read"] += words(weights * types.weight_bits, machine.weight_buffer.word_bits)
     for bits in ("register_bits", "wire_bits"):
@@ -75,21 +78,21 @@ def _count_tile(count: Counter[str], program: Program, machine: Machine, i: int)
         count["mac_padding"] += cells - weights
         for bits in ("register_bits", "wire_bits"):
             count[bits] += cells * (types.activation_bits + types.accumulator_bits)
-        if op != Op.EXPAND:
+        if op in (Op.DENSE, Op.REDUCE):
             count["scratchpad_read"] += words(machine.rows * types.activation_bits, machine.scratchpad.word_bits)
-        if op != Op.REDUCE:
+        if op in (Op.DENSE, Op.EXPAND):
             row_words = words(machine.cols * types.accumulator_bits, machine.accumulator.word_bits)
             count["accumulator_write"] += row_words
             count["accumulator_read"] += row_words if ins.accumulate[i] else 0
-        for _ in lanes if op != Op.DENSE else []:
-            count["requantise_ops"] += op == Op.EXPAND
+        for at in range(len(lanes)) if op != Op.DENSE else []:
+            count["requantise_ops"] += at < reading
             exact_sum = types.weight_bits + types.activation_bits + (machine.rows - 1).bit_length()
-            passing = exact_sum if op == Op.REDUCE else types.activation_bits
+            passing = types.activation_bits if at < reading else exact_sum
             count["network_bits"] += passing if machine.scatter else 0
-    for first in firsts if op != Op.DENSE else []:  # a rank's sums of successive tokens share words
+    for at, first in enumerate(firsts if op != Op.DENSE else []):  # a rank's sums of successive tokens share words
         rank_words = words(tokens * types.accumulator_bits, machine.rank_memory.word_bits)
-        count["rank_memory_write"] += rank_words if op == Op.REDUCE else 0
-        count["rank_memory_read"] += rank_words if op == Op.EXPAND or not first else 0
+        count["rank_memory_write"] += 0 if at < reading else rank_words
+        count["rank_memory_read"] += rank_words if at < reading or not first else 0
 
 
 def _count_other(count: Counter[str], program: Program, machine: Machine, i: int) -> None:

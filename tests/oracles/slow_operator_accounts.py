@@ -10,7 +10,7 @@ from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.timing.engine import STALL_NAMES, Events
 
-TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND)
+TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)
 AT_WORK = {
     Op.LOAD_PARAMETERS: "wait_weights",
     Op.LOAD_WEIGHTS: "wait_weights",

@@ -23,7 +23,9 @@ from simulator.timing.engine import Events, run_engine
 from tests.drawn.random_programs import Row, assembled
 
 MANUAL = Path(__file__).parents[2] / "docs" / "machine.md"
-Tile = tuple[Op, int, int, Sequence[int]]  # kind, input chunk, output chunk, ranks (none for DENSE)
+Tile = tuple[
+    Op, int, int, Sequence[int]
+]  # kind, input chunk, output chunk, ranks (none for DENSE, MIX: read, then written)
 Line = tuple[str, str, int, int, int]  # instruction, preload, start, end, done
 
 
@@ -42,14 +44,21 @@ def plain_layer(
     lanes = np.concatenate([np.zeros(0, np.int64), *numbers])
     kind = np.array([op for op, _, _, _ in tiles], dtype=np.int64)
     lane_kind = np.repeat(kind, counts)
-    _, seen = np.unique(np.where(lane_kind == Op.REDUCE, lanes, -1), return_index=True)
-    first = np.isin(np.arange(len(lanes)), seen) & (lane_kind == Op.REDUCE)
-    width = np.where(lane_kind == Op.REDUCE, machine.rows, machine.cols)
-    cycles = [1 if op == Op.DENSE else int(np.bincount(np.array(bank)[list(ranks)]).max()) for op, _, _, ranks in tiles]
+    gathered = np.select([kind == Op.EXPAND, kind == Op.MIX], [counts, counts // 2], 0)
+    reads = np.arange(len(lanes)) - np.repeat(np.cumsum(counts) - counts, counts) < np.repeat(gathered, counts)
+    writes = ((lane_kind == Op.REDUCE) | (lane_kind == Op.MIX)) & ~reads
+    _, seen = np.unique(np.where(writes, lanes, -1), return_index=True)
+    first = np.isin(np.arange(len(lanes)), seen) & writes
+    width = np.where(lane_kind == Op.REDUCE, machine.rows, np.where((lane_kind == Op.MIX) & writes, 0, machine.cols))
+    cycles = [
+        1 if op in (Op.DENSE, Op.MIX) else int(np.bincount(np.array(bank)[list(ranks)]).max())
+        for op, _, _, ranks in tiles
+    ]
     weights = int(width.sum())
     table = TileTable(
         kind=kind, source=np.array([s for _, s, _, _ in tiles]), target=np.array([t for _, _, t, _ in tiles]),
         row_cycles=np.array(cycles), lane_ptr=np.cumsum([0, *counts]), lane=lanes, first=first, lo=np.zeros(len(lanes)), hi=width,
+        gathered=gathered,
     )  # fmt: skip
     return LayerSchedule(
         name="layer", form="ranks" if len(bank) else "dense", in_features=inputs, out_features=outputs, ranks=len(bank),
@@ -133,6 +142,28 @@ def conflict() -> Program:
     return _ranked(machine, 20, [0, *range(31)], [0, 1, *[0] * 30])
 
 
+def chain() -> Program:
+    """32 inputs, 32 ranks that are mixed into 32 others, 32 outputs, 16 tokens, on mid-32."""
+    machine, tokens = Machine.load("mid-32"), 16
+    tiles: list[Tile] = [(Op.REDUCE, 0, -1, range(32)), (Op.MIX, -1, -1, range(64)), (Op.EXPAND, -1, 0, range(32, 64))]
+    return build(
+        machine,
+        plain_layer(machine, 32, 32, tokens, tiles, [*range(32), *range(32)], [0] * 32 + [1] * 32),
+        [
+            {"op": Op.LOAD_PARAMETERS},
+            {"op": Op.LOAD_INPUT},
+            {"op": Op.LOAD_WEIGHTS, "tile": 0},
+            {"op": Op.LOAD_WEIGHTS, "tile": 1},
+            {"op": Op.LOAD_WEIGHTS, "tile": 2},
+            {"op": Op.REDUCE, "tile": 0, "weights": 2, "input": 1},
+            {"op": Op.MIX, "tile": 1, "weights": 3, "array": 5},
+            {"op": Op.EXPAND, "tile": 2, "weights": 4, "array": 6, "accumulate": 0},
+            {"op": Op.DRAIN, "weights": 0, "array": 7},
+            {"op": Op.STORE, "vector": 8},
+        ],
+    )
+
+
 def network() -> Program:
     """Two dense layers of 32 x 32 with a softmax between them, 40 tokens, on mid-32: nothing in between leaves the
     scratchpad.
@@ -201,6 +232,7 @@ TIMELINES = {
     "A dense layer": dense(),
     "Ranks: reduce, gather, expand": ranks(),
     "A bank conflict and a starved channel": conflict(),
+    "A chain: ranks mixed into ranks": chain(),
     "A network: a vector operator between two layers": network(),
     "A memory with a latency of 21 cycles": anomaly(21),
     "A memory with a latency of 19 cycles": anomaly(19),

@@ -10,7 +10,7 @@ RECIPE = Recipe(
     change="instruction",
     most=9,
     edits=(
-        after(_TABLE, "    VECTOR = 8\n", "    HALVE = 9\n"),
+        after(_TABLE, "    MIX = 9\n", "    HALVE = 10\n"),
         after(
             _TABLE,
             "OPERATIONS: Mapping[Op, Operation] = {\n",

@@ -11,7 +11,7 @@ RECIPE = Recipe(
     change="tile kind",
     most=8,
     edits=(
-        after(_TABLE, "    VECTOR = 8\n", "    SUBTRACT = 9\n"),
+        after(_TABLE, "    MIX = 9\n", "    SUBTRACT = 10\n"),
         after(
             _TABLE,
             "OPERATIONS: Mapping[Op, Operation] = {\n",
@@ -30,7 +30,7 @@ RECIPE = Recipe(
             "            self.sum_accumulate.eq(oldest.accumulate),\n",
             "            self.sum_subtract.eq(oldest.is_any((Op.SUBTRACT,))),\n",
         ),
-        Edit(_SEQUENCER, "operations import Place, ops_where", "operations import Op, Place, ops_where"),
+        Edit(_SEQUENCER, "operations import GATHER_OPS, SCATTER_OPS", "operations import GATHER_OPS, SCATTER_OPS, Op"),
         Edit(
             _ACCELERATOR,
             "Mux(tiles.sum_accumulate, before, 0) + fresh,",

@@ -14,10 +14,12 @@ from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     JsonOption,
     MachineOption,
+    ShapeOption,
     TokensOption,
     print_json,
     progress_bar,
     say,
+    shapes_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.weights.family import FAMILIES, converted, told
@@ -31,7 +33,7 @@ _LIMITS, _SEVERAL = ("--latency", "--energy"), "several layers"
 _ACTS_WITH = {
     **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj"), ALWAYS),
     "tokens": _LIMITS,
-    **dict.fromkeys(("include", "exclude", "covariances", "hidden"), ALWAYS),
+    **dict.fromkeys(("include", "exclude", "covariances", "hidden", "shape"), ALWAYS),
     "by_error": (_SEVERAL,),
     **dict.fromkeys(("intervals_only", "family", "work", "as_json"), ALWAYS),
 }
@@ -91,6 +93,7 @@ def convert_command(
             "machine runs in the tiles that are counted.",
         ),
     ] = None,
+    shape: ShapeOption = None,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Folder for finished layers: an interrupted conversion goes on from there."),
@@ -109,7 +112,7 @@ def convert_command(
         inputs={"the checkpoint": checkpoint, "--machine": machine_file(machine), "--covariances": covariances},
         folders={"--work": work},
     )
-    layers = load_checkpoint(checkpoint)
+    layers = load_checkpoint(checkpoint, shapes=shapes_of(shape or ()))
     dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
     budgets = {"--latency": latency, "--energy": energy_uj}
     given = [name for name, value in budgets.items() if value is not None] or ["a budget in tiles"]

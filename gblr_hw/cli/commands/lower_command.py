@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,11 +26,13 @@ from gblr_hw.cli.shared.options import (
     LeaveOutOption,
     MachineOption,
     SeedOption,
+    ShapeOption,
     TableOption,
     TransposedOption,
     print_json,
     progress_bar,
     say,
+    shapes_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
@@ -61,6 +63,7 @@ _ACTS_WITH = {
     "layer": (_LAYERS,),
     "leave_out": (_FILLED,),
     "transposed": (_LAYERS,),
+    "shape": (_LAYERS,),
     "rename": (_MODEL_FILLED,),
     "size": (_ONNX,),
     "output": (_LAYERS, _MODEL),
@@ -119,6 +122,7 @@ def lower_command(
     layer: LayerOption = None,
     leave_out: LeaveOutOption = None,
     transposed: TransposedOption = None,
+    shape: ShapeOption = None,
     rename: Annotated[
         list[str] | None,
         typer.Option("--rename", help="Of a model's checkpoint: what a prefix of names becomes.", metavar="OLD=NEW"),
@@ -160,7 +164,8 @@ def lower_command(
         how = {"dump": dump if wanted else None, "progress": progress}
         if model is None:
             told = (table or (), layer or (), leave_out or (), transposed or ())
-            program, notes = _lower_checkpoint(checkpoint, loaded, tokens or _ROWS, gaussian, told, **how)
+            shapes = shapes_of(shape or ())
+            program, notes = _lower_checkpoint(checkpoint, loaded, tokens or _ROWS, gaussian, told, shapes, **how)
         else:
             wish = Wish(
                 model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
@@ -218,6 +223,7 @@ def _lower_checkpoint(
     tokens: int,
     gaussian: bool | None,
     told: tuple[Sequence[str], ...],
+    shapes: Mapping[str, tuple[int, int]],
     **how: Any,
 ) -> tuple[Program, list[str]]:
     """The program of a checkpoint's layers, and a sentence for each kind of matrix that was left out."""
@@ -226,7 +232,7 @@ def _lower_checkpoint(
     from gblr_hw.lowering.pipeline import lower
 
     assert checkpoint is not None
-    contents = read_checkpoint(checkpoint, gaussian=gaussian, told=Told.of(*told))
+    contents = read_checkpoint(checkpoint, gaussian=gaussian, shapes=shapes, told=Told.of(*told))
     return lower(contents.layers, machine, tokens=tokens, **how), contents.account.notes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from analysis.file_kinds import PICTURES
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import GaussianOption, JsonOption, print_json, say
+from gblr_hw.cli.shared.options import GaussianOption, JsonOption, ShapeOption, print_json, say, shapes_of
 from gblr_hw.cli.shared.outputs import Output, check_outputs
 from gblr_hw.cli.shared.tables import print_checkpoint_table, print_program_table
 from simulator.base.errors import InputError
@@ -21,6 +22,7 @@ _PROGRAM, _CHECKPOINT, _TABLE = "a program", "a checkpoint", "a table"
 _ACTS_WITH = {
     "file": ALWAYS,
     "gaussian": (_CHECKPOINT,),
+    "shape": (_CHECKPOINT,),
     "listing": (_PROGRAM,),
     "layer": (_PROGRAM,),
     "block_map": (_CHECKPOINT,),
@@ -32,6 +34,7 @@ def show_command(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A program, or a checkpoint of any kind that `gblr-hw lower` reads.")],
     gaussian: GaussianOption = None,
+    shape: ShapeOption = None,
     listing: Annotated[bool, typer.Option("--listing", help="Print the whole program as text.")] = False,
     layer: Annotated[str | None, typer.Option("--layer", help="Print one layer's schedule as text.")] = None,
     block_map: Annotated[
@@ -49,7 +52,7 @@ def show_command(
         _show_program(Program.load(file), listing, layer, as_json)
         return
     check_outputs([Output("--map", block_map, PICTURES)], inputs={"the checkpoint": file})
-    _show_checkpoint(file, gaussian, block_map, as_json)
+    _show_checkpoint(file, gaussian, shapes_of(shape or ()), block_map, as_json)
 
 
 def _show_program(program: Program, listing: bool, layer: str | None, as_json: bool) -> None:
@@ -82,17 +85,23 @@ def _show_program(program: Program, listing: bool, layer: str | None, as_json: b
         print_program_table(program)
 
 
-def _show_checkpoint(file: Path, gaussian: bool | None, block_map: Path | None, as_json: bool) -> None:
+def _show_checkpoint(
+    file: Path,
+    gaussian: bool | None,
+    shapes: Mapping[str, tuple[int, int]],
+    block_map: Path | None,
+    as_json: bool,
+) -> None:
     from analysis.pictures.block_map import coverage, draw_block_maps
     from analysis.pictures.style import save_figure
     from gblr_hw.files.checkpoint import read_checkpoint
     from gblr_hw.weights.factors import evaluate
     from gblr_hw.weights.multiplications import multiplications
 
-    contents = read_checkpoint(file, gaussian=gaussian)
+    contents = read_checkpoint(file, gaussian=gaussian, shapes=shapes)
     checkpoint, notes = contents.layers, contents.account.notes()
     counts = {name: multiplications(weights) for name, weights in checkpoint.items()}
-    layers = {name: evaluate(weights) for name, weights in checkpoint.items()}
+    layers = {name: evaluate(weights).in_natural_order() for name, weights in checkpoint.items()}
     if block_map is not None:
         maps = {name: coverage(factors.writes, factors.reads) for name, factors in layers.items() if factors.ranks}
         if not maps:

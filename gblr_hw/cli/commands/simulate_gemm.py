@@ -37,13 +37,19 @@ def read_array(text: str) -> tuple[int, int]:
 
 
 def choose_machine(machine: str | None, array: str | None) -> Machine:
-    """The machine named, with another array if one is given; InputError where its memories are too small for that."""
+    """The machine named, with another array if one is given; InputError where its memories are too small for that.
+
+    A GEMM has no ranks: where a machine has a bank of rank memory for each lane, the other array's has as well.
+    """
     chosen = Machine.load(machine or DEFAULT_MACHINE)
     if array is None:
         return chosen
     rows, cols = read_array(array)
+    banks = max(chosen.rank_memory.banks, rows, cols)
     try:
-        return chosen.with_(name=f"{chosen.name}-{rows}x{cols}", array={"rows": rows, "cols": cols})
+        return chosen.with_(
+            name=f"{chosen.name}-{rows}x{cols}", array={"rows": rows, "cols": cols}, rank_memory={"banks": banks}
+        )
     except InputError as error:
         raise InputError(
             f"--array {array} on machine '{chosen.name}'",
@@ -107,7 +113,7 @@ def print_counted(gemms: Sequence[Gemm], array: SystolicArray, option_set: str, 
 def check_gemms(gemms: Sequence[Gemm]) -> None:
     """Raise InputError for the first one that `run_gemm` cannot take, before any of them is run."""
     from gblr_hw.lowering.pipeline import check_tokens
-    from gblr_hw.weights.stored import check_matrix_size
+    from gblr_hw.weights.checks import check_matrix_size
 
     for gemm in gemms:
         check_matrix_size(gemm.n, gemm.k)

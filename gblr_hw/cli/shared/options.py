@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from simulator.base.errors import InputError
 from simulator.base.text import printable
 
 MachineOption = Annotated[
@@ -45,6 +46,12 @@ TransposedOption = Annotated[
         "--transposed", help=f"Dense layers stored inputs first, without a bias to tell. {_PATTERN}", metavar="PATTERN"
     ),
 ]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape", help="Outputs and inputs of a Monarch layer, which padding can hide.", metavar="NAME=OUTxIN"
+    ),
+]
 # The largest seed that every generator takes, also the next one's, which some commands use for a second one.
 SeedOption = Annotated[int, typer.Option("--seed", help="Of random numbers.", min=0, max=2**32 - 2)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
@@ -52,6 +59,18 @@ TokensOption = Annotated[int, typer.Option("--tokens", help="Activation rows tha
 
 console = Console()
 errors = Console(stderr=True)
+
+
+def shapes_of(given: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """``--shape NAME=OUTxIN`` options as a mapping."""
+    found: dict[str, tuple[int, int]] = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        outputs, _, inputs = sizes.partition("x")
+        if not (name and outputs.isdecimal() and inputs.isdecimal()):
+            raise InputError("--shape", repr(text), "it is NAME=OUTxIN", "Write such a pair, fc.1=64x96 say.")
+        found[name] = (int(outputs), int(inputs))
+    return found
 
 
 def print_json(data: object) -> None:

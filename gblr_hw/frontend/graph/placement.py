@@ -59,13 +59,15 @@ def default_roles(shape: Sequence[int]) -> str:
 def place(view: View, roles: Sequence[str], shape: Sequence[int], batch_dim: int) -> Placement:
     """Place the input that ``view`` shows whole, each of its dimensions in one of ROLES or "r"; groups before width.
 
-    batch_dim: which dimension of the input, of ``shape``, counts sequences (-1: none). Raises LayoutError if the view
-    shows only a part of the input.
+    Repetitions (query heads that share keys) have no part in it. batch_dim: which dimension of the input, of ``shape``,
+    counts sequences (-1: none). Raises LayoutError if the view shows only a part of the input.
     """
     low, high = _span(shape, batch_dim)
     atoms: list[tuple[Atom, str]] = []
     for dim, role in zip(view.dims, roles, strict=True):
         for atom in dim:
+            if atom.axis == REPEAT:
+                continue  # the input is read again: it has no place of its own
             if atom.axis != FLAT:
                 raise LayoutError("only a part of the input is seen")
             atoms += _in_roles(atom, role, low, high)

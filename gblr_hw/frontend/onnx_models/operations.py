@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from gblr_hw.frontend.onnx_models.node import Made, Node
+from simulator.base.arithmetic import ceil_div
 
 Maker = Callable[[Node], Made]
 MAKERS: dict[str, Maker] = {}
@@ -234,7 +235,7 @@ def pads_of(
     sizes = node.shapes[node.proto.input[0]][2:]
     before, after = [], []
     for size, side, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        total = max(0, (-(-size // stride) - 1) * stride + (side - 1) * dilation + 1 - size)
+        total = max(0, (ceil_div(size, stride) - 1) * stride + (side - 1) * dilation + 1 - size)
         small = total // 2
         before.append(small if how == "SAME_UPPER" else total - small)
         after.append(total - before[-1])
@@ -360,7 +361,7 @@ def _split(node: Node) -> Made:
     axis = int(node.attribute("axis", 0))
     size = node.shapes[node.proto.input[0]][axis]
     parts, given = len(node.proto.output), node.ints("split", 1)
-    each = -(-size // parts)
+    each = ceil_div(size, parts)
     sizes = list(given) if given is not None else [min(each, size - each * i) for i in range(parts)]
     return lambda x: torch.split(x, sizes, axis)
 

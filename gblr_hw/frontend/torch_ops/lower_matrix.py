@@ -13,12 +13,14 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.attention_ops import product
+from gblr_hw.frontend.operators.grouped_ops import chain_product, grouped_product, is_groupable
 from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_weights, linear
 from gblr_hw.frontend.operators.relays import regrouped
 from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, reduced, rowwise
 from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
 from gblr_hw.frontend.torch_ops.lower_pools import pair
+from gblr_hw.weights.chains import CHAIN_KINDS
 from gblr_hw.weights.stored import ConvWeights
 
 
@@ -27,6 +29,8 @@ def _own_layer(builder: Builder, a: Arguments) -> View:
     module: Any
     module, weights = builder.layers[a["path"]]
     name = a["path"] or "layer"
+    if isinstance(weights, CHAIN_KINDS):
+        return chain_product(builder, a["inputs"], weights.chain(), name)
     if not isinstance(weights, ConvWeights):
         return linear(builder, a["inputs"], weights, name)
     sizes = _sizes(weights.kernel, module.stride, module.padding, pair(module.dilation, (1, 1)))
@@ -112,7 +116,7 @@ def matmul(builder: Builder, left: Value, right: Value) -> View:
     if isinstance(left, View) and isinstance(right, View):
         return product(builder, left, right)
     if any(isinstance(one, torch.Tensor) and not _is_one_matrix(one) for one in (left, right)):
-        return _by_head(builder, left, right)
+        return _of_groups(builder, left, right)
     if isinstance(right, torch.Tensor) and isinstance(left, View):
         right = _one_matrix(right)
         return linear(builder, left, builder.dense(right, None, across=True), builder.weight_name(right))
@@ -134,6 +138,28 @@ def _with_vector(builder: Builder, left: Value, right: Value) -> View:
     if len(right.shape) == 1:
         result = layout.drop(result, len(result.dims) - 1)
     return layout.drop(result, len(result.dims) - 1 - (len(right.shape) > 1)) if len(left.shape) == 1 else result
+
+
+def _of_groups(builder: Builder, left: Value, right: Value) -> View:
+    """A product with a constant that differs by head or expert: as weights, or, where these are too many for one matrix
+    or lie in a way that no copy helps, as activations.
+    """
+    if isinstance(right, torch.Tensor) and isinstance(left, View):
+        value, weight, crosswise = left, right, False
+    else:
+        assert isinstance(right, View) and isinstance(left, torch.Tensor)
+        value, weight, crosswise = _flipped(right), left.transpose(-1, -2), True
+    if not is_groupable(value, weight):
+        return _by_head(builder, left, right)
+    before, name = builder.mark(), builder.weight_name(left if isinstance(left, torch.Tensor) else weight)
+    try:
+        result = grouped_product(builder, value, weight, name)
+        return _flipped(result) if crosswise else result
+    except LayoutError:
+        if not builder.relays:
+            raise
+        builder.reset(before)
+        return _by_head(builder, left, right)
 
 
 def _by_head(builder: Builder, left: Value, right: Value) -> View:

@@ -87,6 +87,7 @@ class GroupState:
     parameters: dict[int, tuple[Ref, int]] = field(default_factory=dict)
     resident: dict[int, tuple[np.ndarray, np.ndarray, int]] = field(default_factory=dict)
     begins: list[int] = field(default_factory=list)  # first step of each block
+    images: dict[Operand, tuple[int, Ref]] = field(default_factory=dict)  # one past the last row loaded, its last load
 
 
 @dataclass

@@ -11,10 +11,12 @@ from gblr_hw.lowering.emit.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.emit.passes_of_operator import Passes
 from gblr_hw.lowering.emit.place_transfers import prefetch_steps
 from gblr_hw.lowering.emit.runs_of_layer import BlockRows, WeightLoads, put_inputs, put_parameters, put_weights
-from gblr_hw.lowering.groups.fuse_groups import by_token
+from gblr_hw.lowering.groups.blocks import by_token
+from gblr_hw.lowering.groups.image_windows import image_bytes, window_row_bytes
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
+from simulator.network.image_rows import ImageRows, image_chunks
 from simulator.network.network import Operand, Operator
 from simulator.network.network_layout import region_rows, view_chunks
 from simulator.network.strided_bytes import strided_bytes
@@ -27,6 +29,9 @@ CONSTANT_BYTES = 4  # a constant of the vector unit, without a row for each toke
 def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: int, operand: Operand) -> None:
     """The chunks of one operand of operator ``index`` (its number ``place``), unless this block has them already."""
     if operand in block.loaded:
+        return
+    if operand.access == "image":
+        load_image(e, g, block, index, place, operand)
         return
     side, region = e.side, g.regions[operand]
     row0, rows = _rows(e, block, e.network.operators[index], operand)
@@ -59,6 +64,51 @@ def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: in
     )
     e.hazards.use(base, base + len(chunks) * size, "input", last)
     block.loaded[operand] = (first.id + np.arange(len(chunks)), last)
+
+
+def load_image(e: Emission, g: GroupState, block: Block, index: int, place: int, operand: Operand) -> None:
+    """The rows of an image that a block's windows need and the blocks before it did not, to the places of rows that no
+    window needs any more.
+    """
+    image = ImageRows.of(operand)
+    begin, end = image.needed(block.row0, block.rows)
+    chunks = image_chunks(operand, e.side)
+    if operand in g.images:
+        known, last = g.images[operand]
+        begin = max(begin, known)
+    if begin < end:
+        ranges = kept_ranges(image, operand.kept, begin, end, address(e, g, block, operand))
+        held = [e.hazards.before(*one) for one in ranges]
+        source = e.stored(operand.tensor)
+        waits = [latest(one.get(user) for one in held) for user in ("array", "vector", "store")]
+        waits[2] = latest([waits[2], source])
+        earliest = max((ref.step + 1 for ref in waits if ref is not None), default=0)
+        ahead = g.begins[-2] if len(g.begins) > 1 else max(0, e.step - prefetch_steps(e.machine))
+        spread = ahead + np.arange(chunks) * max(0, e.step - ahead) // chunks
+        _, last = put_inputs(
+            e.stream,
+            BlockRows(index, begin, end - begin),
+            np.maximum(spread, earliest),
+            np.full(chunks, e.step),
+            np.arange(chunks),
+            np.full(chunks, address(e, g, block, operand)),
+            np.maximum(image_bytes(e.network, operand, begin, end - begin, e.side), 1),
+            after_array=number(waits[0]),
+            after_vector=number(waits[1]),
+            after_store=number(waits[2]),
+            operand=place,
+        )
+        for one in ranges:
+            e.hazards.use(*one, "input", last)
+        g.images[operand] = (end, last)
+    block.loaded[operand] = (np.full(view_chunks(e.network, operand, e.side), last.id), last)
+
+
+def kept_ranges(image: ImageRows, kept: int, begin: int, end: int, base: int) -> list[tuple[int, int]]:
+    """Bytes [low, high) of padded rows [begin, end), kept at ``base``: one run, or two around the region's end."""
+    first, count = begin % kept, min(end - begin, kept)
+    runs = [(first, min(kept, first + count)), (0, max(0, first + count - kept))]
+    return [(base + low * image.row_bytes, base + high * image.row_bytes) for low, high in runs if low < high]
 
 
 def address(e: Emission, g: GroupState, block: Block, key: str | Operand, part: int = 0) -> int:
@@ -95,8 +145,8 @@ def _row_bytes(e: Emission, operand: Operand) -> int:
         return ceil_div(side, burst) * burst
     if e.network.tensors[operand.tensor].kind == "input":
         return side
-    if operand.window is not None and operand.window.stride != operand.window.kernel:
-        return side * operand.window.stride[1]
+    if operand.access == "window":
+        return window_row_bytes(e.network, operand, side)
     return 2 * side if operand.channel0 % side and operand.access == "rows" else side
 
 

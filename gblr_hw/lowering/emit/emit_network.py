@@ -10,6 +10,7 @@ from gblr_hw.lowering.emit.emit_loads import parameter_sizes, parameters_stay
 from gblr_hw.lowering.emit.emit_operators import Part, emit_matrix, emit_vector
 from gblr_hw.lowering.emit.passes_of_operator import Passes, head_passes, linear_passes
 from gblr_hw.lowering.groups.fuse_groups import Group
+from gblr_hw.lowering.groups.head_room import HeadRoom
 from gblr_hw.lowering.groups.scratchpad_map import map_regions
 from gblr_hw.lowering.groups.stages import Stage, stages_of
 from simulator.machine.machine import Machine
@@ -36,7 +37,7 @@ def emit_network(
 
 def _emit_group(e: Emission, group: Group) -> None:
     stages = stages_of(e.network, group.first, group.last, e.side)
-    regions = map_regions(e.network, stages, group.block, e.side, e.machine.scratchpad.size_bytes)
+    regions = map_regions(e.network, stages, group.block, e.machine)
     assert regions is not None, "fuse_groups tried this block"
     sizes = {
         index: parameter_sizes(e.network.operators[index], e.schedules[index], e.machine)
@@ -105,7 +106,14 @@ def _matrix(
         templates[key] = (
             linear_passes(schedule, e.machine)
             if e.network.operators[index].kind == "linear"
-            else head_passes(e.network, index, schedule, e.side, (part.number, part.of), g.accumulators)
+            else head_passes(
+                e.network,
+                index,
+                schedule,
+                e.side,
+                (part.number, part.of),
+                HeadRoom(g.group.block, g.accumulators),
+            )
         )
     emit_matrix(e, g, block, indices, templates[key], part)
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from gblr_hw.lowering.emit.emission import Block, Emission, GroupState
-from gblr_hw.lowering.emit.emit_loads import address, load_operand, load_parameters, load_weights, used_parameters
+from gblr_hw.lowering.emit.emit_loads import (
+    address,
+    kept_ranges,
+    load_operand,
+    load_parameters,
+    load_weights,
+    used_parameters,
+)
 from gblr_hw.lowering.emit.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.emit.passes_of_operator import Passes
 from gblr_hw.lowering.emit.place_transfers import DRAIN, sort_keys
@@ -25,6 +33,7 @@ from gblr_hw.lowering.emit.runs_of_layer import (
 )
 from gblr_hw.lowering.emit.scratch_hazards import Class
 from gblr_hw.lowering.groups.scratchpad_map import source_of, stored
+from simulator.network.image_rows import ImageRows
 from simulator.network.network import Operand
 from simulator.network.network_layout import output_chunks, view_chunks
 from simulator.program.operations import Op
@@ -41,7 +50,8 @@ class Part:
 @dataclass(frozen=True)
 class _Source:
     """An operand in the scratchpad: its address, the loads of its chunks (by chunk) if DRAM is where it comes from,
-    the last of them, the last instruction of the vector unit that wrote it, its first chunk here, and its chunks.
+    the last of them, the last instruction of the vector unit that wrote it, its first chunk here, its chunks, and the
+    bytes [low, high) that its readers read.
     """
 
     place: int
@@ -50,6 +60,12 @@ class _Source:
     written: Ref | None
     first_chunk: int
     chunks: int
+    ranges: tuple[tuple[int, int], ...]
+    apart: int
+
+    def addresses(self) -> np.ndarray:
+        """Where each chunk begins; windows of an image are all read from its rows' begin."""
+        return self.place + np.arange(self.chunks) * self.apart
 
 
 def _source(e: Emission, g: GroupState, block: Block, index: int, place: int, part: Part) -> _Source:
@@ -59,13 +75,21 @@ def _source(e: Emission, g: GroupState, block: Block, index: int, place: int, pa
     if isinstance(key, Operand):
         load_operand(e, g, block, index, place, operand)
         loads, last = block.loaded[operand]
-        return _Source(address(e, g, block, key), loads, last, None, 0, len(loads))
+        base = address(e, g, block, key)
+        if operand.access == "image":
+            image = ImageRows.of(operand)
+            read = kept_ranges(image, operand.kept, *image.needed(block.row0, block.rows), base)
+            return _Source(base, loads, last, None, 0, len(loads), tuple(read), 0)
+        size = block.rows * e.side
+        return _Source(base, loads, last, None, 0, len(loads), ((base, base + len(loads) * size),), size)
     begin = operand.channel0 // e.side
     sliced = g.regions[key].copies > 1
     chunks = view_chunks(e.network, operand, e.side)
     here = address(e, g, block, key, part.number) + begin * block.rows * e.side
     first = part.number * (chunks // part.of) if sliced else 0
-    return _Source(here, None, None, block.written[turn(g, key, part)], first, chunks // part.of if sliced else chunks)
+    chunks, size = chunks // part.of if sliced else chunks, block.rows * e.side
+    written = block.written[turn(g, key, part)]
+    return _Source(here, None, None, written, first, chunks, ((here, here + chunks * size),), size)
 
 
 def turn(g: GroupState, name: str, part: Part) -> tuple[str, int]:
@@ -73,9 +97,9 @@ def turn(g: GroupState, name: str, part: Part) -> tuple[str, int]:
     return name, part.number % g.regions[name].copies
 
 
-def _used(e: Emission, block: Block, source: _Source, by: Class, ref: Ref) -> None:
-    high = source.place + source.chunks * block.rows * e.side
-    e.hazards.use(source.place, high, by, ref)
+def _used(e: Emission, source: _Source, by: Class, ref: Ref) -> None:
+    for low, high in source.ranges:
+        e.hazards.use(low, high, by, ref)
 
 
 def emit_vector(e: Emission, g: GroupState, block: Block, index: int, part: Part) -> None:
@@ -117,7 +141,7 @@ def emit_vector(e: Emission, g: GroupState, block: Block, index: int, part: Part
     )
     used_parameters(e, g, index, ref)
     for source in sources:
-        _used(e, block, source, "vector", ref)
+        _used(e, source, "vector", ref)
     e.hazards.use(into, into + chunks * block.rows * side, "vector", ref)
     block.written[turn(g, operator.output, part)] = ref
     if stored(e.network, operator.output, g.group.last):
@@ -162,7 +186,6 @@ def emit_matrix(e: Emission, g: GroupState, block: Block, indices: Sequence[int]
         after_vector[first_reader] = chain.later(int(after_vector[first_reader]), source.written)
     steps = e.step + np.arange(count)
     if count:
-        addresses = source.place + np.arange(source.chunks) * block.rows * e.side
         last = put_tiles(
             e.stream,
             BlockRows(index, block.row0, block.rows),
@@ -170,11 +193,11 @@ def emit_matrix(e: Emission, g: GroupState, block: Block, indices: Sequence[int]
             steps,
             passes,
             weights,
-            Chunks(source.first_chunk, addresses, source.loads),
+            Chunks(source.first_chunk, source.addresses(), source.loads),
             by_chunk(passes, chain.accumulator_rows()),
             after_vector,
         )
-        _used(e, block, source, "array", last)
+        _used(e, source, "array", last)
     chain.emit(parameters, first_tile, steps)
     e.step += max(1, count)
 
@@ -219,23 +242,47 @@ class _Chain:
     def chunks(self) -> int:
         return len(self.passes.drained)
 
+    @cached_property
+    def turns(self) -> np.ndarray:
+        """(R,) the turn of each drain's accumulator buffer, the first of several if each head of the chunk has one.
+        Buffers are used in turn; those of one pass, and of one chunk, lie behind one another, so that turns that would
+        split them at the memory's end are left out.
+        """
+        known, n, heads = len(self.g.drain_refs), self.g.accumulators, self.passes.heads
+        if not heads.buffer.any() and heads.of_chunk == 1:
+            return known + np.arange(self.chunks)
+        turns, free = np.zeros(self.chunks, dtype=np.int64), known
+        begins = np.flatnonzero(heads.buffer == 0)
+        for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), self.chunks], strict=True):
+            count = (end - begin) * heads.of_chunk
+            free += n - free % n if free % n + count > n else 0
+            turns[begin:end] = free + heads.buffer[begin:end]
+            free += count
+        return turns
+
     def accumulator_rows(self) -> np.ndarray:
-        """First accumulator row of each drain's chunk: the buffers are used in turn."""
-        drains = len(self.g.drain_refs) + np.arange(self.chunks)
-        return drains % self.g.accumulators * self.g.group.block
+        """First accumulator row of each drain's chunk; those of one pass have rows behind one another."""
+        buffer = self.passes.heads.buffer
+        return (self.turns - buffer) % self.g.accumulators * self.g.group.block + buffer * self.block.rows
 
     def accumulator_waits(self) -> np.ndarray:
         """The drain that frees each chunk's accumulator rows, -1 for none."""
-        known, n = self.g.drain_refs, self.g.accumulators
-        numbers = len(known) + np.arange(self.chunks) - n
-        before = number(self.g.before)
+        known, before, by_turn = self.g.drain_refs, number(self.g.before), self._by_turn
+        freed = self.turns + self.passes.heads.of_chunk - 1 - self.g.accumulators
         return np.array(
             [
-                before if at < 0 else known[at].id if at < len(known) else self.first + at - len(known)
-                for at in numbers.tolist()
+                before if at < 0 else known[at].id if at < len(known) else self.first + int(by_turn[at - len(known)])
+                for at in freed.tolist()
             ],
             dtype=np.int64,
         )
+
+    @cached_property
+    def _by_turn(self) -> np.ndarray:
+        """This chain's drain of each turn from its first on; of one that is left out, the drain before."""
+        known = len(self.g.drain_refs)
+        end = int(self.turns[-1]) + self.passes.heads.of_chunk if self.chunks else known
+        return np.maximum(np.searchsorted(self.turns, np.arange(known, end), side="right") - 1, 0)
 
     def later(self, drain: int, written: Ref) -> int:
         """The later of an accumulator's last drain and the writer of the inputs."""
@@ -275,7 +322,7 @@ class _Chain:
         for n, i in enumerate(self.kept):
             self._store(i, n, store_of[i], order, places[i])
         keys = sort_keys(at, DRAIN, order.drain).tolist()
-        self.g.drain_refs.extend(Ref(key, self.first + n) for n, key in enumerate(keys))
+        self.g.drain_refs.extend(Ref(keys[n], self.first + n) for n in self._by_turn.tolist())
         e.last_drain = self.g.drain_refs[-1]
 
     def _rows(self, index: int) -> BlockRows:
@@ -352,7 +399,7 @@ class _Chain:
         e.hazards.use(int(places.min()), int(places.max()) + self.block.rows * e.side, "vector", last)
         for (follower, _), source in self.others.items():
             if follower == index:
-                _used(e, self.block, source, "vector", last)
+                _used(e, source, "vector", last)
 
     def _store(self, index: int, n: int, first: int, order: ChunkOrder, places: np.ndarray) -> None:
         """The stores of an operator's chunks, the ``n``-th behind each drain, numbered from ``first`` on."""

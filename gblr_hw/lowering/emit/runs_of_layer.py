@@ -169,6 +169,7 @@ def put_tiles(
     """
     reads, writes, (load_ids, slots) = passes.reads, passes.writes, weights
     source = np.maximum(passes.source - inputs.first, 0) if inputs.first else passes.source_or_0
+    last_source = source + passes.heads.last_source - passes.source_or_0
     _, last = stream.put(
         steps,
         TILE,
@@ -177,16 +178,19 @@ def put_tiles(
         op=passes.kind,
         tile=passes.tile,
         chunk=passes.fixed_chunk,
-        src=np.where(reads, inputs.addresses[source], -1),
-        dst=np.where(writes, sums[passes.target_or_0], -1),
+        src=np.where(reads, inputs.addresses[source] + passes.heads.lane, -1),
+        dst=np.where(writes, sums[passes.target_or_0] + passes.heads.row * rows.tokens, -1),
         slot=slots[passes.load],
         accumulate=writes & ~passes.opens,
         row_cycles=passes.row_cycles,
         after_weights=load_ids[passes.load],
-        after_input=-1 if inputs.loads is None else np.where(reads, inputs.loads[source], -1),
+        after_input=-1 if inputs.loads is None else np.where(reads, inputs.loads[last_source], -1),
         after_array=np.where(passes.rank_ready >= 0, first + passes.rank_ready, -1),
         after_vector=after_vector,
-        **vars(rows),
+        layer=rows.layer,
+        token0=rows.token0,
+        tokens=rows.tokens * passes.heads.count,
+        other=np.where((passes.heads.count > 1) | (passes.heads.lane > 0), rows.tokens, -1),
     )
     return last
 
@@ -199,8 +203,10 @@ def by_chunk(passes: Passes, values: np.ndarray) -> np.ndarray:
 
 
 def opening_waits(passes: Passes, waits: np.ndarray) -> np.ndarray:
-    """(N,) what frees the accumulator rows of each pass: for the first of a chunk the chunk's ``waits``, else -1."""
-    return np.where(passes.opens, waits[passes.target_or_0], -1)
+    """(N,) what frees the accumulator rows of each pass: for the first of a chunk the chunk's ``waits`` (of several
+    heads' chunks the last one's, which comes last), else -1.
+    """
+    return np.where(passes.opens, waits[passes.heads.last_target], -1)
 
 
 def chunk_order(steps: np.ndarray, begin: int, followers: int = 0, kept: int = 1) -> ChunkOrder:
@@ -239,6 +245,7 @@ def put_drains(
         chunk=passes.drained,
         src=sums,
         dst=places,
+        other=rows.tokens if passes.heads.of_chunk > 1 else -1,
         accumulate=passes.has_sums,
         after_weights=after_weights,
         after_array=after_array,

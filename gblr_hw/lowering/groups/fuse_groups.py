@@ -13,13 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gblr_hw.lowering.groups.blocks import per_sequence
+from gblr_hw.lowering.groups.head_room import HeadRoom, pass_cycles
+from gblr_hw.lowering.groups.image_windows import operand_bytes, row_cycles
 from gblr_hw.lowering.groups.scratchpad_map import map_regions, source_of, stored
 from gblr_hw.lowering.groups.stages import Stage, local, stages_of
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand, Operator
-from simulator.network.network_layout import heads_per_tile, output_chunks, region_chunks, view_chunks
+from simulator.network.network_layout import heads_of_chunk, heads_per_tile, output_chunks, region_chunks, view_chunks
 from simulator.network.strided_bytes import strided_bytes
 from simulator.program.schedule import LayerSchedule
 
@@ -63,22 +66,6 @@ def fuse_groups(
     result = best[count]
     assert result is not None
     return result[1]
-
-
-def per_sequence(network: Network, first: int, last: int) -> bool:
-    """Whether some operator treats each sequence by itself, so that a block may not hold rows of two."""
-    for operator in network.operators[first:last]:
-        for operand in operator.operands:
-            if operand.access in ("weights", "transposed") or (operand.tokens == 1 and operator.tokens > 1):
-                return True
-        if any(by_token(array) for array in operator.constants.values()):
-            return True
-    return False
-
-
-def by_token(constant: np.ndarray) -> bool:
-    """Whether a constant of the vector unit has a row for each token."""
-    return constant.ndim == 4 and constant.shape[1] > 1
 
 
 class _Planner:
@@ -128,19 +115,32 @@ class _Planner:
         rows = head.rows if flat else head.tokens
         stages = stages_of(network, first, last, machine.cols)
         resident = self._resident(first, last)
-        limit = min(block_limit(self.schedules[index], machine) for index in range(first, last))
+        limit = min(self._block_limit(index) for index in range(first, last))
         best: tuple[float, int, bool, bool] | None = None
         for block in self._block_sizes(first, last, rows, limit):
-            if map_regions(network, stages, block, machine.cols, machine.scratchpad.size_bytes) is None:
+            if map_regions(network, stages, block, machine) is None:
                 continue
             cost = self._cost(stages, block, rows, head.rows // rows, resident)
             if best is None or cost < best[0]:
                 best = (cost, block, flat, resident)
         return best
 
+    def _block_limit(self, index: int) -> int:
+        """Rows of a block for which an operator's sums fit, twice: of heads that make up a chunk, all of theirs."""
+        operator, limit = self.network.operators[index], block_limit(self.schedules[index], self.machine)
+        if operator.kind != "mix":
+            return limit
+        heads = heads_of_chunk(self.network, operator, self.machine.cols)
+        return max(1, min(limit, self.machine.accumulator_rows // 2 // heads))
+
     def _block_sizes(self, first: int, last: int, rows: int, limit: int) -> list[int]:
         side = self.machine.cols
         sizes = {ceil_div(rows, cut) for cut in _CUTS if cut <= rows} | {rows, 1}
+        for operand in (one for operator in self.network.operators[first:last] for one in operator.operands):
+            if operand.access == "image" and operand.window is not None:
+                # Whole rows of the output keep fewer rows of the image.
+                sizes |= {operand.window.output[1] * count for count in (1, 2, 3, 4, 6, 8, 12, 16)}
+        sizes = {size for size in sizes if size <= rows}
         if any(o.access == "transposed" for op in self.network.operators[first:last] for o in op.operands):
             # A block is one chunk of the tensor that is turned.
             sizes = {min(side, rows)}
@@ -168,8 +168,14 @@ class _Planner:
                     array += 0 if stage.chunked or stage.slices > 1 else work + machine.vector.latency_cycles
                 else:
                     shared = 1 if operator.kind == "linear" else heads_per_tile(network, operator, side)
-                    passes = len(schedule.tiles) * shared
-                    array += blocks * (passes * max(block, side) + 2 * side + work / max(1, blocks * chunks))
+                    of_chunk = 1 if operator.kind == "linear" else heads_of_chunk(network, operator, side)
+                    room = HeadRoom(block, machine.accumulator_rows // block)
+                    cycles = (
+                        row_cycles(schedule.tiles, block, side)
+                        if operator.kind == "linear"
+                        else len(schedule.tiles) * pass_cycles(shared, of_chunk, room, side)
+                    )
+                    array += blocks * (cycles + 2 * side + work / max(1, blocks * chunks))
                     moved += self._weight_bytes[index] * (1 if resident else blocks)
                 if stored(network, operator.output, last):
                     moved += operator.rows * chunks * side
@@ -180,12 +186,14 @@ class _Planner:
                         moved += self._operand_bytes(operator, operand)
         channel = moved * 1000 / machine.dram_bytes_per_kilocycle
         latency = 2 * machine.dram_latency_cycles * (blocks if blocks > 1 else 1)
-        return max(array, vector, channel) + latency + 0.05 * min(array, channel)
+        return max(array, vector, channel) + latency + 0.1 * min(array, channel)
 
     def _operand_bytes(self, operator: Operator, operand: Operand) -> int:
         """Bytes of an operand's whole view, which a copy into other axes reads in short runs."""
         network, side = self.network, self.machine.cols
         chunks = view_chunks(network, operand, side)
+        if operand.access == "image":
+            return operand_bytes(network, operator, operand, side)
         if operand.access != "strided":
             return operator.batch * operand.tokens * chunks * side
         if operand not in self._strided:
@@ -243,8 +251,7 @@ def _operand_signature(operand: Operand, number: int) -> object:
 
 def block_limit(schedule: LayerSchedule, machine: Machine) -> int:
     """Rows of a block for which a layer's sums, twice, and its ranks' sums fit."""
-    slots = int(schedule.rank_slot.max(initial=-1)) + 1
-    return min(machine.accumulator_rows // 2, machine.rank_rows_per_bank // max(1, slots))
+    return min(machine.accumulator_rows // 2, machine.rank_rows_per_bank // schedule.held_slots)
 
 
 def describe_groups(network: Network, groups: Sequence[Group]) -> str:

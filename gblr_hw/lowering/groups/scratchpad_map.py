@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gblr_hw.lowering.groups.stages import Stage, local, readers_of
+from gblr_hw.lowering.groups.blocks import blocks_of
+from gblr_hw.lowering.groups.image_windows import rows_needed
+from gblr_hw.lowering.groups.stages import Stage, local, readers_of, stages_of
+from simulator.machine.machine import Machine
+from simulator.network.image_rows import ImageRows
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import output_chunks, region_chunks, region_rows
 
@@ -25,7 +29,9 @@ class ScratchRegion:
     """A value's part of the scratchpad. chunks: chunk buffers in it; used in turn unless it holds a row ``whole``.
 
     rows: rows of a buffer. begin, end: first and last stage that needs it. places: byte address of each copy; copies
-    serve blocks in turn, or slices of heads. over: the result whose place it takes, row by row.
+    serve blocks in turn, or slices of heads. over: the result whose place it takes, row by row. image: rows of an image
+    that it keeps, of ``row_bytes`` each, 0 for other values; image_ahead: rows for which the next block's arrive
+    meanwhile.
     """
 
     chunks: int
@@ -36,8 +42,13 @@ class ScratchRegion:
     copies: int = 1
     places: tuple[int, ...] = ()
     over: str | None = None
+    image: int = 0
+    image_ahead: int = 0
+    row_bytes: int = 0
 
     def size_bytes(self, side: int) -> int:
+        if self.image:
+            return self.image * self.row_bytes
         return self.chunks * self.rows * side
 
 
@@ -55,15 +66,21 @@ def source_of(network: Network, operator: Operator, operand: Operand, first: int
 
 
 def map_regions(
-    network: Network, stages: Sequence[Stage], block: int, side: int, size_bytes: int
+    network: Network, stages: Sequence[Stage], block: int, machine: Machine
 ) -> dict[Key, ScratchRegion] | None:
     """Places for every value of a group that works on ``block`` rows at a time, or None if they do not fit."""
+    side, size_bytes = machine.cols, machine.scratchpad.size_bytes
     wanted = _regions(network, stages, block, side)
     ahead = {
-        key: replace(region, copies=2) if isinstance(key, Operand) and region.begin == 0 else region
+        key: _ahead(key, region) if isinstance(key, Operand) and region.begin == 0 else region
         for key, region in wanted.items()
     }
     return _placed(ahead, side, size_bytes) or _placed(wanted, side, size_bytes)
+
+
+def _ahead(operand: Operand, region: ScratchRegion) -> ScratchRegion:
+    """A region that the next block's inputs can arrive in meanwhile: a second place, or more rows of an image."""
+    return replace(region, image=region.image_ahead) if region.image else replace(region, copies=2)
 
 
 def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -> dict[Key, ScratchRegion]:
@@ -75,7 +92,7 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
                 if operand.access == "weights":
                     continue
                 key = source_of(network, operator, operand, stages[0].first, side)
-                region = found.get(key) or _loaded(network, operator, operand, number, block, side)
+                region = found.get(key) or _loaded(network, operator, operand, number, block, side, stages)
                 outside = isinstance(key, Operand) or network.writer[key] < stage.first
                 found[key] = replace(region, end=number, whole=region.whole or outside)
             found[operator.output] = _written(network, operator, stage, number, block, side)
@@ -83,8 +100,27 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
 
 
 def _loaded(
-    network: Network, operator: Operator, operand: Operand, number: int, block: int, side: int
+    network: Network,
+    operator: Operator,
+    operand: Operand,
+    number: int,
+    block: int,
+    side: int,
+    stages: Sequence[Stage],
 ) -> ScratchRegion:
+    if operand.access == "image":
+        blocks = blocks_of(network, stages[0].first, stages[-1].last, block)
+        kept = [operand.kept or rows_needed(operand, blocks, ahead) for ahead in (False, True)]
+        return ScratchRegion(
+            1,
+            True,
+            block,
+            number,
+            number,
+            image=kept[0],
+            image_ahead=kept[1],
+            row_bytes=ImageRows.of(operand).row_bytes,
+        )
     rows = region_rows(network, operator, operand) or block
     return ScratchRegion(region_chunks(network, operand, side), True, rows, number, number)
 
@@ -112,7 +148,9 @@ def _placed(wanted: dict[Key, ScratchRegion], side: int, size_bytes: int) -> dic
         if region.over is not None:
             found[key] = replace(region, places=found[region.over].places)
             continue
-        lives = (0, 1 << 30) if region.copies > 1 and isinstance(key, Operand) else (region.begin, region.end)
+        # Rows of an image stay from block to block.
+        always = region.image > 0 or (region.copies > 1 and isinstance(key, Operand))
+        lives = (0, 1 << 30) if always else (region.begin, region.end)
         places = []
         for _ in range(region.copies):
             place = _first_gap(taken, region.size_bytes(side), lives, size_bytes)
@@ -134,3 +172,20 @@ def _first_gap(
                 break
             place = max(place, high)
     return place if place + size <= size_bytes else None
+
+
+def with_kept_rows(network: Network, runs: Sequence[tuple[int, int, int]], machine: Machine) -> Network:
+    """The network with the rows of images that its groups, (first operator, one past the last, block) each, keep."""
+    operators = list(network.operators)
+    for first, last, block in runs:
+        regions = map_regions(network, stages_of(network, first, last, machine.cols), block, machine)
+        assert regions is not None, "a group fits"
+        for index in range(first, last):
+            operators[index] = replace(
+                operators[index],
+                operands=tuple(
+                    replace(one, kept=regions[one].image) if one.access == "image" else one
+                    for one in operators[index].operands
+                ),
+            )
+    return replace(network, operators=tuple(operators))

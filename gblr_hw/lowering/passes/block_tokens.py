@@ -12,7 +12,7 @@ from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
 def block_tokens(plan: LayerPlan) -> LayerPlan:
     """Choose the fewest equal blocks that fit (rules M1 to M4). InputError when not even one token fits."""
     machine = plan.machine
-    table = slots_needed(plan) * machine.multiplier_row
+    table = slots_needed(plan, plan.factors.ranks) * machine.multiplier_row
     needed = PARAMETER_BYTES * plan.factors.out_features + RANK_PARAMETER_BYTES * table
     check_parameters(plan.name, needed, machine)
     input_bytes = plan.input_chunks * machine.rows
@@ -23,8 +23,8 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
         ),
         "accumulator": (machine.accumulator_rows // 2, "one row of sums, twice"),
         "rank_memory": (
-            machine.rank_rows_per_bank // max(1, slots_needed(plan)),
-            f"{plan.factors.ranks} sums",
+            machine.rank_rows_per_bank // max(1, slots_needed(plan, plan.places)),
+            f"{plan.places} sums",
         ),
     }
     memory = min(limits, key=lambda name: limits[name][0])
@@ -53,13 +53,11 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
     return filled(plan, block_tokens=ceil_div(plan.tokens, blocks))
 
 
-def slots_needed(plan: LayerPlan) -> int:
-    """Rank sums that the fullest bank must hold at one token: ranks spread evenly, or one row of a group on a plain
+def slots_needed(plan: LayerPlan, places: int) -> int:
+    """Sums that the fullest bank must hold at one token: ``places`` spread evenly, or one row of a group on a plain
     machine.
     """
-    if plan.machine.scatter:
-        return ceil_div(plan.factors.ranks, plan.machine.rank_memory.banks)
-    return ceil_div(plan.factors.ranks, plan.machine.group_size)
+    return ceil_div(places, plan.machine.rank_memory.banks if plan.machine.scatter else plan.machine.group_size)
 
 
 def output_half_bytes(machine: Machine) -> int:

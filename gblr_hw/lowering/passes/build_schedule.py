@@ -40,6 +40,8 @@ def build_schedule(plan: LayerPlan, multiplications: int) -> LayerSchedule:
         rank_bank=plan.rank_bank,
         rank_slot=plan.rank_slot,
         payload=payload,
+        output_order=factors.output_order,  # type: ignore[arg-type]
+        held_slots=plan.held_slots,
     )
 
 
@@ -54,7 +56,7 @@ def tile_table(plan: LayerPlan) -> TileTable:
     outputs = np.minimum(machine.cols, factors.out_features - target * machine.cols)
     counts = np.where(kind == Op.DENSE, inputs, np.diff(order.ptr))
     ptr = np.concatenate([[0], np.cumsum(counts)])
-    is_dense, is_reduce, is_expand = (np.repeat(kind == op, counts) for op in (Op.DENSE, Op.REDUCE, Op.EXPAND))
+    is_dense, is_reduce, is_expand, is_mix = (np.repeat(kind == op, counts) for op in _KINDS)
     lane = np.arange(ptr[-1], dtype=np.int32) - np.repeat(ptr[:-1].astype(np.int32), counts)
     lane[~is_dense] = order.rank
     lo, hi = np.zeros(len(lane), dtype=np.int32), np.repeat(outputs.astype(np.int32), counts)
@@ -67,7 +69,12 @@ def tile_table(plan: LayerPlan) -> TileTable:
             where = lane[mine], np.repeat(chunk, counts)[mine]
             lo[mine], hi[mine] = first[where], last[where]
     ranks, banks = kernel_input(order.rank, np.int64), kernel_input(plan.rank_bank, np.int64)
-    row_cycles = _row_cycles(kernel_input(order.ptr, np.int64), ranks, banks, machine.rank_memory.banks)
+    lanes = kernel_input(order.ptr, np.int64), kernel_input(order.read, np.int64), ranks
+    row_cycles = _row_cycles(*lanes, banks, machine.rank_memory.banks)
+    if is_mix.any():
+        mixes = kernel_input(factors.mix_source, np.int64), kernel_input(factors.mix_target, np.int64)
+        lo[is_mix], hi[is_mix] = 0, 0
+        _mix_runs(kernel_input(kind == Op.MIX, np.bool_), kernel_input(ptr, np.int64), *lanes, *mixes, lo, hi)
     return TileTable(
         kind=kind,
         source=source,
@@ -75,10 +82,17 @@ def tile_table(plan: LayerPlan) -> TileTable:
         row_cycles=row_cycles,
         lane_ptr=ptr,
         lane=lane,
-        first=_first_writes(lane, is_reduce, factors.ranks),
+        first=_first_writes(lane, is_reduce | is_mix & ~_is_read(ptr, order.read), factors.ranks),
         lo=lo,
         hi=hi,
+        gathered=order.read,
     )
+
+
+def _is_read(ptr: np.ndarray, read: np.ndarray) -> np.ndarray:
+    """Which lanes are those of ranks that their tile reads, (lanes,)."""
+    counts = np.diff(ptr)
+    return np.asarray(np.arange(ptr[-1]) - np.repeat(ptr[:-1], counts) < np.repeat(read, counts))
 
 
 def _grouped_tiles(plan: LayerPlan) -> TileTable:
@@ -112,6 +126,9 @@ def _grouped_tiles(plan: LayerPlan) -> TileTable:
     )
 
 
+_KINDS = (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)
+
+
 @nb.njit(cache=True, nogil=True)
 def _runs(support, side):
     """First and one past the last supported channel of every rank in every chunk, (K, chunks) each; 0, 0 for none."""
@@ -132,10 +149,10 @@ def _runs(support, side):
     return first, last
 
 
-def _first_writes(lane: np.ndarray, is_reduce: np.ndarray, ranks: int) -> np.ndarray:
-    """1 for the first REDUCE lane of each rank: it overwrites what the last layer left in rank memory."""
+def _first_writes(lane: np.ndarray, writes: np.ndarray, ranks: int) -> np.ndarray:
+    """1 for the first lane that writes each rank: it overwrites what lay there before."""
     first = np.zeros(len(lane), dtype=np.int32)
-    at = np.flatnonzero(is_reduce)[::-1]
+    at = np.flatnonzero(writes)[::-1]
     earliest = np.full(ranks, -1, dtype=np.int64)
     earliest[lane[at]] = at  # numpy keeps the last of repeated assignments
     first[earliest[earliest >= 0]] = 1
@@ -143,14 +160,43 @@ def _first_writes(lane: np.ndarray, is_reduce: np.ndarray, ranks: int) -> np.nda
 
 
 @nb.njit(cache=True, nogil=True)
-def _row_cycles(ptr, rank, rank_bank, banks):
-    """Cycles per token row: the most ranks of a tile that lie in one bank (rule B2); 1 for tiles without ranks."""
+def _row_cycles(ptr, read, rank, rank_bank, banks):
+    """Cycles per token row: one, and one more for each further rank in the fullest bank that a tile reads, or writes
+    (rule B2); 1 without ranks.
+    """
     cycles = np.ones(ptr.shape[0] - 1, dtype=np.int32)
     held = np.zeros(banks, dtype=np.int32)
     for tile in range(cycles.shape[0]):
-        for i in range(ptr[tile], ptr[tile + 1]):
-            held[rank_bank[rank[i]]] += 1
-            cycles[tile] = max(cycles[tile], held[rank_bank[rank[i]]])
-        for i in range(ptr[tile], ptr[tile + 1]):
-            held[rank_bank[rank[i]]] = 0
+        cut = ptr[tile] + read[tile]
+        for begin, end in ((ptr[tile], cut), (cut, ptr[tile + 1])):
+            most = 1
+            for i in range(begin, end):
+                held[rank_bank[rank[i]]] += 1
+                most = max(most, held[rank_bank[rank[i]]])
+            for i in range(begin, end):
+                held[rank_bank[rank[i]]] = 0
+            cycles[tile] += most - 1
     return cycles
+
+
+@nb.njit(cache=True, nogil=True)
+def _mix_runs(is_mix, lane_ptr, ptr, read, rank, mix_source, mix_target, lo, hi):
+    """The run of each rank that a MIX tile reads over those that it writes: from the first to the last that it is mixed
+    into. ptr: of the tiles' ranks, lane_ptr: of their lanes, in which ``lo`` and ``hi`` are.
+    """
+    place = np.full(rank.max() + 1, -1, dtype=np.int64)  # of the ranks that the present tile reads
+    for tile in range(is_mix.shape[0]):
+        if not is_mix[tile]:
+            continue
+        begin, cut, end = ptr[tile], ptr[tile] + read[tile], ptr[tile + 1]
+        for i in range(begin, cut):
+            place[rank[i]] = lane_ptr[tile] + i - begin
+        for i in range(cut, end):
+            for e in range(np.searchsorted(mix_target, rank[i]), np.searchsorted(mix_target, rank[i] + 1)):
+                at = -1 if mix_source[e] >= place.shape[0] else place[mix_source[e]]
+                if at >= 0:
+                    if hi[at] == 0:
+                        lo[at] = i - cut
+                    hi[at] = i - cut + 1
+        for i in range(begin, cut):
+            place[rank[i]] = -1

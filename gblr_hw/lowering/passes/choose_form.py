@@ -1,4 +1,5 @@
-"""Candidate forms of a layer. Ranks stay ranks, or some or all of them are multiplied out into dense tiles.
+"""Candidate forms of a layer. Ranks stay ranks, or some or all of them are multiplied out into dense tiles; chains of
+ranks stay as they are, or some of their links are multiplied together first.
 
 Which candidate is best is decided where it can be known: each goes through the remaining passes and is timed on the
 engine (choose_best.py). Timing never depends on numbers, so only the best one's are computed. The layer's own dense
@@ -13,33 +14,66 @@ import numba as nb
 import numpy as np
 
 from gblr_hw.lowering.passes.drop_empty import keep_ranks
+from gblr_hw.lowering.passes.merge_links import NO_MERGE, Merge, merged, possible_merges
 from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.weights.factors import Factors
 from gblr_hw.weights.structure import Structure
 from simulator.base.columns import kernel_input
 from simulator.base.kernels import ceil_div
 
+_NO_RANKS = np.zeros(0, np.int64)
 _PREFIXES = 48  # steps of the walk from "all ranks" to "all dense"
 
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What is a rank and what is a dense tile: ranks that stay ``alive`` (K,), dense ``tiles`` (R, C), both bool. The
-    other ranks are multiplied out into the tiles.
+    """What is a rank and what is a dense tile, once the levels of ``merge`` are merged: ranks that stay ``alive`` (K,),
+    dense ``tiles`` (R, C), both bool. The other ranks are multiplied out into the tiles.
     """
 
     alive: np.ndarray
     tiles: np.ndarray
+    merge: Merge = NO_MERGE
 
     @property
     def label(self) -> str:
+        """Its name in schedules."""
         if not self.alive.any():
             return "dense"
         return "mixed" if self.tiles.any() else "ranks"
 
+    @property
+    def title(self) -> str:
+        """Its name in the list of those that were looked at."""
+        levels = ", ".join(map(str, sorted(self.merge)))
+        return f"{self.label} without level {levels}" if self.merge and self.alive.any() else self.label
+
 
 def candidate_forms(plan: LayerPlan) -> tuple[Form, ...]:
     """Forms of the same matrix; the last one keeps every tile dense."""
+    if len(plan.factors.mix_source) == 0:
+        return _forms_without_mixes(plan)
+    found: list[Form] = []
+    for merge in possible_merges(plan.factors):
+        part = _merged_plan(plan, merge, values=False)
+        if len(part.factors.mix_source):
+            if not plan.machine.scatter:
+                continue  # no MIX tiles there (rule B3)
+            found.append(Form(np.ones(part.factors.ranks, bool), part.structure.tiles, merge))
+        else:
+            found += [replace(form, merge=merge) for form in _forms_without_mixes(part)[:-1]]
+    full = Form(np.zeros(plan.factors.ranks, bool), np.ones_like(plan.structure.tiles))
+    # Without ranks it is all the same what was merged: each set of dense tiles once.
+    dense = {form.tiles.tobytes(): form for form in (*found, full) if not form.alive.any()}
+    dense[full.tiles.tobytes()] = full
+    return (*(form for form in found if form.alive.any()), *sorted(dense.values(), key=lambda form: form.tiles.sum()))
+
+
+def _merged_plan(plan: LayerPlan, merge: Merge, *, values: bool) -> LayerPlan:
+    return plan if not merge else replace(plan, factors=merged(plan.factors, merge, values=values))
+
+
+def _forms_without_mixes(plan: LayerPlan) -> tuple[Form, ...]:
     structure = plan.structure
     full = Form(np.zeros(plan.factors.ranks, bool), np.ones_like(structure.tiles))
     stored = Form(np.ones(plan.factors.ranks, bool), structure.tiles)
@@ -52,6 +86,7 @@ def candidate_forms(plan: LayerPlan) -> tuple[Form, ...]:
 
 def outline(plan: LayerPlan, form: Form) -> LayerPlan:
     """The plan in this form, with everything but its numbers: u, v and dense are placeholders of zeros."""
+    plan = _merged_plan(plan, form.merge, values=False)
     factors, structure = plan.factors, plan.structure
     if form.alive.all() and np.array_equal(form.tiles, structure.tiles):
         result = replace(plan, form=form.label)
@@ -71,6 +106,9 @@ def outline(plan: LayerPlan, form: Form) -> LayerPlan:
             dense=np.broadcast_to(zero, (factors.out_features, factors.in_features)),
             dense_support=_entries(plan, form.tiles),
             block_sizes=(),
+            mix_source=_NO_RANKS,
+            mix_target=_NO_RANKS,
+            mix_value=np.zeros(0, np.float32),
         ),
     )
     result.__dict__["structure"] = Structure(form.tiles, structure.reads[form.alive], structure.writes[form.alive])
@@ -78,14 +116,17 @@ def outline(plan: LayerPlan, form: Form) -> LayerPlan:
 
 
 def numbers(plan: LayerPlan, form: Form) -> Factors:
-    """The factors of the plan in this form: ranks that are not alive multiplied out, in float64."""
+    """The factors of the plan in this form: links merged, ranks that are not alive multiplied out, in float64."""
+    plan = _merged_plan(plan, form.merge, values=True)
     factors = plan.factors
     if form.alive.all() and np.array_equal(form.tiles, plan.structure.tiles):
         return factors
     gone = ~form.alive
-    dense = factors.u[:, gone].astype(np.float64) @ factors.v[gone].astype(np.float64)
-    if factors.dense is not None:
-        dense += factors.dense
+    if gone.all():
+        dense = factors.stored_matrix()
+    else:
+        dense = factors.u[:, gone].astype(np.float64) @ factors.v[gone].astype(np.float64)
+        dense += 0 if factors.dense is None else factors.dense
     return keep_ranks(factors, form.alive, dense.astype(np.float32), _entries(plan, form.tiles))
 
 
@@ -154,6 +195,7 @@ def _best_of(walk: list[Form], structure: Structure, rows: int, cols: int) -> li
 
 
 def form_multiplications(factors: Factors) -> int:
-    """Multiplications per token of a form as it is run: both sides of every rank, every entry of dense tiles."""
+    """Multiplications per token of a form as it is run: both sides of every rank, mixes, entries of dense tiles."""
     dense = 0 if factors.dense_support is None else int(np.count_nonzero(factors.dense_support))
-    return int(np.count_nonzero(factors.reads) + np.count_nonzero(factors.writes)) + dense
+    sides = int(np.count_nonzero(factors.reads) + np.count_nonzero(factors.writes))
+    return sides + len(factors.mix_source) + dense

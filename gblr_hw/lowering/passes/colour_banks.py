@@ -3,7 +3,7 @@
 A chunk with n ranks runs as t = ceil(n / lanes) tiles. They can be conflict-free exactly when no bank holds more than t
 of the chunk's ranks (deal each bank's ranks to different tiles). With ranks in one reduce and one expand set this is
 bipartite edge colouring; with ranks in many sets it is balancing every set over the banks at once: greedy, then local
-moves.
+moves. The sets that a MIX tile reads and writes are its own: they are packed before (pack_mixes).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from gblr_hw.lowering.passes.plan import LayerPlan, filled
+from gblr_hw.lowering.passes.plan import LayerPlan, RankTiles, filled
 from simulator.base.kernels import ceil_div
 
 _SWEEPS = 12
@@ -25,15 +25,49 @@ def colour_banks(plan: LayerPlan) -> LayerPlan:
     limit = ceil_div(sets.sum(axis=0), lanes)
     capacity = machine.rank_rows_per_bank // plan.block_tokens
     set_ptr, set_index = _ragged(sets)
-    order = np.lexsort((np.arange(len(sets)), -np.diff(set_ptr)))
+    owner = np.arange(len(sets))
+    if len(plan.rank_tiles.op):
+        set_ptr, set_index, limit = _with_mixes(plan.rank_tiles, set_ptr, set_index, limit)
+        owner = np.where(plan.shares >= 0, plan.shares, owner)
+    owners, unit = np.unique(owner, return_inverse=True)
+    if len(owners) < len(owner):
+        set_ptr, set_index = _of_units(unit, len(owners), set_ptr, set_index)
+    order = np.lexsort((owners, -np.diff(set_ptr))).astype(np.int64)
     bank = _balance(set_ptr, set_index, limit, order, machine.rank_memory.banks, capacity, _SWEEPS)
-    return filled(plan, rank_bank=bank, rank_slot=_slots(bank))
+    slot = _slots(bank)
+    taken = owner != np.arange(len(sets))
+    held = int(slot.max(initial=-1)) + 1 if taken.any() else 0
+    return filled(plan, rank_bank=bank[unit], rank_slot=slot[unit] + taken * held, held_slots=held)
 
 
 def _ragged(sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sets that each rank is in, as (K + 1,) offsets and indices."""
     ptr = np.concatenate([[0], np.cumsum(sets.sum(axis=1))]).astype(np.int64)
     return ptr, np.nonzero(sets)[1].astype(np.int64)
+
+
+def _with_mixes(
+    mixes: RankTiles, set_ptr: np.ndarray, set_index: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The sets and two more a MIX tile, of ranks that it reads and that it writes, no two of which share a bank."""
+    ranks = len(set_ptr) - 1
+    tile = np.repeat(np.arange(len(mixes.op)), np.diff(mixes.ptr))
+    writes = np.arange(len(tile)) - mixes.ptr[tile] >= mixes.read[tile]
+    members = np.concatenate([np.repeat(np.arange(ranks), np.diff(set_ptr)), mixes.rank])
+    index = np.concatenate([set_index, len(limit) + 2 * tile + writes])
+    order = np.lexsort((index, members))
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(members, minlength=ranks))]).astype(np.int64)
+    return ptr, index[order].astype(np.int64), np.concatenate([limit, np.ones(2 * len(mixes.op), limit.dtype)])
+
+
+def _of_units(
+    unit: np.ndarray, units: int, set_ptr: np.ndarray, set_index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sets that each place is in, those of all ranks that lie there: unit (K,) is each rank's."""
+    members = np.stack([np.repeat(unit, np.diff(set_ptr)), set_index])
+    held = np.unique(members, axis=1)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(held[0], minlength=units))])
+    return ptr.astype(np.int64), np.ascontiguousarray(held[1], dtype=np.int64)
 
 
 def _slots(bank: np.ndarray) -> np.ndarray:

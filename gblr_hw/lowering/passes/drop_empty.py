@@ -1,4 +1,6 @@
-"""What contributes nothing is dropped: ranks with an empty side, and dense tiles whose weights are all zero."""
+"""What contributes nothing is dropped: ranks that nothing reaches or that reach nothing, and dense tiles whose weights
+are all zero.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,16 @@ import numpy as np
 
 from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.weights.factors import Factors
+from gblr_hw.weights.mixes import in_use
 from gblr_hw.weights.structure import touched
 
 
 def drop_empty(plan: LayerPlan, keep_zeros: bool = False) -> LayerPlan:
-    """Keep only ranks that read and write something, and dense tiles that hold a weight (all of them with
-    ``keep_zeros``). The matrix does not change.
+    """Keep only ranks that some input reaches and that reach some output, and dense tiles that hold a weight (all of
+    them with ``keep_zeros``). The matrix does not change.
     """
     factors = plan.factors
-    alive = np.logical_and(factors.reads.any(axis=1), factors.writes.any(axis=1))
+    alive = in_use(factors.reads, factors.writes, factors.mix_source, factors.mix_target)
     dense, support = factors.dense, factors.dense_support
     if dense is not None and support is not None and not keep_zeros:
         support = support & _tiles_with_weights(dense, plan.machine.rows, plan.machine.cols)
@@ -29,6 +32,7 @@ def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, su
     """The same layer with the ranks marked in ``alive`` (K,) and another dense part; blocks are forgotten."""
     if alive.all():
         return replace(factors, dense=dense, dense_support=support, block_sizes=())
+    mixes = factors.mixes.kept(alive)
     return replace(
         factors,
         u=np.ascontiguousarray(factors.u[:, alive]),
@@ -38,6 +42,9 @@ def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, su
         dense=dense,
         dense_support=support,
         block_sizes=(),
+        mix_source=mixes.source,
+        mix_target=mixes.target,
+        mix_value=mixes.value.astype(np.float32),
     )
 
 

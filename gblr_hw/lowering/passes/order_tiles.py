@@ -1,8 +1,9 @@
 """The order in which tiles run, so that waits for the array's own results are hidden behind other tiles.
 
-REDUCE tiles come first, input chunk by input chunk, as the inputs arrive. Output chunks follow one after another, which
-needs two accumulator buffers and no more. Inside an output chunk dense tiles go first (they wait for no rank), then
-EXPAND tiles by the time at which their ranks are complete; the output chunk that can start soonest is the first.
+REDUCE tiles come first, input chunk by input chunk, as the inputs arrive, and behind them MIX tiles, level by level.
+Output chunks follow one after another, which needs two accumulator buffers and no more. Inside an output chunk dense
+tiles go first (they wait for no rank), then EXPAND tiles by the time at which their ranks are complete; the output
+chunk that can start soonest is the first.
 """
 
 from __future__ import annotations
@@ -21,26 +22,29 @@ def order_tiles(plan: LayerPlan) -> LayerPlan:
     turn = _turns(tiles.chunk[is_expand], ready[is_expand], dense)
     dense_target, dense_source = np.nonzero(dense)
     kind = np.concatenate([tiles.op, np.full(len(dense_target), Op.DENSE)])
-    source = np.concatenate([np.where(is_expand, -1, tiles.chunk), dense_source])
+    source = np.concatenate([np.where(tiles.op == Op.REDUCE, tiles.chunk, -1), dense_source])
     target = np.concatenate([np.where(is_expand, tiles.chunk, -1), dense_target])
-    # REDUCE tiles are in the order of their chunks; an output chunk's dense tiles come first, in order of theirs.
-    when = np.concatenate([np.where(is_expand, ready, 0), dense_source])
-    turns = np.where(kind == Op.REDUCE, -1, turn[np.maximum(target, 0)] if len(turn) else 0)
+    # REDUCE and MIX tiles are in order; an output chunk's dense tiles come first, in the order of their inputs.
+    when = np.concatenate([np.where(is_expand, ready, np.arange(len(tiles.op))), dense_source])
+    turns = np.where(target < 0, -1, turn[np.maximum(target, 0)] if len(turn) else 0)
     order = np.lexsort((when, kind == Op.EXPAND, turns))
     counts = np.concatenate([np.diff(tiles.ptr), np.zeros(len(dense_target), np.int64)])
     begins = np.concatenate([tiles.ptr[:-1], np.zeros(len(dense_target), np.int64)])
     ptr = np.concatenate([[0], np.cumsum(counts[order])])
     at = np.arange(ptr[-1]) + np.repeat(begins[order] - ptr[:-1], counts[order])
-    return filled(plan, order=TileOrder(kind[order], source[order], target[order], ptr, tiles.rank[at]))
+    read = np.concatenate([tiles.read, np.zeros(len(dense_target), np.int64)])[order]
+    return filled(plan, order=TileOrder(kind[order], source[order], target[order], ptr, tiles.rank[at], read))
 
 
 def _ready(tiles: RankTiles, ranks: int) -> np.ndarray:
-    """For each tile, the number of the last REDUCE tile that adds to any of its ranks. (N,)"""
+    """For each tile, the number of the last tile that adds to any rank that it reads; -1 for none. (N,)"""
     tile = np.repeat(np.arange(len(tiles.op)), np.diff(tiles.ptr))
+    reads = np.arange(len(tile)) - tiles.ptr[tile] < tiles.read[tile]
     complete = np.full(ranks, -1, dtype=np.int64)
-    reduced = tiles.op[tile] == Op.REDUCE
-    complete[tiles.rank[reduced]] = tile[reduced]  # numpy keeps the last of repeated assignments
-    return np.maximum.reduceat(complete[tiles.rank], tiles.ptr[:-1]) if len(tile) else np.zeros(0, np.int64)
+    complete[tiles.rank[~reads]] = tile[~reads]  # numpy keeps the last of repeated assignments
+    ready = np.full(len(tiles.op), -1, dtype=np.int64)
+    np.maximum.at(ready, tile[reads], complete[tiles.rank[reads]])
+    return ready
 
 
 def _turns(expand_chunk: np.ndarray, ready: np.ndarray, dense: np.ndarray) -> np.ndarray:

@@ -10,13 +10,13 @@ from simulator.program.operations import Op
 
 
 def pack_ranks(plan: LayerPlan) -> LayerPlan:
-    """Fill in rank_tiles: ceil(n_c / Q) REDUCE tiles for an input chunk, ceil(n_r / P) EXPAND tiles for an output
-    chunk.
+    """Add to rank_tiles, around those of mixes: ceil(n_c / Q) REDUCE tiles for an input chunk, ceil(n_r / P) EXPAND
+    tiles for an output chunk.
     """
     structure, machine = plan.structure, plan.machine
     reduce = _deal(Op.REDUCE, structure.reads, plan.rank_bank, machine.cols)
     expand = _deal(Op.EXPAND, structure.writes, plan.rank_bank, machine.rows)
-    return filled(plan, rank_tiles=RankTiles.joined([reduce, expand]))
+    return filled(plan, rank_tiles=RankTiles.joined([reduce, plan.rank_tiles, expand]))
 
 
 def _deal(op: Op, members: np.ndarray, bank: np.ndarray, lanes: int) -> RankTiles:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,34 +15,38 @@ from gblr_hw.weights.factors import Factors, structure_of
 from gblr_hw.weights.structure import Structure
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
-from simulator.program.operations import Op
+from simulator.program.operations import GATHER_OPS, Op
 
 
 @dataclass(frozen=True, eq=False)
 class RankTiles:
-    """REDUCE and EXPAND tiles before they are placed, as columns; ranks are a ragged table behind ``ptr``.
+    """REDUCE, EXPAND and MIX tiles before they are placed, as columns; ranks are a ragged table behind ``ptr``.
 
-    op (N,): Op.REDUCE or EXPAND. chunk (N,): the chunk on the tile's fixed side. ptr (N+1,) and rank: its ranks.
+    op (N,): Op.REDUCE, EXPAND or MIX. chunk (N,): the chunk on the tile's fixed side, -1 for MIX. ptr (N+1,) and rank:
+    its ranks, of a MIX those that it reads and then those that it writes. read (N,): how many it reads.
     """
 
     op: np.ndarray
     chunk: np.ndarray
     ptr: np.ndarray
     rank: np.ndarray
+    read: np.ndarray
 
     @staticmethod
     def grouped(op: Op, chunk: np.ndarray, tile: np.ndarray, rank: np.ndarray) -> RankTiles:
         """From one row for each pair of tile and rank, sorted by tile: its chunk, its tile's number, its rank."""
         first = np.flatnonzero(np.diff(tile, prepend=-1))
-        return RankTiles(np.full(len(first), op), chunk[first], np.append(first, len(tile)), rank)
+        ptr = np.append(first, len(tile))
+        read = np.diff(ptr) if op in GATHER_OPS else np.zeros(len(first), np.int64)
+        return RankTiles(np.full(len(first), op), chunk[first], ptr, rank, read)
 
     @staticmethod
     def joined(parts: Sequence[RankTiles]) -> RankTiles:
         """The tiles of all parts, in order."""
         counts = np.concatenate([np.diff(part.ptr) for part in parts])
-        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("op", "chunk", "rank"))
-        op, chunk, rank = columns
-        return RankTiles(op, chunk, np.concatenate([[0], np.cumsum(counts)]), rank)
+        names = ("op", "chunk", "rank", "read")
+        op, chunk, rank, read = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return RankTiles(op, chunk, np.concatenate([[0], np.cumsum(counts)]), rank, read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,7 @@ class TileOrder:
     """All tiles in execution order, as columns; DENSE tiles have no ranks.
 
     kind (N,): Op. source, target (N,): input and output chunk, -1 for none. ptr (N+1,) and rank: ranks of each tile.
+    read (N,): how many of its ranks a tile reads; they come first.
     """
 
     kind: np.ndarray
@@ -56,12 +62,13 @@ class TileOrder:
     target: np.ndarray
     ptr: np.ndarray
     rank: np.ndarray
+    read: np.ndarray
 
 
 def no_tiles() -> RankTiles:
-    """No REDUCE or EXPAND tiles, or none yet."""
+    """No tiles of ranks, or none yet."""
     nothing = np.zeros(0, np.int64)
-    return RankTiles(nothing, nothing, np.zeros(1, np.int64), nothing)
+    return RankTiles(nothing, nothing, np.zeros(1, np.int64), nothing, nothing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +76,9 @@ class LayerPlan:
     """One layer on its way to a schedule. ``factors`` holds the numbers; later passes add places, tiles and order.
 
     form: "ranks", "dense" or "mixed". block_tokens: token rows per block, 0 until chosen. rank_bank, rank_slot: (K,)
-    places in rank memory. rank_tiles: REDUCE and EXPAND tiles. order: all tiles in execution order, None until chosen.
+    places in rank memory. rank_tiles: tiles of ranks. shares (K,): the rank whose place a rank takes once that one has
+    been read, -1 for none; () for nobody. held_slots: slots in rank memory, 0 for all. order: all tiles in execution
+    order, None until chosen.
     """
 
     name: str
@@ -81,12 +90,19 @@ class LayerPlan:
     rank_bank: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     rank_slot: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     rank_tiles: RankTiles = field(default_factory=no_tiles)
+    shares: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    held_slots: int = 0
     order: TileOrder | None = None
 
     @cached_property
     def structure(self) -> Structure:
         """Chunk sets of the factors on this machine's array."""
         return structure_of(self.factors, self.machine.rows, self.machine.cols)
+
+    @property
+    def places(self) -> int:
+        """Places in rank memory that the ranks need."""
+        return self.factors.ranks - int(np.count_nonzero(self.shares >= 0))
 
     @property
     def input_chunks(self) -> int:
@@ -109,7 +125,10 @@ def describe(plan: LayerPlan) -> str:
     """The plan as short deterministic text, for reading after any pass and for comparing in tests."""
     factors, structure = plan.factors, plan.structure
     numbers = hashlib.sha256(
-        factors.u.tobytes() + factors.v.tobytes() + (b"" if factors.dense is None else factors.dense.tobytes())
+        factors.u.tobytes()
+        + factors.v.tobytes()
+        + (b"" if factors.dense is None else factors.dense.tobytes())
+        + factors.mix_value.tobytes()
     )
     lines = [
         f'layer "{plan.name}" {factors.out_features} x {factors.in_features}, {factors.ranks} ranks, form {plan.form}, '
@@ -121,6 +140,10 @@ def describe(plan: LayerPlan) -> str:
         lines.append(
             f"  rank {rank} reads {_runs(structure.reads[rank])} writes {_runs(structure.writes[rank])}{place}"
         )
+    bounds = np.searchsorted(factors.mix_target, np.arange(factors.ranks + 1)).tolist()
+    for rank, (begin, end) in enumerate(pairwise(bounds)):
+        if begin < end:
+            lines.append(f"  rank {rank} is mixed from {','.join(map(str, factors.mix_source[begin:end]))}")
     if plan.block_tokens:
         lines.append(f"  {plan.tokens} tokens in blocks of {plan.block_tokens}")
     if plan.order is None:

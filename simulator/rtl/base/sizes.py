@@ -113,9 +113,11 @@ class Sizes:
 
     @property
     def rank_slots(self) -> int:
-        """Rows of the multiplier table: slots that a place can name, or that a bank's sums or multipliers can fill."""
+        """Rows of the multiplier table: slots that a place can name, or that multipliers can fill, or a bank's sums,
+        two to a place (rule M4).
+        """
         table = self.machine.parameter_half_bytes // 4 // self.machine.multiplier_row
-        return max(1, min(1 << (FIRST_BIT - self.bank_bits), self.machine.rank_rows_per_bank, table))
+        return max(1, min(1 << (FIRST_BIT - self.bank_bits), 2 * self.machine.rank_rows_per_bank, table))
 
     @property
     def rank_rows(self) -> int:

@@ -120,6 +120,7 @@ class Accelerator(Elaboratable):
             store.fill_beat.eq(dma.beat),
             store.fill_slot.eq(present.slot),
             store.fill_stride.eq(present.field("block_tokens")),
+            store.fill_held.eq(present.field("held_slots")),
             store.fill_data.eq(self.dram_read_data),
         ]
 

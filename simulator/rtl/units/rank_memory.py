@@ -17,10 +17,10 @@ from simulator.rtl.units.tile_store import LaneEntry, TileStore
 
 
 class RankMemory(Elaboratable):
-    """Scatter: ``row_valid`` brings the ``sums`` of token ``row_token`` for the REDUCE tile in ``row_slot``;
+    """Scatter: ``row_valid`` brings the ``sums`` of token ``row_token`` for the tile in ``row_slot``;
     ``row_last`` marks the tile's last row, and ``finished`` the cycle that writes its last sum.
 
-    Gather: while ``gather_request``, rows of the EXPAND tile in ``gather_slot`` (``gather_tokens`` rows, multipliers of
+    Gather: while ``gather_request``, rows of the tile in ``gather_slot`` (``gather_tokens`` rows, multipliers of
     ``gather_half``) are read ahead; ``gather_finished`` is the cycle that reads the last. ``offered``: the next part of
     a row has passed the network; ``take`` accepts it, and with the row's last part (``complete``) ``row_codes`` is the
     whole row.

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from amaranth.hdl import Elaboratable, Module, Mux, Signal
 from amaranth.lib.memory import Memory
 
-from simulator.program.operations import Place, ops_where
+from simulator.program.operations import GATHER_OPS, SCATTER_OPS
 from simulator.rtl.base.instruction import WORD_BITS, InstructionQueue, InstructionWord
 from simulator.rtl.base.sizes import Sizes
 from simulator.rtl.units.rank_memory import RankMemory
 from simulator.rtl.units.systolic_array import SystolicArray
 from simulator.rtl.units.weight_loader import WeightLoader
-
-_GATHERING = ops_where(lambda entry: entry.is_tile and entry.reads is Place.RANKS)
-_SCATTERING = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)
 
 
 class TileSequencer(Elaboratable):
@@ -66,7 +63,7 @@ class TileSequencer(Elaboratable):
         queue.advance(m, self.preload_begins)
 
     def _gather(self, m: Module) -> None:
-        """Rule B4: an EXPAND tile's ranks are read as soon as they and its lane table are there."""
+        """Rule B4: the ranks that a tile gathers are read as soon as they and its lane table are there."""
         queue, ranks = self.gathers, self.ranks
         m.d.comb += [
             ranks.gather_request.eq(queue.seen(self.completed, "weights", "array")),
@@ -83,7 +80,7 @@ class TileSequencer(Elaboratable):
         busy = Signal()
         now = InstructionWord(Mux(self.begins, queue.word, held))
         preloaded = (self.ahead.pc == queue.pc + 1) & ~self.loader.busy
-        gathers = queue.head.is_any(_GATHERING)
+        gathers = queue.head.is_any(GATHER_OPS)
         m.d.comb += self.begins.eq(
             queue.seen(self.completed, "input", "array", "vector", "store")
             & preloaded
@@ -100,6 +97,7 @@ class TileSequencer(Elaboratable):
         row_ends = Signal()
         tile_ends = Signal()
         gathering = Signal()
+        entered = Signal()  # the present row is in the array
         m.d.comb += [
             active.eq(self.begins | busy),
             token_now.eq(Mux(self.begins, 0, token)),
@@ -107,9 +105,10 @@ class TileSequencer(Elaboratable):
             self.input_address.eq(Mux(self.begins, queue.head.field("src"), address)),
             row_ends.eq(part_now + 1 == now.row_cycles),
             tile_ends.eq(row_ends & (token_now + 1 == now.field("tokens"))),
-            gathering.eq(now.is_any(_GATHERING)),
-            ranks.take.eq(active & gathering),
-            array.row_valid.eq(active & Mux(gathering, row_ends, part_now == 0)),
+            gathering.eq(now.is_any(GATHER_OPS)),
+            # A row enters with its last part; a MIX has cycles left then, in which its sums are scattered (rule B2).
+            ranks.take.eq(active & gathering & (self.begins | ~entered)),
+            array.row_valid.eq(Mux(gathering, ranks.take & ranks.complete, active & (part_now == 0))),
             array.swap.eq(self.begins),
         ]
         for p, code in enumerate(array.row_codes):
@@ -119,6 +118,7 @@ class TileSequencer(Elaboratable):
             held.eq(now.word),
             busy.eq(active & ~tile_ends),
             part.eq(Mux(row_ends, 0, part_now + 1)),
+            entered.eq((array.row_valid | (entered & ~self.begins)) & ~row_ends),
             token.eq(token_now + row_ends),
             address.eq(self.input_address + Mux(row_ends, self.sizes.rows, 0)),
         ]
@@ -135,7 +135,7 @@ class TileSequencer(Elaboratable):
         token = Signal(32)
         last = Signal()
         oldest = InstructionWord(read.data)
-        scatters = oldest.is_any(_SCATTERING)
+        scatters = oldest.is_any(SCATTER_OPS)
         m.d.comb += [
             write.addr.eq(free),
             write.data.eq(self.queue.word),

@@ -4,17 +4,19 @@ E4, M3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 
 from simulator.program.encoding import FIRST_BIT
-from simulator.program.operations import RANK_OPS, Place, ops_where
+from simulator.program.operations import COLUMN_OPS, GATHER_OPS, RANK_OPS, SCATTER_OPS
 from simulator.program.schedule import LANE_BYTES, RECORD_BYTES
 from simulator.rtl.base.instruction import is_any
 from simulator.rtl.base.sizes import Sizes, index_bits
 from simulator.rtl.units.banked_memory import BankedMemory
 
-_BY_COLUMN = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)  # a lane is a column of the array
+_MIXING = tuple(op for op in GATHER_OPS if op in SCATTER_OPS)  # lanes that read ranks, behind them lanes that write
 
 
 class LaneEntry:
@@ -45,11 +47,12 @@ class TableView:
 
 
 class TileStore(Elaboratable):
-    """Filled a beat at a time, read by loader, gather and scatter units.
+    """Filled a beat at a time, read by loader, gather and scatter units. Loader and gather unit see the lanes whose
+    weights are stored, the scatter unit those that write ranks: all of a REDUCE, the last ones of a MIX.
 
     fill: bytes ``fill_beat * beat_bytes`` onward of the record for ``fill_slot`` are in ``fill_data``; ``fill_stride``
-    token rows lie between the slots of a bank. weight_address, weight_window: ``weight_banks`` bytes of packed weights
-    from any byte.
+    token rows lie between the slots of a bank, of which there are ``fill_held``. weight_address, weight_window:
+    ``weight_banks`` bytes of packed weights from any byte.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -58,6 +61,7 @@ class TileStore(Elaboratable):
         self.fill_beat = Signal(32)
         self.fill_slot = Signal(index_bits(sizes.slots))
         self.fill_stride = Signal(16)
+        self.fill_held = Signal(16)
         self.fill_data = Signal(sizes.beat_bytes * 8)
         self.loader = TableView(sizes, "loader")
         self.gather = TableView(sizes, "gather")
@@ -74,19 +78,26 @@ class TileStore(Elaboratable):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        kind, count = self._descriptor(m)
-        self._fill_lanes(m, kind, count)
+        kind, count, written = self._descriptor(m)
+        self._fill_lanes(m, kind, count, written)
         self._fill_weights(m, kind, count)
         return m
 
-    def _descriptor(self, m: Module) -> tuple[Signal, Signal]:
-        """Kind and lanes of the record that is arriving; they come with its first beat."""
+    def _descriptor(self, m: Module) -> tuple[Signal, Signal, Signal]:
+        """Kind and lanes of the record that is arriving, and how many of a MIX tile's lanes write ranks; they come with
+        its first beat.
+        """
         kind = Signal(4)
         count = Signal(16)
         held = Signal(28)
         arriving = Cat(self.fill_data[:4], self.fill_data[8:16], self.fill_data[16:32])
+        written = Signal(9)
         record = Mux(self.fill_beat == 0, arriving, held)
-        m.d.comb += [kind.eq(record[:4]), count.eq(record[12:])]
+        m.d.comb += [
+            kind.eq(record[:4]),
+            count.eq(record[12:]),
+            written.eq(Mux(is_any(kind, _MIXING), record[4:12] + 1, 0)),
+        ]
         with m.If(self.fill_valid & (self.fill_beat == 0)):
             m.d.sync += held.eq(arriving)
         table = Memory(shape=28, depth=self.sizes.slots, init=[])
@@ -102,45 +113,80 @@ class TileStore(Elaboratable):
             m.d.comb += [
                 read.addr.eq(view.slot),
                 view.lists_ranks.eq(is_any(read.data[:4], RANK_OPS)),
-                view.by_column.eq(is_any(read.data[:4], _BY_COLUMN)),
+                view.by_column.eq(is_any(read.data[:4], COLUMN_OPS)),
                 view.width.eq(read.data[4:12] + 1),
                 view.count.eq(read.data[12:28]),
             ]
-        return kind, count
+        return kind, count, written
 
-    def _fill_lanes(self, m: Module, kind: Signal, count: Signal) -> None:
-        """Lane j's four bytes always come in the same beat and the same place of it; a plain machine's lane is its
-        bank.
+    def _fill_lanes(self, m: Module, kind: Signal, count: Signal, written: Signal) -> None:
+        """A lane's four bytes always come in the same beat and the same place of it, those of lanes that a MIX writes
+        once the beat is turned by the number of lanes that it reads; a plain machine's lane is its bank.
         """
         sizes = self.sizes
-        groups = [self._group(m, number) for number in range(sizes.beat_bytes // LANE_BYTES)]
+        words = sizes.beat_bytes // LANE_BYTES
+        groups = [self._group(m, f"group{n}", self.fill_data.word_select(n, 32)) for n in range(words)]
+        reading = Signal(16)
+        m.d.comb += reading.eq(count - written)
         for j in range(sizes.lanes):
-            memory = Memory(shape=len(groups[0].packed()), depth=sizes.slots, init=[])
-            m.submodules[f"lane{j}"] = memory
-            write = memory.write_port()
-            written = LaneEntry(sizes, f"fill{j}")
-            matched = self._source(m, groups, written, j, kind, count)
-            m.d.comb += [
-                write.addr.eq(self.fill_slot),
-                write.data.eq(written.packed()),
-                write.en.eq(self.fill_valid & (matched | (self.fill_beat == 0))),
-            ]
-            for view in (self.loader, self.gather, self.scatter):
-                read = memory.read_port(domain="comb")
-                m.d.comb += [read.addr.eq(view.slot), view.lanes[j].packed().eq(read.data)]
+            views = (self.loader, self.gather) if sizes.machine.scatter else (self.loader, self.gather, self.scatter)
+            entry = LaneEntry(sizes, f"fill{j}")
+            matched = self._source(m, groups, entry, j, kind, reading)
+            self._keep(m, f"lane{j}", entry, matched, [(view, j) for view in views])
+        if sizes.machine.scatter:
+            self._fill_written(m, kind, count, written)
 
-    def _group(self, m: Module, number: int) -> LaneEntry:
+    def _fill_written(self, m: Module, kind: Signal, count: Signal, written: Signal) -> None:
+        """Lanes that write ranks: behind those that a MIX reads, or the first of a REDUCE."""
+        sizes = self.sizes
+        words = sizes.beat_bytes // LANE_BYTES
+        bits = (words - 1).bit_length()
+        before = Signal(16)
+        turned = Signal(8 * sizes.beat_bytes)
+        mixes = is_any(kind, _MIXING)
+        m.d.comb += [
+            before.eq(Mux(mixes, count - written, 0)),
+            turned.eq(Cat(self.fill_data, self.fill_data) >> before[:bits] * 8 * LANE_BYTES),
+        ]
+        groups = [self._group(m, f"turned{n}", turned.word_select(n, 32)) for n in range(words)]
+        for q in range(sizes.cols):
+            listed = RECORD_BYTES // LANE_BYTES + q
+            entry, matched = LaneEntry(sizes, f"fill_written{q}"), Signal(name=f"matched_written_{q}")
+            there = is_any(kind, SCATTER_OPS) & (Mux(mixes, written, count) > q)
+            m.d.comb += matched.eq(there & (self.fill_beat == (before + listed) >> bits))
+            with m.If(matched):
+                m.d.comb += entry.packed().eq(groups[listed % words].packed())
+            self._keep(m, f"written_lane{q}", entry, matched, [(self.scatter, q)])
+
+    def _keep(
+        self, m: Module, name: str, entry: LaneEntry, matched: Value, readers: Sequence[tuple[TableView, int]]
+    ) -> None:
+        """A lane's memory: written where the beat says something of it, cleared by a record's first beat; each reader
+        is a view and the number of its lane.
+        """
+        memory = Memory(shape=len(entry.packed()), depth=self.sizes.slots, init=[])
+        m.submodules[name] = memory
+        write = memory.write_port()
+        m.d.comb += [
+            write.addr.eq(self.fill_slot),
+            write.data.eq(entry.packed()),
+            write.en.eq(self.fill_valid & (matched | (self.fill_beat == 0))),
+        ]
+        for view, lane in readers:
+            read = memory.read_port(domain="comb")
+            m.d.comb += [read.addr.eq(view.slot), view.lanes[lane].packed().eq(read.data)]
+
+    def _group(self, m: Module, name: str, word: Value) -> LaneEntry:
         """The lane that four bytes of the beat would describe."""
         sizes = self.sizes
-        entry = LaneEntry(sizes, f"group{number}")
-        word = self.fill_data.word_select(number, 32)
+        entry = LaneEntry(sizes, name)
         place = word[:FIRST_BIT]
         m.d.comb += [
             entry.valid.eq(1),
             entry.first.eq(word[FIRST_BIT]),
             entry.bank.eq(place[: sizes.bank_bits]),
             entry.slot.eq(place[sizes.bank_bits :]),
-            entry.row.eq(entry.slot * self.fill_stride),
+            entry.row.eq(Mux(entry.slot < self.fill_held, entry.slot, entry.slot - self.fill_held) * self.fill_stride),
             entry.low.eq(word[16:24]),
             entry.last.eq(word[24:32]),
         ]

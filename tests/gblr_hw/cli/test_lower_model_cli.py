@@ -173,6 +173,21 @@ def test_a_checkpoint_alone_tells_what_it_leaves_out(run, tmp_path: Path, capsys
     ]
 
 
+def test_a_shape_that_padding_hides_is_told(run, tmp_path: Path, capsys) -> None:
+    state = {"fc.blkdiag1": torch.ones(2, 2, 3), "fc.blkdiag2": torch.ones(2, 4, 2), "head.weight": torch.ones(4, 8)}
+    path, target = tmp_path / "c.safetensors", tmp_path / "c.program"
+    save_file(state, path)
+    assert run("lower", path, "-o", target, "--shape", "fc=7x5") == 0
+    assert [(one.out_features, one.in_features) for one in Program.load(target).layers] == [(7, 5), (4, 8)]
+    capsys.readouterr()
+    assert run("show", path, "--shape", "fc=7x5", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["layers"][0]["out_features"] == 7
+    assert run("show", path, "--shape", "fc=7") == 2
+    assert "--shape: found 'fc=7'; it is NAME=OUTxIN. Write such a pair" in capsys.readouterr().err
+    assert run("lower", path, "-o", target, "--shape", "head=4x8") == 2
+    assert "only factors that are padded do not say their layer's shape" in capsys.readouterr().err
+
+
 def test_an_onnx_model_is_lowered_whole(run, tmp_path: Path, capsys) -> None:
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper

@@ -91,6 +91,14 @@ def test_another_array_for_the_machine(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert (report["machine"], report["rows"], report["cols"], report["tiles"]) == ("mid-32-16x8", 16, 8, 3 * 9)
 
 
+def test_an_array_with_more_lanes_than_the_machine_has_banks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--gemm", "20x140x70", "--array", "128x100", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["rows"], report["cols"], report["tiles"]) == (128, 100, 2)
+
+
 def test_several_gemms_run_each_on_their_own(
     topology: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,7 +177,7 @@ GEMM = ("--gemm", "4x5x6")
         ((*GEMM, "--array", "4x4x4"), "error: --array: found '4x4x4'; an array is two whole numbers"),
         ((*GEMM, "--array", "0x4", "--as", "scalesim-ws"), "error: array 0x4: found rows = 0; a size lies between"),
         ((*GEMM, "--array", "0x4"), "error: --array 0x4 on machine 'mid-32': found 0; Input should be greater than"),
-        ((*GEMM, "--array", "128x128"), "error: --array 128x128 on machine 'mid-32': found values that do not fit"),
+        ((*GEMM, "--array", "256x256"), "error: --array 256x256 on machine 'mid-32': found values that do not fit"),
         ((*GEMM, "--as", "scalesim"), "error: --as: found 'scalesim'; it is one of scalesim-ws, scalesim-os,"),
         (
             (*GEMM, "--as", "scalesim-ws", "--array", "4x4", "-m", "mid-32"),

@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_a_full_disk_in_a_work_folder(folder: Path, refusal: Refusal) -> None:
         )
     assert "output 'kept/" in said
     assert "File too large" in said
-    assert list(Path("kept").iterdir()) == []
+    assert [path for path in Path("kept").rglob("*") if path.is_file()] == []
 
 
 def test_a_full_disk_behind_standard_output(folder: Path) -> None:
@@ -159,13 +159,22 @@ def test_other_errors_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPat
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_in_a_command_says_so(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
+def interrupted(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr("gblr_hw.lowering.pipeline.lower", interrupted)
+
+def interrupted_in_a_kernel(*arguments: object, **options: object) -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as stop:
+        raise SystemError("CPUDispatcher returned a result with an exception set") from stop
+
+
+@pytest.mark.parametrize("how", [interrupted, interrupted_in_a_kernel])
+def test_ctrl_c_in_a_command_says_so(
+    how: Callable[..., None], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gblr_hw.lowering.pipeline.lower", how)
     monkeypatch.setattr("sys.argv", ["gblr-hw", "lower", "c.safetensors", "-o", "x.program"])
     before = listed(folder)
     with pytest.raises(SystemExit) as stop:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gblr_hw.conversion.covariances import collect_covariances, load_covariances, save_covariances
 from gblr_hw.files.tensor_files import write_safetensors
@@ -35,10 +36,61 @@ def test_what_cannot_be_collected_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     with pytest.raises(InputError, match="layer '1': found ReLU"):
         collect_covariances(model, [], ["1"])
-    with pytest.raises(InputError, match="layer '0': found no inputs"):
+    with pytest.raises(InputError, match="batches: found none; the model is called with one at least"):
         collect_covariances(model, [], ["0"])
+    with pytest.raises(InputError, match="layer '2': found no such module; it is a linear layer of the model"):
+        collect_covariances(model, [], ["2"])
+    with pytest.raises(InputError, match="batch: found str; it is a tensor, a dict of keyword arguments, or a list"):
+        collect_covariances(model, ["x"], ["0"])
+    with pytest.raises(InputError, match="layer '0': found NaN or infinity in its inputs"):
+        collect_covariances(model, [torch.full((2, 5), torch.inf)], ["0"])
     with pytest.raises(InputError, match="the mask has shape"):
         collect_covariances(model, [torch.ones(2, 5)], ["0"], lambda batch: torch.ones(3))
     write_safetensors(tmp_path / "c.safetensors", {"a": torch.ones(2, 3)}, {})
     with pytest.raises(InputError, match="a covariance is square"):
         load_covariances(tmp_path / "c.safetensors")
+
+
+class ByKeyword(nn.Module):
+    """A layer that is called by keyword, one that never runs, and one that stores its matrix inputs first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 4)
+        self.idle = nn.Linear(5, 4)
+        self.last = Conv1D()
+
+    def forward(self, hidden: Tensor, scale: float = 1.0) -> Tensor:
+        return self.last(x=self.first(input=hidden * scale))
+
+
+class Conv1D(nn.Module):
+    """As in transformers: matrix (inputs, outputs)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+        self.bias = nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+def test_batches_are_what_loaders_give() -> None:
+    torch.manual_seed(0)
+    model, x = ByKeyword(), torch.randn(12, 5)
+    wanted = collect_covariances(model, [x])
+    assert set(wanted) == {"first", "last"}
+    np.testing.assert_allclose(wanted["first"], (x.double().T @ x.double() / 12).numpy(), rtol=1e-12)
+    loader = DataLoader(TensorDataset(x, torch.zeros(12)), 5)
+    for batches in (loader, (batch for batch in loader), [{"hidden": x[:7]}, {"hidden": x[7:], "scale": 1.0}], [(x,)]):
+        found = collect_covariances(model, batches)
+        assert set(found) == set(wanted)
+        for name in wanted:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5)
+
+
+def test_half_precision_does_not_overflow() -> None:
+    model = nn.Sequential(nn.Linear(5, 4)).half()
+    x = torch.full((3, 5), 60000.0, dtype=torch.float16)
+    np.testing.assert_allclose(collect_covariances(model, [x], ["0"])["0"], x.double().numpy()[0, 0] ** 2)

@@ -18,7 +18,7 @@ from gblr_hw import lower
 from gblr_hw.frontend import ExportedNetwork, export_network
 from gblr_hw.frontend.capture import named_tensors
 from gblr_hw.frontend.containers import tensors_in, with_tensors
-from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.execute_network import execute_network

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gblr_hw import lower
 from gblr_hw.frontend import export_network, multiplications_of, spent_multiplications
-from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.scaled_weights import scaled_outputs, scaled_weights

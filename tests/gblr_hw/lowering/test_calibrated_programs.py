@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gblr_hw.lowering.lower_model import lower_model, port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
+from gblr_hw.lowering.lower_model import lower_model
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.network_weights import linear_of
 from gblr_hw.weights.stored import DenseWeights, LayerWeights

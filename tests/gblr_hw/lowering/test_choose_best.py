@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from gblr_hw.lowering.choose_best import _least_cycles, _place, choose_best
-from gblr_hw.lowering.passes import build_schedule, colour_banks, group_ranks, quantise_weights
+from gblr_hw.lowering.passes import build_schedule, colour_banks, group_ranks, quantise_weights, rank_scales
 from gblr_hw.lowering.passes.block_tokens import block_tokens
 from gblr_hw.lowering.passes.choose_form import candidate_forms, numbers, outline
 from gblr_hw.lowering.passes.drop_empty import drop_empty
@@ -122,7 +122,7 @@ def test_codes_are_those_of_quantise() -> None:
     step = rng.random(200) + 0.01
     values = np.concatenate([(rng.integers(-140, 140, 100) + 0.5) * step[:100], rng.normal(size=100) * 50])
     limit = code_limit(8)
-    codes = [quantise_weights._code(float(v), float(s), limit) for v, s in zip(values, step, strict=True)]
+    codes = [rank_scales.code(float(v), float(s), limit) for v, s in zip(values, step, strict=True)]
     np.testing.assert_array_equal(codes, quantise(values, step, 8))
 
 
@@ -136,7 +136,7 @@ def test_kernels_are_compiled_once() -> None:
         group_ranks._greedy_order,
         group_ranks._improve,
         quantise_weights._largest_rows,
-        quantise_weights._sums_of_squares,
+        rank_scales._sums_of_squares,
         quantise_weights._pack,
     )
     assert {kernel.__name__: len(kernel.signatures) for kernel in kernels if len(kernel.signatures) != 1} == {}

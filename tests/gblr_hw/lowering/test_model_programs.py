@@ -13,7 +13,7 @@ from gblr_hw import lower
 from gblr_hw.frontend import ExportedNetwork, export_network, multiplications_of
 from gblr_hw.frontend.random_gblr import replace_by_random_gblr
 from gblr_hw.layers.linear import GBLRLinear
-from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
@@ -184,8 +184,8 @@ def test_half_precision_weights_are_used_as_they_are(dtype: torch.dtype) -> None
 
 def test_calibration_batches_must_be_like_the_example() -> None:
     model = torch.nn.Linear(8, 8).eval()
-    with pytest.raises(InputError, match=r"calibration batch 1: found shapes .*\(4, 8\).*exported with .*\(2, 8\)"):
-        lower(model, _MID, example_inputs=(torch.ones(2, 8),), calibration=[torch.ones(2, 8), torch.ones(4, 8)])
+    with pytest.raises(InputError, match=r"calibration batch 1: found shapes .*\(2, 7\).*exported with .*\(2, 8\)"):
+        lower(model, _MID, example_inputs=(torch.ones(2, 8),), calibration=[torch.ones(2, 8), torch.ones(2, 7)])
 
 
 def test_execute_of_single_layers_names_the_one_for_networks() -> None:

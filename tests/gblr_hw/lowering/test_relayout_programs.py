@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gblr_hw.frontend import ExportedNetwork, export_network
-from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
 from gblr_hw.lowering.whole_network import lower_network
 from simulator.machine.machine import Machine
 from simulator.network.strided_bytes import strided_bytes

@@ -17,8 +17,8 @@ from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.layout import View
 from gblr_hw.frontend.graph.registry import Arguments
 from gblr_hw.frontend.operators.vector_ops import pointwise, rowwise
+from gblr_hw.lowering.calibration_batches import port_arrays
 from gblr_hw.lowering.groups.stages import stages_of
-from gblr_hw.lowering.lower_model import port_arrays
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError

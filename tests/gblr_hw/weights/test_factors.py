@@ -122,7 +122,7 @@ def test_inconsistent_factors_are_refused(change: dict[str, Any], message: str) 
 
 
 def test_other_objects_are_refused() -> None:
-    with pytest.raises(InputError, match="layer weights: found Linear; they must be DenseWeights"):
+    with pytest.raises(InputError, match="layer weights: found Linear; they must be one of DenseWeights, GBLRWeights"):
         evaluate(nn.Linear(2, 2))  # type: ignore[arg-type]
 
 

@@ -379,5 +379,5 @@ def test_three_operands_outputs_and_tiles_that_do_not_fit():
     refused(replace(program, network=network), "operator 'v': found 3 operands; a VECTOR instruction has one or two")
     wide = program.layers[0]
     payload = replace(wide.payload, bias=np.zeros(99), row_step=np.ones(99))
-    layers = (replace(wide, out_features=99, payload=payload), program.layers[1])
+    layers = (replace(wide, out_features=99, payload=payload, output_order=np.arange(99)), program.layers[1])
     refused(replace(program, layers=layers), "layer 'l': found 99 outputs; its output 'l.out' is stored in")

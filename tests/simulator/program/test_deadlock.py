@@ -11,7 +11,7 @@ from hypothesis import given
 
 from simulator.base.errors import InputError
 from simulator.program.isa import Instructions
-from simulator.program.operations import After, Op
+from simulator.program.operations import TILE_OPS, After, Op
 from simulator.program.program import Program
 from simulator.timing.durations import Timing, resolve_timing
 from simulator.timing.engine import DeadlockError, run_engine
@@ -93,7 +93,7 @@ def test_a_program_that_could_deadlock_is_refused():
     ins = good.instructions
     for later in (0, 1):  # itself, and the one behind it
         after = np.array(ins.after)
-        at = int(np.flatnonzero(np.isin(ins.op, (Op.DENSE, Op.REDUCE, Op.EXPAND)))[0])
+        at = int(np.flatnonzero(np.isin(ins.op, TILE_OPS))[0])
         after[After.ARRAY, at] = at + later
         columns = {name: getattr(ins, name) for name in Instructions.__dataclass_fields__ if name != "after"}
         with pytest.raises(

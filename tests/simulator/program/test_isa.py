@@ -11,6 +11,7 @@ from simulator.base.errors import InputError
 from simulator.program.isa import Instructions
 from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, VECTOR_OPS, After, Op, Unit, unit_of_op
 from simulator.program.program import Program
+from simulator.program.schedule import TileTable
 from tests.drawn.strategies import case
 
 _, _, PROGRAM = case(22, layers=2, tokens=9, stored=True, array={"rows": 4, "cols": 6, "scatter": True})
@@ -33,13 +34,13 @@ def waiting(column: After, at: int, value: int) -> Instructions:
 
 
 def test_the_program_under_test_has_every_operation():
-    assert set(PROGRAM.instructions.op.tolist()) >= set(Op) - {Op.DENSE, Op.VECTOR}
+    assert set(PROGRAM.instructions.op.tolist()) >= set(Op) - {Op.DENSE, Op.VECTOR, Op.MIX}
 
 
 @pytest.mark.parametrize(
     ("column", "op", "value", "message"),
     [
-        ("op", Op.STORE, 9, r"field 'op': found 9; operations are 0 to 8 \(LOAD_PARAMETERS, .*VECTOR\)"),
+        ("op", Op.STORE, 10, r"field 'op': found 10; operations are 0 to 9 \(LOAD_PARAMETERS, .*MIX\)"),
         ("op", Op.STORE, -1, "field 'op': found -1"),
         ("layer", Op.STORE, -1, "field 'layer': found -1; a layer index is not negative"),
         ("tile", Op.EXPAND, -1, "field 'tile': found -1; a tile index is not negative"),
@@ -50,7 +51,8 @@ def test_the_program_under_test_has_every_operation():
         ("token0", Op.LOAD_INPUT, -1, "field 'token0': found -1; a token index is not negative"),
         ("row_cycles", Op.REDUCE, 0, "field 'row_cycles': found 0; a token row takes at least one cycle"),
         ("accumulate", Op.DRAIN, 2, "field 'accumulate': found 2; accumulate is 0 or 1"),
-        ("other", Op.DRAIN, 64, "field 'other': found 64; only a VECTOR has a second operand"),
+        ("other", Op.STORE, 64, "field 'other': found 64; only a VECTOR has a second operand, and only tiles"),
+            ("other", Op.DRAIN, 0, "field 'other': found 0; a query head has at least one row"),
         ("other", Op.STORE, -2, "field 'other': found -2"),
     ],
 )  # fmt: skip
@@ -133,7 +135,7 @@ def refused(instructions: Instructions, message: str) -> None:
     [
         ("layer", Op.STORE, 2, "'layer': found 2; it has 2 layers"),
         ("tile", Op.EXPAND, 10**6, "tile 1000000; its tile table has"),
-        ("op", Op.EXPAND, Op.DENSE, "DENSE, REDUCE and EXPAND run tiles of their own kind"),
+        ("op", Op.EXPAND, Op.DENSE, "DENSE, REDUCE, EXPAND and MIX run tiles of their own kind"),
         ("row_cycles", Op.REDUCE, 9, "an instruction takes its tile's cycles a row"),
         ("token0", Op.STORE, 9, "the program has 9 tokens"),
         ("slot", Op.LOAD_WEIGHTS, 10**6, "field 'slot': found 1000000; it lies between 0 and"),
@@ -144,6 +146,7 @@ def refused(instructions: Instructions, message: str) -> None:
         ("src", Op.DRAIN, -1, "field 'src': found -1"),
         ("src", Op.STORE, 10**9, "field 'src': found 1000000000"),
         ("chunk", Op.LOAD_INPUT, 10**6, "field 'chunk': found 1000000"),
+        ("other", Op.DENSE, 3, "3 rows of each query head; only scores and mix of a network have query heads"),
         ("chunk", Op.STORE, -1, "field 'chunk': found -1"),
     ],
 )  # fmt: skip
@@ -184,11 +187,14 @@ def test_schedules_refuse_what_does_not_fit():
         ({"rank_slot": layer.rank_slot - 1}, "slot: found -1"),
         ({"out_features": layer.out_features + 1}, "output parameters"),
         ({"payload": replace(layer.payload, codes=layer.payload.codes[1:])}, "payload: found .* the tile table describes"),
+        ({"held_slots": 0, "rank_slot": layer.rank_slot, "rank_bank": layer.rank_bank - 1}, "rank .*: bank: found -1"),
+        ({"held_slots": 1, "rank_slot": layer.rank_slot * 0 + 2}, "rank 0: slot: found 2; it lies between 0 and 1"),
+        ({"output_order": np.zeros(layer.out_features)}, "'output_order': found .* entries; it names each output once"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             with_layer(**change)
     for change, message in (
-        ({"kind": (0, Op.DRAIN)}, "a tile is DENSE, REDUCE or EXPAND"),
+        ({"kind": (0, Op.DRAIN)}, "a tile is DENSE, REDUCE, EXPAND or MIX"),
         ({"lo": (0, -1)}, "0 <= lo <= hi for every lane"),
         ({"lane": (0, layer.ranks)}, f"ranks are numbered 0 to {layer.ranks - 1}"),
         ({"lane_ptr": (0, 1)}, "lane_ptr starts at 0, never falls"),
@@ -210,3 +216,26 @@ def test_payloads_are_finite():
                 replace(payload, **{name: column})
     with pytest.raises(InputError, match="'input_step': found -1.0; an activation step is finite and not negative"):
         replace(payload, input_step=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"gathered": [0]}, r"'gathered': found 0 of the 3 lanes of tile 0; a MIX has lanes of both kinds"),
+        ({"gathered": [3]}, r"'gathered': found 3 of the 3 lanes of tile 0"),
+        ({"kind": [Op.EXPAND]}, r"'gathered': found a tile whose kind says otherwise; EXPAND lanes read ranks"),
+        ({"kind": [Op.REDUCE]}, r"'gathered': found a tile whose kind says otherwise"),
+        ({"hi": [1, 1, 1]}, r"'lo', 'hi': found weights of a lane that a MIX writes; they are those of its reads"),
+        ({"gathered": [2, 2]}, r"tile table: found columns of unequal length \(1 kinds\)"),
+    ],
+)
+def test_lanes_of_a_mix(edit, message):
+    """Two ranks mixed into a third: which lanes read and which write follows from nothing else."""
+    columns = {
+        "kind": [Op.MIX], "source": [-1], "target": [-1], "row_cycles": [1], "lane_ptr": [0, 3], "lane": [0, 1, 2],
+        "first": [0, 0, 1], "lo": [0, 0, 0], "hi": [1, 1, 0], "gathered": [2],
+    }  # fmt: skip
+    table = TileTable(**{name: np.array(values) for name, values in columns.items()})
+    assert table.scattered.tolist() == [1] and table.lane_gathers.tolist() == [True, True, False]
+    with pytest.raises(InputError, match=message):
+        TileTable(**{name: np.array(values) for name, values in (columns | edit).items()})

@@ -53,7 +53,7 @@ def test_what_comes_in_is_what_is_used_and_what_goes_out_is_what_was_drained():
         ins = program.instructions
         for index, layer in enumerate(program.layers):
             mine, tokens = ins.layer == index, program.tokens
-            chunks = len(set(layer.tiles.source[layer.tiles.kind != Op.EXPAND].tolist()))
+            chunks = len(set(layer.tiles.source[layer.tiles.source >= 0].tolist()))
             assert sizes(program, index, Op.LOAD_INPUT) == tokens * machine.rows * chunks
             outputs = ceil_div(layer.out_features, machine.cols)
             assert sizes(program, index, Op.STORE) == tokens * machine.cols * outputs
@@ -303,7 +303,7 @@ def test_counts_add_up_whatever_the_order(seed):
 def test_layers_that_overlap_have_no_report():
     """Their cycles would have two causes (rules C1, E3)."""
     refused = 0
-    for seed in range(20):
+    for seed in range(40):
         first, second = two_programs(seed, engines=3)
         whole = one_after_another(first, second, barrier=False)
         events = run_engine(resolve_timing(whole, first.machine))
@@ -319,7 +319,7 @@ def test_layers_that_overlap_have_no_report():
             refused += 1
         else:
             simulate(whole, first.machine)
-    assert 5 < refused < 20
+    assert 5 < refused < 40
 
 
 def test_a_networks_latency_is_the_sum_of_its_layers_windows():

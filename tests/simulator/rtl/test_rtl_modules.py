@@ -141,3 +141,10 @@ def test_a_missing_package_is_named_with_what_brings_it():
         InputError, match=r"package 'no-such-hdl': found not installed; .* pip install \"gblr-hw\[rtl\]\""
     ):
         installed_version("no-such-hdl")
+
+
+def test_the_multiplier_table_has_a_row_for_both_ranks_of_a_place():
+    """Rule M4: slots go up to twice those that memory holds."""
+    machine = rtl_machine("4x3").with_(rank_memory={"kib": 1, "banks": 64}, vector={"parameter_kib": 64})
+    assert machine.rank_rows_per_bank == 4
+    assert Sizes(machine).rank_slots == 8

@@ -51,8 +51,10 @@ ENGINE_MUTANTS = {
         "A1": off("busy", TILE_OPS, by),
         "A2": preload_off(by),
         "A4": off("lead", (Op.EXPAND,), by),
+        "A4 mix": off("lead", (Op.MIX,), by),
         "A5": off("tail", TILE_OPS, by),
         "A5 network": off("tail", (Op.REDUCE,), by),
+        "A5 mix": off("tail", (Op.MIX,), by),
         "V1": off("busy", (Op.DRAIN,), by),
         "V1 latency": off("tail", (Op.DRAIN,), by),
     }.items()

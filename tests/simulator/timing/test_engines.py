@@ -86,7 +86,7 @@ def program(*rows: tuple, engines: int = 3) -> Timing:
     tails = {
         Op.LOAD_INPUT: DRAM_LATENCY, Op.LOAD_WEIGHTS: DRAM_LATENCY, Op.LOAD_PARAMETERS: DRAM_LATENCY, Op.STORE: DRAM_LATENCY,
         Op.DENSE: P + Q - 1, Op.EXPAND: P + Q - 1, Op.REDUCE: P + Q - 1 + NETWORK, Op.DRAIN: DRAIN_LATENCY,
-        Op.VECTOR: DRAIN_LATENCY,
+        Op.VECTOR: DRAIN_LATENCY, Op.MIX: P + Q - 1 + NETWORK,
     }  # fmt: skip
     return Timing(
         op=ops,
@@ -94,8 +94,8 @@ def program(*rows: tuple, engines: int = 3) -> Timing:
         unit=unit_of_op(engines)[ops],
         busy=np.array([row[1] for row in rows], dtype=np.int64),
         tail=np.array([tails[op] for op in ops.tolist()], dtype=np.int64),
-        lead=np.where(ops == Op.EXPAND, NETWORK + REQUANTISE, 0),
-        is_tile=np.isin(ops, (Op.DENSE, Op.REDUCE, Op.EXPAND)),
+        lead=np.where(np.isin(ops, (Op.EXPAND, Op.MIX)), NETWORK + REQUANTISE, 0),
+        is_tile=np.isin(ops, (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)),
         is_transfer=np.isin(ops, TRANSFER_OPS),
         after=after,
         preload_cycles=P,
@@ -181,6 +181,20 @@ def test_expand_waits_for_network_and_requantisation():
     assert events.start[1] == reduce_done + NETWORK + REQUANTISE == 8 + 10 + 13 + 4 + 4 + 3
     assert events.stall[1] == STALL_ARRAY
     assert events.done[1] == events.start[1] + 10 + P + Q - 1  # sums go to the accumulators, not through the network
+
+
+def test_a_mix_waits_as_an_expand_and_is_done_as_a_reduce():
+    """Rules A4 and A5: its ranks pass requantisers and network on the way in, its sums the network on the way out."""
+    links = [(Op.MIX, 10, {After.ARRAY: at}) for at in range(2)]
+    events = assert_same_events(program((Op.REDUCE, 10), *links, (Op.EXPAND, 10, {After.ARRAY: 2})))
+    leave, lead = P + Q - 1 + NETWORK, NETWORK + REQUANTISE
+    assert events.done[0] == P + 10 + leave
+    for at in (1, 2):
+        assert events.start[at] == events.done[at - 1] + lead
+        assert events.done[at] == events.start[at] + 10 + leave
+        assert events.stall[at] == STALL_ARRAY
+    assert events.start[3] == events.done[2] + lead
+    assert events.done[3] == events.start[3] + 10 + P + Q - 1
 
 
 @pytest.mark.parametrize(("lead", "stall"), [(P, STALL_WEIGHTS), (P + 1, STALL_WEIGHTS), (P + 5, STALL_WEIGHTS)])

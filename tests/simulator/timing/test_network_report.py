@@ -177,4 +177,4 @@ def test_order_and_top_are_for_programs(monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             main()
         assert stop.value.code == 2
-        assert f"{option[0]} is for programs" in capsys.readouterr().err
+        assert f"{option[0]} with one GEMM: found nothing for it to act on" in capsys.readouterr().err

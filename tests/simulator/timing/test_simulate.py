@@ -70,7 +70,7 @@ def check_counts(report: Report, program: Program, machine: Machine) -> None:
     outputs = sum(ceil_div(layer.out_features, machine.cols) for layer in program.layers) * program.tokens
     assert report.accesses["vector_ops"] == outputs * machine.cols
     assert report.accesses["requantise_ops"] == program.tokens * sum(
-        int(layer.tiles.lane_count[layer.tiles.kind == Op.EXPAND].sum()) for layer in program.layers
+        int(layer.tiles.lane_gathers.sum()) for layer in program.layers
     )
 
 

@@ -15,7 +15,7 @@ from simulator.program.operations import Op, Unit
 from simulator.timing.durations import channel_cycles, resolve_timing, time_instructions
 from simulator.timing.engine import run_engine
 from simulator.timing.simulate import simulate
-from tests.drawn.random_programs import assembled_columns
+from tests.drawn.random_programs import assembled_columns, built_program, generator
 from tests.drawn.strategies import case
 
 MID = Machine.load("mid-32")
@@ -44,8 +44,8 @@ def test_bandwidth_is_taken_as_an_integer_of_bytes_per_thousand_cycles():
 
 def test_durations_of_every_operation():
     seen = set()
-    for seed in range(30):
-        machine, _, program = case(seed)
+    cases = [case(seed)[::2] for seed in range(30)] + [built_program(generator(seed)) for seed in range(10)]
+    for machine, program in cases:
         ins, timing = program.instructions, resolve_timing(program, machine)
         network, requantise = machine.rank_memory.network_cycles, machine.rank_memory.requantise_cycles
         for i in range(len(ins)):
@@ -55,13 +55,14 @@ def test_durations_of_every_operation():
                 Op.DENSE: (tokens, leave, 0),
                 Op.REDUCE: (tokens * int(ins.row_cycles[i]), leave + network, 0),
                 Op.EXPAND: (tokens * int(ins.row_cycles[i]), leave, network + requantise),
+                Op.MIX: (tokens * int(ins.row_cycles[i]), leave + network, network + requantise),
                 Op.DRAIN: (ceil(tokens * machine.cols / machine.vector.lanes), machine.vector.latency_cycles, 0),
             }.get(op)
             if expected is None:
                 moved = ceil(int(ins.dram_bytes[i]) / machine.dram.burst_bytes) * machine.dram.burst_bytes
                 expected = (ceil(1000 * moved / machine.dram_bytes_per_kilocycle), machine.dram_latency_cycles, 0)
             assert (timing.busy[i], timing.tail[i], timing.lead[i]) == expected
-            assert timing.is_tile[i] == (op in (Op.DENSE, Op.REDUCE, Op.EXPAND))
+            assert timing.is_tile[i] == (op in (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX))
             assert timing.is_transfer[i] == (timing.unit[i] < Unit.ARRAY)
             seen.add(op)
         assert timing.preload_cycles == machine.rows

@@ -1,0 +1,188 @@
+"""Products with block-diagonal matrices, and what only moves, scales and sums channels between them, as one layer.
+
+BLAST, Monarch and their kin are written as batched products with permutations and diagonals between. Such a chain is a
+layer whose ranks feed ranks: nothing of it need go through memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix, identity
+
+from gblr_hw.frontend.graph.draft import Draft, pruned
+from gblr_hw.frontend.tidy.affine_links import Link, could_be_affine, link_of
+from gblr_hw.frontend.tidy.regrouped_rows import with_rows
+from gblr_hw.weights.chains import ChainWeights, sorted_mixes
+from gblr_hw.weights.factors import evaluate
+from gblr_hw.weights.scaled_weights import scaled_outputs, shifted_outputs
+from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
+from simulator.network.network import Operator
+
+_MOST_RANKS = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """A matrix (m, n) with the entries that it stores, and a bias (m,)."""
+
+    matrix: csr_matrix
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranks:
+    """The first links of a chain: ranks by inputs, edges between ranks (target by source), outputs by ranks."""
+
+    reads: csr_matrix
+    mixes: csr_matrix
+    writes: csr_matrix
+    bias: np.ndarray
+
+    @property
+    def entries(self) -> int:
+        """Multiplications for each row."""
+        return int(self.reads.nnz + self.mixes.nnz + self.writes.nnz)
+
+
+def chains_fused(draft: Draft) -> Draft:
+    """Chains in which some product is with a block-diagonal matrix, where they multiply less than their whole matrix;
+    and what such a product's outputs alone go through, as far as it scales and shifts them. An order of the outputs
+    stays with who reads them: ranks of a block write outputs that lie together.
+    """
+    made: dict[str, _Ranks] = {}
+    for name in [operator.name for operator in draft.operators if operator.kind == "linear"]:
+        fused = _with_the_one_before(draft, name, made)
+        draft = draft if fused is None else fused
+    for name in [operator.name for operator in draft.operators if operator.kind == "linear"]:
+        if name in made or isinstance(draft.weights[name], GroupedWeights):
+            while (absorbed := _with_the_one_behind(draft, name)) is not None:
+                draft = absorbed
+    return pruned(draft)
+
+
+def _named(draft: Draft) -> dict[str, Operator]:
+    return {operator.name: operator for operator in draft.operators}
+
+
+def _sole_readers(draft: Draft) -> dict[str, int]:
+    """Tensors that one operator alone reads, and nothing else needs, with its place."""
+    fixed = draft.fixed()
+    return {name: places[0] for name, places in draft.readers().items() if len(places) == 1 and name not in fixed}
+
+
+def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Draft | None:
+    """A product together with the one whose outputs it alone reads, if they are a chain."""
+    operator, held = _named(draft)[name], draft.weights[name]
+    sole, writer = _sole_readers(draft), {one.output: one for one in draft.operators}
+    path: list[Operator] = []
+    before = operator.operands[0].tensor
+    while before in sole and before in writer and could_be_affine(writer[before]):
+        path.insert(0, writer[before])
+        before = path[0].operands[0].tensor
+    first = writer.get(before)
+    if first is None or first.kind != "linear" or before not in sole or first.rows != operator.rows:
+        return None
+    start = draft.weights[first.name]
+    kinds = (held, start)
+    if not isinstance(held, DenseWeights | GroupedWeights) or not (
+        first.name in made or isinstance(start, DenseWeights | GroupedWeights)
+    ):
+        return None
+    if first.name not in made and not any(isinstance(one, GroupedWeights) for one in kinds):
+        return None
+    link = link_of(draft, before, path, operator.operands[0])
+    if link is None:
+        return None
+    begun = made.get(first.name) or _begun(_product(start))
+    ranks = _joined(begun, link, _product(held))
+    whole = ranks.writes.shape[0] * ranks.reads.shape[1]
+    if ranks.reads.shape[0] > _MOST_RANKS or ranks.entries >= whole:
+        return None
+    chain = replace(operator, operands=first.operands, batch=first.batch, tokens=first.tokens)
+    result = with_rows(_replaced(draft, operator, chain, _weights(ranks)), operator.output, first.batch, first.tokens)
+    if result is not None:
+        made[name] = ranks
+    return result
+
+
+def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
+    """A product together with the vector operator that alone reads it, if that is a scale or a shift of its outputs."""
+    operator, held = _named(draft)[name], draft.weights[name]
+    place = _sole_readers(draft).get(operator.output)
+    behind = None if place is None else draft.operators[place]
+    if behind is None or not could_be_affine(behind) or (behind.batch, behind.tokens) != (
+        operator.batch, operator.tokens
+    ):  # fmt: skip
+        return None
+    link = link_of(draft, operator.output, [behind], None)
+    if link is None or link.order is None:
+        return None
+    if not np.array_equal(link.order, np.arange(len(link.order))):
+        return None
+    scaled = scaled_outputs(held, torch.from_numpy(link.matrix.data.copy()))
+    weights = shifted_outputs(scaled, torch.from_numpy(link.shift.copy()))
+    return _replaced(draft, behind, replace(operator, output=behind.output), weights)
+
+
+def _replaced(draft: Draft, old: Operator, new: Operator, weights: LayerWeights) -> Draft:
+    """``new`` in the place of ``old``; of an operator that moves there, no longer in its own."""
+    operators = tuple(new if one is old else one for one in draft.operators if one is old or one.name != new.name)
+    return replace(draft, operators=operators, weights={**draft.weights, new.name: weights})
+
+
+def _product(held: LayerWeights) -> _Product:
+    factors = evaluate(held)
+    assert factors.dense is not None and factors.dense_support is not None
+    row, column = np.nonzero(factors.dense_support)
+    matrix = csr_matrix((factors.dense[row, column].astype(np.float64), (row, column)), shape=factors.dense.shape)
+    bias = np.zeros(factors.out_features) if factors.bias is None else factors.bias.astype(np.float64)
+    return _Product(matrix, bias)
+
+
+def _begun(product: _Product) -> _Ranks:
+    """A product whose outputs are ranks."""
+    count = product.matrix.shape[0]
+    return _Ranks(product.matrix, csr_matrix((count, count)), csr_matrix(identity(count)), product.bias)
+
+
+def _joined(ranks: _Ranks, link: Link, product: _Product) -> _Ranks:
+    """A chain, a link and a product behind it: the product's inputs become ranks, or, where that multiplies no more,
+    its outputs read the ranks that were outputs.
+    """
+    bias = product.matrix @ (link.matrix @ ranks.bias + link.shift) + product.bias
+    between = csr_matrix(link.matrix @ ranks.writes)
+    through = csr_matrix(product.matrix @ between)
+    if through.nnz <= between.nnz + product.matrix.nnz:
+        return _Ranks(ranks.reads, ranks.mixes, through, bias)
+    old, new = ranks.reads.shape[0], between.shape[0]
+    count = old + new
+    mixes = ranks.mixes.copy()
+    mixes.resize(count, count)
+    edges = between.tocoo()
+    fresh = csr_matrix((edges.data, (old + edges.row, edges.col)), shape=(count, count))
+    reads = ranks.reads.copy()
+    reads.resize(count, reads.shape[1])
+    wide = product.matrix.tocoo()
+    writes = csr_matrix((wide.data, (wide.row, old + wide.col)), shape=(wide.shape[0], count))
+    return _Ranks(reads, csr_matrix(mixes + fresh), writes, bias)
+
+
+def _weights(ranks: _Ranks) -> ChainWeights:
+    edges = ranks.mixes.tocoo()
+    source, target = (torch.from_numpy(one.astype(np.int64)) for one in (edges.col, edges.row))
+    (u, writes), (v, reads) = _dense(ranks.writes), _dense(ranks.reads)
+    bias = torch.from_numpy(ranks.bias.astype(np.float32)) if ranks.bias.any() else None
+    value = torch.from_numpy(edges.data.astype(np.float32))
+    mixes = sorted_mixes(source, target, value)
+    return ChainWeights(u, v, reads, writes, **mixes, bias=bias)  # type: ignore[arg-type]
+
+
+def _dense(matrix: csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix and where it has entries, zeros among them too."""
+    entries = matrix.tocoo()
+    support = np.zeros(matrix.shape, np.bool_)
+    support[entries.row, entries.col] = True
+    return torch.from_numpy(matrix.toarray().astype(np.float32)), torch.from_numpy(support)

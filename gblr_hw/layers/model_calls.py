@@ -1,0 +1,84 @@
+"""A model called with what a data loader gives, and its linear layers as matrices and inputs, however they are kept."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from gblr_hw.weights.collect import is_conv1d
+from simulator.base.errors import InputError
+
+# A tensor, keyword arguments, or a list as loaders make it: inputs first, then labels.
+Batch = Any
+
+
+def call_of(model: nn.Module, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of one call of a model: a tensor is the only one, a mapping holds keyword arguments.
+
+    Of a list or tuple, as data sets of inputs and labels give it, the model gets as many as it asks for, one at least.
+    Raises InputError for anything else.
+    """
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    if isinstance(batch, (list, tuple)) and batch:
+        return tuple(batch[: max(1, _asked_for(model))]), {}
+    raise InputError(
+        "batch",
+        type(batch).__name__,
+        "it is a tensor, a dict of keyword arguments, or a list of inputs (and labels)",
+        "Give what the model is called with.",
+    )
+
+
+def _asked_for(model: nn.Module) -> int:
+    """Positional arguments without a default."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return sum(one.kind in kinds and one.default is inspect.Parameter.empty for one in parameters)
+
+
+def linear_layer(model: nn.Module, name: str) -> nn.Module:
+    """The linear layer of that name: nn.Linear, or transformers' Conv1D. Raises InputError if it is none."""
+    try:
+        module: nn.Module | None = model.get_submodule(name)
+    except AttributeError:
+        module = None
+    if module is None or not _is_linear(module):
+        raise InputError(
+            f"layer '{name}'",
+            "no such module" if module is None else type(module).__name__,
+            "it is a linear layer of the model",
+            "Check the name.",
+        )
+    return module
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Names of all linear layers of a model, in its order."""
+    return [name for name, module in model.named_modules() if _is_linear(module)]
+
+
+def matrix_of(layer: nn.Module) -> Tensor:
+    """The matrix (m, n) of a linear layer: a view, so that what is written into it is the layer's."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.t() if is_conv1d(layer) else weight
+
+
+def input_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The input (..., n) of a linear layer's call, given by place or by name. Raises InputError if it is no tensor."""
+    given = args[0] if args else next(iter(kwargs.values()), None)
+    if not isinstance(given, Tensor):
+        raise InputError(
+            f"layer '{name}'", f"called with {type(given).__name__}", "its input is a tensor", "Leave the layer out."
+        )
+    return given
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or is_conv1d(module)

@@ -1,0 +1,129 @@
+"""Which windows are read from rows of the image in the scratchpad, and how many rows are kept there.
+
+Taken from DRAM (im2col), a window brings every pixel once for each kernel position, in rows that fill the array. Out of
+the image's own rows each pixel comes once, but a row of the array is as many runs of bytes as it reaches into rows of
+the image, and takes a cycle for each (machine.md, B2). So a few channels under a large kernel are better taken from
+DRAM, and everything else is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from simulator.machine.machine import Machine
+from simulator.network.image_rows import ImageRows, image_chunks
+from simulator.network.network import Network, Operand, Operator
+from simulator.network.network_layout import view_chunks
+from simulator.program.operations import Place, reads, writes
+from simulator.program.schedule import LayerSchedule, TileTable
+
+
+def with_images(
+    network: Network, schedules: Sequence[LayerSchedule], machine: Machine
+) -> tuple[Network, list[LayerSchedule]]:
+    """The network with windows that are cheaper so read as images, and the schedules with the cycles of their rows."""
+    operators, changed = [], []
+    for operator, schedule in zip(network.operators, schedules, strict=True):
+        seen = [_as_image(network, operator, operand, machine) for operand in operator.operands]
+        if operator.kind == "linear" and seen[0] is not operator.operands[0]:
+            timed = replace(schedule, tiles=_with_runs(schedule.tiles, seen[0], machine.rows))
+            if _cost(network, operator, seen[0], timed, machine) < _cost(
+                network, operator, operator.operands[0], schedule, machine
+            ):
+                schedule = timed
+            else:
+                seen = list(operator.operands)
+        operators.append(replace(operator, operands=tuple(seen)))
+        changed.append(schedule)
+    return replace(network, operators=tuple(operators)), changed
+
+
+def _as_image(network: Network, operator: Operator, operand: Operand, machine: Machine) -> Operand:
+    """The operand read as an image, if its rows can be: whole chunks of a tensor that is not padded, an image for each
+    sequence, and at least twice as much room as a window needs.
+    """
+    if operand.access != "window":
+        return operand
+    tensor, image = network.tensors[operand.tensor], ImageRows.of(operand)
+    fits = 2 * image.rows.reach * image.row_bytes <= machine.scratchpad.size_bytes
+    plain = not tensor.padded and operand.channel0 % machine.cols == 0 and tensor.batch == operator.batch
+    return replace(operand, access="image") if fits and plain else operand
+
+
+def _cost(network: Network, operator: Operator, operand: Operand, schedule: LayerSchedule, machine: Machine) -> float:
+    """Cycles of array or channel, whichever is longer, and a little of the other."""
+    array = row_cycles(schedule.tiles, operator.rows, 0)
+    channel = operand_bytes(network, operator, operand, machine.cols) * 1000 / machine.dram_bytes_per_kilocycle
+    return max(array, channel) + 0.05 * min(array, channel)
+
+
+def row_cycles(tiles: TileTable, rows: int, preload: int) -> int:
+    """Cycles that ``rows`` rows of each tile keep the array, from tile to tile (machine.md, A3)."""
+    kinds, counts = np.unique(tiles.row_cycles, return_counts=True)
+    return int((np.maximum(kinds.astype(np.int64) * rows, preload) * counts).sum())
+
+
+def operand_bytes(network: Network, operator: Operator, operand: Operand, side: int) -> int:
+    """Bytes that all of an operand's windows, or all rows of its images, move once (machine.md, E1)."""
+    if operand.access == "image":
+        return image_bytes(network, operand, 0, operator.batch * ImageRows.of(operand).rows.size, side).sum()
+    return (
+        operator.batch * operand.tokens * view_chunks(network, operand, side) * window_row_bytes(network, operand, side)
+    )
+
+
+def window_row_bytes(network: Network, operand: Operand, side: int) -> int:
+    """Bytes that a load of windows moves for each row of a chunk: every pixel of an image of which a stride takes some.
+    The host lays out the network's inputs as they are read.
+    """
+    window = operand.window
+    apart = window is not None and window.stride != window.kernel and network.tensors[operand.tensor].kind != "input"
+    return side * window.stride[1] if apart and window is not None else side
+
+
+def image_bytes(network: Network, operand: Operand, row0: int, rows: int, side: int) -> np.ndarray:
+    """(chunks,) bytes that padded rows of an image move: whole chunks, but of the network's inputs, which the host lays
+    out as they are read, just what is read.
+    """
+    packed = network.tensors[operand.tensor].kind == "input"
+    pixels = ImageRows.of(operand).moved_pixels(row0, rows, packed)
+    chunks = np.arange(image_chunks(operand, side))
+    return pixels * (np.minimum(side, operand.width - chunks * side) if packed else np.full(len(chunks), side))
+
+
+def _with_runs(tiles: TileTable, operand: Operand, side: int) -> TileTable:
+    """The tiles with a cycle a row for each run of bytes that a row is read in."""
+    image, known = ImageRows.of(operand), {}
+    cycles = np.array(tiles.row_cycles)
+    by_rank = writes(tiles.kind, Place.RANKS)
+    for tile in np.flatnonzero(reads(tiles.kind, Place.SCRATCHPAD)).tolist():
+        lanes = slice(tiles.lane_ptr[tile], tiles.lane_ptr[tile + 1])
+        used = _inputs(tiles, lanes) if by_rank[tile] else tiles.lane[lanes]
+        key = (int(tiles.source[tile]), used.tobytes())
+        if key not in known:
+            known[key] = image.runs(key[0] * side + np.sort(used).astype(np.int64)) if len(used) else 1
+        cycles[tile] = max(cycles[tile], known[key])
+    return replace(tiles, row_cycles=cycles)
+
+
+def _inputs(tiles: TileTable, lanes: slice) -> np.ndarray:
+    """Input lanes that the runs of a tile's ranks cover."""
+    low, high = tiles.lo[lanes], tiles.hi[lanes]
+    covered = np.zeros(int(high.max(initial=0)) + 1, dtype=np.int64)
+    np.add.at(covered, low, 1)
+    np.add.at(covered, high, -1)
+    return np.flatnonzero(np.cumsum(covered) > 0).astype(np.int32)
+
+
+def rows_needed(operand: Operand, blocks: np.ndarray, ahead: bool) -> int:
+    """Rows that the region of an image keeps for the windows of blocks [(first output row, rows)] (N, 2), worked on in
+    order; ``ahead``: and for those of the next block, so that they arrive meanwhile.
+    """
+    image = ImageRows.of(operand)
+    first = image.first_row(blocks[:, 0])
+    end = image.first_row(blocks.sum(axis=1) - 1) + image.rows.reach
+    own = int((end - first).max())
+    return max(own, int((end[1:] - first[:-1]).max())) if ahead and len(blocks) > 1 else own
