@@ -127,7 +127,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2, "hidden_size": 32},
     "convnext": {"patch_size": 2, "hidden_sizes": (16, 32), "depths": (1, 1), "num_stages": 2},
     "convnextv2": {"patch_size": 2, "hidden_sizes": (16, 32), "depths": (1, 1), "num_stages": 2},
-    "efficientnet": {"hidden_dim": 2560, "image_size": 64},
+    "efficientnet": {"width_coefficient": 0.35, "depth_coefficient": 0.3, "hidden_dim": 448, "image_size": 64},
     "levit": {
         "key_dim": (8, 8, 8), "hidden_sizes": (32, 48, 64), "num_attention_heads": (4, 6, 8), "depths": (1, 1, 1),
         "image_size": 64,
@@ -163,6 +163,10 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "table-transformer": {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]},
                           "use_timm_backbone": False, "backbone": None},
 }  # fmt: skip
+
+
+# Types whose model makes masks only where the caller gives some, when it is traced.
+MASKED = ("longt5", "switch_transformers")
 
 
 def shrunk(config: Any, kept: Collection[str] = ()) -> Any:
@@ -227,6 +231,8 @@ def example_inputs(model: Any) -> dict[str, torch.Tensor]:
         if any(name not in known for name in chosen):
             continue
         inputs = {name: known[name]() for name in dict.fromkeys(chosen)}
+        if config.model_type in MASKED:
+            inputs["attention_mask"] = torch.ones(1, TOKENS, dtype=torch.long)
         try:
             with torch.no_grad():
                 model(**inputs)

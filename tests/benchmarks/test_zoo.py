@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.docs.sources import read_lines
 from benchmarks.zoo import zoo
 from benchmarks.zoo.hand_written import NETWORKS
 from benchmarks.zoo.tables import refused_table, whole_table
+from gblr_hw.frontend import export_network, multiplications_of
 from gblr_hw.frontend.capture import quiet
 
 pytest.importorskip("transformers")
@@ -71,3 +75,18 @@ def test_every_short_name_is_a_network() -> None:
     from benchmarks.zoo.small_configurations import model_types
 
     assert set(zoo.SHORT) <= {*NETWORKS, *model_types()}
+
+
+# Half of what the counter counts is what the graph multiplies, kinds of which neither sees more than the other.
+COUNTED = ("bert", "llama", "t5", "swin", "convnext", "convolutions, inverted and gated", "convolutions in groups, shuffled",
+           "windows of attention, shifted", "volumes")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_useful_multiplications_are_half_of_the_flop_counters(name: str) -> None:
+    with quiet():
+        model, (args, kwargs) = zoo.built(name)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(*args, **kwargs)
+        exported = export_network(model, args, kwargs=kwargs)
+    assert 2 * sum(multiplications_of(exported.network, exported.weights).values()) == counter.get_total_flops()

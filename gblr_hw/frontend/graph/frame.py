@@ -61,6 +61,8 @@ class Frame:
 def _cut(atom: Atom, width: int) -> tuple[Atom, ...]:
     if atom.axis != CHANNELS or atom.stride >= width or atom.stride * atom.size <= width:
         return (atom,)
+    if width % atom.stride:
+        raise LayoutError(f"groups of {width} channels begin between places that lie {atom.stride} apart")
     return split_atom(atom, width // atom.stride)
 
 

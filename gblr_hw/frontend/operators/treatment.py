@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from gblr_hw.frontend.graph.builder import Builder
+from gblr_hw.frontend.graph.complex_value import Complex
 from gblr_hw.frontend.graph.layout import LayoutError, View, drop, expand, insert, reshape, take
 from gblr_hw.frontend.graph.messages import PRODUCTS, refusal
 from gblr_hw.frontend.operators.relays import natural, or_relaid
@@ -45,10 +47,10 @@ def treated(builder: Builder, node: Node, value_of: Callable[[Any], Any], choice
 def _views(value: Any) -> list[View]:
     if isinstance(value, (tuple, list)):
         return [view for one in value for view in _views(one)]
-    return [value] if isinstance(value, View) else []
+    return [value] if isinstance(value, View) else [value.real] if isinstance(value, Complex) else []
 
 
-def _passed(builder: Builder, node: Node, views: list[View], result: Any, choice: str) -> View | None:
+def _passed(builder: Builder, node: Node, views: list[View], result: Any, choice: str) -> View | Complex | None:
     if not isinstance(result, torch.Tensor):
         return None
     shape = tuple(result.shape)
@@ -67,12 +69,18 @@ def _passed(builder: Builder, node: Node, views: list[View], result: Any, choice
             f"'{node.name}' ({node.target}) is one pass of the vector unit that copies its input: executing the "
             "network does not compute it."
         )
+    if result.dtype.is_complex:
+        return Complex(view if choice == "free" else _over(builder, view, partial(_copy, builder)), None)
     if not result.dtype.is_floating_point:
         # Truth values and places have to be such; zero is one, wherever they are used.
         return _over(builder, view, lambda value: pointwise(builder, "multiply", value, numbers=(0.0,)))
     if choice == "free":
         return view
-    return _over(builder, view, lambda value: copied(builder, value, builder.name_here()))
+    return _over(builder, view, partial(_copy, builder))
+
+
+def _copy(builder: Builder, value: View) -> View:
+    return copied(builder, value, builder.name_here())
 
 
 def _over(builder: Builder, view: View, emit: Callable[[View], View]) -> View:
