@@ -201,11 +201,13 @@ def _padding(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tupl
     if value == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return total[0] // 2, total[1] // 2
-    return pair(value)
+    return pair(value if isinstance(value, int) else value[:2])
 
 
 def _behind(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, int] | None:
-    """Padding behind where it is more than before: "same" with an even kernel."""
+    """Padding behind where it is not that before: "same" with an even kernel, and zeros that stood in front."""
+    if not isinstance(value, (str, int)) and len(value) == 4:
+        return value[2], value[3]
     if value != "same":
         return None
     total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
@@ -224,7 +226,9 @@ def _convolution(builder: Builder, a: Arguments) -> View:
         view = layout.insert(view, 0)
     kernel = weight.unsqueeze(2) if line else weight
     sides = (kernel.shape[2], kernel.shape[3])
-    padding = a["padding"] if isinstance(a["padding"], str) else pair(a["padding"])
+    padding = a["padding"]
+    if not isinstance(padding, str) and len(padding) != 4:
+        padding = pair(padding)
     if line:
         view = layout.insert(view, 2)
         stride, dilation = (1, stride[1]), (1, dilation[1])
