@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import Node
 
 from gblr_hw.frontend.capture import Captured
+from gblr_hw.frontend.fold_padding import fold_padding
 from gblr_hw.frontend.graph.builder import Builder, Site
 from gblr_hw.frontend.graph.complex_value import Complex
 from gblr_hw.frontend.graph.layout import LayoutError, View
@@ -53,6 +54,7 @@ class Translation:
 
     def run(self) -> list[tuple[str, Any]]:
         """The model's outputs: (name, value). Raises InputError for a node that cannot be lowered, naming it."""
+        fold_padding(self._captured.nodes, {*self._treat, *self._plugins})
         needed = _needed(self._captured)
         for node in self._captured.nodes:
             if node.name in self._captured.inputs:

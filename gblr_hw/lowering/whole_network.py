@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedule
+from gblr_hw.lowering.depthwise import depthwise_on_vector_unit
 from gblr_hw.lowering.emit.emit_loads import CONSTANT_BYTES
 from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.groups.fuse_groups import LONGEST, describe_groups, fuse_groups
@@ -79,6 +80,7 @@ def lower_network(
             progress(done, len(network.operators), operator.name)
         examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
         schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear, drop_zeros))
+    network, schedules = depthwise_on_vector_unit(network, weights, schedules, machine)
     network, schedules = with_images(network, schedules, machine)
     groups = fuse_groups(network, schedules, machine, longest)
     network = with_kept_rows(network, [(group.first, group.last, group.block) for group in groups], machine)

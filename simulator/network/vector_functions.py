@@ -105,6 +105,11 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
+def _weighted_sum(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The sum of the groups, each times its weights."""
+    return (x * weights).sum(axis=2, keepdims=True)
+
+
 def _permute(x: np.ndarray, *order: float) -> np.ndarray:
     """out[..., i] = x[..., order[i]]; may pick fewer or more than there are."""
     return x[..., np.asarray(order, dtype=np.int64)]
@@ -263,6 +268,19 @@ FUNCTIONS = _table(
         _elementwise("greater", 2, _truth(np.greater)),
         _elementwise("greater_equal", 2, _truth(np.greater_equal)),
         _elementwise("select", 3, _select),
+        # A lane multiplies and adds: one pass over what is read.
+        VectorFunction(
+            "weighted_sum_groups",
+            _weighted_sum,
+            takes=2,
+            passes=1,
+            reach=Reach.GROUPS,
+            keeps_width=True,
+            commutes=False,
+            group="other vector",
+            keeps_largest=False,
+            makes_places=False,
+        ),
         _row_wise("permute", None, _permute, passes=1, keeps_width=False),
         _row_wise("concat", None, lambda *parts: np.concatenate(parts, axis=-1), passes=1, keeps_width=False),
         # Passes: the largest; exponentials and their sum; scaling.

@@ -35,14 +35,16 @@ class Step:
 
 
 def passes_of(steps: Sequence[Step]) -> int:
-    """Passes of a whole program; adding a constant to what a step before has just multiplied by one takes none, since
-    lanes multiply and add. Raises InputError for a function that the vector unit does not have, or takes otherwise.
+    """Passes of a whole program; adding a constant to what a step before has just multiplied by one, or summed with
+    weights, takes none, since lanes multiply and add. Raises InputError for a function that the vector unit does not
+    have, or takes otherwise.
     """
     passes = 0
     for before, step in zip((None, *steps), steps, strict=False):
         rides_along = (
             before is not None
-            and (before.function, step.function) == ("multiply", "add")
+            and before.function in ("multiply", "weighted_sum_groups")
+            and step.function == "add"
             and before.constant is not None
             and step.constant is not None
         )

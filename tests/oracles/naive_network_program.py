@@ -25,7 +25,7 @@ _WITHIN_A_GROUP = {
     "rsqrt", "exp", "log", "sine", "cosine", "tanh", "erf", "sigmoid", "relu", "clip", "gelu", "gelu_tanh", "silu", "permute",
     "concat", "softmax", "layer_norm", "rms_norm", "sum_width", "mean_width", "max_width",
 }  # fmt: skip
-_OVER_GROUPS = {"sum_groups", "mean_groups", "max_groups"}
+_OVER_GROUPS = {"weighted_sum_groups", "sum_groups", "mean_groups", "max_groups"}
 
 
 def _keeps_to_its_group(function: str) -> bool:

@@ -246,12 +246,16 @@ def _masked(builder: Builder, scores: View, mask: Value) -> View:
 
 
 def paddings(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and behind, side by side; there is more behind for "same" with an even kernel."""
+    """Padding before and behind, side by side. There is more behind for "same" with an even kernel; twice as many numbers
+    as sides are those before, then those behind (zeros that stood in front of a convolution).
+    """
     if value == "valid":
         return ((0,) * len(kernel),) * 2
     if value == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return tuple(one // 2 for one in total), tuple(one - one // 2 for one in total)
+    if not isinstance(value, int) and len(value) == 2 * len(kernel):
+        return tuple(value[: len(kernel)]), tuple(value[len(kernel) :])
     sides = (value,) * len(kernel) if isinstance(value, int) else tuple(value) * (len(kernel) if len(value) == 1 else 1)
     return sides, sides
 
@@ -273,7 +277,9 @@ def _convolution(builder: Builder, a: Arguments) -> View:
         view = layout.insert(view, 0)
     kernel = weight.unsqueeze(2) if line else weight
     sides = (kernel.shape[2], kernel.shape[3])
-    padding = a["padding"] if isinstance(a["padding"], str) else pair(a["padding"])
+    padding = a["padding"]
+    if not isinstance(padding, str) and len(padding) != 4:
+        padding = pair(padding)
     if line:
         view = layout.insert(view, 2)
         stride, dilation = (1, stride[1]), (1, dilation[1])

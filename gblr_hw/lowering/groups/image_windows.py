@@ -16,7 +16,7 @@ import numpy as np
 from simulator.machine.machine import Machine
 from simulator.network.image_rows import ImageRows, image_chunks
 from simulator.network.network import Network, Operand, Operator
-from simulator.network.network_layout import view_chunks
+from simulator.network.network_layout import output_chunks, view_chunks
 from simulator.program.operations import Place, reads, writes
 from simulator.program.schedule import LayerSchedule, TileTable
 
@@ -27,18 +27,42 @@ def with_images(
     """The network with windows that are cheaper so read as images, and the schedules with the cycles of their rows."""
     operators, changed = [], []
     for operator, schedule in zip(network.operators, schedules, strict=True):
-        seen = [_as_image(network, operator, operand, machine) for operand in operator.operands]
-        if operator.kind == "linear" and seen[0] is not operator.operands[0]:
-            timed = replace(schedule, tiles=_with_runs(schedule.tiles, seen[0], machine.rows))
-            if _cost(network, operator, seen[0], timed, machine) < _cost(
-                network, operator, operator.operands[0], schedule, machine
-            ):
-                schedule = timed
-            else:
-                seen = list(operator.operands)
-        operators.append(replace(operator, operands=tuple(seen)))
-        changed.append(schedule)
+        if operator.kind == "linear":
+            _, operand, taken = _best(network, operator, schedule, machine)
+            operators.append(replace(operator, operands=(operand, *operator.operands[1:])))
+            changed.append(taken)
+        else:
+            seen = tuple(_as_image(network, operator, operand, machine) for operand in operator.operands)
+            operators.append(replace(operator, operands=seen))
+            changed.append(schedule)
     return replace(network, operators=tuple(operators)), changed
+
+
+def _best(
+    network: Network, operator: Operator, schedule: LayerSchedule, machine: Machine
+) -> tuple[float, Operand, LayerSchedule]:
+    """The cheaper way to read a linear operator's windows: its cost, operand and schedule."""
+    operand = operator.operands[0]
+    ways = [(_cost(network, operator, operand, schedule, machine), operand, schedule)]
+    image = _as_image(network, operator, operand, machine)
+    if image is not operand:
+        timed = replace(schedule, tiles=_with_runs(schedule.tiles, image, machine.rows))
+        ways.append((_cost(network, operator, image, timed, machine), image, timed))
+    return min(ways, key=lambda way: way[0])
+
+
+def linear_cost(network: Network, operator: Operator, schedule: LayerSchedule, machine: Machine) -> float:
+    """Estimated cycles of a linear operator on windows, on the array."""
+    return _best(network, operator, schedule, machine)[0]
+
+
+def vector_cost(network: Network, operator: Operator, machine: Machine) -> float:
+    """Estimated cycles of an operator of the vector unit on windows."""
+    side, operand = machine.cols, _as_image(network, operator, operator.operands[0], machine)
+    chunks = max(view_chunks(network, operand, side), output_chunks(network, operator, side))
+    work = operator.passes * operator.rows * chunks * side / machine.vector.lanes
+    channel = operand_bytes(network, operator, operand, side) * 1000 / machine.dram_bytes_per_kilocycle
+    return max(work, channel) + 0.05 * min(work, channel)
 
 
 def _as_image(network: Network, operator: Operator, operand: Operand, machine: Machine) -> Operand:
