@@ -246,8 +246,8 @@ def _masked(builder: Builder, scores: View, mask: Value) -> View:
 
 
 def paddings(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and behind, side by side. There is more behind for "same" with an even kernel; twice as many numbers
-    as sides are those before, then those behind (zeros that stood in front of a convolution).
+    """Padding before and behind, side by side. There is more behind for "same" with an even kernel; twice as many
+    numbers as sides are those before, then those behind (zeros that stood in front of a convolution).
     """
     if value == "valid":
         return ((0,) * len(kernel),) * 2

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from gblr_hw.frontend import export_network
-from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
 from tests.oracles.run_graph import run_graph
 
 

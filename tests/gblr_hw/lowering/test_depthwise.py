@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gblr_hw import lower
-from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
 from simulator.machine.machine import Machine
 from simulator.numbers.execute_network import execute_network
 from simulator.program.operations import Op

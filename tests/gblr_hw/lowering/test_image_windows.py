@@ -13,7 +13,7 @@ from torch import nn
 
 from gblr_hw import lower
 from gblr_hw.frontend.random_gblr import replace_by_random_gblr
-from gblr_hw.lowering.lower_model import port_arrays
+from gblr_hw.lowering.calibration_batches import port_arrays
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.image_rows import ImageRows
