@@ -18,10 +18,11 @@ from gblr_hw.frontend.tidy.regrouped_rows import with_rows
 from gblr_hw.weights.chains import ChainWeights, sorted_mixes
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.scaled_weights import scaled_outputs, shifted_outputs
-from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
+from gblr_hw.weights.stored import GroupedWeights, LayerWeights
 from simulator.network.network import Operator
 
-_MOST_RANKS = 16384
+# Sums of more ranks leave rank memories fewer rows than an array needs to be busy.
+_MOST_RANKS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +49,9 @@ class _Ranks:
 
 
 def chains_fused(draft: Draft) -> Draft:
-    """Chains in which some product is with a block-diagonal matrix, where they multiply less than their whole matrix;
-    and what such a product's outputs alone go through, as far as it scales and shifts them. An order of the outputs
-    stays with who reads them: ranks of a block write outputs that lie together.
+    """Chains of products with block-diagonal matrices, where they multiply less than their whole matrix; and what such
+    a product's outputs alone go through, as far as it scales and shifts them. An order of the outputs stays with who
+    reads them: ranks of a block write outputs that lie together.
     """
     made: dict[str, _Ranks] = {}
     for name in [operator.name for operator in draft.operators if operator.kind == "linear"]:
@@ -86,12 +87,8 @@ def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Dr
     if first is None or first.kind != "linear" or before not in sole or first.rows != operator.rows:
         return None
     start = draft.weights[first.name]
-    kinds = (held, start)
-    if not isinstance(held, DenseWeights | GroupedWeights) or not (
-        first.name in made or isinstance(start, DenseWeights | GroupedWeights)
-    ):
-        return None
-    if first.name not in made and not any(isinstance(one, GroupedWeights) for one in kinds):
+    # Of a dense product nothing but its sums would be saved, and they fill the rank memory: it stays by itself.
+    if not isinstance(held, GroupedWeights) or not (first.name in made or isinstance(start, GroupedWeights)):
         return None
     link = link_of(draft, before, path, operator.operands[0])
     if link is None:

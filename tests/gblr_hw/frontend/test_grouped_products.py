@@ -185,14 +185,14 @@ def test_two_dense_layers_stay_two_operators() -> None:
 
 def test_a_chain_that_multiplies_more_than_its_matrix_is_not_fused() -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
-        return torch.einsum("tgk,gkn->tgn", (x @ s.first).view(5, 4, 8), s.w)
+        z = torch.einsum("tgk,gkn->tgn", x, s.w)
+        return torch.einsum("tgn,gnm->tgm", z, s.v)
 
-    model = Weighted(forward, first=(4, 32), w=(4, 8, 2))
-    found = kinds(model, torch.randn(5, 4))
-    assert ("linear", "ChainWeights") not in found
+    model = Weighted(forward, w=(2, 3, 16), v=(2, 16, 3))
+    assert kinds(model, torch.randn(5, 2, 3)) == [("linear", "GroupedWeights")] * 2
 
 
-def test_a_dense_layer_before_and_a_shift_between() -> None:
+def test_a_dense_layer_before_stays_by_itself() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -202,7 +202,7 @@ def test_a_dense_layer_before_and_a_shift_between() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.einsum("tgk,gkn->tgn", self.first(x).view(-1, 4, 2), self.w).flatten(1)
 
-    assert kinds(Model(), torch.randn(5, 40)) == [("linear", "ChainWeights")]
+    assert kinds(Model(), torch.randn(5, 40)) == [("linear", "DenseWeights"), ("linear", "GroupedWeights")]
 
 
 def test_rows_in_other_sequences_reach_the_output() -> None:
