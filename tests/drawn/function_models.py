@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.drawn.operation_models import after_convolution, images, of
-from tests.drawn.relayout_models import Apply, linears, x
+from tests.drawn.relayout_models import Apply, heads, linears, x
 
 Made = tuple[nn.Module, tuple[Tensor, ...]]
 
@@ -31,6 +31,11 @@ def put(a: Tensor, places: tuple[Tensor | slice, ...], source: Tensor | float) -
     a = a.clone()
     a[places] = source
     return a
+
+
+def joined(a: Tensor) -> Tensor:
+    """Attention of values to themselves, its heads innermost in each row."""
+    return (a @ a.transpose(-1, -2) @ a).permute(0, 2, 3, 1).flatten(2)
 
 
 def masked(places: Callable[[Tensor], tuple[Tensor | slice, ...]]) -> Callable[[Tensor], Tensor]:
@@ -166,4 +171,7 @@ FUNCTIONS_OF_OTHERS: dict[str, Callable[[], Made]] = {
     "repeated_beside_others": lambda: (
         Apply(lambda s, a: torch.cat([s.l(a).view(2, 5, 3, 4), s.l(a.mean(1, keepdim=True)).view(2, 1, 3, 4).expand(2, 5, 3, 4)], -1),
               **linears(l=(12, 12))), (x(),)),
+    "heads_innermost": lambda: (
+        Apply(lambda s, a: s.p(joined(heads(s.l(a)))), **linears(l=(12, 24), p=(24, 7))), (x(),)),
+    "converted_at_every_call": lambda: (Apply(lambda s, a: s.l.to(a.dtype)(a), **linears(l=(12, 4))), (x(),)),
 }  # fmt: skip
