@@ -50,7 +50,7 @@ MACHINE = Machine.load("mid-32").with_(
 # Numbers behind the values and the width of the result, of functions that take some or change it.
 NUMBERS = {"layer_norm": (1e-5,), "rms_norm": (1e-5,), "permute": (9.0, 0.0, 5.0, 5.0, 10.0, 3.0), "top_values_width": (4.0,), "top_places_width": (4.0,)}  # fmt: skip
 WIDTHS = {"permute": 6, "concat": 2 * WIDTH, "sum_width": 1, "mean_width": 1, "max_width": 1, "prod_width": 1, "top_values_width": 4, "top_places_width": 4}  # fmt: skip
-VALUES = {"concat": 2}
+VALUES = {"concat": 2, "weighted_sum_groups": 2}
 
 # These read places beside their value, which a matrix product does not give: the front end's tests have them.
 BY_PLACES = ("take_width", "spread_width")
