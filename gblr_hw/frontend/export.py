@@ -126,7 +126,7 @@ def _translated(
     if not outputs:
         raise InputError(
             f"model {type(model).__name__}",
-            f"{len(captured.outputs)} outputs, none of which depends on an input",
+            f"no output that depends on an input (of {len(captured.outputs)})",
             "a network computes something from its inputs",
             "Return what the model computes, and give the inputs that it computes it from as tensors.",
         )

@@ -37,9 +37,9 @@ MODEL = (
         ("raise RuntimeError('\\x1b[2J' + 'a' * 5000)\n", "own.py:1: found RuntimeError: \\x1b[2Jaaa"),
         (MODEL.format(body="raise ValueError('no')"), "model Net: found ValueError: no; torch.export has to follow"),
         (MODEL.format(body="raise SystemExit(0)"), "model Net: found SystemExit: 0; torch.export has to follow"),
-        (MODEL.format(body="return torch.ones(3)"), "network: found nothing to compute; some output depends on an input"),
-        (MODEL.format(body="return None"), "network: found nothing to compute; some output depends on an input, by one"),
-        (MODEL.format(body="return ()"), "network: found nothing to compute"),
+        (MODEL.format(body="return torch.ones(3)"), "model Net: found no output that depends on an input (of 1); a network computes"),
+        (MODEL.format(body="return None"), "model Net: found no output that depends on an input (of 0); a network"),
+        (MODEL.format(body="return ()"), "model Net: found no output that depends"),
     ],
 )  # fmt: skip
 def test_what_fails_is_told_with_its_line(text: str, message: str, folder: Path, refusal: Refusal) -> None:

@@ -246,9 +246,9 @@ def test_what_follows_from_given_words_alone_is_worked_out_from_the_example() ->
     ("model", "inputs", "message"),
     [
         (Apply(lambda s, a: s.w * 2, w=nn.Parameter(torch.ones(3))), (torch.ones(2),),
-         "model Apply: found 1 outputs, none of which depends on an input; a network computes something from its inputs. "
+         "model Apply: found no output that depends on an input (of 1); a network computes something from its inputs. "
          "Return what the model computes, and give the inputs that it computes it from as tensors."),
-        (Apply(lambda s, a: None), (torch.ones(2),), "model Apply: found 0 outputs, none of which depends on an input; "),
+        (Apply(lambda s, a: None), (torch.ones(2),), "model Apply: found no output that depends on an input (of 0); "),
         (nn.Linear(2, 2), (3,), "example inputs: found no tensor; a network computes something from its inputs. "),
         (nn.Linear(2, 2), (torch.ones(2), 3),
          "example inputs: found too many positional arguments; they are arguments of Linear.forward. Give positional "),

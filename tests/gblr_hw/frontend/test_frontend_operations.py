@@ -412,7 +412,7 @@ def test_a_layer_without_outputs_is_nothing_to_compute() -> None:
     layer.weight = nn.Parameter(torch.zeros(0, 12))
     layer.bias = None  # type: ignore[assignment]
     message = refused(nn.Sequential(layer), sequences())
-    assert message.startswith("model Sequential: found 1 outputs, none of which depends on an input")
+    assert message.startswith("model Sequential: found no output that depends on an input (of 1)")
 
 
 def test_complex_inputs_are_refused() -> None:

@@ -29,6 +29,7 @@ SIZES = {
     "with_a_multiplier": (6, 12, 3, 6),
     "in_four": (16, 24, 3, 4),
     "wide": (96, 96, 5, 96),
+    "wide_in_pairs": (96, 96, 5, 48),
     "pointwise_in_two": (12, 6, 1, 2),
 }
 
@@ -79,14 +80,14 @@ def test_a_program_computes_what_torch_does(name: str, machine: str, tmp_path) -
 
 
 def test_only_blocks_are_stored_and_only_tiles_that_they_touch() -> None:
-    model, inputs = built("wide")
+    model, inputs = built("wide_in_pairs")
     program = lower(model, MACHINES["mid-32"], example_inputs=inputs)
     layer = program.layers[0]
-    # 96 channels are 3 chunks; each of 25 kernel places meets each chunk once. 25 x 96 weights.
+    # 96 channels are 3 chunks; each of 25 kernel places meets each chunk once. 25 x 96 lanes of 2 weights.
     assert len(layer.tiles) == 25 * 3
-    assert len(layer.payload.values) == 25 * 96
+    assert len(layer.payload.values) == 25 * 96 * 2
     sizes = layer.tiles.record_bytes(8)
-    assert int(sizes.sum()) == 8 * 75 + 4 * 2400 + 2400
+    assert int(sizes.sum()) == 8 * 75 + 4 * 2400 + 2 * 2400
     assert not layer.tiles.is_whole.any() and program.layers[-1].tiles.is_whole.all()
     loads = program.instructions.op == Op.LOAD_WEIGHTS
     first = loads & (program.instructions.layer == 0)
