@@ -141,7 +141,26 @@ def to_the_edge(sizes: Convolution, image: Sequence[int], ceil_mode: bool) -> Co
         if (count - 1) * stride >= size + padding:
             count -= 1  # a window has to begin inside the image or its padding
         after.append((count - 1) * stride + span - size - padding)
-    return replace(sizes, after=(after[0], after[1]))
+    return _to_the_image(replace(sizes, after=(after[0], after[1])), image)
+
+
+def _to_the_image(sizes: Convolution, image: Sequence[int]) -> Convolution:
+    """The same windows without the places beyond the image, along the sides where one window holds all of it: a pool
+    whose kernel is larger than any image that it will see.
+    """
+    assert sizes.after is not None
+    kernel, stride, padding, after = (list(one) for one in (sizes.kernel, sizes.stride, sizes.padding, sizes.after))
+    for side, size in enumerate(image):
+        if sizes.dilation[side] == 1 and padding[side] + size + after[side] == kernel[side]:
+            kernel[side] = stride[side] = size
+            padding[side] = after[side] = 0
+    return replace(
+        sizes,
+        kernel=(kernel[0], kernel[1]),
+        stride=(stride[0], stride[1]),
+        padding=(padding[0], padding[1]),
+        after=(after[0], after[1]),
+    )
 
 
 def _uneven_pool(builder: Builder, a: Arguments, sizes: Convolution) -> View:
