@@ -14,6 +14,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.replace import set_module
+from gblr_hw.weights.collect import is_conv1d
 from gblr_hw.weights.stored import ConvWeights, GBLRWeights
 from simulator.base.errors import InputError
 
@@ -90,7 +91,7 @@ def _replacement(module: nn.Module, fraction: float, generator: torch.Generator)
         return _convolution(module, fraction, generator)
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return None
-    transposed = type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+    transposed = is_conv1d(module)
     if not isinstance(module, nn.Linear) and not transposed:
         return None
     layer: Any = module

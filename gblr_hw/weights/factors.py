@@ -169,6 +169,13 @@ def evaluated_masks(weights: GBLRWeights) -> tuple[Tensor, Tensor]:
 
 def _evaluate_dense(weights: DenseWeights) -> Factors:
     m, n = weights.out_features, weights.in_features
+    return _without_ranks(weights, as_float32(weights.weight), np.ones((m, n), np.bool_), m * n)
+
+
+def _without_ranks(
+    weights: DenseWeights | GroupedWeights, dense: Floats, support: Bools, multiplications: int
+) -> Factors:
+    m, n = dense.shape
     return Factors(
         in_features=n,
         out_features=m,
@@ -176,11 +183,11 @@ def _evaluate_dense(weights: DenseWeights) -> Factors:
         v=np.zeros((0, n), np.float32),
         writes=np.zeros((0, m), np.bool_),
         reads=np.zeros((0, n), np.bool_),
-        dense=as_float32(weights.weight),
-        dense_support=np.ones((m, n), np.bool_),
+        dense=dense,
+        dense_support=support,
         bias=_optional_float32(weights.bias),
         family=weights.family,
-        multiplications=m * n,
+        multiplications=multiplications,
     )
 
 
@@ -260,19 +267,7 @@ def _evaluate_grouped(weights: GroupedWeights) -> Factors:
     # Advanced indices that a slice parts come first: (outputs, k1, k2, share).
     places = np.arange(outputs), slice(None), slice(None), weights.group_of_output.numpy()
     dense[places], support[places] = kernel.transpose(0, 2, 3, 1), True
-    return Factors(
-        in_features=n,
-        out_features=m,
-        u=np.zeros((m, 0), np.float32),
-        v=np.zeros((0, n), np.float32),
-        writes=np.zeros((0, m), np.bool_),
-        reads=np.zeros((0, n), np.bool_),
-        dense=dense.reshape(m, n),
-        dense_support=support.reshape(m, n),
-        bias=_optional_float32(weights.bias),
-        family=weights.family,
-        multiplications=kernel.size,
-    )
+    return _without_ranks(weights, dense.reshape(m, n), support.reshape(m, n), kernel.size)
 
 
 def _evaluate_chain(weights: ChainWeights) -> Factors:

@@ -197,13 +197,12 @@ def _row_wise(
     )
 
 
-def _reductions(function: str, over: Callable[[np.ndarray, int], np.ndarray]) -> tuple[VectorFunction, VectorFunction]:
-    """``over`` an axis that it keeps with size 1: the width of each group, or the groups."""
-    width = _row_wise(f"{function}_width", 1, lambda x: over(x, -1), passes=1, keeps_width=False)
-    groups = VectorFunction(
-        name=f"{function}_groups",
-        meaning=lambda x: over(x, -2),
-        takes=1,
+def _over_groups(name: str, takes: int, meaning: Callable[..., np.ndarray]) -> VectorFunction:
+    """One pass over rows of all groups, of which one is left."""
+    return VectorFunction(
+        name=name,
+        meaning=meaning,
+        takes=takes,
         passes=1,
         reach=Reach.GROUPS,
         keeps_width=True,
@@ -212,6 +211,12 @@ def _reductions(function: str, over: Callable[[np.ndarray, int], np.ndarray]) ->
         keeps_largest=False,
         makes_places=False,
     )
+
+
+def _reductions(function: str, over: Callable[[np.ndarray, int], np.ndarray]) -> tuple[VectorFunction, VectorFunction]:
+    """``over`` an axis that it keeps with size 1: the width of each group, or the groups."""
+    width = _row_wise(f"{function}_width", 1, lambda x: over(x, -1), passes=1, keeps_width=False)
+    groups = _over_groups(f"{function}_groups", 1, lambda x: over(x, -2))
     return width, groups
 
 
@@ -269,18 +274,7 @@ FUNCTIONS = _table(
         _elementwise("greater_equal", 2, _truth(np.greater_equal)),
         _elementwise("select", 3, _select),
         # A lane multiplies and adds: one pass over what is read.
-        VectorFunction(
-            "weighted_sum_groups",
-            _weighted_sum,
-            takes=2,
-            passes=1,
-            reach=Reach.GROUPS,
-            keeps_width=True,
-            commutes=False,
-            group="other vector",
-            keeps_largest=False,
-            makes_places=False,
-        ),
+        _over_groups("weighted_sum_groups", 2, _weighted_sum),
         _row_wise("permute", None, _permute, passes=1, keeps_width=False),
         _row_wise("concat", None, lambda *parts: np.concatenate(parts, axis=-1), passes=1, keeps_width=False),
         # Passes: the largest; exponentials and their sum; scaling.

@@ -18,7 +18,7 @@ from gblr_hw.frontend.operators.matrix_ops import along
 from gblr_hw.frontend.operators.relays import seen
 from gblr_hw.frontend.operators.vector_ops import pointwise
 from gblr_hw.frontend.torch_ops import lower_choices, lower_joins, lower_rows, lower_views
-from gblr_hw.frontend.torch_ops.lower_functions import angle, hypotenuse
+from gblr_hw.frontend.torch_ops.lower_functions import angle, as_view, hypotenuse
 from gblr_hw.frontend.torch_ops.lower_matrix import matmul
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
 
@@ -95,23 +95,15 @@ def _made(builder: Builder, a: Arguments) -> Complex:
                    else builder.keep(function(a["angle"])))
             for name, function in (("cosine", torch.cos), ("sine", torch.sin))
         )  # fmt: skip
-        return Complex(_view(builder, real, imag), _view(builder, imag, real))
+        return Complex(as_view(builder, real, imag), as_view(builder, imag, real))
     if "imag" in a:
-        return Complex(_view(builder, a["real"], a["imag"]), _view(builder, a["imag"], a["real"]))
+        return Complex(as_view(builder, a["real"], a["imag"]), as_view(builder, a["imag"], a["real"]))
     last = len(a["self"].dims) - 1
     real, imag = (
         layout.drop(seen(builder, a["self"], partial(layout.take, position=last, start=place, count=1)), last)
         for place in range(2)
     )
     return Complex(real, imag)
-
-
-def _view(builder: Builder, value: Value, other: Value) -> View:
-    """A part that is a constant where the other depends on an input, as if it did too."""
-    if isinstance(value, View):
-        return value
-    assert isinstance(other, View)
-    return combined(builder, "add", pointwise(builder, "multiply", other, numbers=(0.0,)), value)
 
 
 @lowers_complex("aten.view_as_real")
@@ -218,7 +210,7 @@ def _whole(builder: Builder, real: Any, imag: Any) -> Complex:
         zero = pointwise(builder, "multiply", imag, numbers=(0.0,))
         real = zero if real is None else combined(builder, "add", zero, real)
     if imag is not None and not isinstance(imag, View):
-        imag = _view(builder, torch.as_tensor(imag), real)
+        imag = as_view(builder, torch.as_tensor(imag), real)
     if imag is not None and imag.shape != real.shape:
         real, imag = (layout.expand(one, torch.broadcast_shapes(real.shape, imag.shape)) for one in (real, imag))
     return Complex(real, imag)

@@ -107,7 +107,7 @@ def _atan2(builder: Builder, a: Arguments) -> View:
 
 def angle(builder: Builder, y: Value, x: Value) -> View:
     """The angle of the point (x, y): twice that whose tangent is y / (r + x), or, left of the axis, (r - x) / y."""
-    y, x = (_as_view(builder, one, other) for one, other in ((y, x), (x, y)))
+    y, x = (as_view(builder, one, other) for one, other in ((y, x), (x, y)))
     slope = pointwise(builder, "arctangent", pointwise(builder, "divide", y, x))
     left = pointwise(builder, "less", x, numbers=(0.0,))
     lower = pointwise(builder, "less", y, numbers=(0.0,))
@@ -115,7 +115,8 @@ def angle(builder: Builder, y: Value, x: Value) -> View:
     return pointwise(builder, "add", slope, pointwise(builder, "multiply", left, side))
 
 
-def _as_view(builder: Builder, one: Value, other: Value) -> View:
+def as_view(builder: Builder, one: Value, other: Value) -> View:
+    """A value that is a constant where the other depends on an input, as if it did too."""
     if isinstance(one, View):
         return one
     assert isinstance(other, View)
@@ -132,16 +133,6 @@ def _copysign(builder: Builder, a: Arguments) -> Any:
         return combined(builder, "multiply", size, builder.keep(torch.copysign(torch.ones_like(sign), sign)))
     negative = pointwise(builder, "less", other, numbers=(0.0,))
     return combined(builder, "multiply", _plus(builder, _times(builder, negative, -2.0), 1.0), size)
-
-
-@lowers("aten.fmax")
-def _fmax(builder: Builder, a: Arguments) -> View:
-    return combined(builder, "maximum", a["self"], a["other"])
-
-
-@lowers("aten.fmin")
-def _fmin(builder: Builder, a: Arguments) -> View:
-    return combined(builder, "minimum", a["self"], a["other"])
 
 
 @lowers("aten.ldexp.Tensor")

@@ -98,12 +98,12 @@ def _div(builder: Builder, a: Arguments) -> View:
     return combined(builder, "divide", a["self"], a["other"])
 
 
-@lowers("aten.maximum")
+@lowers("aten.maximum", "aten.fmax")
 def _maximum(builder: Builder, a: Arguments) -> View:
     return combined(builder, "maximum", a["self"], a["other"])
 
 
-@lowers("aten.minimum")
+@lowers("aten.minimum", "aten.fmin")
 def _minimum(builder: Builder, a: Arguments) -> View:
     return combined(builder, "minimum", a["self"], a["other"])
 
