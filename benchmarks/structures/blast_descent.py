@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gblr_hw.conversion.fit.fit_blast import Blast, fit_blast, squared_error
+from gblr_hw.conversion.fit.fit_blast import Blast, fit_blast
 from gblr_hw.conversion.fit.fit_layer import truncated_svd
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.files.checkpoint import load_checkpoint
@@ -83,8 +83,8 @@ def main() -> None:
                 np.sqrt(error / problem.energy)
                 for error in (
                     problem.squared_error(truncated_svd(problem, matrix, rank)),
-                    squared_error(problem, theirs.matrix()),
-                    squared_error(problem, ours.matrix()),
+                    problem.squared_norm(matrix - theirs.matrix()),
+                    problem.squared_norm(matrix - ours.matrix()),
                 )
             ]
             print(

@@ -24,6 +24,8 @@ STRUCTURES = (
     "low rank",
     "rank groups",
     "block sparse",
+    "Monarch",
+    "BLAST",
     "GBLR, width shrinkage",
     "GBLR, hardware cost",
     "ranks",

@@ -14,8 +14,8 @@ from pydantic import Field
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.space import MachineChoice
+from gblr_hw.conversion.fit.fit_weights import Converted
 from gblr_hw.lowering.pipeline import lower
-from gblr_hw.weights.stored import LatticeWeights
 from simulator.base.errors import InputError
 from simulator.base.files import output_folder, read_text, replacing
 from simulator.base.schema import Strict, parsed_json, validated
@@ -92,7 +92,7 @@ def pair_of(problem: Problem, choice: MachineChoice, network: NetworkChoice, kno
     )
 
 
-def _simulated(weights: Mapping[str, LatticeWeights], machine: Machine, tokens: int) -> Measured:
+def _simulated(weights: Mapping[str, Converted], machine: Machine, tokens: int) -> Measured:
     try:
         program = lower(weights, machine, tokens=tokens)
     except InputError as error:

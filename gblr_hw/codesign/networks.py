@@ -14,11 +14,11 @@ from gblr_hw.codesign.space import has_shares
 from gblr_hw.conversion.allocate import dense_tiles
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
-from gblr_hw.conversion.fit.fit_weights import relative_error
+from gblr_hw.conversion.fit.fit_weights import Converted, relative_error
+from gblr_hw.conversion.fit.fit_whole import tiles_of
 from gblr_hw.conversion.fit_one import fit_key, fit_one, least_tiles
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.weights.family import FAMILIES
-from gblr_hw.weights.stored import LatticeWeights
 
 # What the dense network is stored as: it has all of the tiles.
 _ALL_TILES = "block_sparse"
@@ -41,7 +41,7 @@ class FittedLayer:
     from.
     """
 
-    weights: LatticeWeights
+    weights: Converted
     error: float
     tiles: int
     key: str
@@ -66,6 +66,12 @@ class Networks:
             for name, share in zip(self.problems, choice.shares, strict=True)
         }
 
+    def check(self, family: str, side: int) -> None:
+        """Raise InputError, naming the layer, where one cannot be of the family on such an array."""
+        if has_shares(family):
+            for name in self.problems:
+                least_tiles(self._problem(name, side), family, FitOptions(self.schedule), f"layer '{name}'")
+
     def uniform(self, family: str, side: int, share: float) -> NetworkChoice:
         """The same share for every layer; dense has all tiles."""
         return NetworkChoice(family, side, (share if has_shares(family) else 1.0,) * len(self.problems))
@@ -88,7 +94,7 @@ class Networks:
             made_as = family if has_shares(family) else _ALL_TILES
             weights = fit_one(problem, budget, made_as, options, self.work, lambda: self.fitting(what))
             key = f"{family}-{fit_key(problem, budget, options)}"
-            tiles = weights.structure().tile_count(side, side)
+            tiles = tiles_of(weights, side, side)
             error = relative_error(problem, weights)
             self._fitted[place] = FittedLayer(replace(weights, bias=self.biases[name]), error, tiles, key)
         return self._fitted[place]

@@ -8,6 +8,7 @@ how an interrupted search goes on, and why it ends as an uninterrupted one does.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,12 @@ def search(
 ) -> Found:
     """Ask for ``trials`` pairs in all, half of them with scatter, and measure them.
 
-    Raises InputError without the package optuna, for bounds that no pair meets (the message names the least reachable
-    area or energy), and for less than one trial a kind of machine.
+    Raises InputError without the package optuna, for layers that a family of the space cannot have, for bounds that no
+    pair meets (the message names the least reachable area or energy), and for less than one trial a kind of machine.
     """
     check_bounds(problem)
+    for family, side in itertools.product(problem.space.families, problem.space.sides):
+        problem.networks.check(family, side)
     kinds = problem.space.scatter
     if trials < len(kinds):
         raise InputError("trials", str(trials), f"there are {len(kinds)} kinds of machine", "Give more.")

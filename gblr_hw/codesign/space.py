@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from analysis.pictures.family_marks import REFERENCE
-from gblr_hw.weights.family import FAMILIES, canonical, converted, on_machine
+from gblr_hw.weights.family import FAMILIES, canonical, converted, converted_whole, on_machine
 from simulator.base.arithmetic import ceil_div
 from simulator.base.files import read_text
 from simulator.base.schema import Listed, Strict, parsed_toml, validated
@@ -33,13 +33,17 @@ def has_shares(family: str) -> bool:
 
 
 def searched() -> tuple[str, ...]:
-    """Names of the families that are searched, from the freest to the dense one."""
+    """Names of the families that are searched unless a space names its own, from the freest to the dense one.
+
+    What is chosen whole is not among them: each of its fits tries many blocks, and takes minutes a layer.
+    """
     return (*reversed(converted()), REFERENCE)
 
 
 def _family(name: str) -> str:
-    if canonical(name) not in searched():
-        raise ValueError(f"a family is one of {', '.join(searched())}")
+    known = (*searched(), *converted_whole())
+    if canonical(name) not in known:
+        raise ValueError(f"a family is one of {', '.join(known)}")
     return canonical(name)
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from gblr_hw.conversion.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
 from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, read_layers
-from gblr_hw.conversion.convert_whole import Whole, convert_whole
+from gblr_hw.conversion.convert_whole import whole_to_limit
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
-from gblr_hw.conversion.fit.fit_weights import fit_of, relative_error
+from gblr_hw.conversion.fit.fit_weights import Converted, relative_error, squared_error
 from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
 from gblr_hw.conversion.fit_to_limit import Limit, Projection, limit_of, resolve, start_tiles, trim_to_limit
 from gblr_hw.conversion.from_dense import FitOptions
@@ -30,8 +30,7 @@ from simulator.machine.machine import Machine
 
 Progress = Callable[[int, int, str], None]
 Allocation = Literal["by-error", "even"]
-Converted = LatticeWeights | Whole
-Judge = Callable[[Mapping[str, LatticeWeights]], float]
+Judge = Callable[[Mapping[str, Converted]], float]
 
 
 @dataclass(frozen=True)
@@ -107,32 +106,42 @@ def convert(
     limit = limit_of(machine, tokens, tiles, latency, energy_pj)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
     if chosen.whole:
-        given = {"work": work is not None, "allocation": allocation != "even", "judge": judge is not None}
-        _check_none(chosen, given | {"schedule": schedule is not None})
-        whole = limit or total_tiles(problems, 0.3 if tiles is None else tiles)
-        return dict(convert_whole(problems, chosen.name, whole, biases, progress))
+        _check_acting(chosen, schedule is not None, limit, work, allocation, judge)
+    if chosen.whole and limit is not None:
+        return dict(whole_to_limit(problems, chosen.name, limit, biases, progress))
     request = _Request(chosen, options, work_folder(work), allocation, judge, progress, biases)
     if limit is None:
         budget = total_tiles(problems, 0.3 if tiles is None else tiles)
         found = _convert(problems, budget, request)
     else:
-        found = _convert_to_limit(problems, limit, request)
+        found = dict(_convert_to_limit(problems, limit, request))
     return {name: replace(weights, bias=biases[name]) for name, weights in found.items()}
 
 
-def _check_none(family: Family, options: Mapping[str, bool]) -> None:
+def _check_acting(
+    family: Family,
+    schedule: bool,
+    limit: Limit | None,
+    work: Path | None,
+    allocation: Allocation,
+    judge: Judge | None,
+) -> None:
     """Raise InputError for an option that does nothing with a family whose layers are chosen whole."""
-    for name, given in options.items():
-        if given:
-            rule = "it acts with families that are cut tile by tile"
-            raise InputError(name, f"with {family.label}", rule, "Leave it out.")
+    if schedule:
+        rule = "it acts with families that are cut tile by tile"
+        raise InputError("schedule", f"with {family.label}", rule, "Leave it out.")
+    given = {"work": work is not None, "allocation": allocation != "even", "judge": judge is not None}
+    for name, one in given.items():
+        if one and limit is not None:
+            rule = "with families that are chosen whole it acts for a budget in tiles"
+            raise InputError(name, f"with {family.label} and {limit.unit}", rule, "Leave it out, or give tiles.")
 
 
 def _convert(
     problems: Mapping[str, FitProblem],
     budget: int,
     request: _Request,
-) -> dict[str, LatticeWeights]:
+) -> dict[str, Converted]:
     """All layers at `budget` tiles in all."""
     rounds = 2 if request.allocation == "by-error" and len(problems) > 1 else 1
     least = _least(problems, request)
@@ -140,7 +149,7 @@ def _convert(
     even = _fit_all(problems, shares, request, 0, rounds)
     if rounds == 1:
         return even
-    errors = {name: problem.squared_error(fit_of(even[name])) for name, problem in problems.items()}
+    errors = {name: squared_error(problem, even[name]) for name, problem in problems.items()}
     moved = _fit_all(problems, share_by_error(problems, shares, errors, least), request, 1, rounds)
     judge = request.judge or partial(_total_error, problems)
     return min(even, moved, key=judge)
@@ -152,7 +161,7 @@ def _fit_all(
     request: _Request,
     turn: int,
     turns: int,
-) -> dict[str, LatticeWeights]:
+) -> dict[str, Converted]:
     found = {}
     for index, (name, problem) in enumerate(problems.items()):
         if request.progress is not None:
@@ -164,10 +173,11 @@ def _fit_all(
 
 def _least(problems: Mapping[str, FitProblem], request: _Request) -> dict[str, int]:
     """Tiles by layer that it cannot do without."""
-    return {name: least_tiles(problem, request.family.name, request.options) for name, problem in problems.items()}
+    family, options = request.family.name, request.options
+    return {name: least_tiles(problem, family, options, f"layer '{name}'") for name, problem in problems.items()}
 
 
-def _total_error(problems: Mapping[str, FitProblem], found: Mapping[str, LatticeWeights]) -> float:
+def _total_error(problems: Mapping[str, FitProblem], found: Mapping[str, Converted]) -> float:
     """Sum of the layers' relative squared errors: what allocation lowers, and what the choice is made by."""
     return sum(relative_error(problem, found[name]) ** 2 for name, problem in problems.items())
 
@@ -183,7 +193,8 @@ def _convert_to_limit(
     most = sum(dense_tiles(problem) for problem in problems.values())
     within: Mapping[str, LatticeWeights] | None = None
     while True:
-        found = _convert(problems, budget, request)
+        made = _convert(problems, budget, request)
+        found = {name: weights for name, weights in made.items() if isinstance(weights, LatticeWeights)}  # all of them
         if limit.measure(found) > limit.value or budget >= most:
             break
         within = found

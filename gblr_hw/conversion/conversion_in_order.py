@@ -19,11 +19,12 @@ from gblr_hw.conversion.conversion_input import Array, positive_moments, read_la
 from gblr_hw.conversion.fit.accelerate import refit
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
-from gblr_hw.conversion.fit.fit_weights import fit_of, lattice_weights
+from gblr_hw.conversion.fit.fit_weights import Converted, fit_of, lattice_weights
 from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
 from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of
+from gblr_hw.weights.family import converted, converted_whole
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -45,11 +46,11 @@ def convert_in_order(
     family: str | None = None,
     with_dense_tiles: bool = True,
     ridge: float = 0.01,
-    start: Mapping[str, LatticeWeights] | None = None,
+    start: Mapping[str, Converted] | None = None,
     schedule: Schedule | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     work: Path | None = None,
-) -> dict[str, LatticeWeights]:
+) -> dict[str, Converted]:
     """Convert linear layers of a model in the order in which they run, on the inputs that the converted ones leave.
 
     A layer W, b then sees x' in the place of x. It is fitted to W x + b all the same: its target is the matrix that
@@ -65,8 +66,8 @@ def convert_in_order(
     sums: layer -> module whose input its output is added to (the normalisation after a residual sum): it is this sum
         that is then made to fit, so that errors that came along the residual are made up for as well.
     ridge: pull towards W, relative to the mean of the inputs' variances.
-    start: a network made by `convert` with the same `hidden`: its structures are kept, of whatever family, and only its
-        factors are fitted anew (`schedule.final_sweeps` sweeps), which is much quicker.
+    start: a network made by `convert` with the same `hidden`, of a family that is cut tile by tile: its structures are
+        kept, and only its factors are fitted anew (`schedule.final_sweeps` sweeps), which is much quicker.
 
     Returns name -> weights, biases included; with `hidden` in the new order of the channels.
 
@@ -77,27 +78,26 @@ def convert_in_order(
     batches = list(batches)  # every layer runs on all of them again
     if not batches:
         raise InputError("batches", "none", "the model is called with one at least", "Give batches.")
-    if start is not None:
-        _check_start(start, names := list(names))
+    kept = None if start is None else _structures(start, names := list(names))
     order = [name for stage in stages(model, batches, names) for name in stage]
     dense = {name: _weights(model, name) for name in order}
     options = FitOptions(schedule or Schedule(), with_dense_tiles=with_dense_tiles)
-    kind, folder = choose_family(family, machine, options).name, work_folder(work)
+    kind, folder = choose_family(family, machine, options, (*converted(), *converted_whole())).name, work_folder(work)
     problems, biases = read_layers(dense, machine, None, hidden or {})
-    least = {name: least_tiles(problem, kind, options) for name, problem in problems.items()}
+    least = {name: least_tiles(problem, kind, options, f"layer '{name}'") for name, problem in problems.items()}
     shares = share_evenly(problems, total_tiles(problems, tiles), least)
 
-    def approximate(name: str, problem: FitProblem) -> LatticeWeights:
-        if start is None:
+    def approximate(name: str, problem: FitProblem) -> Converted:
+        if kept is None:
             return fit_one(problem, shares[name], kind, options, folder)
-        structure, fit = start[name].structure(), fit_of(start[name])
+        structure, fit = kept[name].structure(), fit_of(kept[name])
         fit = refit(problem, structure, fit, options.schedule.final_sweeps)
-        return lattice_weights(structure, fit, problem.rows, problem.cols, start[name].family)
+        return lattice_weights(structure, fit, problem.rows, problem.cols, kept[name].family)
 
     teacher = copy.deepcopy(model).eval()
     for name, problem in problems.items():
         _put(teacher, name, torch.from_numpy(problem.matrix), biases[name])
-    student, found = copy.deepcopy(teacher), dict[str, LatticeWeights]()
+    student, found = copy.deepcopy(teacher), dict[str, Converted]()
     for stage in stages(model, batches, names):
         moments = pair_moments(teacher, student, batches, stage, sums or {}, rows)
         for name in stage:
@@ -114,8 +114,8 @@ def _fit(
     bias: Tensor | None,
     moments: PairMoments,
     ridge: float,
-    approximate: Callable[[FitProblem], LatticeWeights],
-) -> LatticeWeights:
+    approximate: Callable[[FitProblem], Converted],
+) -> Converted:
     """A layer's target and its norm from the moments, and the bias that makes up for means."""
     inputs, wanted = moments.about_means() if bias is not None else (moments.inputs, moments.wanted)
     inputs = positive_moments("to convert in order", inputs, problem.matrix.shape[1])
@@ -129,12 +129,20 @@ def _fit(
     return replace(weights, bias=bias + torch.from_numpy(left).to(bias))
 
 
-def _check_start(start: Mapping[str, LatticeWeights], names: Iterable[str]) -> None:
+def _structures(start: Mapping[str, Converted], names: Iterable[str]) -> dict[str, LatticeWeights]:
+    """Layers of a start, as points of the lattice. Raises InputError for one that is missing, or no such point."""
+    found = {}
     for name in names:
-        if name not in start:
+        layer = start.get(name)
+        if layer is None:
             raise InputError(
                 "start", f"no layer '{name}'", "it has every layer's structure", "Convert the same layers."
             )
+        if not isinstance(layer, LatticeWeights):
+            rule = "only factors of a structure of tiles and ranks are fitted anew"
+            raise InputError(f"start: layer '{name}'", layer.family, rule, "Leave start out, and name the family.")
+        found[name] = layer
+    return found
 
 
 def _weights(model: nn.Module, name: str) -> DenseWeights:

@@ -1,218 +1,82 @@
-"""Families whose layers are chosen whole: which blocks and ranks a number of tiles buys, and the best factors of those.
-
-Each family says which sizes fit a number of tiles, and how they are fitted. All sizes are tried with a few sweeps; the
-one that leaves least gets the rest.
-"""
+"""Meet a latency or an energy with layers that are chosen whole: the most tiles that the machine runs within it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from gblr_hw.conversion.allocate import dense_tiles, share_evenly
-from gblr_hw.conversion.fit.fit_blast import fit_blast, squared_error
-from gblr_hw.conversion.fit.fit_kronecker import fit_kronecker
-from gblr_hw.conversion.fit.fit_monarch import fit_monarch
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_whole import FINAL_SWEEPS, Sizes, Whole, best_sizes, sizes_of
 from gblr_hw.conversion.fit_to_limit import Limit, resolve
-from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
-from gblr_hw.weights.factors import evaluate, structure_of
-from gblr_hw.weights.family import complete, converted_whole
-from gblr_hw.weights.stored import LatticeWeights
-from simulator.base.arithmetic import ceil_div
-from simulator.base.errors import InputError
+from gblr_hw.cost.target import UnreachableTargetError
 
-Whole = BLASTWeights | MonarchWeights | KroneckerWeights | TensorTrainWeights
-Make = Callable[[np.ndarray, np.ndarray], Whole]
 Progress = Callable[[int, int, str], None]
 
-_BLOCKS = (2, 3, 4, 6, 8, 12)
-_GRID = (1, 2, 3, 4, 6, 8)
-_CORES = (4, 8, 16, 32)
-_TRIAL_SWEEPS, FINAL_SWEEPS = 4, 100
-_MONARCH_SWEEPS = 12  # a sweep solves a block's problem whole, so that few are enough
-_GRAIN = 32  # a limit is met to this part of the tiles
 
+def whole_to_limit(
+    problems: Mapping[str, FitProblem],
+    family: str,
+    limit: Limit,
+    biases: Mapping[str, Tensor | None],
+    progress: Progress | None = None,
+    sweeps: int = FINAL_SWEEPS,
+) -> dict[str, Whole]:
+    """All layers as the family's, tiles shared evenly, within a limit on the machine.
 
-@dataclass(frozen=True)
-class Sizes:
-    """One way to spend tiles: blocks or cores, and how many tiles each rank number takes. fit: (problem, rank, sweeps).
-
-    tiles: rank -> tiles, which never falls. most: ranks beyond which nothing is gained.
+    sweeps: of the fit. Raises UnreachableTargetError for a limit below the least that the family takes, and InputError
+    for layers that no blocks divide.
     """
-
-    tiles: Callable[[int], int]
-    most: int
-    fit: Callable[[FitProblem, int, int], Whole]
-
-    def rank(self, budget: int) -> int:
-        """The largest rank within the budget; 0 for none."""
-        low, high = 0, self.most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.tiles(middle) <= budget else (low, middle - 1)
-        return low
-
-
-def block_tiles(channels: int, blocks: int, ranks: int, chunk: int, lanes: int) -> int:
-    """Tiles between the channels of so many equal blocks, each with so many ranks of its own, in chunks of channels and
-    with so many ranks to a tile.
-    """
-    size = channels // blocks
-    starts = np.arange(0, channels, chunk)
-    touching = np.minimum(starts + chunk - 1, channels - 1) // size - starts // size + 1
-    return int(ceil_div(touching * ranks, lanes).sum())
-
-
-def mix_tiles(blocks: int, rank: int, rows: int, cols: int) -> int:
-    """Tiles of BLAST's diagonals: one holds whole blocks of ``blocks`` x ``blocks`` edges, a block for each rank."""
-    return ceil_div(rank, max(1, min(rows, cols) // blocks))
-
-
-def tiles_of(weights: LatticeWeights | Whole, rows: int, cols: int) -> int:
-    """Tiles of a converted layer as it is stored, on an array of rows x cols."""
-    tiles = structure_of(evaluate(weights), rows, cols).tile_count(rows, cols)
-    if isinstance(weights, BLASTWeights) and min(len(weights.B), len(weights.C)) > 1:
-        tiles += mix_tiles(max(len(weights.B), len(weights.C)), weights.rank, rows, cols)
-    return tiles
-
-
-def _float32(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-
-
-def _blast_sizes(m: int, n: int, rows: int, cols: int) -> Iterable[Sizes]:
-    def tiles(b: int, rank: int) -> int:
-        ends = block_tiles(n, b, rank, rows, cols) + block_tiles(m, b, rank, cols, rows)
-        return ends + mix_tiles(b, rank, rows, cols)
-
-    def fit(b: int, problem: FitProblem, rank: int, sweeps: int) -> Whole:
-        found = fit_blast(problem, (b, b), rank, sweeps)
-        return BLASTWeights(_float32(found.B), _float32(found.C), _float32(found.D))
-
-    for b in _BLOCKS:
-        if m % b == 0 and n % b == 0:
-            yield Sizes(partial(tiles, b), min(m, n), partial(fit, b))
-
-
-def _monarch_sizes(m: int, n: int, rows: int, cols: int) -> Iterable[Sizes]:
-    def tiles(l: int, k: int, rank: int) -> int:  # noqa: E741 - the paper's symbol
-        return block_tiles(n, k, l * rank, rows, cols) + block_tiles(m, l, k * rank, cols, rows)
-
-    def fit(l: int, k: int, problem: FitProblem, rank: int, sweeps: int) -> Whole:  # noqa: E741
-        left, right = fit_monarch(problem, (l, k), rank, min(sweeps, _MONARCH_SWEEPS))
-        # (l, k, r, p) -> (k, l r, p), and (l, k, s, r) -> (l, s, k r).
-        first = right.transpose(1, 0, 2, 3).reshape(k, l * rank, -1)
-        second = left.transpose(0, 2, 1, 3).reshape(l, -1, k * rank)
-        return MonarchWeights(
-            _float32(first), _float32(second), in_features=n, out_features=m, arrangement="grid"
-        )  # fmt: skip
-
-    for l in _GRID:  # noqa: E741
-        for k in _GRID:
-            if m % l == 0 and n % k == 0 and max(l, k) <= 2 * min(l, k):
-                yield Sizes(partial(tiles, l, k), min(m // l, n // k), partial(fit, l, k))
-
-
-def _kronecker_sizes(make: Make, m: int, n: int, rows: int, cols: int) -> Iterable[Sizes]:
-    def tiles(m1: int, n1: int, terms: int) -> int:
-        return block_tiles(n, n1, m // m1 * terms, rows, cols) + block_tiles(m, m // m1, n1 * terms, cols, rows)
-
-    def fit(m1: int, n1: int, problem: FitProblem, terms: int, sweeps: int) -> Whole:
-        return make(*fit_kronecker(problem, (m1, n1), terms, sweeps))
-
-    for m1 in _CORES:
-        for n1 in _CORES:
-            if m % m1 == 0 and n % n1 == 0:
-                yield Sizes(partial(tiles, m1, n1), min(m1 * n1, m * n // (m1 * n1)), partial(fit, m1, n1))
-
-
-def _as_products(left: np.ndarray, right: np.ndarray) -> Whole:
-    return KroneckerWeights(_float32(left), _float32(right))
-
-
-def _as_train(left: np.ndarray, right: np.ndarray) -> Whole:
-    return TensorTrainWeights(_float32(left.transpose(1, 2, 0)[None]), _float32(right[..., None]))
-
-
-SIZES: Mapping[str, Callable[[int, int, int, int], Iterable[Sizes]]] = complete(
-    {
-        "blast": _blast_sizes,
-        "monarch": _monarch_sizes,
-        "kronecker": partial(_kronecker_sizes, _as_products),
-        "tensor_train": partial(_kronecker_sizes, _as_train),
-    },
-    converted_whole(),
-    "converted",
-)
-
-
-def sizes_of(family: str, name: str, problem: FitProblem) -> list[Sizes]:
-    """The sizes that take no more tiles than the dense layer at the least. Raises InputError if there are none."""
-    m, n = problem.matrix.shape
-    most = dense_tiles(problem)
-    found = [one for one in SIZES[family](m, n, problem.rows, problem.cols) if one.tiles(1) <= most]
-    if not found:
-        rule = f"no blocks that '{family}' is tried with divide it and take less than its {most} tiles"
-        raise InputError(f"layer '{name}'", f"{m} x {n}", rule, "Leave it out (`--exclude`).")
+    limit, dense_cost = resolve(problems, limit)
+    sizes = {name: sizes_of(family, problem, f"layer '{name}'") for name, problem in problems.items()}
+    smallest = {name: min(some, key=lambda one: one.tiles(1)) for name, some in sizes.items()}
+    # Blocks are chosen where the budget will be, about; if they cannot meet the limit, those are taken that need least.
+    share = round(sum(map(dense_tiles, problems.values())) * min(1.0, limit.value / dense_cost))
+    least = {name: one.tiles(1) for name, one in smallest.items()}
+    begin = share_evenly(problems, max(sum(least.values()), share), least)
+    blocks = {name: best_sizes(problem, sizes[name], begin[name]) for name, problem in problems.items()}
+    ranks = _ranks_within(problems, blocks, limit)
+    if ranks is None:
+        blocks, ranks = smallest, _ranks_within(problems, smallest, limit)
+    if ranks is None:
+        raise UnreachableTargetError(
+            "budget",
+            f"{limit.value:g} {limit.unit}",
+            f"the least that '{family}' takes is {_cost(blocks, dict.fromkeys(blocks, 1), limit):g} {limit.unit}",
+            "Raise the budget, or leave layers out.",
+        )
+    found = {}
+    for index, (name, problem) in enumerate(problems.items()):
+        if progress is not None:
+            progress(index, len(problems), name)
+        found[name] = replace(blocks[name].fit(problem, ranks[name], sweeps), bias=biases[name])
     return found
 
 
-def fit_whole(problem: FitProblem, sizes: Iterable[Sizes], budget: int, sweeps: int = FINAL_SWEEPS) -> Whole:
-    """The best layer of some sizes that takes at most so many tiles, which one of them must allow."""
+def _ranks_within(
+    problems: Mapping[str, FitProblem], blocks: Mapping[str, Sizes], limit: Limit
+) -> dict[str, int] | None:
+    """Ranks of every layer, tiles shared evenly, at the most tiles that meet the limit; None if the least do not."""
+    least = {name: one.tiles(1) for name, one in blocks.items()}
 
-    def error(weights: Whole) -> float:
-        return squared_error(problem, weights.matrix().double().numpy())
+    fewest = sum(least.values())
 
-    ranks = [(one, one.rank(budget)) for one in sizes]
-    trials = [(one.fit(problem, rank, _TRIAL_SWEEPS), one, rank) for one, rank in ranks if rank > 0]
-    tried, one, rank = min(trials, key=lambda trial: error(trial[0]))
-    return min((tried, one.fit(problem, rank, sweeps)), key=error) if sweeps > _TRIAL_SWEEPS else tried
+    def at(tiles: int) -> dict[str, int]:
+        ranks = {n: blocks[n].rank(share) for n, share in share_evenly(problems, max(tiles, fewest), least).items()}
+        # Fewer tiles there are not, but fewer ranks in them.
+        return ranks if tiles >= fewest else {name: max(1, rank * tiles // fewest) for name, rank in ranks.items()}
 
-
-def convert_whole(
-    problems: Mapping[str, FitProblem],
-    family: str,
-    budget: int | Limit,
-    biases: Mapping[str, Tensor | None],
-    progress: Progress | None = None,
-) -> dict[str, Whole]:
-    """All layers as the family's, at a number of tiles in all, shared evenly, or within a limit on the machine.
-
-    Raises InputError for a budget that gives some layer less than the least it takes, and for layers that no blocks
-    divide.
-    """
-    sizes = {name: sizes_of(family, name, problem) for name, problem in problems.items()}
-    least = {name: min(one.tiles(1) for one in sizes[name]) for name in problems}
-
-    def at(tiles: int, sweeps: int) -> dict[str, Whole]:
-        shares = share_evenly(problems, tiles, least)
-        found = {}
-        for index, (name, problem) in enumerate(problems.items()):
-            if progress is not None and sweeps == FINAL_SWEEPS:
-                progress(index, len(problems), name)
-            found[name] = replace(fit_whole(problem, sizes[name], shares[name], sweeps), bias=biases[name])
-        return found
-
-    if not isinstance(budget, Limit):
-        return at(budget, FINAL_SWEEPS)
-    limit, _ = resolve(problems, budget)
-    low, high = sum(least.values()), sum(dense_tiles(problem) for problem in problems.values())
-    cost = limit.measure(at(low, _TRIAL_SWEEPS))
-    if cost > limit.value:
-        raise InputError(
-            "budget",
-            f"{limit.value:g} {limit.unit}",
-            f"the least that '{family}' takes is {cost:g} {limit.unit}",
-            "Raise the budget, or leave layers out.",
-        )
-    # Sizes are chosen after the trial sweeps, and cost follows from sizes alone: all sweeps change neither.
-    while high - low > max(1, low // _GRAIN):
+    low, high = 0, sum(map(dense_tiles, problems.values()))
+    if _cost(blocks, at(low), limit) > limit.value:
+        return None
+    while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if limit.measure(at(middle, _TRIAL_SWEEPS)) <= limit.value else (low, middle)
-    return at(low, FINAL_SWEEPS)
+        low, high = (middle, high) if _cost(blocks, at(middle), limit) <= limit.value else (low, middle)
+    return at(low)
+
+
+def _cost(blocks: Mapping[str, Sizes], ranks: Mapping[str, int], limit: Limit) -> float:
+    """Cost follows from sizes alone."""
+    return limit.measure({name: one.example(ranks[name]) for name, one in blocks.items()})

@@ -9,9 +9,11 @@ from pathlib import Path
 from gblr_hw.conversion.allocate import dense_tiles
 from gblr_hw.conversion.fit.fit_layer import block_sparse_layer
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
-from gblr_hw.conversion.fit.fit_weights import lattice_weights
+from gblr_hw.conversion.fit.fit_weights import Converted, lattice_weights
+from gblr_hw.conversion.fit.fit_whole import fit_whole, sizes_of
 from gblr_hw.conversion.from_dense import FitOptions, fitting_of
 from gblr_hw.conversion.kept_layers import kept_or_made, layer_key
+from gblr_hw.weights.family import FAMILIES
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
 from simulator.base.files import output_folder
@@ -24,19 +26,22 @@ def fit_one(
     options: FitOptions,
     work: Path | None = None,
     begin: Callable[[], None] = lambda: None,
-) -> LatticeWeights:
+) -> Converted:
     """A layer's weights at its tiles, without a bias.
 
     work: a folder, in which each family has one of its own. begin: called if the layer is not kept there.
     """
     folder = None if work is None else work_folder(work / family)
 
-    def make() -> LatticeWeights:
+    def make() -> Converted:
         begin()
+        if FAMILIES[family].whole:
+            return fit_whole(problem, sizes_of(family, problem), budget)
         return lattice_weights(*_fitted(problem, budget, family, options), problem.rows, problem.cols, family)
 
-    # What a layer was called when it was kept does not matter.
-    return replace(kept_or_made(folder, fit_key(problem, budget, options), make), family=family)
+    layer = kept_or_made(folder, fit_key(problem, budget, options), make)
+    # What a point of the lattice was called when it was kept does not matter.
+    return replace(layer, family=family) if isinstance(layer, LatticeWeights) else layer
 
 
 def fit_key(problem: FitProblem, budget: int, options: FitOptions) -> str:
@@ -44,8 +49,12 @@ def fit_key(problem: FitProblem, budget: int, options: FitOptions) -> str:
     return layer_key(problem, budget, options.schedule, (options.intervals_only, options.with_dense_tiles))
 
 
-def least_tiles(problem: FitProblem, family: str, options: FitOptions) -> int:
-    """Tiles that a layer of the family cannot do without, at most those of the dense layer."""
+def least_tiles(problem: FitProblem, family: str, options: FitOptions, where: str = "layer") -> int:
+    """Tiles that a layer of the family cannot do without, at most those of the dense layer. Raises InputError, saying
+    so of `where`, for a layer that cannot be of the family.
+    """
+    if FAMILIES[family].whole:
+        return min(one.tiles(1) for one in sizes_of(family, problem, where))
     return min(fitting_of(family).least(problem, options), dense_tiles(problem))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_weights import Converted, is_converted
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
-from gblr_hw.weights.stored import LatticeWeights
 from simulator.base.errors import InputError
 
 # Changes whenever the same request would give another result.
@@ -27,7 +27,7 @@ def layer_key(problem: FitProblem, budget: int, schedule: Schedule, flags: tuple
     return digest.hexdigest()[:32]
 
 
-def kept_or_made(folder: Path | None, key: str, make: Callable[[], LatticeWeights]) -> LatticeWeights:
+def kept_or_made(folder: Path | None, key: str, make: Callable[[], Converted]) -> Converted:
     """The layer kept under `key`, or else a new one, which is kept. Without a folder it is made.
 
     Raises InputError for a file in the folder that is no such layer.
@@ -37,8 +37,8 @@ def kept_or_made(folder: Path | None, key: str, make: Callable[[], LatticeWeight
     path = folder / f"{key}.safetensors"
     if path.is_file():
         layer = load_checkpoint(path).get("layer")
-        if not isinstance(layer, LatticeWeights):
-            raise InputError(str(path), "no lattice layer", "a work folder holds finished layers", "Delete the file.")
+        if not is_converted(layer):
+            raise InputError(str(path), "no converted layer", "a work folder holds finished layers", "Delete the file.")
         return layer
     layer = make()
     save_checkpoint({"layer": layer}, path)

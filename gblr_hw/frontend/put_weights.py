@@ -196,5 +196,10 @@ def _module(model: nn.Module, name: str, path: Path) -> Any:
 def _made(weights: LayerWeights, module: Any) -> nn.Module:
     if isinstance(weights, ConvWeights):
         return GBLRConv2d.from_weights(weights, stride=module.stride, padding=module.padding, dilation=module.dilation)
+    return layer_of(weights)
+
+
+def layer_of(weights: LayerWeights) -> nn.Module:
+    """A linear layer that holds a copy of weights of any structure. Raises KeyError for dense and convolution ones."""
     made: nn.Module = _LAYERS[type(weights)].from_weights(weights)
     return made

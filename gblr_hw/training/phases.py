@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
+from gblr_hw.conversion.conversion_input import read_layers
+from gblr_hw.conversion.convert_whole import whole_to_limit
+from gblr_hw.conversion.fit_to_limit import Limit
 from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.cost.target import TargetController
+from gblr_hw.frontend.put_weights import layer_of
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.replace import set_module
 from gblr_hw.training.gblr_start import gblr_from_linear
@@ -20,7 +25,10 @@ from gblr_hw.training.shrink.project_training import ProjectionSchedule
 from gblr_hw.training.swap import lattice_from_factors, matching_linears
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.family import TRAININGS, complete
+from gblr_hw.weights.stored import DenseWeights, LayerWeights
 from simulator.base.errors import InputError
+
+_START_SWEEPS = 20  # training does the rest
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,30 @@ def _projection(plan: Plan) -> list[Phase]:
     return [Phase(from_dense, plan.recipe.epochs)]
 
 
+def _sized(plan: Plan) -> list[Phase]:
+    """From the layers of the family that the target allows, fitted to the dense ones; their sizes stay."""
+    names, hardware = matching_linears(plan.model, plan.recipe.layers), plan.hardware
+
+    def with_layers(layers: Mapping[str, LayerWeights]) -> float:
+        model = copy.deepcopy(plan.model)
+        for name, weights in layers.items():
+            # What is still dense is the model's own.
+            if not isinstance(weights, DenseWeights):
+                set_module(model, name, layer_of(weights))
+        return hardware.measure(model)
+
+    def fitted() -> list[Hook]:
+        dense = {name: _dense(_linear(plan.model, name)) for name in names}
+        problems, biases = read_layers(dense, hardware, None, {})
+        limit = Limit(hardware.unit, plan.target, False, with_layers)
+        layers = whole_to_limit(problems, plan.recipe.family, limit, biases, sweeps=_START_SWEEPS)
+        for name, weights in layers.items():
+            set_module(plan.model, name, layer_of(weights))
+        return []
+
+    return [Phase(fitted, plan.recipe.epochs)]
+
+
 def _width_penalty(plan: Plan) -> list[Phase]:
     """From random intervals, all widths shrunk alike."""
     names, recipe, hardware = matching_linears(plan.model, plan.recipe.layers), plan.recipe, plan.hardware
@@ -110,7 +142,12 @@ def _hardware_penalty(plan: Plan) -> list[Phase]:
 
 # Trials have no phases of their own: they train the family that they choose.
 _PHASES: Mapping[str, Callable[[Plan], list[Phase]]] = complete(
-    {"projection": _projection, "width_penalty": _width_penalty, "hardware_penalty": _hardware_penalty},
+    {
+        "projection": _projection,
+        "sized": _sized,
+        "width_penalty": _width_penalty,
+        "hardware_penalty": _hardware_penalty,
+    },
     (training for training in TRAININGS if training not in ("plain", "trials")),
     "training",
 )
@@ -137,6 +174,11 @@ def _to_gblr(plan: Plan, names: list[str]) -> None:
         seed = plan.recipe.seed * 1009 + index
         layer = gblr_from_linear(_linear(plan.model, name), width=plan.recipe.gblr_width, seed=seed)
         set_module(plan.model, name, layer)
+
+
+def _dense(linear: nn.Linear) -> DenseWeights:
+    bias = None if linear.bias is None else linear.bias.detach().cpu().clone()
+    return DenseWeights(linear.weight.detach().cpu().clone(), bias)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

@@ -16,7 +16,7 @@ from analysis.pictures.family_marks import MARKS, mark_key
 from simulator.base.errors import InputError
 
 Unit = Literal["tile", "rank", "rank_group", "chunk"]
-Training = Literal["plain", "projection", "width_penalty", "hardware_penalty", "trials"]
+Training = Literal["plain", "projection", "sized", "width_penalty", "hardware_penalty", "trials"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 TRAININGS: tuple[Training, ...] = get_args(Training)
 
@@ -37,13 +37,14 @@ class Family:
     unit: what a projection takes from a layer at a time: a dense "tile"; a whole "rank"; a chunk of a "rank_group", P
         ranks that share their chunks; or any rank's "chunk" as well as any tile. None: its layers are stored as weights
         of a kind of their own, and are no points of the tile lattice.
-    training: how a network of it is trained: "plain", as the dense start itself; "projection" from the dense weights; a
+    training: how a network of it is trained: "plain", as the dense start itself; "projection" from the dense weights;
+        "sized", blocks and ranks chosen for the target and fitted to the dense weights, then trained; a
         "width_penalty"; a "hardware_penalty", then projection; "trials", which choose another family. None: it cannot
         be trained.
     candidates: the families that trials choose between; the first wins a tie. Empty for all other trainings.
     converted: whether conversion makes it from pretrained weights at a budget.
     whole: whether its layers are chosen whole, by blocks and ranks, and lose nothing at a time: conversion then tries
-        sizes, and co-design, which takes tiles, leaves it out.
+        sizes, and co-design searches it where a space names it.
     square_array: whether its tiles are full on both sides only where the array's rows equal its columns.
     stand_in: the family that takes its place on a machine without a permutation network, where it would take more tiles
         than are counted; None where it needs no such network.
@@ -80,6 +81,8 @@ class Family:
             raise self.incomplete("unit", "None", "what is converted or projected loses something at a time")
         if self.whole and self.training == "projection":
             raise self.incomplete("whole", "True", "what is projected loses something at a time")
+        if self.training == "sized" and not self.whole:
+            raise self.incomplete("whole", "False", "sizes are chosen of what is chosen whole")
 
     def incomplete(self, field: str, found: str, rule: str) -> InputError:
         """The error for an entry that a table cannot work with."""
@@ -182,7 +185,7 @@ FAMILIES = registry(
         label="Monarch",
         about="a grid of low-rank blocks, or the product of two block-diagonal factors",
         unit="chunk",
-        training=None,
+        training="sized",
         candidates=(),
         converted=True,
         whole=True,
@@ -194,7 +197,7 @@ FAMILIES = registry(
         label="BLAST",
         about="a basis for each block of inputs and of outputs, and a diagonal for each pair",
         unit=None,
-        training=None,
+        training="sized",
         candidates=(),
         converted=True,
         whole=True,

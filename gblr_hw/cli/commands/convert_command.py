@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +27,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
-    from gblr_hw.conversion.conversion import Converted
+    from gblr_hw.conversion.fit.fit_weights import Converted
     from gblr_hw.weights.stored import DenseWeights
 
 _LIMITS, _SEVERAL = ("--latency", "--energy"), "several layers"
@@ -167,8 +166,8 @@ def _rows(
     hidden: list[str],
 ) -> list[dict[str, object]]:
     from gblr_hw.conversion.conversion_input import read_layers
-    from gblr_hw.conversion.convert_whole import tiles_of
-    from gblr_hw.conversion.fit.fit_blast import squared_error
+    from gblr_hw.conversion.fit.fit_weights import relative_error
+    from gblr_hw.conversion.fit.fit_whole import tiles_of
     from gblr_hw.weights.factors import evaluate
     from gblr_hw.weights.stored import LatticeWeights
     from gblr_hw.weights.structure import dense_tile_count
@@ -176,8 +175,6 @@ def _rows(
     problems, _ = read_layers(dense, machine, moments, _pairs(hidden, list(dense)))
     rows: list[dict[str, object]] = []
     for name, weights in found.items():
-        problem = problems[name]
-        error = squared_error(problem, weights.matrix().double().numpy())
         rows.append(
             {
                 "name": name,
@@ -185,7 +182,7 @@ def _rows(
                 "dense_tiles": dense_tile_count(weights.out_features, weights.in_features, machine.rows, machine.cols),
                 "kept_dense": int(weights.tiles.sum()) if isinstance(weights, LatticeWeights) else 0,
                 "ranks": evaluate(weights).ranks,
-                "relative_error": math.sqrt(max(error, 0.0) / max(problem.energy, 1e-300)),
+                "relative_error": relative_error(problems[name], weights),
             }
         )
     return rows

@@ -39,14 +39,8 @@ def fit_blast(problem: FitProblem, blocks: tuple[int, int], rank: int, sweeps: i
     """The best of the starts after `sweeps` sweeps. blocks: of outputs and of inputs, which divide the matrix."""
     starts = [_from_low_rank(problem, blocks, rank), _random(problem, blocks, rank, seed)]
     tried = [_swept(problem, start, min(sweeps, _TRIAL_SWEEPS)) for start in starts]
-    best = min(tried, key=lambda fit: squared_error(problem, fit.matrix()))
+    best = min(tried, key=lambda fit: _squared_error(problem, fit))
     return _swept(problem, best, sweeps - _TRIAL_SWEEPS)
-
-
-def squared_error(problem: FitProblem, matrix: FloatArray) -> float:
-    """Squared norm of what an approximation leaves."""
-    left = problem.matrix - matrix
-    return float((problem.weigh(left) * left).sum())
 
 
 def _from_low_rank(problem: FitProblem, blocks: tuple[int, int], rank: int) -> Blast:
@@ -65,13 +59,17 @@ def _random(problem: FitProblem, blocks: tuple[int, int], rank: int, seed: int) 
     return Blast(np.zeros((b_out, m // b_out, rank)), C, rng.normal(size=(b_out, b_in, rank)))
 
 
+def _squared_error(problem: FitProblem, fit: Blast) -> float:
+    return problem.squared_norm(problem.matrix - fit.matrix())
+
+
 def _swept(problem: FitProblem, fit: Blast, sweeps: int) -> Blast:
     """Sweeps from points a little further along the last step, as long as that pays."""
-    best, error, step = fit, squared_error(problem, fit.matrix()), _STEP
+    best, error, step = fit, _squared_error(problem, fit), _STEP
     ahead = fit
     for _ in range(sweeps):
         new = _sweep(problem, ahead)
-        new_error = squared_error(problem, new.matrix())
+        new_error = _squared_error(problem, new)
         if not new_error <= error:
             # Too far: once more from the best point, which cannot fail.
             step, ahead = _STEP, best

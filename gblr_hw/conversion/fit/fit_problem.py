@@ -77,7 +77,10 @@ class FitProblem:
 
     def squared_error(self, fit: Fit) -> float:
         """Squared norm of W - W'."""
-        left = self.matrix - fit.matrix()
+        return self.squared_norm(self.matrix - fit.matrix())
+
+    def squared_norm(self, left: FloatArray) -> float:
+        """||L C^(1/2)|| squared, of any L (m, n)."""
         return float((self.weigh(left) * left).sum())
 
     def tile_worth(self, left: FloatArray) -> FloatArray:

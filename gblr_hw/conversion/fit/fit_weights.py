@@ -1,13 +1,25 @@
-"""Fits as stored weights, and back."""
+"""Fits as stored weights, and back; and how far weights are from what they approximate."""
 
 from __future__ import annotations
+
+from typing import TypeGuard, get_args
 
 import numpy as np
 import torch
 
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
-from gblr_hw.weights.stored import LatticeWeights
+from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
+from gblr_hw.weights.stored import LatticeWeights, LayerWeights
 from gblr_hw.weights.structure import Structure
+
+# What families that are chosen whole are stored as, and what any conversion gives.
+Whole = BLASTWeights | MonarchWeights | KroneckerWeights | TensorTrainWeights
+Converted = LatticeWeights | Whole
+
+
+def is_converted(weights: LayerWeights | None) -> TypeGuard[Converted]:
+    """Whether weights are of a kind that conversion makes."""
+    return isinstance(weights, get_args(Converted))
 
 
 def lattice_weights(structure: Structure, fit: Fit, rows: int, cols: int, family: str) -> LatticeWeights:
@@ -31,9 +43,16 @@ def lattice_weights(structure: Structure, fit: Fit, rows: int, cols: int, family
     )
 
 
-def relative_error(problem: FitProblem, weights: LatticeWeights) -> float:
+def relative_error(problem: FitProblem, weights: Converted) -> float:
     """||(W - W') C^(1/2)|| / ||W C^(1/2)||; zero for a zero matrix."""
-    return float(np.sqrt(max(problem.squared_error(fit_of(weights)), 0.0) / max(problem.energy, 1e-300)))
+    return float(np.sqrt(max(squared_error(problem, weights), 0.0) / max(problem.energy, 1e-300)))
+
+
+def squared_error(problem: FitProblem, weights: Converted) -> float:
+    """||(W - W') C^(1/2)|| squared."""
+    if isinstance(weights, LatticeWeights):
+        return problem.squared_error(fit_of(weights))
+    return problem.squared_norm(problem.matrix - weights.matrix().double().numpy())
 
 
 def fit_of(weights: LatticeWeights) -> Fit:

@@ -367,3 +367,18 @@ def test_the_picture_has_a_panel_for_each_area_with_a_pair() -> None:
 def test_equal_pairs_stand_on_the_front_once(outcome: Outcome) -> None:
     pair: Pair = outcome.front[0]
     assert unbeaten([pair, replace(pair)], ("latency_s", "error")) == [pair]
+
+
+def test_families_that_are_chosen_whole_are_searched_where_they_are_named(tmp_path: Path) -> None:
+    space = SMALL.model_copy(update={"families": ("blast", "monarch", "dense"), "sides": (8,)})
+    found = codesign(_problem(space=space, work=tmp_path), Measurements(tmp_path), trials=8)
+    families = {pair.network.family for pair in found.pairs if pair.scatter}
+    assert families == {"blast", "monarch", "dense"}
+    assert {pair.network.family for pair in found.pairs if not pair.scatter} == {"dense"}
+    assert all((pair.tile_share < 1) == (pair.network.family != "dense") for pair in found.pairs)
+    fitted: list[str] = []
+    problem = _problem(space=space, work=tmp_path)
+    again = replace(problem, networks=replace(problem.networks, fitting=fitted.append))
+    assert codesign(again, Measurements(tmp_path), trials=8).pairs == found.pairs and not fitted
+    with pytest.raises(InputError, match="layer 'odd': found 31 x 29; no blocks that 'blast' is tried with divide it"):
+        search(_problem(space=space, layers={"odd": np.ones((31, 29))}), Measurements(None), 2, 0)

@@ -15,6 +15,7 @@ from gblr_hw.conversion.conversion_in_order import _fit, convert_in_order
 from gblr_hw.conversion.covariances import collect_covariances
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_whole import tiles_of
 from gblr_hw.conversion.fit_one import fit_one
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
@@ -187,3 +188,17 @@ def test_plain_machines_get_groups_and_a_work_folder_goes_on(tmp_path) -> None:
         first, again = (call[name] for call in calls)
         assert torch.equal(first.matrix(), again.matrix())
         assert len(first.reads) and all((part == part[0]).all() for part in first.reads.split(32))
+
+
+@pytest.mark.parametrize("family", ["blast", "monarch"])
+def test_a_family_chosen_whole_in_order(family: str) -> None:
+    model, batches = made()
+    found = convert_in_order(model, MACHINE, batches, NAMES, 0.8, family=family)
+    assert {weights.family for weights in found.values()} == {family}
+    assert all(tiles_of(found[name], 4, 4) <= 0.8 * m * n / 16 for name, m, n in (("query", 16, 16), ("up", 32, 16)))
+    layers = {name: model.get_submodule(name) for name in NAMES}
+    dense = {name: DenseWeights(layer.weight.detach(), layer.bias) for name, layer in layers.items()}
+    alone = convert(dense, MACHINE, 0.8, collect_covariances(model, batches, NAMES), family=family)
+    assert output_error(model, found, batches) < output_error(model, alone, batches)
+    with pytest.raises(InputError, match=f"start: layer 'query': found {family}; only factors of a structure of tiles"):
+        convert_in_order(model, MACHINE, batches, NAMES, start=found)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.structures.blast_descent import descend
 from gblr_hw import convert, lower
-from gblr_hw.conversion.convert_whole import block_tiles, tiles_of
-from gblr_hw.conversion.fit.fit_blast import Blast, fit_blast, squared_error
+from gblr_hw.conversion.fit.fit_blast import Blast, fit_blast
 from gblr_hw.conversion.fit.fit_kronecker import fit_kronecker
-from gblr_hw.conversion.fit.fit_layer import truncated_svd
+from gblr_hw.conversion.fit.fit_layer import Schedule, truncated_svd
 from gblr_hw.conversion.fit.fit_monarch import fit_monarch
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_whole import block_tiles, tiles_of
 from gblr_hw.weights.family import converted_whole
 from simulator import Machine, simulate
 from simulator.base.errors import InputError
@@ -27,6 +28,10 @@ def problem(m: int, n: int, *, weighted: bool, seed: int = 0) -> FitProblem:
     rng = np.random.default_rng(seed)
     factor = rng.normal(size=(n, 2 * n)) * np.exp(rng.normal(size=(n, 1)))
     return FitProblem(rng.normal(size=(m, n)), factor @ factor.T / n if weighted else None, 16, 16)
+
+
+def squared_error(given: FitProblem, matrix: np.ndarray) -> float:
+    return given.squared_norm(given.matrix - matrix)
 
 
 def grid_matrix(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -150,7 +155,24 @@ def test_what_is_refused() -> None:
         make(family="blast")
     with pytest.raises(InputError, match="intervals_only: found with BLAST; it says which chunks and tiles are kept"):
         make(family="blast", intervals_only=True)
-    with pytest.raises(InputError, match="allocation: found with Monarch; it acts with families that are cut tile by"):
-        make(family="monarch", allocation="by-error")
+    with pytest.raises(InputError, match="schedule: found with Monarch; it acts with families that are cut tile by"):
+        make(family="monarch", schedule=Schedule())
+    with pytest.raises(InputError, match="allocation: found with Monarch and cycles; with families that are chosen"):
+        convert(layers, MACHINE, latency="0.5x-dense", family="monarch", allocation="by-error")
     with pytest.raises(InputError, match="Use 'rank_groups', or a machine with scatter"):
         convert(layers, Machine.load("plain-32"), 0.5, family="blast")
+
+
+def test_finished_layers_are_kept_and_tiles_move_by_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    fading = rng.normal(size=(128, 128)) * np.exp(-np.arange(128) / 8)
+    layers = {"easy": fading @ rng.normal(size=(128, 192)), "hard": rng.normal(size=(192, 128))}
+    even = convert(layers, MACHINE, 0.6, family="monarch", work=tmp_path)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert len(kept) == 2
+    again = convert(layers, MACHINE, 0.6, family="monarch", work=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == kept
+    assert all(np.array_equal(even[name].matrix(), again[name].matrix()) for name in layers)
+    moved = convert(layers, MACHINE, 0.6, family="monarch", allocation="by-error")
+    tiles = {name: (tiles_of(even[name], 16, 16), tiles_of(moved[name], 16, 16)) for name in layers}
+    assert tiles["easy"][1] < tiles["easy"][0] and tiles["hard"][1] > tiles["hard"][0]

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, TensorDataset
 from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.cost.target import TargetController, UnreachableTargetError
 from gblr_hw.demo.data import digits
+from gblr_hw.layers.chain_linear import ChainLinear
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.replace import set_module
 from gblr_hw.models.vit import ViT, ViTShape
@@ -36,6 +37,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from tests.gblr_hw.training.test_training import covered_channels
 from tests.oracles.tile_latency import TileLatency
+from tests.recipes.small_program import small_machine
 
 SHAPE = ViTShape(width=16, depth=1, heads=2)
 LATENCY = TileLatency(rows=4, cols=4, tokens=16)
@@ -255,27 +257,43 @@ def test_a_tile_costs_about_what_the_hardware_is_told() -> None:
     assert (hardware.measure(layer) - hardware.measure(fewer)) / 36 == pytest.approx(hardware.tile_cost, rel=0.3)
 
 
+@pytest.mark.parametrize("family", ["monarch", "blast"])
+def test_sizes_are_chosen_for_the_target_and_stay(family: str, start: ViT) -> None:
+    hardware = hardware_of(small_machine(), 16)
+    dense = hardware.measure(start)
+    network = train_network(Recipe(family, epochs=1), start, *small_sets(), hardware, 0.9 * dense)
+    layers = {name: one for name, one in network.model.named_modules() if isinstance(one, ChainLinear)}
+    assert set(layers) == {
+        name for name, one in start.named_modules() if isinstance(one, nn.Linear) and "blocks" in name
+    }
+    assert network.reached <= 0.9 * dense and network.kind == family
+    assert hardware.measure(network.model) == network.reached
+    with pytest.raises(UnreachableTargetError, match=f"the least that '{family}' takes is"):
+        train_network(Recipe(family, epochs=1), start, *small_sets(), hardware, 0.2 * dense)
+
+
 class _StopError(Exception):
     pass
 
 
-@pytest.mark.parametrize("family", ["lattice", "hardware", "width"])
+@pytest.mark.parametrize("family", ["lattice", "hardware", "width", "monarch"])
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_an_interrupted_run_goes_on_to_the_same_bits(family: str, stop_after: int, tmp_path: Path, start: ViT) -> None:
     recipe = Recipe(family, epochs=4, batch_size=32, penalty_share=0.5, regrow=0.2 * (family == "lattice"))
-    target, file = 0.55 * LATENCY(start), tmp_path / "run.pt"
-    whole = train_network(recipe, start, *small_sets(), HARDWARE, target)
+    hardware = hardware_of(small_machine(), 16) if family == "monarch" else HARDWARE
+    target, file = (0.9 if family == "monarch" else 0.55) * hardware.measure(start), tmp_path / "run.pt"
+    whole = train_network(recipe, start, *small_sets(), hardware, target)
 
     def interrupt(record: EpochRecord) -> None:
         if record.epoch > stop_after:
             raise _StopError
 
     with pytest.raises(_StopError):
-        train_network(recipe, start, *small_sets(), HARDWARE, target, interrupt, file)
+        train_network(recipe, start, *small_sets(), hardware, target, interrupt, file)
     torch.manual_seed(77)  # another process has another generator
     seen: list[int] = []
     again = train_network(
-        recipe, start, *small_sets(), HARDWARE, target, lambda record: seen.append(record.epoch), file
+        recipe, start, *small_sets(), hardware, target, lambda record: seen.append(record.epoch), file
     )
     assert seen == list(range(stop_after + 1, 5))
     assert again.history == whole.history
