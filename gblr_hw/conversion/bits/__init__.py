@@ -1,0 +1,1 @@
+"""Weights on grids of few bits: the grids, and rounding to them."""
