@@ -15,7 +15,7 @@ from gblr_hw.conversion.fit.fit_problem import FitProblem, FloatArray
 from gblr_hw.conversion.fit.refit import solve_gram
 
 # Unknowns of an output block's diagonals up to which they are solved together; beyond, input block by input block.
-_MOST_TOGETHER = 1024
+_MOST_TOGETHER = 256
 _TRIAL_SWEEPS = 4
 # How far beyond a sweep's result the next one begins, at first, and how that grows while it pays.
 _STEP, _GROWTH = 0.5, 1.2
