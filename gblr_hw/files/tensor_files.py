@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gblr_hw.weights.checks import not_stored
 from simulator.base.errors import InputError
 from simulator.base.files import replacing_named
 from simulator.base.memory import check_memory
@@ -87,15 +88,11 @@ def read_tensors(path: Path) -> TensorFile:
 
 def _plain(path: Path, name: str, tensor: Tensor, size: int) -> Tensor:
     """The tensor, if its numbers are stored in full in a file of ``size`` bytes, and then as they read."""
-    if tensor.is_nested:  # it has no shape
-        found = "a nested tensor"
-    elif tensor.is_meta:
-        found = f"shape {tuple(tensor.shape)} on the device 'meta', which holds no numbers"
-    elif tensor.layout != torch.strided or tensor.is_quantized:
-        found = f"shape {tuple(tensor.shape)}, layout {tensor.layout}{', quantised' if tensor.is_quantized else ''}"
-    elif tensor.numel() * tensor.element_size() > size:  # a view with stride 0 declares any size over a few bytes
+    found = not_stored(tensor)
+    # A view with stride 0 declares any size over a few bytes.
+    if not found and tensor.numel() * tensor.element_size() > size:
         found = f"shape {tuple(tensor.shape)} in a file of {size} bytes"
-    else:
+    if not found:
         return tensor.resolve_neg().resolve_conj()
     raise InputError(
         f"{path}: tensor '{name}'",

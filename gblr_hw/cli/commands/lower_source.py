@@ -63,8 +63,13 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any, dict[str, Any]]:
             "nothing is fetched",
             "Name a checkpoint, or give --random-weights: cycles do not depend on values.",
         )
-    if wish.gblr is not None:
-        replace_by_random_gblr(model, wish.gblr, seed=wish.seed)
+    if wish.gblr is not None and not replace_by_random_gblr(model, wish.gblr, seed=wish.seed):
+        raise InputError(
+            f"--gblr {wish.gblr:g}",
+            f"no layer to replace in '{wish.name}'",
+            "linear layers and ungrouped convolutions inside a module become GBLR",
+            "Leave it out.",
+        )
     return model, inputs, kwargs
 
 
