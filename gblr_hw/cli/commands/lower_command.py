@@ -171,7 +171,7 @@ def lower_command(
                 model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
                 renames(rename or ()), sizes_of(size or ()),
             )  # fmt: skip
-            program, notes = _lower_model(wish, loaded, treatments(treat or ()), drop_zeros, **how), []
+            program, notes = _lower_model(wish, loaded, treatments(treat or ()), drop_zeros, **how)
     program.save(target)
     if as_json:
         print_json(_summary(program, target) | {"left_out": notes})
@@ -238,11 +238,12 @@ def _lower_checkpoint(
 
 def _lower_model(
     wish: Wish, machine: Machine, treat: dict[str, Literal["free", "vector"]], drop_zeros: bool, **how: Any
-) -> Program:
+) -> tuple[Program, list[str]]:
+    """The program of a model, and a sentence for each kind of tensor that was left out."""
     from gblr_hw.lowering.lower_model import lower_model
 
-    model, inputs, kwargs = model_of(wish)
-    return lower_model(model, machine, inputs, treat=treat, kwargs=kwargs, drop_zeros=drop_zeros, **how)
+    model, inputs, kwargs, notes = model_of(wish)
+    return lower_model(model, machine, inputs, treat=treat, kwargs=kwargs, drop_zeros=drop_zeros, **how), notes
 
 
 def _list_models(as_json: bool) -> None:

@@ -38,7 +38,11 @@ LayerOption = Annotated[
 ]
 LeaveOutOption = Annotated[
     list[str] | None,
-    typer.Option("--leave-out", help=f"Tensors that may stay out. {_PATTERN}", metavar="PATTERN"),
+    typer.Option(
+        "--leave-out",
+        help=f"Tensors that may stay out, and parameters that keep a model file's values. {_PATTERN}",
+        metavar="PATTERN",
+    ),
 ]
 TransposedOption = Annotated[
     list[str] | None,
