@@ -78,7 +78,7 @@ class Account:
         for names, what in ((self.tables, "looked up, not multiplied"), (self.left_out, "as asked for")):
             if names:
                 share = 100 * sum(names.values()) / max(1, self.weights)
-                found.append(f"left out, {what}: {_listed(list(names))} ({share:.1f} % of the file's weights)")
+                found.append(f"left out, {what}: {listed(list(names))} ({share:.1f} % of the file's weights)")
         return found
 
     def require_whole(self) -> None:
@@ -89,14 +89,15 @@ class Account:
         shapes = [f"{name} {shape}" for name, shape in self.unknown.items()]
         raise InputError(
             "checkpoint",
-            f"{len(shapes)} tensors that no layer accounts for, {share:.1f} % of the weights: {_listed(shapes)}",
+            f"{len(shapes)} tensors that no layer accounts for, {share:.1f} % of the weights: {listed(shapes)}",
             "every tensor of a checkpoint is part of a layer that we read, or left out knowingly",
             "Give the model's code (--model FILE.py:FUNCTION), or leave them out by name: --leave-out PATTERN "
             "(leave_out=[...]).",
         )
 
 
-def _listed(names: list[str], most: int = 4) -> str:
+def listed(names: list[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -129,8 +129,10 @@ def _layers(
             )
         if shapes:
             raise InputError("shapes", repr(dict(shapes)), "the file records its layers' shapes", "Leave it out.")
-        if told != Told():
-            raise InputError("options on tensors", str(told), "the file records its layers", "Leave them out.")
+        for option in fields(told):
+            for pattern in getattr(told, option.name):
+                rule = "a file of ours records what each of its tensors is"
+                raise InputError(option.name, repr(pattern), rule, "Leave it out.")
         return Contents(decode(tensors.metadata[METADATA_KEY], state, gaussian), Account())
     names = state if tensors.ordered else sorted(state, key=_natural)
     plain = strip_prefixes({name: state[name] for name in names}, nested=tensors.nested)

@@ -19,7 +19,17 @@ def as_float32(name: str, tensor: Tensor) -> Tensor:
             "weights are tensors of real floating-point numbers",
             "Convert it to float32 first; integers of a quantised network need its scales.",
         )
-    return tensor.detach().float() if tensor.dtype != torch.float64 else tensor.detach()
+    if tensor.dtype == torch.float64:
+        return tensor.detach()
+    try:
+        return tensor.detach().float()
+    except NotImplementedError:  # two numbers of four bits in a byte
+        raise InputError(
+            f"tensor '{name}'",
+            f"dtype {tensor.dtype}",
+            "weights are tensors of floating-point numbers that torch can convert",
+            "Convert it to float32 first.",
+        ) from None
 
 
 def optional_float32(name: str, mapping: Mapping[str, Tensor]) -> Tensor | None:

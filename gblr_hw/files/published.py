@@ -288,6 +288,14 @@ class _Reader:
         if given.dim() == 2 and is_table(name, given, bias in tensors, self.told, self.sizes):
             self.tables.append(weight if name == ROOT and weight in self.state else f"{name}.{weight}")
             return
+        scales = [key for key in tensors if "scale" in key]
+        if given.is_floating_point() and given.itemsize == 1 and scales:
+            raise InputError(
+                f"layer '{name}': tensor '{weight}'",
+                f"dtype {given.dtype} with '{scales[0]}' beside it",
+                "numbers of eight bits are read as they are, and a scale would be lost",
+                "Multiply the scales in, and save float32 weights.",
+            )
         turned = given.dim() == 2 and (name.rpartition(".")[2] in self.turned or matches(name, self.told.transposed))
         dense = self._named(new_name, lambda: _dense_from_state(given, tensors.get(bias), turned))
         if dense is not None:

@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gblr_hw.files.foreign_files import refuse_foreign
+from gblr_hw.weights.checks import not_stored
 from simulator.base.errors import InputError
 from simulator.base.files import replacing_named
 from simulator.base.memory import check_memory
@@ -36,6 +38,8 @@ _CONTAINERS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "params_ema", "params", "model",
     "net",
 )  # fmt: skip
+_DEEPEST = 4  # dicts around the tensors
+_OF_TRAINING = ("optim", "state", "rng")  # how names of dicts begin that hold an optimiser's tensors, not a network's
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin", "model.pt")
 _MOST_QUOTED = 160  # characters of what a library says
@@ -63,13 +67,10 @@ def read_tensors(path: Path) -> TensorFile:
         raise InputError(str(path), "no such file", "the checkpoint must exist", "Check the path.")
     if path.name.endswith(".index.json"):
         return _read_shards(path)
-    if path.suffix == ".onnx":
-        raise InputError(
-            str(path), "an ONNX model", "a checkpoint holds tensors by name", "Export its state dict from PyTorch."
-        )
     size = path.stat().st_size
     if size == 0:
         raise InputError(str(path), "an empty file", "a checkpoint holds tensors", "Write it again.")
+    refuse_foreign(path)
     if _is_safetensors(path):
         found = _read_safetensors(path)
     else:
@@ -87,15 +88,11 @@ def read_tensors(path: Path) -> TensorFile:
 
 def _plain(path: Path, name: str, tensor: Tensor, size: int) -> Tensor:
     """The tensor, if its numbers are stored in full in a file of ``size`` bytes, and then as they read."""
-    if tensor.is_nested:  # it has no shape
-        found = "a nested tensor"
-    elif tensor.is_meta:
-        found = f"shape {tuple(tensor.shape)} on the device 'meta', which holds no numbers"
-    elif tensor.layout != torch.strided or tensor.is_quantized:
-        found = f"shape {tuple(tensor.shape)}, layout {tensor.layout}{', quantised' if tensor.is_quantized else ''}"
-    elif tensor.numel() * tensor.element_size() > size:  # a view with stride 0 declares any size over a few bytes
+    found = not_stored(tensor)
+    # A view with stride 0 declares any size over a few bytes.
+    if not found and tensor.numel() * tensor.element_size() > size:
         found = f"shape {tuple(tensor.shape)} in a file of {size} bytes"
-    else:
+    if not found:
         return tensor.resolve_neg().resolve_conj()
     raise InputError(
         f"{path}: tensor '{name}'",
@@ -205,6 +202,13 @@ def _read_torch(path: Path, mapped: bool) -> TensorFile:
                 "only tensors and plain containers are ever unpickled, since a pickle can run any code",
                 "Where you trust the file, save its state dict alone: torch.save(model.state_dict(), path).",
             ) from None
+        if "Unsupported operand" in str(error):
+            raise InputError(
+                str(path),
+                "a pickle that torch reads only by running what stands in it",
+                "only tensors and plain containers are ever unpickled, since a pickle can run any code",
+                "Write the tensors with torch.save(state, path), without a pickle_protocol of your own.",
+            ) from None
         raise InputError(
             str(path),
             f"an unreadable file ({_first_line(error)})",
@@ -215,17 +219,26 @@ def _read_torch(path: Path, mapped: bool) -> TensorFile:
 
 
 def _state_dict(path: Path, loaded: Any) -> TensorFile:
-    nested = False
-    if isinstance(loaded, Mapping):
-        for container in _CONTAINERS:
-            if isinstance(loaded.get(container), Mapping):
-                loaded, nested = loaded[container], container.startswith("state_dict")
-                break
+    """The tensors by name, however deep training code has put them."""
+    where, nested = "", False
+    for _ in range(_DEEPEST):
+        inner = _container(path, loaded)
+        if inner is None:
+            break
+        loaded, where, nested = loaded[inner], f"{where}{inner}.", inner.startswith("state_dict")
     if not isinstance(loaded, Mapping):
         raise InputError(
             str(path), f"a {type(loaded).__name__}", "a checkpoint is a state dict", "Save it with model.state_dict()."
         )
     state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    apart = [name for name, value in loaded.items() if _holds_tensors({name: value}) and name not in state]
+    if state and apart:
+        raise InputError(
+            f"{path}: '{where}{apart[0]}'",
+            f"{len(loaded[apart[0]])} entries in a dict of their own, beside tensors such as '{next(iter(state))}'",
+            "a state dict maps names to tensors",
+            "Save one dict of all tensors by name.",
+        )
     if not state and loaded:
         key, value = next(iter(loaded.items()))
         raise InputError(
@@ -235,6 +248,37 @@ def _state_dict(path: Path, loaded: Any) -> TensorFile:
             "Save it with torch.save(model.state_dict(), path).",
         )
     return TensorFile(state, nested=nested, ordered=True, metadata={})
+
+
+def _container(path: Path, loaded: Any) -> str | None:
+    """Under which name the tensors of a loaded object lie; None if they lie in it. Of names that are not known there
+    may be but one. Raises InputError where there are several.
+    """
+    if not isinstance(loaded, Mapping):
+        return None
+    known = next((name for name in _CONTAINERS if isinstance(loaded.get(name), Mapping)), None)
+    if known is not None or any(isinstance(value, Tensor) for value in loaded.values()):
+        return known
+    holding = [name for name, value in loaded.items() if _holds_tensors({name: value})]
+    if len(holding) > 1:
+        raise InputError(
+            str(path),
+            f"several dicts of tensors: {', '.join(holding[:6])}",
+            "a checkpoint holds one network's",
+            "Save the one that is meant: torch.save(torch.load(path)[NAME], path).",
+        )
+    return holding[0] if holding else None
+
+
+def _holds_tensors(value: Any, depth: int = 0) -> bool:
+    """Whether a value is a mapping of names to tensors, or to such mappings."""
+    if not isinstance(value, Mapping) or depth > _DEEPEST:
+        return False
+    return any(
+        (isinstance(one, Tensor) and one.is_floating_point()) or _holds_tensors(one, depth + 1)
+        for name, one in value.items()
+        if isinstance(name, str) and not name.startswith(_OF_TRAINING)
+    )
 
 
 def _first_line(error: BaseException) -> str:

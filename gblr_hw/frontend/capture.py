@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,9 @@ from torch.fx import Node
 from torch.nn import functional
 
 from gblr_hw.frontend.containers import arguments_by_name, tensors_in, with_tensors
+from gblr_hw.frontend.foreign_code import quiet, told_error
 from gblr_hw.frontend.graph.builder import Layers
+from gblr_hw.weights.checks import not_stored
 from gblr_hw.weights.stored import WEIGHT_KINDS, ConvWeights, LayerWeights
 from simulator.base.errors import InputError
 
@@ -79,11 +80,23 @@ def own_layers(model: nn.Module) -> dict[str, tuple[nn.Module, LayerWeights]]:
     for path, module in model.named_modules():
         if any(path.startswith(f"{outer}.") or not outer for outer in found):
             continue
-        own = getattr(module, "weights", None)
-        weights = own() if callable(own) else None
+        weights = _own_weights(module)
         if isinstance(weights, WEIGHT_KINDS):
             found[path] = (module, weights)
     return found
+
+
+def _own_weights(module: nn.Module) -> Any:
+    """What a module's method ``weights()`` gives; None without one, and for a user's method of that name that is
+    something else: it asks for arguments, or fails.
+    """
+    try:
+        own = getattr(module, "weights", None)
+        return own() if callable(own) and not isinstance(own, nn.Module) else None
+    except InputError:
+        raise
+    except Exception:
+        return None
 
 
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], known: Callable[[str], bool]) -> Captured:
@@ -96,7 +109,14 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], kn
         raise InputError(
             "model", "training mode", "the front end takes models in evaluation mode", "Call model.eval()."
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "model", type(model).__name__, "the front end follows a module's Python code, which TorchScript has left",
+            "Give the module that it was made from.",
+        )  # fmt: skip
     named = _named_inputs(model, args, kwargs)
+    _check_stored("example inputs", named)
+    _check_stored(f"model {type(model).__name__}", [*model.named_parameters(), *model.named_buffers()])
     layers = own_layers(model)
     call = _Call(model.forward, tuple(args), dict(kwargs))
     program = _exported(model, call, [tensor for _, tensor in named], layers, known)
@@ -158,40 +178,42 @@ def _named_inputs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     return named
 
 
+def _check_stored(where: str, tensors: Sequence[tuple[str, Tensor]]) -> None:
+    """Raise InputError for tensors whose numbers are not there: export takes some, and ends the process at others."""
+    for name, tensor in tensors:
+        # A layer that is not initialised yet has no tensor to look at: export says so.
+        found = "" if nn.parameter.is_lazy(tensor) else not_stored(tensor)
+        if found:
+            raise InputError(
+                f"{where}: tensor '{name}'", found, "a tensor is dense and stored in full",
+                "Give it as .to_dense() does, on the CPU, with numbers.",
+            )  # fmt: skip
+
+
 def _exported(
     model: nn.Module, call: _Call, tensors: Sequence[Tensor], layers: Layers, known: Callable[[str], bool]
 ) -> torch.export.ExportedProgram:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), _opaque(layers), _as_function(model, call), _converted_once(), quiet():
+        # Export prints the graph so far on standard error before it gives up.
+        with (
+            torch.no_grad(), _opaque(layers), _as_function(model, call), _converted_once(), quiet(),
+            redirect_stderr(io.StringIO()),
+        ):  # fmt: skip
             program = torch.export.export(model, tuple(tensors), strict=False)
             return _taken_apart(program.run_decompositions({}), known)
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # the model's code may end the process
-        text = str(error).strip().splitlines()
+    except BaseException as error:  # the model's code may end the process
         raise InputError(
             f"model {type(model).__name__}",
-            f"{type(error).__name__}: {text[0] if text else ''}",
+            told_error(error),
             "torch.export has to follow the model with static shapes, and no branch may depend on data",
             "Run torch.export.export on it for the whole message, and rewrite what it names.",
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """While it lasts, no library warns or logs: what stands in the way of an export is said once, by us."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from gblr_hw.frontend.foreign_code import quiet, told_error
 from simulator.base.errors import InputError
 
 Made = TypeVar("Made")
@@ -35,6 +36,10 @@ def own_model(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
     module = importlib.util.module_from_spec(spec)
     # Under a name that no package has: the file may be called as one that others import.
     sys.modules[spec.name] = module
+    # Its neighbours are found, as Python finds them for a script, but never in the place of a package.
+    folder = str(path.absolute().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     _run(name, path, lambda: _executed(spec.loader, module))
     made = getattr(module, function, None)
     if callable(made):
@@ -43,6 +48,8 @@ def own_model(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
     else:
         built = made
     if not (callable(made) and _is_model(built)):
+        if inspect.iscoroutine(built):
+            built.close()  # it would warn that nobody awaited it
         raise InputError(
             f"model '{name}'",
             f"{function} = {type(built).__name__}",
@@ -50,7 +57,8 @@ def own_model(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
             "Write such a function.",
         )
     model, inputs, *kwargs = built
-    return model.eval(), inputs, dict(kwargs[0]) if kwargs else {}
+    _run(name, path, model.eval)
+    return model, inputs, dict(kwargs[0]) if kwargs else {}
 
 
 def _is_model(built: Any) -> bool:
@@ -61,7 +69,12 @@ def _is_model(built: Any) -> bool:
 
 
 def _executed(loader: Any, module: ModuleType) -> None:
-    loader.exec_module(module)
+    """The module run, without compiled files left beside it."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _check_arguments(name: str, function: str, made: Callable[..., Any]) -> None:
@@ -80,14 +93,15 @@ def _check_arguments(name: str, function: str, made: Callable[..., Any]) -> None
 
 def _run(name: str, path: Path, call: Callable[[], Made]) -> Made:
     try:
-        return call()
-    except InputError:
+        with quiet():
+            return call()
+    except (InputError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # an exit among it
         line = _line_of(error, path)
         raise InputError(
             f"model '{name}', {path}{f':{line}' if line else ''}",
-            f"{type(error).__name__}{f': {error}' if str(error) else ''}",
+            told_error(error),
             "the file and its function run to their end, without an error or an exit",
             _REMEDY,
         ) from error

@@ -77,13 +77,21 @@ def put_weights(
             held = {name: state[name] for name in state if name in structured}
             layers, _ = layers_from_state(held, gaussian, shapes=_shapes(model, held))
     missing = _open_places(model)
+    lost = []  # biases of layers that the model has without one
     for name, weights in layers.items():
         _put_layer(model, name, weights, path)
-        missing = {place for place in missing if not place.startswith(f"{name}.")}
+        if not isinstance(weights, DenseWeights):
+            missing = {place for place in missing if not place.startswith(f"{name}.")}
+            continue
+        missing.discard(f"{name}.weight")
+        if weights.bias is not None:
+            bias = f"{name}.bias"
+            lost += [] if bias in model.state_dict() else [bias]
+            missing.discard(bias)
     unused = _copy(model, plain, path, missing)
     total = sum(tensor.numel() for tensor in file.state.values() if tensor.is_floating_point())
-    lost = sum(plain[name].numel() for name in unused)
-    return Filled(tuple(sorted(missing)), tuple(unused), lost / max(1, total))
+    share = sum((plain | file.state)[name].numel() for name in [*unused, *lost]) / max(1, total)
+    return Filled(tuple(sorted(missing)), (*unused, *lost), share)
 
 
 def _named_as_model(model: nn.Module, state: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
@@ -172,9 +180,21 @@ def _copy(model: nn.Module, plain: Mapping[str, Tensor], path: Path, missing: se
                     f"the model's has shape {tuple(places[name].shape)}",
                     "Give the checkpoint of this model, or its configuration to the model.",
                 )
+            if _kind(places[name]) != _kind(tensor):
+                raise InputError(
+                    f"{path}: tensor '{name}'",
+                    f"dtype {tensor.dtype}",
+                    f"the model's has dtype {places[name].dtype}",
+                    "Convert it first; integers of a quantised network need their scales.",
+                )
             places[name].copy_(tensor)
             missing.difference_update(owners[places[name].data_ptr()])
     return unused
+
+
+def _kind(tensor: Tensor) -> str:
+    """What numbers a tensor holds; within a kind they are converted."""
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
 def _module(model: nn.Module, name: str, path: Path) -> Any:

@@ -19,6 +19,7 @@ from gblr_hw.models.mlp_mixer import MixerShape, MlpMixer
 from gblr_hw.models.resnet import ResNet
 from gblr_hw.weights.checks import check_positive
 from simulator.base.errors import InputError
+from simulator.base.memory import check_memory
 
 Example = tuple[Tensor, ...]
 Built = tuple[nn.Module, Example]
@@ -104,6 +105,7 @@ def gpt2(request: Request, sizes: Mapping[str, int]) -> Built:
     Where a request goes beyond its positions (one more token after a full context), the table of positions is longer.
     """
     sizes = {**sizes, "n_positions": max(sizes["n_positions"], request.tokens + request.past)}
+    _check_memory(request, 2 * sizes["n_layer"] * sizes["n_embd"])
     ends = {"bos_token_id": None, "eos_token_id": None}
     config = _transformers().GPT2Config(**sizes, **ends, attn_implementation="sdpa", use_cache=False)
     model, ids = _transformers().GPT2LMHeadModel(config), _ids(request, config.vocab_size)
@@ -115,7 +117,10 @@ def gpt2(request: Request, sizes: Mapping[str, int]) -> Built:
 
 def llama_block(request: Request, sizes: Mapping[str, int]) -> Built:
     """One Llama decoder layer over hidden states."""
-    config = _transformers().LlamaConfig(**sizes, num_hidden_layers=1, vocab_size=1, attn_implementation="sdpa")
+    _check_memory(request, 2 * sizes["hidden_size"] * sizes["num_key_value_heads"] // sizes["num_attention_heads"])
+    config = _transformers().LlamaConfig(
+        **sizes, num_hidden_layers=1, vocab_size=1, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None
+    )
     llama = importlib.import_module("transformers.models.llama.modeling_llama")
     model = LlamaBlock(llama.LlamaDecoderLayer(config, 0), llama.LlamaRotaryEmbedding(config))
     hidden = torch.randn(request.batch, request.tokens, config.hidden_size)
@@ -155,6 +160,16 @@ def minilm(request: Request) -> Built:
     )
     _check_positions(request, model.config.max_position_embeddings)
     return model, (_ids(request, model.config.vocab_size),)
+
+
+def _check_memory(request: Request, cached: int) -> None:
+    """Raise InputError where the cache, ``cached`` numbers a token, or the mask of a layer's scores is more than there
+    is memory for.
+    """
+    numbers = request.batch * (request.past * cached + request.tokens * (request.tokens + request.past))
+    found = f"{request.batch} x {request.tokens} after {request.past}"
+    # Each number in four bytes, and export's copies of them.
+    check_memory("tokens", found, 3 * 4 * numbers, "Ask for less at once.")
 
 
 def _check_positions(request: Request, most: int) -> None:

@@ -15,7 +15,7 @@ from gblr_hw.frontend.fold_padding import fold_padding
 from gblr_hw.frontend.graph.builder import Builder, Site
 from gblr_hw.frontend.graph.complex_value import Complex
 from gblr_hw.frontend.graph.layout import LayoutError, View
-from gblr_hw.frontend.graph.messages import module_path, refusal, source_of
+from gblr_hw.frontend.graph.messages import PRODUCTS, module_path, refusal, source_of
 from gblr_hw.frontend.graph.registry import COMPLEX, LOWERINGS, Lowering, arguments_of, lowering_of
 from gblr_hw.frontend.operators.treatment import treated
 from simulator.base.errors import InputError
@@ -258,3 +258,9 @@ def _check_type(node: Node) -> None:
         sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
         if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
             raise refusal(node, "a number or shape depends on the data, and the network has static shapes")
+    factors = [one.meta.get("val") for one in node.args[:2] if isinstance(one, Node)]
+    types = {one.dtype for one in factors if isinstance(one, torch.Tensor)}
+    numbers = all(one.is_floating_point or one.is_complex for one in types)
+    if str(node.target).rpartition(".")[0] in PRODUCTS and len(types) == 2 and not numbers:
+        # Export lets these pass, which the framework refuses to run.
+        raise refusal(node, f"a product of {' and '.join(sorted(map(str, types)))}, which PyTorch does not compute")

@@ -34,6 +34,7 @@ from simulator.program.schedule import LayerSchedule
 LowerLinear = Callable[..., LayerSchedule]
 
 _ROOMY_KIB = 1 << 24
+MAX_ROWS = 1 << 22  # of an operator: instructions are written block of rows by block of rows
 NETWORK_PASSES = ("network", "fuse_groups", "notes")
 
 
@@ -66,6 +67,7 @@ def lower_network(
             "Return what the model computes of its inputs, not a constant.",
         )
     _check_machine(network, machine)
+    _check_rows(network)
     rows: Mapping[str, np.ndarray] = {}
     if batches:
         calibration = _calibrated(network, weights, machine, batches, percentile)
@@ -98,6 +100,17 @@ def lower_network(
         provenance["dropped"] = dropped
     rows_of_all = max(operator.rows for operator in network.operators)
     return Program(machine, rows_of_all, placed, instructions, provenance, network)
+
+
+def _check_rows(network: Network) -> None:
+    for operator in network.operators:
+        if operator.rows > MAX_ROWS:
+            raise InputError(
+                f"operator '{operator.name}'",
+                f"{operator.rows} rows",
+                f"a program works on at most {MAX_ROWS}",
+                "Give smaller example inputs: fewer sequences or images at once.",
+            )
 
 
 def _calibrated(

@@ -24,6 +24,17 @@ def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], rule: str) ->
         )
 
 
+def not_stored(tensor: Tensor) -> str:
+    """Why a tensor's numbers are not all there as they are, in words; an empty text where they are."""
+    if tensor.is_nested:  # it has no shape
+        return "a nested tensor"
+    if tensor.is_meta:
+        return f"shape {tuple(tensor.shape)} on the device 'meta', which holds no numbers"
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return f"shape {tuple(tensor.shape)}, layout {tensor.layout}{', quantised' if tensor.is_quantized else ''}"
+    return ""
+
+
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raise InputError naming the first NaN or infinite entry of `tensor`."""
     if not tensor.is_floating_point():

@@ -33,6 +33,7 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
 }
+_MOST_TEXT = 1 << 26  # bytes
 _RULE = "an output is a file in a folder that exists, and both may be written"
 
 
@@ -223,9 +224,18 @@ def _unlock(lock: int | None) -> None:
 
 
 def read_text(path: str | Path, what: str = "the file") -> str:
-    """Whole UTF-8 text of ``path``; raises ``InputError`` where it is missing, unreadable or not UTF-8."""
+    """Whole UTF-8 text of ``path``; raises ``InputError`` where it is missing, unreadable, no regular file (a pipe may
+    never end), larger than any text of ours, or not UTF-8.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+            raise InputError(str(path), kind, f"{what} must be a regular file", "Save it as one.")
+        if found.st_size > _MOST_TEXT:
+            size = f"{found.st_size} bytes"
+            raise InputError(str(path), size, f"{what} has at most {_MOST_TEXT}", "Check that it is the right file.")
+        return Path(path).read_text(encoding="utf-8-sig")  # editors of some systems mark it so
     except OSError as error:
         raise InputError(
             str(path), f"'{error.strerror}' when opening it", f"{what} must exist and be readable", "Check the path."

@@ -12,12 +12,15 @@ single channel for each channel.
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from simulator.base.files import read_text
 from simulator.scalesim.systolic_gemm import MAX_SIZE, Gemm
 
 GEMM_SIZES = ("M", "N", "K")
@@ -47,20 +50,17 @@ def read_topology(path: str | Path) -> tuple[Gemm, ...]:
     _check_heading(heading)
     if not rows:
         raise _wrong(str(path), "no layers", "a topology has a line for each layer")
-    return tuple(gemm for row in rows for gemm in _gemms(row))
+    return tuple(gemm for row in rows for gemm in _gemms(row, heading.fields[-1]))
 
 
 def _lines(path: Path) -> list[_Line]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "a byte that is not UTF-8"
-        raise InputError(
-            f"topology '{path}'", str(reason), "a topology is a readable CSV file", "Check the path."
-        ) from error
     lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = [field.strip() for field in line.split(",")]
+    for number, line in enumerate(read_text(path, "a topology").splitlines(), start=1):
+        try:
+            (cells,) = csv.reader([line], strict=True, skipinitialspace=True) if line else ([""],)
+        except csv.Error as error:
+            raise _wrong(f"{path}: line {number}", f"broken CSV ({error})", "a topology is a CSV file") from error
+        fields = [cell.strip() for cell in cells]
         # What follows the last comma is a comment in some of SCALE-Sim's own files ("1,#dw").
         if fields[-1] == "" or fields[-1].startswith("#"):
             fields.pop()
@@ -74,12 +74,23 @@ def _looks_like_data(fields: tuple[str, ...]) -> bool:
 
 
 def _check_heading(heading: _Line) -> None:
-    names = [field.upper() for field in heading.fields[1:4]]
-    if sorted(names) == sorted(GEMM_SIZES) and tuple(names) != GEMM_SIZES:
-        raise _wrong(heading.where, f"the columns {', '.join(names)}", "SCALE-Sim reads them as M, N, K, in this order")
+    """Raise InputError for columns of a GEMM that are called after another one's size, whatever else stands there."""
+    named = [_size_named(field) for field in heading.fields[1:4]]
+    if len(heading.fields) <= len(GEMM_SIZES) + 2 and any(
+        name and name != size for name, size in zip(named, GEMM_SIZES, strict=False)
+    ):
+        names = ", ".join(heading.fields[1:4])
+        raise _wrong(heading.where, f"the columns {names}", "SCALE-Sim reads them as M, N, K, in this order")
 
 
-def _gemms(row: _Line) -> Iterator[Gemm]:
+def _size_named(field: str) -> str:
+    """The one size that a heading names ("K (inputs)"); nothing if it names none, or several."""
+    found = {word for word in re.findall("[A-Z]+", field.upper()) if word in GEMM_SIZES}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _gemms(row: _Line, last: str) -> Iterator[Gemm]:
+    """The GEMMs of a layer. last: how the last column is called."""
     name, *values = row.fields
     if len(values) in (len(GEMM_SIZES), len(CONV_SIZES)):
         values.append("1:1")
@@ -90,7 +101,7 @@ def _gemms(row: _Line) -> Iterator[Gemm]:
             f"a GEMM has a name and {', '.join(GEMM_SIZES)}; a convolution a name and {', '.join(CONV_SIZES)}; a "
             "sparsity may follow",
         )
-    _check_dense(row.where, values.pop())
+    _check_last(row.where, last, values.pop())
     names = GEMM_SIZES if len(values) == len(GEMM_SIZES) else CONV_SIZES
     sizes = [_size(row.where, what, text) for what, text in zip(names, values, strict=True)]
     if names is GEMM_SIZES:
@@ -117,7 +128,12 @@ def _convolution(
         yield Gemm(name, positions, rows * cols * channels, filters)
 
 
-def _check_dense(where: str, text: str) -> None:
+def _check_last(where: str, name: str, text: str) -> None:
+    """Raise InputError for a batch of several, and for a sparsity other than dense."""
+    if "BATCH" in name.upper() and text != "1:1":
+        if text != "1":
+            raise _wrong(where, f"a batch of {text}", "layers are counted one at a time, so a batch stands in M")
+        return
     kept, _, block = text.partition(":")
     if kept != block or not kept.isdecimal():
         raise _wrong(where, f"the sparsity '{text}'", "only dense layers are counted, that is 1:1")

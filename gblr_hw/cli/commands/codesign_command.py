@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,17 @@ import typer
 from analysis.file_kinds import PICTURES
 from gblr_hw.cli.shared.options import (
     JsonOption,
+    LayerOption,
+    LeaveOutOption,
     MachineOption,
     SeedOption,
+    TableOption,
+    TransposedOption,
     console,
     print_json,
     progress_bar,
     say,
+    told_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from simulator.base.errors import InputError
@@ -26,6 +32,7 @@ from simulator.machine.machine import Machine
 if TYPE_CHECKING:
     from gblr_hw.codesign.loop import Outcome
     from gblr_hw.codesign.networks import Networks
+    from gblr_hw.weights.stored import DenseWeights
 
 
 def codesign_command(
@@ -51,6 +58,10 @@ def codesign_command(
         list[str] | None,
         typer.Option("--exclude", help="Shell pattern of layers to leave out; may be repeated.", metavar="PATTERN"),
     ] = None,
+    table: TableOption = None,
+    layer: LayerOption = None,
+    leave_out: LeaveOutOption = None,
+    transposed: TransposedOption = None,
     space_file: Annotated[
         Path | None, typer.Option("--space", help="TOML with other values to search (docs/codesign.md).")
     ] = None,
@@ -71,12 +82,16 @@ def codesign_command(
     from gblr_hw.codesign.report import document
     from gblr_hw.codesign.search import check_bounds
     from gblr_hw.codesign.space import Space
+    from gblr_hw.files.checkpoint import load_checkpoint
+    from gblr_hw.weights.dense_layers import dense_layers
 
     _check_written(checkpoint, covariances, machine, space_file, output, picture, work, machines)
     bounds = Bounds(max_area, None if max_energy is None else max_energy * 1e6)
     space = Space() if space_file is None else Space.load(space_file)
     with progress_bar(as_json) as progress:
-        networks = _networks(checkpoint, covariances, include, exclude, work, lambda what: progress(0, 1, what))
+        layers = load_checkpoint(checkpoint, **vars(told_of(table, layer, leave_out, transposed)))
+        dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
+        networks = _networks(dense, covariances, work, lambda what: progress(0, 1, what))
         problem = Problem(space, Machine.load(machine), networks, tokens, bounds)
         check_bounds(problem)
         outcome = codesign(problem, Measurements(work), trials, seed, progress)
@@ -97,24 +112,16 @@ def codesign_command(
 
 
 def _networks(
-    checkpoint: Path,
-    covariances: Path | None,
-    include: list[str] | None,
-    exclude: list[str] | None,
-    work: Path | None,
-    fitting: object,
+    dense: Mapping[str, DenseWeights], covariances: Path | None, work: Path | None, fitting: object
 ) -> Networks:
-    """The checkpoint's dense layers that are chosen, ready to be fitted."""
+    """The dense layers that are chosen, ready to be fitted."""
     from types import SimpleNamespace
 
     from gblr_hw.codesign.networks import Networks
     from gblr_hw.conversion.conversion_input import read_layers
     from gblr_hw.conversion.covariances import load_covariances
     from gblr_hw.conversion.fit.fit_layer import Schedule
-    from gblr_hw.files.checkpoint import load_checkpoint
-    from gblr_hw.weights.dense_layers import dense_layers
 
-    dense = dense_layers(load_checkpoint(checkpoint), f"checkpoint '{checkpoint}'", include, exclude)
     moments = None if covariances is None else load_covariances(covariances)
     if moments is not None:
         moments = {name: moments[name] for name in dense if name in moments}

@@ -13,13 +13,18 @@ from analysis.tables.table import Column, count, format_table
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     JsonOption,
+    LayerOption,
+    LeaveOutOption,
     MachineOption,
     ShapeOption,
+    TableOption,
     TokensOption,
+    TransposedOption,
     print_json,
     progress_bar,
     say,
     shapes_of,
+    told_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.weights.family import FAMILIES, converted, converted_whole, told
@@ -35,6 +40,7 @@ _ACTS_WITH = {
     **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj"), ALWAYS),
     "tokens": _LIMITS,
     **dict.fromkeys(("include", "exclude", "covariances", "hidden", "shape"), ALWAYS),
+    **dict.fromkeys(("table", "layer", "leave_out", "transposed"), ALWAYS),
     "by_error": (_SEVERAL,),
     **dict.fromkeys(("intervals_only", "family", "work", "as_json"), ALWAYS),
 }
@@ -95,6 +101,10 @@ def convert_command(
         ),
     ] = None,
     shape: ShapeOption = None,
+    table: TableOption = None,
+    layer: LayerOption = None,
+    leave_out: LeaveOutOption = None,
+    transposed: TransposedOption = None,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Folder for finished layers: an interrupted conversion goes on from there."),
@@ -104,7 +114,7 @@ def convert_command(
     """Convert a checkpoint's dense layers to layers of one structure family, at a budget of the whole network."""
     from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.covariances import load_covariances
-    from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
+    from gblr_hw.files.checkpoint import read_checkpoint, save_checkpoint
     from gblr_hw.weights.dense_layers import dense_layers
 
     loaded_machine = Machine.load(machine)
@@ -113,7 +123,9 @@ def convert_command(
         inputs={"the checkpoint": checkpoint, "--machine": machine_file(machine), "--covariances": covariances},
         folders={"--work": work},
     )
-    layers = load_checkpoint(checkpoint, shapes=shapes_of(shape or ()))
+    told = told_of(table, layer, leave_out, transposed)
+    contents = read_checkpoint(checkpoint, shapes=shapes_of(shape or ()), told=told)
+    layers, notes = contents.layers, contents.account.notes()
     dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
     budgets = {"--latency": latency, "--energy": energy_uj}
     given = [name for name, value in budgets.items() if value is not None] or ["a budget in tiles"]
@@ -131,9 +143,11 @@ def convert_command(
     kind = FAMILIES[next(iter(found.values())).family]
     if as_json:
         summary = {"checkpoint": str(output), "machine": loaded_machine.name, "family": kind.name}
-        print_json({**summary, "layers": rows})
+        print_json({**summary, "layers": rows, "left_out": notes})
         return
     _print_table(rows)
+    for note in notes:
+        say(note)
     say(f"{kind.label}, written to {output}")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,7 @@ from gblr_hw.cli.shared.options import (
     progress_bar,
     say,
     shapes_of,
+    told_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
@@ -40,6 +41,9 @@ from simulator.base.errors import InputError
 from simulator.base.text import printable
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
+
+if TYPE_CHECKING:
+    from gblr_hw.files.accounting import Told
 
 _ROWS = 197
 _MOST = 2**20  # of any size of a model's inputs; a program has no more rows than that
@@ -163,7 +167,7 @@ def lower_command(
     with progress_bar(as_json or bool(wanted)) as progress:
         how = {"dump": dump if wanted else None, "progress": progress}
         if model is None:
-            told = (table or (), layer or (), leave_out or (), transposed or ())
+            told = told_of(table, layer, leave_out, transposed)
             shapes = shapes_of(shape or ())
             program, notes = _lower_checkpoint(checkpoint, loaded, tokens or _ROWS, gaussian, told, shapes, **how)
         else:
@@ -171,7 +175,7 @@ def lower_command(
                 model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
                 renames(rename or ()), sizes_of(size or ()),
             )  # fmt: skip
-            program, notes = _lower_model(wish, loaded, treatments(treat or ()), drop_zeros, **how), []
+            program, notes = _lower_model(wish, loaded, treatments(treat or ()), drop_zeros, **how)
     program.save(target)
     if as_json:
         print_json(_summary(program, target) | {"left_out": notes})
@@ -222,27 +226,27 @@ def _lower_checkpoint(
     machine: Machine,
     tokens: int,
     gaussian: bool | None,
-    told: tuple[Sequence[str], ...],
+    told: Told,
     shapes: Mapping[str, tuple[int, int]],
     **how: Any,
 ) -> tuple[Program, list[str]]:
     """The program of a checkpoint's layers, and a sentence for each kind of matrix that was left out."""
-    from gblr_hw.files.accounting import Told
     from gblr_hw.files.checkpoint import read_checkpoint
     from gblr_hw.lowering.pipeline import lower
 
     assert checkpoint is not None
-    contents = read_checkpoint(checkpoint, gaussian=gaussian, shapes=shapes, told=Told.of(*told))
+    contents = read_checkpoint(checkpoint, gaussian=gaussian, shapes=shapes, told=told)
     return lower(contents.layers, machine, tokens=tokens, **how), contents.account.notes()
 
 
 def _lower_model(
     wish: Wish, machine: Machine, treat: dict[str, Literal["free", "vector"]], drop_zeros: bool, **how: Any
-) -> Program:
+) -> tuple[Program, list[str]]:
+    """The program of a model, and a sentence for each kind of tensor that was left out."""
     from gblr_hw.lowering.lower_model import lower_model
 
-    model, inputs, kwargs = model_of(wish)
-    return lower_model(model, machine, inputs, treat=treat, kwargs=kwargs, drop_zeros=drop_zeros, **how)
+    model, inputs, kwargs, notes = model_of(wish)
+    return lower_model(model, machine, inputs, treat=treat, kwargs=kwargs, drop_zeros=drop_zeros, **how), notes
 
 
 def _list_models(as_json: bool) -> None:

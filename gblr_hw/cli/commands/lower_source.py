@@ -33,9 +33,9 @@ class Wish:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
-def model_of(wish: Wish) -> tuple[nn.Module, Any, dict[str, Any]]:
-    """The model in evaluation mode, with weights, example inputs, and keyword arguments beside them. Raises InputError
-    if weights are missing.
+def model_of(wish: Wish) -> tuple[nn.Module, Any, dict[str, Any], list[str]]:
+    """The model in evaluation mode, with weights, example inputs, keyword arguments beside them, and a sentence for
+    each kind of tensor that was left out. Raises InputError if weights are missing.
     """
     from gblr_hw.frontend.own_model import own_model
     from gblr_hw.frontend.put_weights import put_weights
@@ -54,8 +54,9 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any, dict[str, Any]]:
     else:
         model, inputs = load_source(wish.name, batch=wish.batch, tokens=wish.tokens, past=wish.past, seed=wish.seed)
     given = has_weights(wish.name)
+    notes = []
     if wish.checkpoint is not None:
-        _check_filled(wish, put_weights(model, wish.checkpoint, wish.gaussian, wish.rename), given)
+        notes = _check_filled(wish, put_weights(model, wish.checkpoint, wish.gaussian, wish.rename), given)
     elif not given and not wish.random_weights:
         raise InputError(
             f"model '{wish.name}'",
@@ -63,9 +64,14 @@ def model_of(wish: Wish) -> tuple[nn.Module, Any, dict[str, Any]]:
             "nothing is fetched",
             "Name a checkpoint, or give --random-weights: cycles do not depend on values.",
         )
-    if wish.gblr is not None:
-        replace_by_random_gblr(model, wish.gblr, seed=wish.seed)
-    return model, inputs, kwargs
+    if wish.gblr is not None and not replace_by_random_gblr(model, wish.gblr, seed=wish.seed):
+        raise InputError(
+            f"--gblr {wish.gblr:g}",
+            f"no layer to replace in '{wish.name}'",
+            "linear layers and ungrouped convolutions inside a module become GBLR",
+            "Leave it out.",
+        )
+    return model, inputs, kwargs, notes
 
 
 def is_onnx(name: str) -> bool:
@@ -88,36 +94,48 @@ def has_weights(name: str) -> bool:
     return model_file(name) is not None or (name in SOURCES and SOURCES[name].weights)
 
 
-def _check_filled(wish: Wish, filled: Filled, given: bool) -> None:
-    """Raise InputError unless every parameter got a value and every tensor a place, or the user lets them go."""
-    from gblr_hw.files.accounting import matches
+def _check_filled(wish: Wish, filled: Filled, given: bool) -> list[str]:
+    """Raise InputError unless every parameter got a value and every tensor a place, or the user lets them go: a
+    sentence for what they let go. given: the model has values of its own.
+    """
+    from gblr_hw.files.accounting import listed, matches
 
+    kept = [name for name in filled.missing if given and matches(name, wish.leave_out)]
+    missing = [] if wish.random_weights else [name for name in filled.missing if name not in kept]
     unused = [name for name in filled.unused if not matches(name, wish.leave_out)]
     for pattern in wish.leave_out:
-        if not any(matches(name, (pattern,)) for name in filled.unused):
+        if not any(matches(name, (pattern,)) for name in (*filled.unused, *(filled.missing if given else ()))):
             raise InputError(
                 f"--leave-out '{pattern}'",
-                "no tensor without a place in the model",
-                f"those are {', '.join(filled.unused[:4]) or 'none'}",
+                "no tensor without a place in the model, and no parameter without a value",
+                f"those are {', '.join([*filled.unused, *filled.missing][:4]) or 'none'}",
                 "Leave it out.",
             )
     if unused:
         raise InputError(
             f"checkpoint '{wish.checkpoint}'",
             f"{len(unused)} tensors that the model has no place for ({100 * filled.unused_share:.1f} % of the file's "
-            f"weights): {', '.join(unused[:4])}{', ...' if len(unused) > 4 else ''}",
+            f"weights): {listed(unused)}",
             "every tensor of the checkpoint is put into the model",
             "Give the code that it belongs to, match names with --rename OLD=NEW, or let them go: --leave-out PATTERN.",
         )
-    if filled.missing and not wish.random_weights and not given:
-        missing = filled.missing
+    if missing:
         raise InputError(
             f"checkpoint '{wish.checkpoint}'",
             f"nothing for {len(missing)} parameters, of which {', '.join(missing[:3])}",
             "every parameter of the model has a value",
-            "Give a whole checkpoint, match names with --rename OLD=NEW, or --random-weights for the others: cycles do "
-            "not depend on values.",
+            "Give a whole checkpoint, match names with --rename OLD=NEW, or "
+            + (
+                "let them keep what the model's code gives them: --leave-out PATTERN."
+                if given
+                else "--random-weights for the others: cycles do not depend on values."
+            ),
         )
+    gone = [name for name in filled.unused if name not in unused]
+    return [
+        *([f"left out, as asked for: {listed(gone)}"] if gone else []),
+        *([f"not in the checkpoint, with the values of the model's code: {listed(kept)}"] if kept else []),
+    ]
 
 
 def renames(given: Sequence[str]) -> dict[str, str]:

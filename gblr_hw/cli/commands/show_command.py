@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analysis.file_kinds import PICTURES
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import GaussianOption, JsonOption, ShapeOption, print_json, say, shapes_of
+from gblr_hw.cli.shared.options import (
+    GaussianOption,
+    JsonOption,
+    LeaveOutOption,
+    ShapeOption,
+    TableOption,
+    TransposedOption,
+    print_json,
+    say,
+    shapes_of,
+    told_of,
+)
 from gblr_hw.cli.shared.outputs import Output, check_outputs
 from gblr_hw.cli.shared.tables import print_checkpoint_table, print_program_table
 from simulator.base.errors import InputError
@@ -18,13 +29,16 @@ from simulator.program.listing import print_schedule
 from simulator.program.program import Program
 from simulator.program.program_file import is_program
 
+if TYPE_CHECKING:
+    from gblr_hw.files.accounting import Told
+
 _PROGRAM, _CHECKPOINT, _TABLE = "a program", "a checkpoint", "a table"
 _ACTS_WITH = {
     "file": ALWAYS,
     "gaussian": (_CHECKPOINT,),
-    "shape": (_CHECKPOINT,),
+    **dict.fromkeys(("shape", "table", "leave_out", "transposed"), (_CHECKPOINT,)),
     "listing": (_PROGRAM,),
-    "layer": (_PROGRAM,),
+    "layer": ALWAYS,
     "block_map": (_CHECKPOINT,),
     "as_json": (_TABLE,),
 }
@@ -36,7 +50,18 @@ def show_command(
     gaussian: GaussianOption = None,
     shape: ShapeOption = None,
     listing: Annotated[bool, typer.Option("--listing", help="Print the whole program as text.")] = False,
-    layer: Annotated[str | None, typer.Option("--layer", help="Print one layer's schedule as text.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="Of a program: print one layer's schedule as text. Of a checkpoint: matrices that are layers, not "
+            "look-up tables, by shell pattern.",
+            metavar="NAME|PATTERN",
+        ),
+    ] = None,
+    table: TableOption = None,
+    leave_out: LeaveOutOption = None,
+    transposed: TransposedOption = None,
     block_map: Annotated[
         Path | None, typer.Option("--map", help="Draw the map of overlapping blocks of a checkpoint (PNG, SVG or PDF).")
     ] = None,
@@ -44,15 +69,26 @@ def show_command(
 ) -> None:
     """Show a program (tiles, forms, listing) or a checkpoint (layers, sizes, multiplications, block map)."""
     program = is_program(file)
-    text = ["--listing"] if listing else ["--layer"] if layer is not None else [_TABLE]
+    text = ["--listing"] if listing else ["--layer"] if program and layer else [_TABLE]
     check_acting(context, [_PROGRAM if program else _CHECKPOINT, *text], _ACTS_WITH)
-    if listing and layer is not None:
-        raise InputError("--layer", "it with --listing", "one of them is printed", "Leave one of them out.")
     if program:
-        _show_program(Program.load(file), listing, layer, as_json)
+        one = _one_layer(layer, listing)
+        _show_program(Program.load(file), listing, one, as_json)
         return
     check_outputs([Output("--map", block_map, PICTURES)], inputs={"the checkpoint": file})
-    _show_checkpoint(file, gaussian, shapes_of(shape or ()), block_map, as_json)
+    told = told_of(table, layer, leave_out, transposed)
+    _show_checkpoint(file, gaussian, shapes_of(shape or ()), told, block_map, as_json)
+
+
+def _one_layer(names: list[str] | None, listing: bool) -> str | None:
+    """The layer of a program that is printed, if one is asked for."""
+    if not names:
+        return None
+    if listing:
+        raise InputError("--layer", "it with --listing", "one of them is printed", "Leave one of them out.")
+    if len(names) > 1:
+        raise InputError("--layer", " and ".join(names), "one layer of a program is printed", "Ask for one at a time.")
+    return names[0]
 
 
 def _show_program(program: Program, listing: bool, layer: str | None, as_json: bool) -> None:
@@ -89,6 +125,7 @@ def _show_checkpoint(
     file: Path,
     gaussian: bool | None,
     shapes: Mapping[str, tuple[int, int]],
+    told: Told,
     block_map: Path | None,
     as_json: bool,
 ) -> None:
@@ -98,7 +135,7 @@ def _show_checkpoint(
     from gblr_hw.weights.factors import evaluate
     from gblr_hw.weights.multiplications import multiplications
 
-    contents = read_checkpoint(file, gaussian=gaussian, shapes=shapes)
+    contents = read_checkpoint(file, gaussian=gaussian, shapes=shapes, told=told)
     checkpoint, notes = contents.layers, contents.account.notes()
     counts = {name: multiplications(weights) for name, weights in checkpoint.items()}
     layers = {name: evaluate(weights).in_natural_order() for name, weights in checkpoint.items()}

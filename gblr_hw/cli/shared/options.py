@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from simulator.base.errors import InputError
 from simulator.base.text import printable
+
+if TYPE_CHECKING:
+    from gblr_hw.files.accounting import Told
 
 MachineOption = Annotated[
     str,
@@ -38,7 +41,11 @@ LayerOption = Annotated[
 ]
 LeaveOutOption = Annotated[
     list[str] | None,
-    typer.Option("--leave-out", help=f"Tensors that may stay out. {_PATTERN}", metavar="PATTERN"),
+    typer.Option(
+        "--leave-out",
+        help=f"Tensors that may stay out, and parameters that keep a model file's values. {_PATTERN}",
+        metavar="PATTERN",
+    ),
 ]
 TransposedOption = Annotated[
     list[str] | None,
@@ -59,6 +66,18 @@ TokensOption = Annotated[int, typer.Option("--tokens", help="Activation rows tha
 
 console = Console()
 errors = Console(stderr=True)
+
+
+def told_of(
+    table: Sequence[str] | None,
+    layer: Sequence[str] | None,
+    leave_out: Sequence[str] | None,
+    transposed: Sequence[str] | None,
+) -> Told:
+    """``--table``, ``--layer``, ``--leave-out`` and ``--transposed`` as what the user says of a file's tensors."""
+    from gblr_hw.files.accounting import Told
+
+    return Told.of(table or (), layer or (), leave_out or (), transposed or ())
 
 
 def shapes_of(given: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -275,3 +275,29 @@ def test_mistakes_are_one_paragraph_and_exit_code_2(
     assert message in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [(("lower",), 0), (("show",), 0), (("convert", "-m", "edge-16"), 0), (("codesign", "-m", "none"), 2)]
+)  # fmt: skip
+def test_what_a_refusal_of_a_checkpoint_advises_works_with_every_command_that_reads_one(
+    command: tuple[str, ...],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"lut.weight": torch.ones(1000, 8), "w3": torch.ones(2, 8, 8), "fc.weight": torch.randn(32, 32)}, "c.pt")
+    ways = ("--table", "lut", "--leave-out", "w3", "--transposed", "fc")
+    out = () if command[0] in ("show", "codesign") else ("-o", "x.out")
+    for given, said in ((0, "Say which: --table lut"), (2, "leave them out by name: --leave-out PATTERN")):
+        assert run(monkeypatch, command[0], "c.pt", *ways[:given], *out, *command[1:]) == 2
+        assert said in capsys.readouterr().err
+    assert run(monkeypatch, command[0], "c.pt", *ways, *out, *command[1:]) == code
+    told = capsys.readouterr()
+    if code:
+        assert "machine 'none'" in told.err
+    else:
+        assert "left out, looked up, not multiplied: lut.weight" in told.out
+        assert "left out, as asked for: w3" in told.out

@@ -107,12 +107,20 @@ def test_the_graph_and_its_groups_are_printed_on_request(run, model: Path, tmp_p
     assert "group of 3: first .. second, 4 rows in blocks of 4, weights stay" in out
 
 
-def test_a_checkpoint_fills_the_model_with_gblr_layers(run, model: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_fills_the_model_with_gblr_layers(run, model: Path, tmp_path: Path, capsys) -> None:
     torch.manual_seed(1)
     layer = GBLRLinear(6, 10, 4).eval()
     save_checkpoint({"first": layer.weights(), "second": GBLRLinear(10, 3, 2).weights()}, tmp_path / "c.safetensors")
     target = tmp_path / "net.program"
-    assert run("lower", tmp_path / "c.safetensors", "--model", f"{model}:build", "-o", target) == 0
+    command = ("lower", tmp_path / "c.safetensors", "--model", f"{model}:build", "-o", target)
+    assert run(*command) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing for 2 parameters, of which norm.bias, norm.weight; every parameter of the model has a value" in told
+    assert "let them keep what the model's code gives them: --leave-out PATTERN." in told
+    assert not target.exists()
+    assert run(*command, "--leave-out", "norm.*") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "not in the checkpoint, with the values of the model's code: norm.bias, norm.weight" in told
     program = Program.load(target)
     assert [one.name for one in program.layers if one.form != "vector"] == ["first", "second"]
     x = np.random.default_rng(0).normal(size=(4, 6))
@@ -151,7 +159,10 @@ def test_every_tensor_and_parameter_is_accounted_for(run, model: Path, tmp_path:
     assert np.array_equal(found, np.full((4, 3), 10.0))
     target.unlink()
     assert run(*command, "--rename", "net.last.=net.second.", "--leave-out", "nothing.*") == 2
-    assert "--leave-out 'nothing.*': found no tensor without a place in the model" in capsys.readouterr().err
+    assert (
+        "--leave-out 'nothing.*': found no tensor without a place in the model, and no parameter"
+        in capsys.readouterr().err
+    )
     assert run(*command, "--table", "first") == 2
     assert "it acts with a checkpoint's layers" in capsys.readouterr().err
     assert run("lower", tmp_path / "c.safetensors", "--rename", "a=b") == 2

@@ -191,7 +191,10 @@ GEMM = ("--gemm", "4x5x6")
             (*GEMM, *GEMM, "--report", "r.json"),
             "error: --report with 2 GEMMs: found nothing for it to act on; it acts with a program or one GEMM.",
         ),
-        (("--topology", "none.csv"), "error: topology 'none.csv': found No such file or directory; a topology is"),
+        (
+            ("--topology", "none.csv"),
+            "error: none.csv: found 'No such file or directory' when opening it; a topology must",
+        ),
     ],
 )
 def test_mistakes_are_one_paragraph_and_exit_code_2(

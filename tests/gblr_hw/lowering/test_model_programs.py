@@ -212,3 +212,20 @@ def test_a_program_of_a_model_survives_its_file(tmp_path) -> None:
         got, want = (execute_network(p, arrays, mode) for p in (again, program))
         assert all(np.array_equal(got[name], want[name]) for name in want)
     assert np.count_nonzero(again.instructions.op == Op.VECTOR)
+
+
+def test_more_rows_than_the_most_blocks_hold_are_worked_on_in_blocks_all_the_same() -> None:
+    """1,024 blocks of 16 rows is what fits; one row more was worked on row by row."""
+    cycles = {}
+    for rows in (16384, 16385, 40000):
+        inputs = torch.ones(1).expand(rows, 6)
+        program = lower(torch.nn.Linear(6, 3).eval(), MACHINES["tight-8"], example_inputs=(inputs,))
+        cycles[rows] = int(run_engine(resolve_timing(program, program.machine)).done.max()) / rows
+    assert cycles[16385] == pytest.approx(cycles[16384], rel=0.02)
+    assert cycles[40000] == pytest.approx(cycles[16384], rel=0.02)
+
+
+def test_rows_have_a_limit_that_is_told_before_the_work() -> None:
+    inputs = torch.ones(1).expand(2**23, 6)
+    with pytest.raises(InputError, match=r"operator 'linear': found 8388608 rows; a program works on at most 4194304"):
+        lower(torch.nn.Linear(6, 3).eval(), MACHINES["mid-32"], example_inputs=(inputs,))

@@ -169,3 +169,53 @@ def test_renaming_is_refused_where_it_does_nothing_or_too_much() -> None:
         renamed(["a.x"], {"z.": "c."})
     with pytest.raises(InputError, match="two tensors of one name"):
         renamed(["a.x", "b.x"], {"a.": "b."})
+
+
+FC = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"network": FC, "epoch": 3, "optimizer": {"state": {"fc.weight": {"exp_avg": torch.ones(2, 3)}}}},
+        {"weights": {"module": {"generator": FC}}, "rng_state": {"cpu": torch.ones(2)}},
+        {"model": {"state_dict": FC}, "loss": torch.ones(2)},
+        {**FC, "optimizer": {"state": {"fc.weight": {"exp_avg": torch.ones(2, 3)}}}},
+    ],
+)
+def test_one_network_is_found_however_deep_it_lies(tmp_path: Path, content: dict[str, object]) -> None:
+    torch.save(content, tmp_path / "net.pt")
+    assert list(load_checkpoint(tmp_path / "net.pt")) == ["fc"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"generator": FC, "discriminator": FC}, "found several dicts of tensors: generator, discriminator; a checkpoint"),
+        ({"backbone": {"body": FC}, "head": FC}, "found several dicts of tensors: backbone, head"),
+        ({**FC, "head": FC}, "'head': found 2 entries in a dict of their own, beside tensors such as 'fc.weight'"),
+        ({"model": {**FC, "head": FC}}, "'model.head': found 2 entries in a dict of their own"),
+    ],
+)  # fmt: skip
+def test_no_dict_of_tensors_goes_unsaid(tmp_path: Path, content: dict[str, object], message: str) -> None:
+    torch.save(content, tmp_path / "net.pt")
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(tmp_path / "net.pt")
+
+
+def test_numbers_of_four_and_eight_bits(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    eight = torch.ones(2, 4).to(torch.float8_e4m3fn)
+    torch.save({"fc.weight": eight}, path)
+    assert torch.equal(load_checkpoint(path)["fc"].weight, torch.ones(2, 4))
+    torch.save({"fc.weight": eight, "fc.weight_scale": torch.tensor(3.0)}, path)
+    with pytest.raises(
+        InputError, match=r"layer 'fc': tensor 'weight': found dtype torch.float8_e4m3fn with 'weight_scale'"
+    ):
+        load_checkpoint(path)
+    if hasattr(torch, "float4_e2m1fn_x2"):
+        torch.save({"fc.weight": torch.ones(2, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, path)
+        with pytest.raises(
+            InputError, match=r"layer 'fc': tensor 'weight': found dtype torch.float4_e2m1fn_x2; .* torch can"
+        ):
+            load_checkpoint(path)

@@ -18,9 +18,11 @@ from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.files.tensor_files import _first_line
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights
 from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
 
 REFERENCE = Path(__file__).parents[2] / "data" / "reference"
 
@@ -271,7 +273,53 @@ def test_missing_files_folders_and_rubbish_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "absent.pt")
     with pytest.raises(InputError, match="found a folder"):
         load_checkpoint(tmp_path)
-    for text in (b"hello, this is no checkpoint", b"\x80\x02garbage", b"PK\x03\x04 not a zip", bytes(range(256))):
+    for text, message in (
+        (
+            b"hello, this is no checkpoint",
+            "found a file that begins with b'hello, this is no checkp'; a checkpoint is a saf",
+        ),
+        (b"\x80\x02garbage", "found a pickle that torch reads only by running what stands in it; only tensors"),
+        (b"PK\x03\x04 not a zip", "an unreadable file"),
+        (bytes(range(256)), "found a file that begins with b"),
+    ):
         (tmp_path / "rubbish.pt").write_bytes(text)
-        with pytest.raises(InputError, match="an unreadable"):
+        with pytest.raises(InputError, match=message):
             load_checkpoint(tmp_path / "rubbish.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("net.py", b"import torch\n", "found Python code; a checkpoint is a .* --model FILE.py:FUNCTION"),
+        ("net.onnx", b"\x08\x08", "found an ONNX model; .* Lower it as a model"),
+        ("net.safetensors", b"version https://git-lfs.github.com/spec/v1\noid", "found a pointer of git-lfs; .*git lfs pull"),
+        ("net.bin", b"<!DOCTYPE html><html>404", "found a page of HTML or XML; .* fetch the file itself"),
+        ("net.gguf", b"GGUF\x03\x00\x00\x00", "found a GGUF file; .* save a dict of torch tensors by name"),
+        ("net.h5", b"\x89HDF\r\n\x1a\n", "found an HDF5 file"),
+        ("net.npy", b"\x93NUMPY\x01", "found an array of numpy's"),
+        ("net.npz", b"PK\x03\x04", "found arrays of numpy's"),
+        ("net.pt.gz", b"\x1f\x8b\x08", "found a file packed by gzip; .* Unpack it"),
+        ("config.json", b'{"vocab_size": 3}', "found JSON; .* Name the weights' file beside it"),
+    ],
+)  # fmt: skip
+def test_files_of_other_kinds_are_told_by_what_they_are(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
+    lower({"fc": DenseWeights(torch.ones(2, 2))}, Machine.load("edge-16"), tokens=2).save(tmp_path / "net.program")
+    with pytest.raises(
+        InputError, match=r"net.program: found a program; a checkpoint holds layers. Run it: gblr-hw sim"
+    ):
+        load_checkpoint(tmp_path / "net.program")
+
+
+@pytest.mark.parametrize("protocol", [1, 4, 5])
+def test_a_pickle_protocol_that_torch_reads_only_by_running_it(tmp_path: Path, protocol: int) -> None:
+    torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "net.pt", pickle_protocol=protocol)
+    with pytest.raises(InputError, match=r"found a pickle that torch reads only by running.*without a pickle_protocol"):
+        load_checkpoint(tmp_path / "net.pt")

@@ -99,5 +99,17 @@ def test_texts_are_utf8(tmp_path: Path) -> None:
         InputError, match="t: found byte 0xff at position 1; a list must be UTF-8 text. Save it as UTF-8"
     ):
         read_text(tmp_path / "t", "a list")
-    with pytest.raises(InputError, match="found 'Is a directory' when opening it; the file must exist and be readable"):
-        read_text(tmp_path)
+    (tmp_path / "t").write_bytes(b"\xef\xbb\xbfab")
+    assert read_text(tmp_path / "t") == "ab"
+
+
+def test_texts_are_regular_files_of_some_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device or a pipe may never end, and is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path, "folder"), (tmp_path / "pipe", "pipe"), (Path("/dev/zero"), "device")):
+        with pytest.raises(InputError, match=f"{path}: found a {kind}; a list must be a regular file. Save it as one."):
+            read_text(path, "a list")
+    (tmp_path / "t").write_bytes(b"abc")
+    monkeypatch.setattr("simulator.base.files._MOST_TEXT", 2)
+    with pytest.raises(InputError, match=r"t: found 3 bytes; a list has at most 2\. Check that it is the right file"):
+        read_text(tmp_path / "t", "a list")

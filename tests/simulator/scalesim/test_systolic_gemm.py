@@ -161,6 +161,29 @@ def test_convolutions_are_unrolled_as_scalesim_does(tmp_path: Path) -> None:
         ("Layer,M,N,K,\na,1,2,3,2:4,\n", "line 2: found the sparsity '2:4'; only dense layers are counted"),
         ("h,\na,3,9,4,1,1,1,1,\n", "line 2: found a filter of 4 x 1 on 3 x 9; a filter is no larger than its input"),
         ("h,\nDP,3,9,1,1,70000,1,1,\n", "line 2: found 70000 channels; a depthwise layer has at most 65536"),
+        (
+            '"Layer","M","K","N"\n"a","1","2","3"\n',
+            "line 1: found the columns M, K, N; SCALE-Sim reads them as M, N, K",
+        ),
+        (
+            "Layer,M (rows),K (inputs),N (outputs),\na,1,2,3,\n",
+            "line 1: found the columns M (rows), K (inputs), N (outp",
+        ),
+        (
+            "Layer,m_dim,k_dim,n_dim,\na,1,2,3,\n",
+            "line 1: found the columns m_dim, k_dim, n_dim; SCALE-Sim reads them as",
+        ),
+        (
+            "Layer,M,M,K,\na,1,2,3,\n",
+            "line 1: found the columns M, M, K; SCALE-Sim reads them as M, N, K, in this order",
+        ),
+        ("Layer,M,cols,N,\na,1,2,3,\n", "line 1: found the columns M, cols, N; SCALE-Sim reads them as M, N, K"),
+        (
+            "Layer,M,N,K,Batch,\na,1,2,3,4,\n",
+            "line 2: found a batch of 4; layers are counted one at a time, so a batch",
+        ),
+        ('Layer,M,N,K,\n"a,1,2,3,\n', "line 2: found broken CSV (unexpected end of data); a topology is a CSV file"),
+        ("Layer,M,N,K,\n" + "a" * 200000 + ",1,2,3,\n", "line 2: found broken CSV (field larger than field limit"),
     ],
 )
 def test_what_is_not_a_topology_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -170,8 +193,23 @@ def test_what_is_not_a_topology_is_told_with_its_line(tmp_path: Path, text: str,
 
 
 def test_a_topology_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none.csv': found No such file or directory; a topology is a readable CSV"):
+    with pytest.raises(
+        InputError, match=r"none.csv: found 'No such file or directory' when opening it; a topology must"
+    ):
         read_topology(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes(b"Layer,M,N,K,\n\xe9,1,2,3,\n")
-    with pytest.raises(InputError, match=r"latin.csv': found a byte that is not UTF-8"):
+    with pytest.raises(InputError, match=r"latin.csv: found byte 0xe9 at position 13; a topology must be UTF-8 text"):
         read_topology(tmp_path / "latin.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"Layer","M","N","K"\n"a","1","2","3"\n',
+        "\ufeffLayer name, M (rows), N (outputs), K (inputs),\na, 1, 2, 3,\n",
+        "Layer,M,N,K,Batch,\na,1,2,3,1,\n",
+        "Layer,rows,cols,depth\r\na,1,2,3\r\n",
+    ],
+)
+def test_headings_as_people_write_them(tmp_path: Path, text: str) -> None:
+    assert read_topology(written(tmp_path, text)) == (Gemm("a", 1, 3, 2),)

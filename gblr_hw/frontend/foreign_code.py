@@ -1,0 +1,33 @@
+"""Code of others while it runs: what it prints stands in no line of ours, and whatever it raises is told."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While it lasts, no library warns or logs: what stands in the way is said once, by us. What is printed goes to
+    standard error, since standard output may be one JSON document.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def told_error(error: BaseException) -> str:
+    """The type of an error, and the first line of its text if it has one."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # a text is made by the error's own code
+        lines = []
+    return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}"
