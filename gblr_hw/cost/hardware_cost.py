@@ -19,9 +19,10 @@ from gblr_hw.cost.touches import (
 )
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.lowering.chains.pack_mixes import pack_mixes
+from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.merge_links import merged, possible_merges
-from gblr_hw.lowering.passes.pack_mixes import pack_mixes
 from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.weights.collect import joint_projection, layer_weights
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
@@ -132,8 +133,9 @@ class HardwareCost:
     def _fixed(self, factors: Factors) -> LayerCost:
         """A layer whose structure does not move: of a chain, the cheapest way to merge its links."""
         size = factors.in_features, factors.out_features
-        forms = [self._cheaper(fixed_counts(form, self.machine), *size) for form in _forms(factors, self.machine)]
-        return min(forms, key=lambda cost: float(cost.latency_cycles))
+        forms = _forms(factors, self.machine)
+        costs = [self._cheaper(fixed_counts(form, self.machine, self.tokens), *size) for form in forms]
+        return min(costs, key=lambda cost: float(cost.latency_cycles))
 
 
 def _forms(factors: Factors, machine: Machine) -> list[Factors]:
@@ -142,8 +144,10 @@ def _forms(factors: Factors, machine: Machine) -> list[Factors]:
     return [form for form in forms if machine.scatter or len(form.mix_source) == 0]
 
 
-def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
-    """Counts of a layer whose structure does not move, from its evaluated factors."""
+def fixed_counts(factors: Factors, machine: Machine, tokens: int = 1) -> LayerCounts:
+    """Counts of a layer whose structure does not move, from its evaluated factors. tokens: rows that enter it, by which
+    ranks may take turns in memory.
+    """
     structure = structure_of(factors, machine.rows, machine.cols)
     sides = Sides(
         torch.tensor(structure.reads, dtype=torch.float32),
@@ -160,12 +164,12 @@ def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
         chunks_read=read.float(),
         weights=counts.weights + support,
     )
-    return _with_mixes(counts, factors, machine) if len(factors.mix_source) else counts
+    return _with_mixes(counts, factors, machine, tokens) if len(factors.mix_source) else counts
 
 
-def _with_mixes(counts: LayerCounts, factors: Factors, machine: Machine) -> LayerCounts:
+def _with_mixes(counts: LayerCounts, factors: Factors, machine: Machine, tokens: int) -> LayerCounts:
     """The counts with those of the MIX tiles that lowering packs."""
-    plan = pack_mixes(drop_empty(LayerPlan("", factors, machine, 1)))
+    plan = pack_mixes(take_turns(drop_empty(LayerPlan("", factors, machine, tokens))))
     tiles = plan.rank_tiles
     return replace(
         counts,

@@ -12,6 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
+from gblr_hw.lowering.chains.pack_mixes import pack_mixes
+from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.emit.emit import emit_instructions
 from gblr_hw.lowering.passes.block_tokens import block_tokens
 from gblr_hw.lowering.passes.build_schedule import build_schedule
@@ -19,9 +21,8 @@ from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
 from gblr_hw.lowering.passes.colour_banks import colour_banks
 from gblr_hw.lowering.passes.group_ranks import group_ranks
 from gblr_hw.lowering.passes.order_tiles import order_tiles
-from gblr_hw.lowering.passes.pack_mixes import pack_mixes
 from gblr_hw.lowering.passes.pack_ranks import pack_ranks
-from gblr_hw.lowering.passes.plan import LayerPlan
+from gblr_hw.lowering.passes.plan import LayerPlan, filled
 from simulator.base.errors import InputError
 from simulator.program.schedule import LayerSchedule
 from simulator.timing.durations import time_instructions
@@ -64,11 +65,11 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
     forms = candidate_forms(plan)
     for index, form in enumerate(forms):
         try:
-            outlined = block_tokens(pack_mixes(outline(plan, form)))
+            cut = _outlines(plan, form)
         except InputError as error:
             refusals.append((index, error))
         else:
-            outlines.append((_least_cycles(outlined), index, form, outlined))
+            outlines += [(_least_cycles(one), index, form, one) for one in cut]
     ranked: list[tuple[tuple[int, int], int, PlacedForm]] = []
     for bound, index, form, outlined in sorted(outlines, key=lambda entry: entry[:2]):
         if ranked and bound > ranked[0][0][0]:
@@ -87,6 +88,18 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
     _, chosen, best = ranked[0]
     lines[chosen] = "*" + lines[chosen][1:]
     return Choice(best, "".join(lines[index] for index in sorted(lines)))
+
+
+def _outlines(plan: LayerPlan, form: Form) -> list[LayerPlan]:
+    """The plan in this form, cut into blocks of tokens; one whose ranks feed ranks also with larger ones, whose inputs
+    take both buffers. Raises InputError if the machine cannot hold it.
+    """
+    outlined = outline(plan, form)
+    cut = block_tokens(pack_mixes(take_turns(outlined)))
+    if len(outlined.factors.mix_source) == 0 or cut.block_tokens == plan.tokens:
+        return [cut]
+    larger = block_tokens(pack_mixes(take_turns(filled(outlined, one_input=True))))
+    return [cut, larger] if larger.block_tokens > cut.block_tokens else [cut]
 
 
 def _least_cycles(plan: LayerPlan) -> int:

@@ -88,6 +88,20 @@ class _Layer:
         by_use = np.argsort(first, kind="stable")
         return chunks[by_use], reading[first[by_use]], int(reading[-1]) if len(reading) else -1
 
+    @cached_property
+    def last_reads(self) -> np.ndarray:
+        """The last tile that reads each of the chunks of ``read``, (C',)."""
+        reading = np.flatnonzero(self.passes.reads)
+        last = np.zeros(ceil_div(self.schedule.in_features, self.machine.rows), dtype=np.int64)
+        last[self.passes.source[reading]] = reading  # numpy keeps the last of repeated assignments
+        return last[self.read[0]]
+
+    @property
+    def one_input(self) -> bool:
+        """Whether a block's inputs take both input buffers (rule M2)."""
+        chunks = ceil_div(self.schedule.in_features, self.machine.rows)
+        return chunks * self.machine.rows * self.schedule.block_tokens > input_half_bytes(self.machine)
+
     @property
     def instructions(self) -> int:
         tiles, blocks = len(self.passes), self.blocks
@@ -185,9 +199,14 @@ def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile
     (chunks, first_use, _), count = layer.read, ceil_div(layer.schedule.in_features, machine.rows)
     chunk_bytes = rows.tokens * machine.rows
     addresses, ids = np.full((2, count), -1, dtype=np.int64)
-    addresses[chunks] = (e.blocks % 2) * input_half_bytes(machine) + chunks.astype(np.int64) * chunk_bytes
+    half = 0 if layer.one_input else (e.blocks % 2) * input_half_bytes(machine)
+    addresses[chunks] = half + chunks.astype(np.int64) * chunk_bytes
     users = np.full(len(chunks), e.block_user[0])
     steps = input_keys(first_use, block_start, block_start - layer.span, block == 0, machine)
+    if layer.one_input and block:
+        # The block before has the place: a chunk's until the last tile that reads it.
+        users = tile - layer.span + layer.last_reads
+        steps = np.maximum(steps, block_start - layer.span + layer.last_reads + 1)
     if block == 0:
         chunk_cycles = int(channel_cycles(machine, np.array([chunk_bytes]))[0])
         throttle = input_throttle(machine, first_use, chunk_cycles)

@@ -3,7 +3,8 @@
 REDUCE tiles come first, input chunk by input chunk, as the inputs arrive, and behind them MIX tiles, level by level.
 Output chunks follow one after another, which needs two accumulator buffers and no more. Inside an output chunk dense
 tiles go first (they wait for no rank), then EXPAND tiles by the time at which their ranks are complete; the output
-chunk that can start soonest is the first.
+chunk that can start soonest is the first. Where ranks take turns in memory, all this is done for the ranks of one turn
+after another, and what they write.
 """
 
 from __future__ import annotations
@@ -27,13 +28,25 @@ def order_tiles(plan: LayerPlan) -> LayerPlan:
     # REDUCE and MIX tiles are in order; an output chunk's dense tiles come first, in the order of their inputs.
     when = np.concatenate([np.where(is_expand, ready, np.arange(len(tiles.op))), dense_source])
     turns = np.where(target < 0, -1, turn[np.maximum(target, 0)] if len(turn) else 0)
-    order = np.lexsort((when, kind == Op.EXPAND, turns))
+    order = np.lexsort((when, kind == Op.EXPAND, turns, _rank_turns(plan, target)))
     counts = np.concatenate([np.diff(tiles.ptr), np.zeros(len(dense_target), np.int64)])
     begins = np.concatenate([tiles.ptr[:-1], np.zeros(len(dense_target), np.int64)])
     ptr = np.concatenate([[0], np.cumsum(counts[order])])
     at = np.arange(ptr[-1]) + np.repeat(begins[order] - ptr[:-1], counts[order])
     read = np.concatenate([tiles.read, np.zeros(len(dense_target), np.int64)])[order]
     return filled(plan, order=TileOrder(kind[order], source[order], target[order], ptr, tiles.rank[at], read))
+
+
+def _rank_turns(plan: LayerPlan, target: np.ndarray) -> np.ndarray:
+    """In which of the ranks' turns each tile runs: rank tiles, then dense ones, which write ``target``. (N,)"""
+    tiles = plan.rank_tiles
+    turn = np.zeros(len(target), dtype=np.int64)
+    turn[: len(tiles.op)] = plan.turn_of[tiles.rank[tiles.ptr[:-1]]]
+    of_chunk = np.zeros(plan.output_chunks, dtype=np.int64)
+    written = target[: len(tiles.op)]
+    of_chunk[written[written >= 0]] = turn[: len(tiles.op)][written >= 0]
+    turn[len(tiles.op) :] = of_chunk[target[len(tiles.op) :]]
+    return turn
 
 
 def _ready(tiles: RankTiles, ranks: int) -> np.ndarray:
