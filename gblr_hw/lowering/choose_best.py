@@ -53,16 +53,17 @@ class Choice:
     summary: str
 
 
-def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
+def choose_best(plan: LayerPlan, paper_count: int, explain: bool, forms: tuple[Form, ...] | None = None) -> Choice:
     """The form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense.
 
-    ``explain``: whether the summary is wanted, which times a form without rivals too. Raises InputError if the machine
+    ``explain``: whether the summary is wanted, which times a form without rivals too. forms: those there are, None for
+    all. Raises InputError if the machine
     can hold none of them.
     """
     outlines: list[tuple[int, int, Form, LayerPlan]] = []
     lines: dict[int, str] = {}
     refusals = []
-    forms = candidate_forms(plan)
+    forms = candidate_forms(plan) if forms is None else forms
     for index, form in enumerate(forms):
         try:
             cut = _outlines(plan, form)
@@ -77,7 +78,7 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
             continue
         try:
             placed = _place(form, outlined, paper_count)
-            cost = placed.cost if explain or len(forms) > 1 else (0, 0)
+            cost = placed.cost if explain or max(len(forms), len(outlines)) > 1 else (0, 0)
         except InputError as error:
             refusals.append((index, error))
             continue
@@ -95,8 +96,9 @@ def _outlines(plan: LayerPlan, form: Form) -> list[LayerPlan]:
     take both buffers. Raises InputError if the machine cannot hold it.
     """
     outlined = outline(plan, form)
-    cut = block_tokens(pack_mixes(take_turns(outlined)))
-    if len(outlined.factors.mix_source) == 0 or cut.block_tokens == plan.tokens:
+    both = plan.one_input or len(outlined.factors.mix_source) > 0
+    cut = block_tokens(pack_mixes(take_turns(filled(outlined, one_input=False))))
+    if not both or cut.block_tokens == plan.tokens:
         return [cut]
     larger = block_tokens(pack_mixes(take_turns(filled(outlined, one_input=True))))
     return [cut, larger] if larger.block_tokens > cut.block_tokens else [cut]

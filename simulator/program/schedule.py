@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -209,6 +210,14 @@ def stored_weights(form: str, tiles: TileTable) -> int:
     return 0 if form == "activations" else int(tiles.weight_ptr[-1])
 
 
+class Slice(NamedTuple):
+    """Outputs [first, last) of the layer of that name."""
+
+    layer: str
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, eq=False)
 class LayerSchedule:
     """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
@@ -219,7 +228,8 @@ class LayerSchedule:
     mod held_slots does, and has a multiplier of its own (rule M4). ``form`` is "dense", "ranks" or
     "mixed"; "activations" if the tiles are filled from stored activations (DENSE tiles, no codes, no values); "vector"
     if there are none. ``output_order`` (m,): output p of the schedule, in the tiles and in DRAM, is the layer's output
-    ``output_order[p]`` (rule E1).
+    ``output_order[p]`` (rule E1). ``sources``: outputs of layers before it that are its inputs, side by side; () for
+    inputs of its own.
     """
 
     name: str
@@ -235,6 +245,7 @@ class LayerSchedule:
     payload: Payload
     output_order: np.ndarray = None  # type: ignore[assignment]  # the natural one where it is left out
     held_slots: int = 0
+    sources: tuple[Slice, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("rank_bank", "rank_slot"):

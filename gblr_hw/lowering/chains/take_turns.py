@@ -2,6 +2,7 @@
 
 Ranks that feed each other, or that write the same output chunk, belong together: once an output chunk is complete its
 ranks are of no more use, and others take their places. Where there is but one such part, or all fit, there is one turn.
+With room for two turns at a time, what one writes can leave while the next reads.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from scipy.sparse.csgraph import connected_components
 from gblr_hw.lowering.passes.block_tokens import tokens_beside_ranks
 from gblr_hw.lowering.passes.plan import LayerPlan, filled
 from gblr_hw.weights.mixes import mix_levels
+from simulator.base.arithmetic import ceil_div
 
 
 def take_turns(plan: LayerPlan) -> LayerPlan:
     """Fill in turn: parts in the order of their ranks, as many a turn as there is room for."""
     machine, factors = plan.machine, plan.factors
-    once = filled(plan, turn=np.zeros(0, np.int64))
+    once = filled(plan, turn=np.zeros(0, np.int64), ring=1)
     most = tokens_beside_ranks(plan)
     banks = machine.rank_memory.banks
     if not machine.scatter or most < 1 or factors.ranks * most <= banks * machine.rank_rows_per_bank:
@@ -27,13 +29,21 @@ def take_turns(plan: LayerPlan) -> LayerPlan:
     need = _places(plan, part)
     if len(need) == 1:
         return once
-    slots = max(machine.rank_rows_per_bank // most, -(-int(need.max()) // banks))
-    turn, room = np.zeros(len(need), dtype=np.int64), slots * banks
+    least = ceil_div(int(need.max()), banks)
+    slots = max(machine.rank_rows_per_bank // most, least)
+    ring = 2 if slots // 2 >= least else 1
+    turn = _packed(need, slots // ring * banks)
+    return filled(plan, turn=turn[part], ring=ring) if turn[-1] else once
+
+
+def _packed(need: np.ndarray, most: int) -> np.ndarray:
+    """Turns of parts in order, as many parts a turn as ``most`` places hold, (N,)."""
+    turn, room = np.zeros(len(need), dtype=np.int64), most
     for number, places in enumerate(need.tolist()):
         begins = number > 0 and room < places
         turn[number] = turn[number - 1] + begins if number else 0
-        room = (slots * banks if begins else room) - places
-    return filled(plan, turn=turn[part]) if turn[-1] else once
+        room = (most if begins else room) - places
+    return turn
 
 
 def _parts(plan: LayerPlan) -> np.ndarray:

@@ -129,6 +129,8 @@ class _Emission:
     store_ids: list[int] = field(default_factory=lambda: [-1, -1])
     layer_steps: list[int] = field(default_factory=list)  # first step of each layer
     layer_drains: list[int] = field(default_factory=list)  # each layer's last drain
+    last_block: int = 0  # first step of the block before
+    layer_stores: dict[str, int] = field(default_factory=dict)  # each layer's last store
 
 
 def _emit_layer(e: _Emission, layer: _Layer) -> None:
@@ -157,9 +159,10 @@ def _emit_layer(e: _Emission, layer: _Layer) -> None:
             )
         last_reader = layer.read[2]
         e.block_user = [e.block_user[1], tile + last_reader if last_reader >= 0 else -1]
-        e.blocks += 1
+        e.blocks, e.last_block = e.blocks + 1, block_start
     e.step = begin + layer.blocks * layer.span
     e.layer_drains.append(e.drain_ids[-1])
+    e.layer_stores[layer.schedule.name] = e.store_ids[-1]
 
 
 def _emit_parameters(e: _Emission, layer: _Layer) -> int:
@@ -193,7 +196,8 @@ def _emit_weights(e: _Emission, layer: _Layer, first_tile: int) -> tuple[np.ndar
 
 def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile: int, previous_store: int) -> Chunks:
     """Loads of the input chunks that some tile reads into the input buffer whose turn it is (rule M2); a layer's wait
-    for the last store of the layer before it (rule E3). Addresses and numbers are -1 for chunks that no tile reads.
+    for the last store of the layer before it (rule E3), of one that reads others' outputs for the last of theirs, but
+    for the first chunk in use. Addresses and numbers are -1 for chunks that no tile reads.
     """
     machine, rows = e.machine, layer.rows(block)
     (chunks, first_use, _), count = layer.read, ceil_div(layer.schedule.in_features, machine.rows)
@@ -207,7 +211,13 @@ def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile
         # The block before has the place: a chunk's until the last tile that reads it.
         users = tile - layer.span + layer.last_reads
         steps = np.maximum(steps, block_start - layer.span + layer.last_reads + 1)
-    if block == 0:
+    after_store: np.ndarray | int = previous_store
+    written = max((e.layer_stores[run.layer] for run in layer.schedule.sources), default=previous_store)
+    if block == 0 and written != previous_store:
+        steps = input_keys(first_use, block_start, e.last_block, False, machine)
+        steps[:1] = block_start
+        after_store = np.where(first_use == first_use[:1], previous_store, written)
+    elif block == 0:
         chunk_cycles = int(channel_cycles(machine, np.array([chunk_bytes]))[0])
         throttle = input_throttle(machine, first_use, chunk_cycles)
         users = np.where(throttle >= 0, tile + throttle, users)
@@ -223,7 +233,7 @@ def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile
             chunk_bytes,
             after_array=users,
             after_vector=-1,
-            after_store=previous_store,
+            after_store=after_store,
         )
         ids[chunks] = first.id + np.arange(len(chunks))
     return Chunks(0, addresses, ids)

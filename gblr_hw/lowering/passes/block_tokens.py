@@ -71,7 +71,7 @@ def _table_slots(plan: LayerPlan) -> int:
     """Rows of the multiplier table: slots of all ranks, in each turn as many as in the largest."""
     if plan.turns == 1:
         return slots_needed(plan, plan.factors.ranks)
-    return plan.turns * slots_needed(plan, plan.places) * (2 if (plan.shares >= 0).any() else 1)
+    return ceil_div(plan.turns, plan.ring) * slots_needed(plan, plan.places) * (2 if (plan.shares >= 0).any() else 1)
 
 
 def slots_needed(plan: LayerPlan, places: int) -> int:

@@ -25,9 +25,10 @@ def colour_banks(plan: LayerPlan) -> LayerPlan:
     for one in range(plan.turns):
         mine = np.flatnonzero(turn == one)
         bank[mine], slot[mine] = _placed(plan, mine)
-    held = int(slot.max(initial=-1)) + 1
+    each = int(slot.max(initial=-1)) + 1
+    held = each * plan.ring
     # A run of slots for those that lie there first, and one for those that take their places.
-    slot += held * (turn * (2 if taken.any() else 1) + taken)
+    slot += turn % plan.ring * each + held * (turn // plan.ring * (2 if taken.any() else 1) + taken)
     return filled(plan, rank_bank=bank, rank_slot=slot, held_slots=held if taken.any() or plan.turns > 1 else 0)
 
 
