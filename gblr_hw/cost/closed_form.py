@@ -18,6 +18,8 @@ from simulator.machine.energy import EnergyModel, energy_model
 from simulator.machine.machine import Machine
 from simulator.program.schedule import LANE_BYTES, PARAMETER_BYTES, RANK_PARAMETER_BYTES, RECORD_BYTES
 
+_AS_GOOD = 1.01
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -42,12 +44,14 @@ class MachineCost:
     def energy(self) -> EnergyModel:
         return energy_model(self.machine)
 
-    def block_sizes(self, in_features: int, ranks: int) -> tuple[int, ...]:
-        """Token blocks that lowering would cut for a layer with this many ranks (rules M1 to M3)."""
+    def block_sizes(self, in_features: int, ranks: int, buffers: int = 1) -> tuple[int, ...]:
+        """Token blocks that lowering would cut for a layer with this many ranks, whose inputs have so many of the input
+        buffers (rules M1 to M3).
+        """
         machine = self.machine
         half = machine.accumulator_rows // 2
         inputs = ceil_div(in_features, machine.rows) * machine.rows
-        scratch = max(0, machine.scratchpad.size_bytes - 2 * machine.cols * half) // 2
+        scratch = buffers * (max(0, machine.scratchpad.size_bytes - 2 * machine.cols * half) // 2)
         per_bank = ceil_div(ranks, machine.rank_memory.banks if machine.scatter else machine.group_size)
         most = max(1, min(half, scratch // inputs, machine.rank_rows_per_bank // max(1, per_bank)))
         blocks = ceil_div(self.tokens, most)
@@ -55,9 +59,23 @@ class MachineCost:
         return tuple(min(size, self.tokens - first) for first in range(0, self.tokens, size))
 
     def layer(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
-        """Cost of a layer with these counts, differentiable in them."""
+        """Cost of a layer with these counts, differentiable in them. Where ranks feed ranks, a block's inputs may have
+        both buffers.
+        """
+        places = round(float((counts.ranks - counts.sharing).detach()))
+        most = 2 if float(counts.mix_tiles) else 1
+        cuts = dict.fromkeys(self.block_sizes(in_features, places, buffers + 1) for buffers in range(most))
+        # Larger blocks move fewer weights; between cuts that differ by less than the form is exact to, they are taken.
+        best = None
+        for blocks in cuts:
+            cost = self._layer(counts, blocks, out_features)
+            if best is None or float(cost.latency_cycles) < _AS_GOOD * float(best.latency_cycles):
+                best = cost
+        assert best is not None
+        return best
+
+    def _layer(self, counts: LayerCounts, blocks: tuple[int, ...], out_features: int) -> LayerCost:
         machine = self.machine
-        blocks = self.block_sizes(in_features, round(float((counts.ranks - counts.sharing).detach())))
         tiles = counts.reduce_tiles.sum() + counts.expand_tiles.sum() + counts.dense_tiles + counts.mix_tiles
         rounds = 1 if float(tiles.detach()) <= machine.weight_slots else len(blocks)
         parameters = PARAMETER_BYTES * out_features + RANK_PARAMETER_BYTES * counts.ranks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,15 +20,21 @@ from gblr_hw.cost.touches import (
 )
 from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.lowering.chains.pack_mixes import pack_mixes
+from gblr_hw.lowering.chains.stage_blast import parts_of, stages_of
+from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.merge_links import merged, possible_merges
-from gblr_hw.lowering.passes.pack_mixes import pack_mixes
 from gblr_hw.lowering.passes.plan import LayerPlan
+from gblr_hw.lowering.split_wide import narrow_parts
 from gblr_hw.weights.collect import joint_projection, layer_weights
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
+from gblr_hw.weights.stored import LayerWeights
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
+
+_COSTS = ("latency_cycles", "energy_pj")
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class HardwareCost:
                 names.append(name or "layer")
                 skipped = (*skipped, f"{name}.") if name else ("",)
             elif (joint := joint_projection(module)) is not None:
-                fixed = self._fixed(evaluate(joint))
+                fixed = self._stored(joint)
                 hard.append(fixed)
                 smooth.append(fixed)
                 names.append(f"{name}.in_proj" if name else "in_proj")
@@ -109,7 +116,7 @@ class HardwareCost:
             weights = layer_weights(module)
             if weights is None:
                 return None
-            fixed = self._fixed(evaluate(weights))
+            fixed = self._stored(weights)
             return fixed, fixed
         in_features, out_features = parts[0].in_features, parts[0].layer.out_features
         exact = _counted(exact_sides(parts, self.machine.rows, self.machine.cols), self.machine, smooth=False)
@@ -129,11 +136,31 @@ class HardwareCost:
         dense = self._dense[size]
         return min(ranks, dense, key=lambda cost: float(cost.latency_cycles))
 
-    def _fixed(self, factors: Factors) -> LayerCost:
-        """A layer whose structure does not move: of a chain, the cheapest way to merge its links."""
+    def _stored(self, weights: LayerWeights) -> LayerCost:
+        """A layer whose structure does not move, in the parts or stages that lowering makes of it."""
+        stages = stages_of("", weights, self.machine, self.tokens)
+        if stages is None:
+            return self._whole(weights)
+        staged = _summed([self._fixed(evaluate(held), merging=False) for _, held, _ in parts_of(stages)])
+        if float(staged.latency_cycles) <= stages.least_whole:
+            return staged
+        return min(staged, self._whole(weights), key=lambda cost: float(cost.latency_cycles))
+
+    def _whole(self, weights: LayerWeights) -> LayerCost:
+        return _summed([self._fixed(evaluate(held)) for _, held in narrow_parts("", weights, self.machine)])
+
+    def _fixed(self, factors: Factors, *, merging: bool = True) -> LayerCost:
+        """Evaluated factors: of a chain, the cheapest way to merge its links, or the chain itself."""
         size = factors.in_features, factors.out_features
-        forms = [self._cheaper(fixed_counts(form, self.machine), *size) for form in _forms(factors, self.machine)]
-        return min(forms, key=lambda cost: float(cost.latency_cycles))
+        forms = _forms(factors, self.machine) if merging else [factors]
+        costs = [self._cheaper(fixed_counts(form, self.machine, self.tokens), *size) for form in forms]
+        return min(costs, key=lambda cost: float(cost.latency_cycles))
+
+
+def _summed(costs: Sequence[LayerCost]) -> LayerCost:
+    """Of layers that run one after another."""
+    latency, energy = (torch.stack([getattr(one, field) for one in costs]).sum() for field in _COSTS)
+    return LayerCost(latency, energy)
 
 
 def _forms(factors: Factors, machine: Machine) -> list[Factors]:
@@ -142,8 +169,10 @@ def _forms(factors: Factors, machine: Machine) -> list[Factors]:
     return [form for form in forms if machine.scatter or len(form.mix_source) == 0]
 
 
-def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
-    """Counts of a layer whose structure does not move, from its evaluated factors."""
+def fixed_counts(factors: Factors, machine: Machine, tokens: int = 1) -> LayerCounts:
+    """Counts of a layer whose structure does not move, from its evaluated factors. tokens: rows that enter it, by which
+    ranks may take turns in memory.
+    """
     structure = structure_of(factors, machine.rows, machine.cols)
     sides = Sides(
         torch.tensor(structure.reads, dtype=torch.float32),
@@ -160,12 +189,12 @@ def fixed_counts(factors: Factors, machine: Machine) -> LayerCounts:
         chunks_read=read.float(),
         weights=counts.weights + support,
     )
-    return _with_mixes(counts, factors, machine) if len(factors.mix_source) else counts
+    return _with_mixes(counts, factors, machine, tokens) if len(factors.mix_source) else counts
 
 
-def _with_mixes(counts: LayerCounts, factors: Factors, machine: Machine) -> LayerCounts:
+def _with_mixes(counts: LayerCounts, factors: Factors, machine: Machine, tokens: int) -> LayerCounts:
     """The counts with those of the MIX tiles that lowering packs."""
-    plan = pack_mixes(drop_empty(LayerPlan("", factors, machine, 1)))
+    plan = pack_mixes(take_turns(drop_empty(LayerPlan("", factors, machine, tokens))))
     tiles = plan.rank_tiles
     return replace(
         counts,

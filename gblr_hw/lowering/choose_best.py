@@ -12,6 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
+from gblr_hw.lowering.chains.pack_mixes import pack_mixes
+from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.emit.emit import emit_instructions
 from gblr_hw.lowering.passes.block_tokens import block_tokens
 from gblr_hw.lowering.passes.build_schedule import build_schedule
@@ -19,9 +21,8 @@ from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
 from gblr_hw.lowering.passes.colour_banks import colour_banks
 from gblr_hw.lowering.passes.group_ranks import group_ranks
 from gblr_hw.lowering.passes.order_tiles import order_tiles
-from gblr_hw.lowering.passes.pack_mixes import pack_mixes
 from gblr_hw.lowering.passes.pack_ranks import pack_ranks
-from gblr_hw.lowering.passes.plan import LayerPlan
+from gblr_hw.lowering.passes.plan import LayerPlan, filled
 from simulator.base.errors import InputError
 from simulator.program.schedule import LayerSchedule
 from simulator.timing.durations import time_instructions
@@ -52,23 +53,24 @@ class Choice:
     summary: str
 
 
-def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
+def choose_best(plan: LayerPlan, paper_count: int, explain: bool, forms: tuple[Form, ...] | None = None) -> Choice:
     """The form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense.
 
-    ``explain``: whether the summary is wanted, which times a form without rivals too. Raises InputError if the machine
+    ``explain``: whether the summary is wanted, which times a form without rivals too. forms: those there are, None for
+    all. Raises InputError if the machine
     can hold none of them.
     """
     outlines: list[tuple[int, int, Form, LayerPlan]] = []
     lines: dict[int, str] = {}
     refusals = []
-    forms = candidate_forms(plan)
+    forms = candidate_forms(plan) if forms is None else forms
     for index, form in enumerate(forms):
         try:
-            outlined = block_tokens(pack_mixes(outline(plan, form)))
+            cut = _outlines(plan, form)
         except InputError as error:
             refusals.append((index, error))
         else:
-            outlines.append((_least_cycles(outlined), index, form, outlined))
+            outlines += [(_least_cycles(one), index, form, one) for one in cut]
     ranked: list[tuple[tuple[int, int], int, PlacedForm]] = []
     for bound, index, form, outlined in sorted(outlines, key=lambda entry: entry[:2]):
         if ranked and bound > ranked[0][0][0]:
@@ -76,7 +78,7 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
             continue
         try:
             placed = _place(form, outlined, paper_count)
-            cost = placed.cost if explain or len(forms) > 1 else (0, 0)
+            cost = placed.cost if explain or max(len(forms), len(outlines)) > 1 else (0, 0)
         except InputError as error:
             refusals.append((index, error))
             continue
@@ -87,6 +89,19 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool) -> Choice:
     _, chosen, best = ranked[0]
     lines[chosen] = "*" + lines[chosen][1:]
     return Choice(best, "".join(lines[index] for index in sorted(lines)))
+
+
+def _outlines(plan: LayerPlan, form: Form) -> list[LayerPlan]:
+    """The plan in this form, cut into blocks of tokens; one whose ranks feed ranks also with larger ones, whose inputs
+    take both buffers. Raises InputError if the machine cannot hold it.
+    """
+    outlined = outline(plan, form)
+    both = plan.one_input or len(outlined.factors.mix_source) > 0
+    cut = block_tokens(pack_mixes(take_turns(filled(outlined, one_input=False))))
+    if not both or cut.block_tokens == plan.tokens:
+        return [cut]
+    larger = block_tokens(pack_mixes(take_turns(filled(outlined, one_input=True))))
+    return [cut, larger] if larger.block_tokens > cut.block_tokens else [cut]
 
 
 def _least_cycles(plan: LayerPlan) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gblr_hw.lowering.choose_best import choose_best
-from gblr_hw.lowering.passes.choose_form import numbers
+from gblr_hw.lowering.passes.choose_form import as_it_is, numbers
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.evaluate_masks import evaluate_masks
 from gblr_hw.lowering.passes.plan import LayerPlan, describe, filled, no_tiles
@@ -46,13 +46,15 @@ def lower_layer(
     explain: bool = False,
     steps: tuple[float, float] | None = None,
     keep_zeros: bool = False,
+    stage: bool = False,
 ) -> LayerSchedule:
     """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense. steps:
     activation steps of its input and output where they are known. keep_zeros: whether dense tiles that hold nothing but
-    zeros run like any other.
+    zeros run like any other. stage: it is part of a stage, which has no form but its own, and a block's inputs may take
+    both input buffers, as they always may where ranks feed ranks.
     """
-    plan = evaluate_masks(name, weights, machine, tokens)
-    return lower_plan(plan, calibration, dump, explain, steps, keep_zeros)
+    plan = replace(evaluate_masks(name, weights, machine, tokens), one_input=stage)
+    return lower_plan(plan, calibration, dump, explain, steps, keep_zeros, stage)
 
 
 def lower_operator(
@@ -72,6 +74,7 @@ def lower_plan(
     explain: bool = False,
     steps: tuple[float, float] | None = None,
     keep_zeros: bool = False,
+    stage: bool = False,
 ) -> LayerSchedule:
     """``lower_layer`` of a plan that has its factors and nothing else yet."""
     machine = plan.machine
@@ -79,12 +82,12 @@ def lower_plan(
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan, keep_zeros)
     dump("drop_empty", partial(describe, plan))
-    choice = choose_best(plan, paper_count, explain)
+    choice = choose_best(plan, paper_count, explain, (as_it_is(plan),) if stage else None)
     best = choice.best
     chosen = filled(best.plan, factors=numbers(plan, best.form))
     dump("choose_form", lambda: choice.summary + describe(_without_places(chosen)))
-    for stage in PASSES[3:7]:
-        dump(stage, partial(describe, chosen if stage == "order_tiles" else _until(chosen, stage)))
+    for name in PASSES[3:7]:
+        dump(name, partial(describe, chosen if name == "order_tiles" else _until(chosen, name)))
     dump("build_schedule", partial(print_schedule, best.schedule))
     schedule = quantise_weights(best.schedule, chosen.factors, machine, calibration, steps)
     dump("quantise_weights", partial(_numbers, schedule))

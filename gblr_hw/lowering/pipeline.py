@@ -13,15 +13,15 @@ from torch import nn
 from gblr_hw.frontend.export import Treatment
 from gblr_hw.frontend.graph.registry import Lowering
 from gblr_hw.lowering.emit.emit import emit
-from gblr_hw.lowering.lower_layer import lower_layer
 from gblr_hw.lowering.lower_model import lower_model
-from gblr_hw.lowering.split_wide import narrow_parts
+from gblr_hw.lowering.lower_parts import lower_parts
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.listing import print_program
 from simulator.program.program import Program
+from simulator.program.schedule import LayerSchedule
 
 MAX_TOKENS = 1 << 20
 
@@ -88,7 +88,7 @@ def lower(
         if dump is not None:
             dump(stage, make())
 
-    schedules = []
+    schedules: list[LayerSchedule] = []
     for done, (name, weights) in enumerate(checkpoint.items()):
         if progress is not None:
             progress(done, len(checkpoint), name)
@@ -97,8 +97,7 @@ def lower(
             if calibration is None or name not in calibration
             else _calibration_rows(name, calibration[name], weights.in_features)
         )
-        for part, held in narrow_parts(name, weights, machine):
-            schedules.append(lower_layer(part, held, machine, tokens, rows, dump_lazily, dump is not None))
+        schedules += lower_parts(name, weights, machine, tokens, rows, dump_lazily, dump is not None)
     provenance = {
         "forms": ",".join(s.form for s in schedules),
         "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),

@@ -7,6 +7,7 @@ with codes, saturating integer sums and fixed-point requantisation (machine.md, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -50,15 +51,71 @@ def execute(
         raise InputError("mode", repr(mode), 'it is "float" or "int8"', "Use one of these.")
     outputs = {}
     for name, values in inputs.items():
-        index = program.layer_index(name)
-        layer = program.layers[index]
-        rows, leading = _rows_of(name, values, layer.in_features)
-        compute = _execute_float if mode == "float" else _execute_codes
-        stored = compute(program, index, rows)
-        natural = np.empty_like(stored)
-        natural[:, layer.output_order] = stored
-        outputs[name] = natural.reshape(*leading, layer.out_features)
+        parts = _parts_named(program, name)
+        rows, leading = _rows_of(name, values, _first_inputs(program, parts[0]))
+        known: dict[int, LayerNumbers] = {}
+        found = [
+            _float_outputs(program, index, rows) if mode == "float" else _code_outputs(program, index, rows, known)
+            for index in parts
+        ]
+        outputs[name] = np.concatenate(found, axis=1).reshape(*leading, -1)
     return outputs
+
+
+def _parts_named(program: Program, name: str) -> list[int]:
+    """The layer of that name, or its parts ``name[first:last]``, whose outputs stand side by side."""
+    parts = [
+        at for at, layer in enumerate(program.layers) if re.fullmatch(re.escape(name) + r"\[\d+:\d+\]", layer.name)
+    ]
+    return parts if parts and all(name != layer.name for layer in program.layers) else [program.layer_index(name)]
+
+
+def _first_inputs(program: Program, index: int) -> int:
+    """Inputs of a layer, or of the layers whose outputs it reads."""
+    layer = program.layers[index]
+    while layer.sources:
+        layer = program.layers[program.layer_index(layer.sources[0].layer)]
+    return layer.in_features
+
+
+def _natural(layer: LayerSchedule, stored: np.ndarray) -> np.ndarray:
+    natural = np.empty_like(stored)
+    natural[:, layer.output_order] = stored
+    return natural
+
+
+def _float_outputs(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
+    """(N, m) outputs, in their natural order, of (N, n) rows of its inputs or of those of the layers that it reads."""
+    layer = program.layers[index]
+    if layer.sources:
+        read = {run.layer: program.layer_index(run.layer) for run in layer.sources}
+        written = {name: _float_outputs(program, at, rows) for name, at in read.items()}
+        rows = np.concatenate([written[run.layer][:, run.first : run.last] for run in layer.sources], axis=1)
+    return _natural(layer, _execute_float(program, index, rows))
+
+
+def _code_outputs(program: Program, index: int, rows: np.ndarray, known: dict[int, LayerNumbers]) -> np.ndarray:
+    numbers = _numbers_behind(program, index, rows, known)
+    return _natural(program.layers[index], numbers.output_codes * numbers.output_step)
+
+
+def _numbers_behind(
+    program: Program, index: int, rows: np.ndarray, known: dict[int, LayerNumbers], least_step: float = 0.0
+) -> LayerNumbers:
+    """``layer_numbers`` of a layer that may read others' codes, as they lie there; ``known`` ones are not worked out
+    again. Codes that are read together have one step.
+    """
+    layer = program.layers[index]
+    if not layer.sources:
+        if index not in known or known[index].output_step < least_step:
+            known[index] = layer_numbers(program, index, rows, least_step)
+        return known[index]
+    read = {run.layer: program.layer_index(run.layer) for run in layer.sources}
+    step = max(_numbers_behind(program, at, rows, known).output_step for at in read.values())
+    behind = {name: _numbers_behind(program, at, rows, known, step) for name, at in read.items()}
+    codes = {name: _natural(program.layers[at], behind[name].output_codes) for name, at in read.items()}
+    joined = np.concatenate([codes[run.layer][:, run.first : run.last] for run in layer.sources], axis=1)
+    return _numbers_of_codes(program, index, joined, step)
 
 
 def _rows_of(name: str, values: ArrayLike, features: int) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -83,18 +140,21 @@ def _execute_float(program: Program, index: int, rows: np.ndarray) -> np.ndarray
     return layer_sums(program, index, rows, values, bias, Arithmetic(program.machine, None, None), np.nan)
 
 
-def _execute_codes(program: Program, index: int, rows: np.ndarray) -> np.ndarray:
-    numbers = layer_numbers(program, index, rows)
-    return numbers.output_codes * numbers.output_step
+def layer_numbers(program: Program, index: int, rows: np.ndarray, least_step: float = 0.0) -> LayerNumbers:
+    """What layer ``index`` computes in codes from (N, n) float inputs, and with which parameters. least_step: of its
+    outputs, where they have none from calibration.
+    """
+    bits, payload = program.machine.datatypes.activation_bits, program.layers[index].payload
+    step = payload.input_step or input_step(rows, bits)
+    return _numbers_of_codes(program, index, quantise(rows, step, bits), step, least_step)
 
 
-def layer_numbers(program: Program, index: int, rows: np.ndarray) -> LayerNumbers:
-    """What layer ``index`` computes in codes from (N, n) float inputs, and with which parameters."""
+def _numbers_of_codes(
+    program: Program, index: int, codes: np.ndarray, step: float, least_step: float = 0.0
+) -> LayerNumbers:
     layer, machine = program.layers[index], program.machine
     types = machine.datatypes
     payload, limit = layer.payload, code_limit(types.activation_bits)
-    step = payload.input_step or input_step(rows, types.activation_bits)
-    codes = quantise(rows, step, types.activation_bits)
     rank_scale = fixed_point(1.0 / payload.rank_divisor)
     bias = saturate(np.rint(payload.bias / (payload.row_step * step)), types.accumulator_bits).astype(np.int64)
     arithmetic = Arithmetic(machine, types.accumulator_bits, rank_scale)
@@ -103,7 +163,7 @@ def layer_numbers(program: Program, index: int, rows: np.ndarray) -> LayerNumber
     largest = float(np.abs(sums * payload.row_step).max(initial=0.0)) * step
     # Requantisation is elementwise, so that applying it after the walk gives what each DRAIN would have written; only
     # then is its ratio known without calibration.
-    out_step = payload.output_step or (largest / limit or 1.0)
+    out_step = payload.output_step or max(largest / limit, least_step) or 1.0
     scale = fixed_point(payload.row_step * step / out_step)
     outputs = requantise(sums, *scale, types.activation_bits)
     return LayerNumbers(codes, step, bias, scale, rank_scale, outputs, out_step)

@@ -69,8 +69,11 @@ def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunk
     where, tiles = f"layer '{layer.name}': ", layer.tiles
     every = np.ones(layer.ranks, dtype=bool)
     _check(where + "rank {}: bank", every, layer.rank_bank, machine.rank_memory.banks)
-    _check(where + "rank {}: slot", every, layer.rank_slot, 2 * layer.held_slots)
+    _check(where + "rank {}: slot", every, layer.rank_slot, layer.slots)
     _check(where + "rank {}: slot", every, layer.memory_slot, machine.rank_rows_per_bank // layer.block_tokens)
+    # The hardware counts a tile's slots from one multiple of those held on, and takes off no more than that once.
+    ranks = is_any(tiles.kind, RANK_OPS)
+    _check(where + "tile {}: slot", ranks, layer.last_slot, layer.first_slot + 2 * layer.held_slots)
     _check(where + "tile {}: 'source'", reads(tiles.kind, Place.SCRATCHPAD), tiles.source, chunks_read)
     _check(where + "tile {}: 'target'", writes(tiles.kind, Place.ACCUMULATORS), tiles.target, chunks_written)
     # A lane that writes a rank is a column of the array, any other a row (schedule.TileTable).

@@ -51,9 +51,9 @@ WORDS = (
     "wait_array",
     "wait_vector",
     "wait_store",
-    "held_slots",
+    "held_slots",  # of rank memory, low half; the slot from which a tile's are counted, high half
 )
-ACCUMULATE_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, CHUNK_BIT = 4, 5, 6, 16, 16
+ACCUMULATE_BIT, HALF_BIT, REDUCE_BIT, ROW_CYCLES_BIT, CHUNK_BIT, FIRST_SLOT_BIT = 4, 5, 6, 16, 16, 16
 _NOT_ENCODED = ops_where(lambda entry: not entry.encoded)
 # What each sequencer of the hardware runs: a unit's queue, and once more the tiles whose ranks the gather unit reads.
 STREAMS = ("weight_dma", "input_dma", "output_dma", "array", "gather", "vector")
@@ -176,7 +176,6 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
     ins, machine = program.instructions, program.machine
     stride = np.array([layer.block_tokens for layer in program.layers], dtype=np.int64)[ins.layer]
     outputs = np.array([layer.out_features for layer in program.layers], dtype=np.int64)[ins.layer]
-    held = np.array([layer.held_slots for layer in program.layers], dtype=np.int64)[ins.layer]
     bursts = np.where(is_any(ins.op, TRANSFER_OPS), ceil_div(ins.dram_bytes, machine.dram.burst_bytes), 0)
     waits, on_reduce = completions_awaited(program)
     used = {name: np.maximum(getattr(ins, name), 0).astype(np.int64) for name in OPERANDS}
@@ -191,7 +190,7 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
         "dram_bursts": bursts,
         "dram_address": addresses,
         "outputs": outputs,
-        "held_slots": np.where(writes(ins.op, Place.WEIGHT_BUFFER), held, 0),
+        "held_slots": _held_slots(program),
         **{f"wait_{column.name.lower()}": waits[column] for column in After},
     }
     columns.update({name: used[name] for name in ("tokens", "src", "dst", "dram_bytes")})
@@ -201,6 +200,17 @@ def _words(program: Program, addresses: np.ndarray) -> np.ndarray:
         if name in columns:
             table[:, number] = columns[name]
     return table
+
+
+def _held_slots(program: Program) -> np.ndarray:
+    """Slots in rank memory, low half, and the one from which the tile's are counted, high half, of loads of tiles."""
+    ins = program.instructions
+    words = np.zeros(len(ins), dtype=np.int64)
+    loads = writes(ins.op, Place.WEIGHT_BUFFER)
+    for index, layer in enumerate(program.layers):
+        mine = np.flatnonzero(loads & (ins.layer == index))
+        words[mine] = layer.held_slots | layer.first_slot[ins.tile[mine]] << FIRST_SLOT_BIT
+    return words
 
 
 def _check_fields(slot: np.ndarray, chunk: np.ndarray, columns: dict[str, np.ndarray]) -> None:

@@ -17,6 +17,7 @@ from simulator.program.schedule import LayerSchedule
 SECTIONS = {"tensors": "tensor", "operators": "operator", "inputs": "input", "outputs": "output"}
 
 OUTPUTS = "  outputs "  # which outputs of the layer those of the schedule are, if they are in another order
+SOURCES = "  sources "  # what a layer reads of those before it
 HELD = "  held slots "  # in rank memory, if others lie where these do
 MIXED_INTO = "=>"  # between the ranks that a tile reads and those that it writes
 
@@ -62,6 +63,8 @@ def _pairs(item: object, keys: Sequence[str]) -> str:
 
 def _layer_lines(layer: LayerSchedule) -> Iterator[str]:
     yield f"layer {json.dumps(layer.name)} " + _pairs(layer, LAYER_KEYS)
+    if layer.sources:
+        yield SOURCES + json.dumps([list(run) for run in layer.sources])
     if layer.reorders:
         yield OUTPUTS + " ".join(map(str, layer.output_order.tolist()))
     if layer.ranks:

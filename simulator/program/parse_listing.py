@@ -14,10 +14,10 @@ from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_file import network_of
 from simulator.program.isa import OPERANDS, Instructions
-from simulator.program.listing import HELD, LAYER_KEYS, MIXED_INTO, OUTPUTS, SECTIONS
+from simulator.program.listing import HELD, LAYER_KEYS, MIXED_INTO, OUTPUTS, SECTIONS, SOURCES
 from simulator.program.operations import GATHER_OPS, After, Op
 from simulator.program.program import Program
-from simulator.program.schedule import LayerSchedule, Payload, TileTable, stored_weights
+from simulator.program.schedule import LayerSchedule, Payload, Slice, TileTable, stored_weights
 
 T = TypeVar("T")
 
@@ -122,6 +122,9 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         return name, pairs["form"], {key: int(pairs[key]) for key in LAYER_KEYS if key != "form"}
 
     name, form, sizes = reader.take(header)
+    sources: tuple[Slice, ...] = ()
+    if reader.peek().startswith(SOURCES):
+        sources = tuple(Slice(*run) for run in reader.take(partial(_read_json, SOURCES.rstrip())))
     order = None
     if reader.peek().startswith(OUTPUTS):
         order = reader.take(lambda line: _column(map(int, _after_word(line, OUTPUTS).split())))
@@ -158,6 +161,7 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         payload=payload,
         output_order=order,  # type: ignore[arg-type]
         held_slots=held,
+        sources=sources,
         **sizes,
     )
 

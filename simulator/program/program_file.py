@@ -23,7 +23,7 @@ from simulator.machine.machine import Machine
 from simulator.network.network_file import Place, Size, network_arrays, network_of, network_record
 from simulator.program.isa import Instructions
 from simulator.program.program_record import ProgramRecord
-from simulator.program.schedule import LayerSchedule, Payload, TileTable
+from simulator.program.schedule import LayerSchedule, Payload, Slice, TileTable
 
 Made = TypeVar("Made", bound=ProgramRecord)
 
@@ -38,6 +38,12 @@ _PAYLOAD_ARRAYS = ("codes", "values", "row_step", "rank_divisor", "bias")
 _Step = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+class _Source(Strict):
+    layer: str
+    first: Place
+    last: Size
+
+
 class _Layer(Strict):
     name: str
     form: str
@@ -49,6 +55,7 @@ class _Layer(Strict):
     input_step: _Step
     output_step: _Step
     held_slots: Place = 0  # in files only where ranks share places
+    sources: list[_Source] = Field(default_factory=list)  # in files only of layers that read others' outputs
 
 
 class _Header(Strict):
@@ -77,6 +84,7 @@ def save_program(program: ProgramRecord, path: Path) -> None:
             {
                 **{key: getattr(layer, key) for key in _LAYER_SCALARS},
                 **({"held_slots": layer.held_slots} if layer.shares_places else {}),
+                **({"sources": [run._asdict() for run in layer.sources]} if layer.sources else {}),
                 "input_step": layer.payload.input_step,
                 "output_step": layer.payload.output_step,
             }
@@ -207,6 +215,7 @@ def _assemble(header: _Header, arrays: Mapping[str, np.ndarray], make: type[Made
                 payload=payload,
                 output_order=arrays.get(f"{prefix}.{_LATER_ORDER}"),  # type: ignore[arg-type]
                 held_slots=entry.held_slots,
+                sources=tuple(Slice(run.layer, run.first, run.last) for run in entry.sources),
                 **{key: getattr(entry, key) for key in _LAYER_SCALARS},
             )
         )

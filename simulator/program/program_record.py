@@ -49,10 +49,27 @@ class ProgramRecord:
         if self.layers:
             self._check_instructions()
         check_places(ins, self.layers, self.machine, self.network)
+        self._check_sources()
         if self.network is not None:
             check_network(ins, self.network, self.machine)
             check_heads(ins, self.layers, self.network, self.machine)
             check_images(ins, self.network, self.machine)
+
+    def _check_sources(self) -> None:
+        """What layers read of those before them is there, and as much as they read."""
+        sizes: dict[str, int] = {}
+        for layer in self.layers:
+            where = f"program: layer '{layer.name}': sources"
+            if layer.sources and self.network is not None:
+                refuse_program(where, f"{len(layer.sources)} layers", "a network says what its operators read")
+            for run in layer.sources:
+                if not 0 <= run.first < run.last <= sizes.get(run.layer, 0):
+                    found = f"outputs {run.first} to {run.last} of '{run.layer}'"
+                    refuse_program(where, found, "a layer reads outputs of layers before it")
+            width = sum(run.last - run.first for run in layer.sources)
+            if layer.sources and width != layer.in_features:
+                refuse_program(where, f"{width} outputs", f"they are its {layer.in_features} inputs")
+            sizes[layer.name] = layer.out_features
 
     def _check_instructions(self) -> None:
         """Instructions against the tile tables of their layers and against the program's tokens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -209,17 +210,26 @@ def stored_weights(form: str, tiles: TileTable) -> int:
     return 0 if form == "activations" else int(tiles.weight_ptr[-1])
 
 
+class Slice(NamedTuple):
+    """Outputs [first, last) of the layer of that name."""
+
+    layer: str
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, eq=False)
 class LayerSchedule:
     """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
     In the program of a whole network it is one of the operators.
 
     ``rank_bank`` and ``rank_slot`` (K,): rank k's sum for token t of a block lies in that bank at row ``slot *
-    block_tokens + t``. ``held_slots``: so many slots are in memory (all, if it is left out); a slot from there on lies
-    where the one ``held_slots`` below lies, and has a multiplier of its own (rule M4). ``form`` is "dense", "ranks" or
+    block_tokens + t``. ``held_slots``: so many slots are in memory (all, if it is left out); slot s lies where slot s
+    mod held_slots does, and has a multiplier of its own (rule M4). ``form`` is "dense", "ranks" or
     "mixed"; "activations" if the tiles are filled from stored activations (DENSE tiles, no codes, no values); "vector"
     if there are none. ``output_order`` (m,): output p of the schedule, in the tiles and in DRAM, is the layer's output
-    ``output_order[p]`` (rule E1).
+    ``output_order[p]`` (rule E1). ``sources``: outputs of layers before it that are its inputs, side by side; () for
+    inputs of its own.
     """
 
     name: str
@@ -235,6 +245,7 @@ class LayerSchedule:
     payload: Payload
     output_order: np.ndarray = None  # type: ignore[assignment]  # the natural one where it is left out
     held_slots: int = 0
+    sources: tuple[Slice, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("rank_bank", "rank_slot"):
@@ -315,7 +326,28 @@ class LayerSchedule:
     @cached_property
     def memory_slot(self) -> np.ndarray:
         """The slot of rank memory in which each rank's sums lie, (K,)."""
-        return _read_only(np.where(self.rank_slot < self.held_slots, self.rank_slot, self.rank_slot - self.held_slots))
+        return _read_only(self.rank_slot % self.held_slots)
+
+    @cached_property
+    def first_slot(self) -> np.ndarray:
+        """The multiple of ``held_slots`` from which on a tile's slots are counted, 0 for one without ranks. (N,)"""
+        return _read_only(self._turns(np.minimum) * self.held_slots)
+
+    @cached_property
+    def last_slot(self) -> np.ndarray:
+        """The multiple of ``held_slots`` that the last of a tile's slots is counted from, as ``first_slot``. (N,)"""
+        return _read_only(self._turns(np.maximum) * self.held_slots)
+
+    def _turns(self, of: np.ufunc) -> np.ndarray:
+        """How often the slots went round before those of each tile, the least or the most of them. (N,)"""
+        tiles, turns = self.tiles, np.zeros(len(self.tiles), dtype=np.int64)
+        ranked = np.flatnonzero(is_any(tiles.kind, RANK_OPS) & (tiles.lane_count > 0))
+        if len(ranked):
+            lanes = np.repeat(is_any(tiles.kind, RANK_OPS), tiles.lane_count)
+            turn = self.rank_slot[tiles.lane[lanes]] // self.held_slots
+            counts = tiles.lane_count[ranked]
+            turns[ranked] = of.reduceat(turn, np.cumsum(counts) - counts)
+        return turns
 
     def parameter_bytes(self, multiplier_row: int) -> int:
         """Bytes of biases and requantisation multipliers that the layer loads once (rule E5).

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from gblr_hw.lowering.chains.pack_mixes import pack_mixes
+from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_layer import lower_plan
 from gblr_hw.lowering.passes.block_tokens import block_tokens
@@ -13,7 +15,6 @@ from gblr_hw.lowering.passes.build_schedule import build_schedule
 from gblr_hw.lowering.passes.colour_banks import colour_banks
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.order_tiles import order_tiles
-from gblr_hw.lowering.passes.pack_mixes import pack_mixes
 from gblr_hw.lowering.passes.pack_ranks import pack_ranks
 from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.lowering.passes.quantise_weights import quantise_weights
@@ -101,6 +102,37 @@ def blast_factors(rng: np.random.Generator, inputs: int, outputs: int, blocks: i
     )
 
 
+def many_parts(rng: np.random.Generator, machine: Machine, parts: int, chunks: int = 3) -> Factors:
+    """Chains that write output chunks of their own, so that they may be in rank memory one after another."""
+    side, inputs = machine.cols, chunks * machine.rows
+    sources, targets = int(rng.integers(1, 9)), int(rng.integers(1, 9))
+    each = sources + targets
+    reads, writes = np.zeros((parts * each, inputs), bool), np.zeros((parts * each, parts * side), bool)
+    edges = []
+    for part in range(parts):
+        first = part * each
+        reads[first : first + sources] = rng.random((sources, inputs)) < 0.7
+        writes[first + sources : first + each, part * side : (part + 1) * side] = True
+        edges += [(first + s, first + sources + t) for t in range(targets) for s in range(sources)]
+    source, target = np.array(edges).T
+    return Factors(
+        in_features=inputs,
+        out_features=parts * side,
+        u=(rng.normal(size=writes.T.shape) * writes.T).astype(np.float32),
+        v=(rng.normal(size=reads.shape) * reads).astype(np.float32),
+        writes=writes,
+        reads=reads,
+        dense=None,
+        dense_support=None,
+        bias=None,
+        family="chain",
+        multiplications=int(reads.sum() + writes.sum() + len(edges)),
+        mix_source=source,
+        mix_target=target,
+        mix_value=rng.normal(size=len(edges)).astype(np.float32),
+    )
+
+
 def lowered(factors: Factors, machine: Machine, tokens: int, name: str = "layer", **options: object) -> LayerSchedule:
     """The layer in its best form."""
     return lower_plan(LayerPlan(name, factors, machine, tokens), **options)  # type: ignore[arg-type]
@@ -114,11 +146,13 @@ def as_chain(
     name: str = "layer",
     examples: np.ndarray | None = None,
     steps: tuple[float, float] | None = None,
+    one_input: bool = False,
 ) -> LayerSchedule:
     """The layer with its chains as they are, however slow that is; with ``rng`` at random places in rank memory.
-    examples: inputs for its int8 ranges. steps: those of its activations.
+    examples: inputs for its int8 ranges. steps: those of its activations. one_input: a block may have both input buffers.
     """
-    plan = block_tokens(pack_mixes(drop_empty(LayerPlan(name, factors, machine, tokens))))
+    layer = drop_empty(LayerPlan(name, factors, machine, tokens, one_input=one_input))
+    plan = block_tokens(pack_mixes(take_turns(layer)))
     ranks = plan.factors.ranks
     plan = replace(plan, form="mixed" if ranks and plan.structure.tiles.any() else "ranks" if ranks else "dense")
     plan = order_tiles(pack_ranks(colour_banks(plan)))

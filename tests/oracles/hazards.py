@@ -110,9 +110,10 @@ def accesses(program: Program, machine: Machine, timing: Timing, events: Events,
     elif op == Op.LOAD_INPUT:
         if network is not None:
             yield from (use(cell, False, start, done) for cell in read_cells(program, i))
-        elif index:  # a layer reads what the layer before it stored
+        else:  # a layer reads what the layer before it stored, or those that it says
             for token in range(int(ins.token0[i]), int(ins.token0[i]) + tokens):
-                yield use(("dram", index - 1, token), False, start, done)
+                for before in _layers_read(program, index, int(ins.chunk[i])):
+                    yield use(("dram", before, token), False, start, done)
         image = image_operand(program, i)
         if image is None:
             yield from scratchpad(ins.dst, machine.rows, True, start, done)
@@ -210,3 +211,17 @@ def orders(timing: Timing, events: Events) -> dict[str, np.ndarray]:
         "early": np.lexsort((position, ~timing.is_tile, early)),
         "late": np.lexsort((position, timing.is_tile, late)),
     }
+
+
+def _layers_read(program: Program, index: int, chunk: int) -> list[int]:
+    """Layers of which a plain layer's input chunk holds outputs."""
+    layer, side = program.layers[index], program.machine.rows
+    if not layer.sources:
+        return [index - 1] if index else []
+    at, found = 0, []
+    for run in layer.sources:
+        end = at + run.last - run.first
+        if at < (chunk + 1) * side and end > chunk * side:
+            found.append(program.layer_index(run.layer))
+        at = end
+    return found

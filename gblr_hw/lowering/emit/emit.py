@@ -88,6 +88,20 @@ class _Layer:
         by_use = np.argsort(first, kind="stable")
         return chunks[by_use], reading[first[by_use]], int(reading[-1]) if len(reading) else -1
 
+    @cached_property
+    def last_reads(self) -> np.ndarray:
+        """The last tile that reads each of the chunks of ``read``, (C',)."""
+        reading = np.flatnonzero(self.passes.reads)
+        last = np.zeros(ceil_div(self.schedule.in_features, self.machine.rows), dtype=np.int64)
+        last[self.passes.source[reading]] = reading  # numpy keeps the last of repeated assignments
+        return last[self.read[0]]
+
+    @property
+    def one_input(self) -> bool:
+        """Whether a block's inputs take both input buffers (rule M2)."""
+        chunks = ceil_div(self.schedule.in_features, self.machine.rows)
+        return chunks * self.machine.rows * self.schedule.block_tokens > input_half_bytes(self.machine)
+
     @property
     def instructions(self) -> int:
         tiles, blocks = len(self.passes), self.blocks
@@ -115,6 +129,8 @@ class _Emission:
     store_ids: list[int] = field(default_factory=lambda: [-1, -1])
     layer_steps: list[int] = field(default_factory=list)  # first step of each layer
     layer_drains: list[int] = field(default_factory=list)  # each layer's last drain
+    last_block: int = 0  # first step of the block before
+    layer_stores: dict[str, int] = field(default_factory=dict)  # each layer's last store
 
 
 def _emit_layer(e: _Emission, layer: _Layer) -> None:
@@ -143,9 +159,10 @@ def _emit_layer(e: _Emission, layer: _Layer) -> None:
             )
         last_reader = layer.read[2]
         e.block_user = [e.block_user[1], tile + last_reader if last_reader >= 0 else -1]
-        e.blocks += 1
+        e.blocks, e.last_block = e.blocks + 1, block_start
     e.step = begin + layer.blocks * layer.span
     e.layer_drains.append(e.drain_ids[-1])
+    e.layer_stores[layer.schedule.name] = e.store_ids[-1]
 
 
 def _emit_parameters(e: _Emission, layer: _Layer) -> int:
@@ -179,16 +196,28 @@ def _emit_weights(e: _Emission, layer: _Layer, first_tile: int) -> tuple[np.ndar
 
 def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile: int, previous_store: int) -> Chunks:
     """Loads of the input chunks that some tile reads into the input buffer whose turn it is (rule M2); a layer's wait
-    for the last store of the layer before it (rule E3). Addresses and numbers are -1 for chunks that no tile reads.
+    for the last store of the layer before it (rule E3), of one that reads others' outputs for the last of theirs, but
+    for the first chunk in use. Addresses and numbers are -1 for chunks that no tile reads.
     """
     machine, rows = e.machine, layer.rows(block)
     (chunks, first_use, _), count = layer.read, ceil_div(layer.schedule.in_features, machine.rows)
     chunk_bytes = rows.tokens * machine.rows
     addresses, ids = np.full((2, count), -1, dtype=np.int64)
-    addresses[chunks] = (e.blocks % 2) * input_half_bytes(machine) + chunks.astype(np.int64) * chunk_bytes
+    half = 0 if layer.one_input else (e.blocks % 2) * input_half_bytes(machine)
+    addresses[chunks] = half + chunks.astype(np.int64) * chunk_bytes
     users = np.full(len(chunks), e.block_user[0])
     steps = input_keys(first_use, block_start, block_start - layer.span, block == 0, machine)
-    if block == 0:
+    if layer.one_input and block:
+        # The block before has the place: a chunk's until the last tile that reads it.
+        users = tile - layer.span + layer.last_reads
+        steps = np.maximum(steps, block_start - layer.span + layer.last_reads + 1)
+    after_store: np.ndarray | int = previous_store
+    written = max((e.layer_stores[run.layer] for run in layer.schedule.sources), default=previous_store)
+    if block == 0 and written != previous_store:
+        steps = input_keys(first_use, block_start, e.last_block, False, machine)
+        steps[:1] = block_start
+        after_store = np.where(first_use == first_use[:1], previous_store, written)
+    elif block == 0:
         chunk_cycles = int(channel_cycles(machine, np.array([chunk_bytes]))[0])
         throttle = input_throttle(machine, first_use, chunk_cycles)
         users = np.where(throttle >= 0, tile + throttle, users)
@@ -204,7 +233,7 @@ def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile
             chunk_bytes,
             after_array=users,
             after_vector=-1,
-            after_store=previous_store,
+            after_store=after_store,
         )
         ids[chunks] = first.id + np.arange(len(chunks))
     return Chunks(0, addresses, ids)

@@ -133,7 +133,7 @@ def put_inputs(
     dram_bytes: np.ndarray | int,
     after_array: np.ndarray | int,
     after_vector: int,
-    after_store: int,
+    after_store: np.ndarray | int,
     operand: int = -1,
 ) -> tuple[Ref, Ref]:
     """Loads of (C,) input chunks, which are needed at steps ``first_use``, to ``addresses``; the first and the last."""

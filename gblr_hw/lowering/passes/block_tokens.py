@@ -12,13 +12,13 @@ from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
 def block_tokens(plan: LayerPlan) -> LayerPlan:
     """Choose the fewest equal blocks that fit (rules M1 to M4). InputError when not even one token fits."""
     machine = plan.machine
-    table = slots_needed(plan, plan.factors.ranks) * machine.multiplier_row
+    table = _table_slots(plan) * machine.multiplier_row
     needed = PARAMETER_BYTES * plan.factors.out_features + RANK_PARAMETER_BYTES * table
     check_parameters(plan.name, needed, machine)
     input_bytes = plan.input_chunks * machine.rows
     limits = {
         "scratchpad": (
-            input_half_bytes(machine) // input_bytes,
+            _tokens_of_inputs(plan),
             f"{input_bytes} input bytes, twice, beside the output buffers",
         ),
         "accumulator": (machine.accumulator_rows // 2, "one row of sums, twice"),
@@ -49,8 +49,29 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
             f"one token needs {need}",
             f"Enlarge [{memory}] in the machine file, or use a larger machine.",
         )
-    blocks = ceil_div(plan.tokens, most)
-    return filled(plan, block_tokens=ceil_div(plan.tokens, blocks))
+    return filled(plan, block_tokens=_equal_blocks(plan.tokens, most))
+
+
+def tokens_beside_ranks(plan: LayerPlan) -> int:
+    """Token rows of the equal blocks that fit all memories but that of ranks; 0 if not even one does."""
+    most = min(_tokens_of_inputs(plan), plan.machine.accumulator_rows // 2)
+    return _equal_blocks(plan.tokens, most) if most else 0
+
+
+def _equal_blocks(tokens: int, most: int) -> int:
+    return ceil_div(tokens, ceil_div(tokens, most))
+
+
+def _tokens_of_inputs(plan: LayerPlan) -> int:
+    """Tokens whose inputs fit the buffer that a block has."""
+    return input_half_bytes(plan.machine) * (2 if plan.one_input else 1) // (plan.input_chunks * plan.machine.rows)
+
+
+def _table_slots(plan: LayerPlan) -> int:
+    """Rows of the multiplier table: slots of all ranks, in each turn as many as in the largest."""
+    if plan.turns == 1:
+        return slots_needed(plan, plan.factors.ranks)
+    return ceil_div(plan.turns, plan.ring) * slots_needed(plan, plan.places) * (2 if (plan.shares >= 0).any() else 1)
 
 
 def slots_needed(plan: LayerPlan, places: int) -> int:

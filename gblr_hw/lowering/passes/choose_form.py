@@ -49,6 +49,11 @@ class Form:
         return f"{self.label} without level {levels}" if self.merge and self.alive.any() else self.label
 
 
+def as_it_is(plan: LayerPlan) -> Form:
+    """Every rank and dense tile that the plan has."""
+    return Form(np.ones(plan.factors.ranks, bool), plan.structure.tiles)
+
+
 def candidate_forms(plan: LayerPlan) -> tuple[Form, ...]:
     """Forms of the same matrix; the last one keeps every tile dense."""
     if len(plan.factors.mix_source) == 0:

@@ -19,25 +19,50 @@ _SWEEPS = 12
 
 def colour_banks(plan: LayerPlan) -> LayerPlan:
     """Fill in rank_bank and rank_slot. Deterministic; excess conflicts that remain are paid for in row_cycles."""
+    turn = plan.turn_of
+    bank, slot = np.zeros((2, len(turn)), dtype=np.int64)
+    taken = plan.shares >= 0 if len(plan.shares) else np.zeros(len(turn), dtype=bool)
+    for one in range(plan.turns):
+        mine = np.flatnonzero(turn == one)
+        bank[mine], slot[mine] = _placed(plan, mine)
+    each = int(slot.max(initial=-1)) + 1
+    held = each * plan.ring
+    # A run of slots for those that lie there first, and one for those that take their places.
+    slot += turn % plan.ring * each + held * (turn // plan.ring * (2 if taken.any() else 1) + taken)
+    return filled(plan, rank_bank=bank, rank_slot=slot, held_slots=held if taken.any() or plan.turns > 1 else 0)
+
+
+def _placed(plan: LayerPlan, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Banks of the ranks ``mine`` (k,), which are in memory together, and the slots in which they lie."""
     machine, structure = plan.machine, plan.structure
-    sets = np.concatenate([structure.reads, structure.writes], axis=1)
+    sets = np.concatenate([structure.reads[mine], structure.writes[mine]], axis=1)
     lanes = np.concatenate([np.full(plan.input_chunks, machine.cols), np.full(plan.output_chunks, machine.rows)])
     limit = ceil_div(sets.sum(axis=0), lanes)
     capacity = machine.rank_rows_per_bank // plan.block_tokens
     set_ptr, set_index = _ragged(sets)
-    owner = np.arange(len(sets))
+    owner = np.arange(len(mine))
     if len(plan.rank_tiles.op):
-        set_ptr, set_index, limit = _with_mixes(plan.rank_tiles, set_ptr, set_index, limit)
-        owner = np.where(plan.shares >= 0, plan.shares, owner)
+        number = np.full(plan.factors.ranks, -1, dtype=np.int64)
+        number[mine] = owner
+        tiles = _of_ranks(plan.rank_tiles, number)
+        set_ptr, set_index, limit = _with_mixes(tiles, set_ptr, set_index, limit)
+        shares = plan.shares[mine]
+        owner = np.where(shares >= 0, number[shares], owner)
     owners, unit = np.unique(owner, return_inverse=True)
     if len(owners) < len(owner):
         set_ptr, set_index = _of_units(unit, len(owners), set_ptr, set_index)
     order = np.lexsort((owners, -np.diff(set_ptr))).astype(np.int64)
     bank = _balance(set_ptr, set_index, limit, order, machine.rank_memory.banks, capacity, _SWEEPS)
-    slot = _slots(bank)
-    taken = owner != np.arange(len(sets))
-    held = int(slot.max(initial=-1)) + 1 if taken.any() else 0
-    return filled(plan, rank_bank=bank[unit], rank_slot=slot[unit] + taken * held, held_slots=held)
+    return bank[unit], _slots(bank)[unit]
+
+
+def _of_ranks(tiles: RankTiles, number: np.ndarray) -> RankTiles:
+    """Those of the MIX tiles whose ranks have a number, with it in place of the rank; number (K,): -1 for none."""
+    kept = number[tiles.rank[tiles.ptr[:-1]]] >= 0
+    counts = np.diff(tiles.ptr)
+    rank = number[tiles.rank[np.repeat(kept, counts)]]
+    ptr = np.concatenate([[0], np.cumsum(counts[kept])])
+    return RankTiles(tiles.op[kept], tiles.chunk[kept], ptr, rank, tiles.read[kept])
 
 
 def _ragged(sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,9 @@
 REDUCE tiles come first, input chunk by input chunk, as the inputs arrive, and behind them MIX tiles, level by level.
 Output chunks follow one after another, which needs two accumulator buffers and no more. Inside an output chunk dense
 tiles go first (they wait for no rank), then EXPAND tiles by the time at which their ranks are complete; the output
-chunk that can start soonest is the first.
+chunk that can start soonest is the first. Where ranks take turns in memory, all this is done for the ranks of one turn
+after another, and what they write. If two turns are there at a time, the REDUCE tiles of one run between the MIX and
+EXPAND tiles of the turn before it, whose outputs leave meanwhile.
 """
 
 from __future__ import annotations
@@ -27,13 +29,60 @@ def order_tiles(plan: LayerPlan) -> LayerPlan:
     # REDUCE and MIX tiles are in order; an output chunk's dense tiles come first, in the order of their inputs.
     when = np.concatenate([np.where(is_expand, ready, np.arange(len(tiles.op))), dense_source])
     turns = np.where(target < 0, -1, turn[np.maximum(target, 0)] if len(turn) else 0)
-    order = np.lexsort((when, kind == Op.EXPAND, turns))
+    rank_turns = _rank_turns(plan, target)
+    order = np.lexsort((when, kind == Op.EXPAND, turns, rank_turns))
+    if plan.ring > 1:
+        order = _woven(order, kind, source, rank_turns, plan.ring)
     counts = np.concatenate([np.diff(tiles.ptr), np.zeros(len(dense_target), np.int64)])
     begins = np.concatenate([tiles.ptr[:-1], np.zeros(len(dense_target), np.int64)])
     ptr = np.concatenate([[0], np.cumsum(counts[order])])
     at = np.arange(ptr[-1]) + np.repeat(begins[order] - ptr[:-1], counts[order])
     read = np.concatenate([tiles.read, np.zeros(len(dense_target), np.int64)])[order]
     return filled(plan, order=TileOrder(kind[order], source[order], target[order], ptr, tiles.rank[at], read))
+
+
+def _woven(order: np.ndarray, kind: np.ndarray, source: np.ndarray, turn: np.ndarray, ring: int) -> np.ndarray:
+    """The tiles in ``order`` with those behind a turn's REDUCE tiles spread over the next one's, MIX tiles ahead of
+    what writes outputs. A turn whose places the next REDUCE tiles take has all of its tiles before them.
+
+    The first turns read their inputs together, chunk by chunk as they arrive, and so do the last, whose inputs make
+    room for those of the next block.
+    """
+    last = int(turn.max(initial=0))
+    together = [tuple(range(min(ring, last + 1)))]
+    together += [(one,) for one in range(ring, last + 1)]
+    if len(together) > 2 * ring:
+        together[-ring:] = [tuple(range(last + 1 - ring, last + 1))]
+    place = np.empty(len(order))
+    for step, turns in enumerate(together):
+        coming = together[step + 1] if step + 1 < len(together) else ()
+        reads = order[np.isin(turn[order], turns) & (kind[order] == Op.REDUCE)]
+        reads = reads[np.lexsort((turn[reads], source[reads]))] if len(turns) > 1 else reads
+        _spread(place, reads, step + 0.1, step + 1)
+        for one in turns:
+            mine = order[(turn[order] == one) & (kind[order] != Op.REDUCE)]
+            mixes = kind[mine] == Op.MIX
+            at = (0.0, 0.02, 0.04) if one + ring in coming else (0.1, 0.3, 1.0)
+            _spread(place, mine[mixes], step + 1 + at[0], step + 1 + at[1])
+            _spread(place, mine[~mixes], step + 1 + at[1], step + 1 + at[2])
+    return np.asarray(order[np.argsort(place[order], kind="stable")])
+
+
+def _spread(place: np.ndarray, tiles: np.ndarray, begin: float, end: float) -> None:
+    """Put the tiles in equal steps between two places."""
+    place[tiles] = begin + (np.arange(len(tiles)) + 0.5) / max(1, len(tiles)) * (end - begin)
+
+
+def _rank_turns(plan: LayerPlan, target: np.ndarray) -> np.ndarray:
+    """In which of the ranks' turns each tile runs: rank tiles, then dense ones, which write ``target``. (N,)"""
+    tiles = plan.rank_tiles
+    turn = np.zeros(len(target), dtype=np.int64)
+    turn[: len(tiles.op)] = plan.turn_of[tiles.rank[tiles.ptr[:-1]]]
+    of_chunk = np.zeros(plan.output_chunks, dtype=np.int64)
+    written = target[: len(tiles.op)]
+    of_chunk[written[written >= 0]] = turn[: len(tiles.op)][written >= 0]
+    turn[len(tiles.op) :] = of_chunk[target[len(tiles.op) :]]
+    return turn
 
 
 def _ready(tiles: RankTiles, ranks: int) -> np.ndarray:

@@ -77,8 +77,10 @@ class LayerPlan:
 
     form: "ranks", "dense" or "mixed". block_tokens: token rows per block, 0 until chosen. rank_bank, rank_slot: (K,)
     places in rank memory. rank_tiles: tiles of ranks. shares (K,): the rank whose place a rank takes once that one has
-    been read, -1 for none; () for nobody. held_slots: slots in rank memory, 0 for all. order: all tiles in execution
-    order, None until chosen.
+    been read, -1 for none; () for nobody. turn (K,): ranks of one turn are in memory together; () for a single one.
+    ring: turns that have places of their own, so that ranks of turn t + ring take those of turn t.
+    one_input: a block may take more than an input buffer, and has both.
+    held_slots: slots in rank memory, 0 for all. order: all tiles in execution order, None until chosen.
     """
 
     name: str
@@ -91,6 +93,9 @@ class LayerPlan:
     rank_slot: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     rank_tiles: RankTiles = field(default_factory=no_tiles)
     shares: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    turn: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    ring: int = 1
+    one_input: bool = False
     held_slots: int = 0
     order: TileOrder | None = None
 
@@ -100,9 +105,20 @@ class LayerPlan:
         return structure_of(self.factors, self.machine.rows, self.machine.cols)
 
     @property
+    def turns(self) -> int:
+        """Turns in which ranks are in memory, 1 at least."""
+        return int(self.turn.max(initial=0)) + 1
+
+    @property
+    def turn_of(self) -> np.ndarray:
+        """The turn of each rank, (K,)."""
+        return self.turn if len(self.turn) else np.zeros(self.factors.ranks, np.int64)
+
+    @property
     def places(self) -> int:
-        """Places in rank memory that the ranks need."""
-        return self.factors.ranks - int(np.count_nonzero(self.shares >= 0))
+        """Places in rank memory that the ranks need: of turns, as many as have places of their own."""
+        own = self.turn_of if not len(self.shares) else self.turn_of[self.shares < 0]
+        return self.ring * int(np.bincount(own, minlength=1).max())
 
     @property
     def input_chunks(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 
-from simulator.program.encoding import COMPLETION_CLASSES
+from simulator.program.encoding import COMPLETION_CLASSES, FIRST_SLOT_BIT
 from simulator.program.operations import Place
 from simulator.program.schedule import PARAMETER_BYTES
 from simulator.rtl.base.instruction import COUNTERS, InstructionQueue
@@ -120,7 +120,8 @@ class Accelerator(Elaboratable):
             store.fill_beat.eq(dma.beat),
             store.fill_slot.eq(present.slot),
             store.fill_stride.eq(present.field("block_tokens")),
-            store.fill_held.eq(present.field("held_slots")),
+            store.fill_held.eq(present.field("held_slots")[:FIRST_SLOT_BIT]),
+            store.fill_first.eq(present.field("held_slots")[FIRST_SLOT_BIT:]),
             store.fill_data.eq(self.dram_read_data),
         ]
 

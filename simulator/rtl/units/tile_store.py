@@ -51,7 +51,8 @@ class TileStore(Elaboratable):
     weights are stored, the scatter unit those that write ranks: all of a REDUCE, the last ones of a MIX.
 
     fill: bytes ``fill_beat * beat_bytes`` onward of the record for ``fill_slot`` are in ``fill_data``; ``fill_stride``
-    token rows lie between the slots of a bank, of which there are ``fill_held``. weight_address, weight_window:
+    token rows lie between the slots of a bank, of which there are ``fill_held``; the tile's are counted from
+    ``fill_first``. weight_address, weight_window:
     ``weight_banks`` bytes of packed weights from any byte.
     """
 
@@ -62,6 +63,7 @@ class TileStore(Elaboratable):
         self.fill_slot = Signal(index_bits(sizes.slots))
         self.fill_stride = Signal(16)
         self.fill_held = Signal(16)
+        self.fill_first = Signal(16)
         self.fill_data = Signal(sizes.beat_bytes * 8)
         self.loader = TableView(sizes, "loader")
         self.gather = TableView(sizes, "gather")
@@ -181,12 +183,14 @@ class TileStore(Elaboratable):
         sizes = self.sizes
         entry = LaneEntry(sizes, name)
         place = word[:FIRST_BIT]
+        within = Signal(16, name=f"{name}_slot_within")
         m.d.comb += [
+            within.eq(entry.slot - self.fill_first),
             entry.valid.eq(1),
             entry.first.eq(word[FIRST_BIT]),
             entry.bank.eq(place[: sizes.bank_bits]),
             entry.slot.eq(place[sizes.bank_bits :]),
-            entry.row.eq(Mux(entry.slot < self.fill_held, entry.slot, entry.slot - self.fill_held) * self.fill_stride),
+            entry.row.eq(Mux(within < self.fill_held, within, within - self.fill_held) * self.fill_stride),
             entry.low.eq(word[16:24]),
             entry.last.eq(word[24:32]),
         ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from gblr_hw import BLASTLinear, lower
 from gblr_hw.cost.hardware_cost import HardwareCost, fixed_counts
 from gblr_hw.lowering.emit.emit import emit
 from simulator import Machine, simulate
@@ -31,3 +33,14 @@ def test_counts_are_those_of_the_tiles():
     assert float(counts.mix_writing) == tiles.scattered[mixing].sum()
     assert float(counts.weights) == tiles.weight_ptr[-1]
     assert float(counts.sharing) == 3 * 128
+
+
+def test_stages_cost_what_the_simulator_says():
+    """More ranks than fit, and more multipliers than the parameter memory holds."""
+    torch.manual_seed(0)
+    layer, machine = BLASTLinear(768, 3072, 6, 192), Machine.load("edge-16")
+    report = simulate(lower(layer, machine, 384), machine)
+    cost = HardwareCost(machine, 384)(layer)
+    assert len(report.layers) > 1
+    assert float(cost.latency_cycles) == pytest.approx(report.latency_cycles, rel=0.05)
+    assert float(cost.energy_pj) == pytest.approx(report.energy_pj, rel=0.05)

@@ -9,22 +9,32 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from gblr_hw.lowering.chains.pack_mixes import pack_mixes
 from gblr_hw.lowering.choose_best import choose_best
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.passes.choose_form import numbers, outline
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.merge_links import merged, possible_merges
-from gblr_hw.lowering.passes.pack_mixes import pack_mixes
 from gblr_hw.lowering.passes.plan import LayerPlan
 from gblr_hw.weights.factors import Factors
 from gblr_hw.weights.mixes import mix_levels
 from simulator import InputError, Machine, Program, execute, simulate
+from simulator.base.arithmetic import ceil_div
 from simulator.numbers.execute import input_step
+from simulator.program.listing import print_program
 from simulator.program.operations import Op
 from simulator.program.parse_listing import parse_program
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine
-from tests.drawn.mixed_layers import as_chain, blast_factors, chain_factors, chain_program, lowered, matrix_and_bias
+from tests.drawn.mixed_layers import (
+    as_chain,
+    blast_factors,
+    chain_factors,
+    chain_program,
+    lowered,
+    many_parts,
+    matrix_and_bias,
+)
 from tests.drawn.random_programs import generator, seeds, small_machine
 from tests.oracles.hazards import hazards
 from tests.oracles.integer_layer import int8_outputs
@@ -221,3 +231,59 @@ def test_a_chain_that_is_no_shorter_is_multiplied_out():
     choice = choose_best(drop_empty(LayerPlan("layer", factors, MID, 40)), 1, explain=True)
     assert choice.best.form.label == "dense"
     assert "  ranks: 3 tiles, " in choice.summary and "  ranks without level 0" in choice.summary
+
+
+def few_ranks(rng: np.random.Generator, parts: int) -> tuple[Machine, Factors]:
+    """A machine whose rank memory holds a few of the parts' ranks at a time."""
+    machine = small_machine(rng, array={"scatter": True}, scratchpad={"kib": 16}, accumulator={"kib": 8})
+    factors = many_parts(rng, machine, parts)
+    banks = machine.rank_memory.banks
+    words = ceil_div(factors.ranks // parts, banks) * 30 * banks
+    return machine.with_(rank_memory={"kib": ceil_div(4 * words, 1024)}), factors
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds)
+def test_ranks_that_do_not_fit_take_turns(seed):
+    """The same product, no rank overwritten that is still read, and engine and hardware's dependences as ever."""
+    rng = generator(seed)
+    machine, factors = few_ranks(rng, int(rng.integers(2, 9)))
+    layer = as_chain(factors, machine, 24)
+    program = emit([layer], machine, 24, {})
+    assert_computes(program, factors, rng)
+    timing = resolve_timing(program, machine)
+    assert hazards(program, machine, timing, run_engine(timing)) == []
+    rows = int(layer.memory_slot.max() + 1) * layer.block_tokens
+    assert rows <= machine.rank_rows_per_bank
+
+
+def test_turns_are_taken_and_told():
+    rng = generator(6)
+    machine, factors = few_ranks(rng, 8)
+    layer = as_chain(factors, machine, 24)
+    assert layer.slots > 2 * layer.held_slots and layer.block_tokens == 24
+    assert (np.diff(layer.first_slot) >= 0).all() and layer.first_slot[-1] > 0
+    again = parse_program(print_program(emit([layer], machine, 24, {})))
+    assert again.layers[0].held_slots == layer.held_slots
+    apart = layer.rank_slot.copy()
+    apart[layer.tiles.lane[0]] += 2 * layer.held_slots
+    with pytest.raises(InputError, match=r"tile \d+: slot: found .*; it lies between 0 and"):
+        emit([replace(layer, rank_slot=apart)], machine, 24, {})
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds)
+def test_a_block_may_have_both_input_buffers(seed):
+    """Larger blocks, whose inputs come while the block before still reads its last ones."""
+    rng = generator(seed)
+    machine = small_machine(rng, array={"scatter": True}, accumulator={"kib": 8}, rank_memory={"kib": 16})
+    factors = many_parts(rng, machine, 4, chunks=5)
+    half = 5 * machine.rows * 13
+    buffers = machine.cols * (machine.accumulator_rows // 2)
+    machine = machine.with_(scratchpad={"kib": ceil_div(2 * half + 2 * buffers, 1024)})
+    halves, one = (as_chain(factors, machine, 40, one_input=given) for given in (False, True))
+    program = emit([one], machine, 40, {})
+    assert one.block_tokens >= halves.block_tokens
+    assert_computes(program, factors, rng)
+    timing = resolve_timing(program, machine)
+    assert hazards(program, machine, timing, run_engine(timing)) == []

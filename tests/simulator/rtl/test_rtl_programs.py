@@ -7,8 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from gblr_hw.lowering.emit.emit import emit
 from simulator.program.operations import TILE_OPS, Op
-from tests.drawn.rtl_corpus import NAMES, PROGRAMS, compiled, rtl_case
+from simulator.rtl.bench.agreement import numbers_for
+from tests.drawn.mixed_layers import as_chain, many_parts
+from tests.drawn.random_programs import generator
+from tests.drawn.rtl_corpus import NAMES, PROGRAMS, Case, compiled, rtl_case, rtl_machine
 
 _SEEN: Counter[str] = Counter()
 
@@ -23,6 +27,21 @@ def test_rtl_agrees_on_every_cycle_and_every_bit(name, rtl_folder, corpus_scale)
         found += [f"{name} {seed}: {what}" for what in (*result.timing, *result.numbers)]
         _note(case)
     assert found == []
+
+
+@pytest.mark.parametrize("one_input", [False, True])
+def test_the_hardware_lets_ranks_take_turns(rtl_folder, one_input):
+    """Ranks in the places of those that were read, round after round; inputs in the place of the block before."""
+    rtl, machine = compiled("8x8", rtl_folder), rtl_machine("8x8")
+    rounds = []
+    for seed in range(6):
+        factors = many_parts(generator(seed), machine, 12, chunks=9 if one_input else 3)
+        layer = as_chain(factors, machine, 30, one_input=one_input)
+        program = emit([layer], machine, 30, {})
+        result = Case(machine, program, numbers_for(program, seed)).compare(rtl)
+        assert [*result.timing, *result.numbers] == []
+        rounds.append(layer.slots // layer.held_slots)
+    assert max(rounds) > 2
 
 
 def _note(case):

@@ -1,8 +1,9 @@
 """Mixes become MIX tiles: blocks of ranks that are mixed into each other, as many to a tile as have room.
 
-Mixes into ranks of one level run together, behind those of the levels before. Ranks that edges connect make a block. A
-block that fits the array shares a tile with others, along the diagonal; a larger one is cut into parts of P x Q, whose
-sums add up in rank memory. What a tile writes takes the places of what it reads, where nobody reads that again.
+Mixes into ranks of one level and turn run together, behind those of the levels before. Ranks that edges connect make a
+block. A block that fits the array shares a tile with others, along the diagonal; a larger one is cut into parts of P x
+Q, whose sums add up in rank memory. What a tile writes takes the places of what it reads, where nobody reads that
+again.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ def pack_mixes(plan: LayerPlan) -> LayerPlan:
     if len(factors.mix_source) == 0:
         return filled(plan, rank_tiles=no_tiles(), shares=np.zeros(0, np.int64))
     level = mix_levels(factors.ranks, factors.mix_source, factors.mix_target)[factors.mix_target]
+    turn = plan.turn_of[factors.mix_target]
     tiles: list[_Tile] = []
-    for one in np.unique(level):
-        edges = level == one
+    for now, one in np.unique(np.stack([turn, level]), axis=1).T:
+        edges = (turn == now) & (level == one)
         parts = _parts(factors.mix_source[edges], factors.mix_target[edges], machine.rows, machine.cols)
         tiles += _packed(parts, machine.rows, machine.cols)
     counts = np.array([tile.read + tile.written for tile in tiles], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Layers whose ranks feed ranks: packed into MIX tiles, in memory by turns, cut into stages."""

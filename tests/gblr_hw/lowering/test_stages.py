@@ -1,0 +1,98 @@
+"""BLAST layers in two stages: the same function, faster than whole, never slower than dense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gblr_hw import BLASTLinear, lower
+from gblr_hw.lowering.chains.stage_blast import least_whole, stages_of
+from gblr_hw.lowering.emit.emit import emit
+from gblr_hw.lowering.lower_parts import _staged
+from gblr_hw.weights.chains import BLASTWeights
+from gblr_hw.weights.stored import DenseWeights
+from simulator import InputError, Machine, Program, execute, simulate
+from simulator.program.parse_listing import parse_program
+from simulator.program.schedule import Slice
+from simulator.timing.durations import resolve_timing
+from simulator.timing.engine import run_engine
+from tests.drawn.random_programs import generator
+from tests.oracles.hazards import hazards
+
+SMALL = Machine.load("edge-16").with_(name="small", rank_memory={"kib": 4}, dram={"gb_per_s": 20.0})
+
+
+def blast(seed: int, sides: tuple[int, int], blocks: tuple[int, int], rank: int, *, bias: bool = True) -> BLASTWeights:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        layer = BLASTLinear(*sides, blocks, rank, bias=bias)
+        layer.D.normal_()
+        return layer.weights()
+
+
+def in_stages(weights: BLASTWeights, examples: np.ndarray | None = None) -> Program:
+    stages = stages_of("q", weights, SMALL, 60)
+    assert stages is not None
+    return emit(_staged(stages, SMALL, 60, examples), SMALL, 60, {})
+
+
+def assert_same_function(weights: BLASTWeights, program: Program) -> None:
+    x = generator(3).normal(size=(program.tokens + 1, weights.in_features))
+    bias = 0.0 if weights.bias is None else weights.bias.double().numpy()
+    wanted = x @ weights.matrix().numpy().T + bias
+    found = execute(program, {"q": x})["q"]
+    assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    coarse = execute(program, {"q": x}, "int8")["q"]
+    assert np.linalg.norm(coarse - wanted) <= 0.05 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize(
+    ("sides", "blocks", "rank", "bias"),
+    [((96, 192), (3, 3), 48, True), ((120, 90), (3, 4), 37, False), ((64, 96), (2, 4), 40, True)],
+)
+def test_stages_compute_the_layer(sides, blocks, rank, bias):
+    weights = blast(1, sides, blocks, rank, bias=bias)
+    program = in_stages(weights)
+    assert_same_function(weights, program)
+    assert_same_function(weights, in_stages(weights, generator(4).normal(size=(800, sides[0]))))
+    timing = resolve_timing(program, SMALL)
+    assert hazards(program, SMALL, timing, run_engine(timing)) == []
+
+
+def test_stages_are_taken_where_they_run_faster():
+    """Beside the layer whole and dense, and no slower than what its tiles take."""
+    machine, weights = Machine.load("edge-16"), blast(2, (768, 3072), (6, 6), 192)
+    told: list[str] = []
+    staged = lower({"q": weights}, machine, 197, dump=lambda stage, text: told.append(text))
+    assert any("* in stages" in text for text in told)
+    report = simulate(staged, machine)
+    dense = lower({"q": DenseWeights(weights.matrix().float(), weights.bias)}, machine, 197)
+    assert report.latency_cycles < 0.36 * simulate(dense, machine).latency_cycles
+    assert report.latency_cycles < 1.1 * sum(layer.tiles for layer in report.layers) * 197
+    assert least_whole(weights, machine, 197) > report.latency_cycles
+
+
+def test_a_layer_that_fits_stays_whole():
+    assert stages_of("q", blast(0, (96, 192), (3, 3), 24), Machine.load("mid-32"), 197) is None
+
+
+def test_sources_are_kept_in_files_and_listings(tmp_path):
+    program = in_stages(blast(1, (96, 192), (3, 3), 48))
+    program.save(tmp_path / "q.program")
+    for again in (Program.load(tmp_path / "q.program"), parse_program(str(program))):
+        assert [layer.sources for layer in again.layers] == [layer.sources for layer in program.layers]
+        assert str(again) == str(program)
+
+
+def test_sources_that_are_not_there_are_refused():
+    program = in_stages(blast(1, (96, 192), (3, 3), 48))
+    *layers, last = program.layers
+    for sources, message in (
+        ((Slice("none", 0, 48),), "outputs 0 to 48 of 'none'; a layer reads outputs of layers before it"),
+        ((*last.sources[:-1], Slice(layers[0].name, 0, 1)), "outputs; they are its .* inputs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            replace(program, layers=(*layers, replace(last, sources=sources)))
