@@ -62,7 +62,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 class Account:
     """Tensors that are in no layer, by the reason: ``tables`` are looked up, ``added`` are added or scale channels,
     ``left_out`` the user lets go, ``unknown`` nothing accounts for. ``weights``: elements of all floating-point
-    tensors of the file.
+    tensors of the file. ``read``: sentences on how tensors were read.
     """
 
     tables: dict[str, int] = field(default_factory=dict)
@@ -71,10 +71,11 @@ class Account:
     unknown: dict[str, str] = field(default_factory=dict)
     weights: int = 0
     unknown_weights: int = 0
+    read: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
-        """A sentence for each reason that left matrices out."""
-        found = []
+        """How tensors were read, and a sentence for each reason that left matrices out."""
+        found = list(self.read)
         for names, what in ((self.tables, "looked up, not multiplied"), (self.left_out, "as asked for")):
             if names:
                 share = 100 * sum(names.values()) / max(1, self.weights)

@@ -40,7 +40,7 @@ def load_checkpoint(
     transposed: Iterable[str] = (),
 ) -> dict[str, LayerWeights]:
     """Layer name -> weights, from the toolkit's own format, a published state dict (bare, or nested in a Lightning
-    file; .pt, .pth, .ckpt, .bin), plain safetensors, or a folder of sharded files with their index; told apart by
+    file; .pt, .pth, .ckpt, .bin), plain safetensors, GGUF, or a folder of sharded files with their index; told apart by
     content. Which tensors are layers: see `gblr_hw.files.published`.
 
     gaussian: whether published GBLR layers use the Gaussian (own files record it: leave it out, or it must agree).
@@ -145,6 +145,7 @@ def _layers(
             "a layer is NAME.widths with its factors, or NAME.weight with two or four dimensions",
             "Check that this is the network's checkpoint.",
         )
+    account.read = tensors.notes
     return Contents(layers, account)
 
 

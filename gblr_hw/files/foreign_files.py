@@ -8,7 +8,7 @@ from pathlib import Path
 from simulator.base.errors import InputError
 from simulator.program.program_file import is_program
 
-_RULE = "a checkpoint is a safetensors file or one written by torch.save"
+_RULE = "a checkpoint is a safetensors or GGUF file, or one written by torch.save"
 _SHOWN = 24  # bytes
 # What torch.save begins with: an archive, a pickle, or (older still) the pickled magic number.
 _OF_TORCH = (b"PK", b"\x80")
@@ -30,7 +30,6 @@ _KINDS = (
     _Kind(b"", ".onnx", "an ONNX model", "Lower it as a model: gblr-hw lower FILE.onnx."),
     _Kind(b"version https://git-lfs", "", "a pointer of git-lfs", "Fetch the file that it stands for: git lfs pull."),
     _Kind(b"<", "", "a page of HTML or XML", "The download failed: fetch the file itself."),
-    _Kind(b"GGUF", "", "a GGUF file", _STATE),
     _Kind(b"\x89HDF", "", "an HDF5 file", _STATE),
     _Kind(b"\x93NUMPY", "", "an array of numpy's", _STATE),
     _Kind(b"", ".npz", "arrays of numpy's", _STATE),

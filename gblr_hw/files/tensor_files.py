@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gblr_hw.files.foreign_files import refuse_foreign
+from gblr_hw.files.gguf_files import MAGIC, read_gguf
 from gblr_hw.weights.checks import not_stored
 from simulator.base.errors import InputError
 from simulator.base.files import replacing_named
@@ -48,17 +49,18 @@ _MOST_QUOTED = 160  # characters of what a library says
 @dataclass(frozen=True, eq=False)
 class TensorFile:
     """Tensors by name; whether they lay under "state_dict"; whether their order is the writer's; safetensors
-    metadata.
+    metadata; sentences on how tensors were read.
     """
 
     state: dict[str, Tensor]
     nested: bool
     ordered: bool
     metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """Read a safetensors or PyTorch file, told apart by its first bytes. Raises InputError if it is neither, or
+    """Read a safetensors, PyTorch or GGUF file, told apart by its first bytes. Raises InputError if it is none, or
     damaged.
     """
     if path.is_dir():
@@ -70,6 +72,8 @@ def read_tensors(path: Path) -> TensorFile:
     size = path.stat().st_size
     if size == 0:
         raise InputError(str(path), "an empty file", "a checkpoint holds tensors", "Write it again.")
+    if _begins(path) == MAGIC:
+        return _whole(path, _read_gguf(path))
     refuse_foreign(path)
     if _is_safetensors(path):
         found = _read_safetensors(path)
@@ -79,11 +83,27 @@ def read_tensors(path: Path) -> TensorFile:
         size = size if stored else _unpacked_bytes(path, entries)
         # Where the tensors' bytes lie in the file as they are, its pages are mapped.
         found = _read_torch(path, mapped=bool(entries) and stored)
+    _whole(path, found)
+    return replace(found, state={name: _plain(path, name, tensor, size) for name, tensor in found.state.items()})
+
+
+def _whole(path: Path, found: TensorFile) -> TensorFile:
+    """The tensors, if there are any."""
     if not found.state:
         raise InputError(
             str(path), "no tensors", "a checkpoint holds at least one", "Check that this is the right file."
         )
-    return replace(found, state={name: _plain(path, name, tensor, size) for name, tensor in found.state.items()})
+    return found
+
+
+def _begins(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(len(MAGIC))
+
+
+def _read_gguf(path: Path) -> TensorFile:
+    state, notes = read_gguf(path)
+    return TensorFile(state, nested=False, ordered=False, metadata={}, notes=notes)
 
 
 def _plain(path: Path, name: str, tensor: Tensor, size: int) -> Tensor:

@@ -294,7 +294,6 @@ def test_missing_files_folders_and_rubbish_are_refused(tmp_path: Path) -> None:
         ("net.onnx", b"\x08\x08", "found an ONNX model; .* Lower it as a model"),
         ("net.safetensors", b"version https://git-lfs.github.com/spec/v1\noid", "found a pointer of git-lfs; .*git lfs pull"),
         ("net.bin", b"<!DOCTYPE html><html>404", "found a page of HTML or XML; .* fetch the file itself"),
-        ("net.gguf", b"GGUF\x03\x00\x00\x00", "found a GGUF file; .* save a dict of torch tensors by name"),
         ("net.h5", b"\x89HDF\r\n\x1a\n", "found an HDF5 file"),
         ("net.npy", b"\x93NUMPY\x01", "found an array of numpy's"),
         ("net.npz", b"PK\x03\x04", "found arrays of numpy's"),
