@@ -38,7 +38,7 @@ def split_wide(
             continue
         del numbers[operator.name]
         for first, last in cuts:
-            part, tensor = _part(operator, tensors[operator.output], first, last)
+            part, tensor = part_of(operator, tensors[operator.output], first, last)
             operators.append(part)
             tensors[tensor.name] = tensor
             numbers[part.name] = _rows(held, first, last)
@@ -113,7 +113,8 @@ def _rows_of_chain(held: ChainWeights, first: int, last: int) -> ChainWeights:
     )
 
 
-def _part(operator: Operator, written: Tensor, first: int, last: int) -> tuple[Operator, Tensor]:
+def part_of(operator: Operator, written: Tensor, first: int, last: int) -> tuple[Operator, Tensor]:
+    """The operator for outputs [first, last) alone, and the tensor that it writes, within the whole one's."""
     root, token0, channel0 = written.within or (written.name, 0, 0)
     name = f"{operator.name}[{first}:{last}]"
     tensor = replace(

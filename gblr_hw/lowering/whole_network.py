@@ -16,6 +16,7 @@ from gblr_hw.lowering.groups.image_windows import with_images
 from gblr_hw.lowering.groups.scratchpad_map import with_kept_rows
 from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.split_wide import split_wide
+from gblr_hw.lowering.stage_operators import in_stages
 from gblr_hw.weights.network_weights import linear_of
 from gblr_hw.weights.scaled_weights import scaled_weights
 from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
@@ -68,6 +69,7 @@ def lower_network(
         )
     _check_machine(network, machine)
     _check_rows(network)
+    network, weights = in_stages(network, weights, machine)
     rows: Mapping[str, np.ndarray] = {}
     if batches:
         calibration = _calibrated(network, weights, machine, batches, percentile)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gblr_hw.weights.chains import CHAIN_KINDS
+from gblr_hw.weights.chains import CHAIN_KINDS, BLASTWeights
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, GroupedWeights, LayerWeights
 
 
@@ -34,6 +34,8 @@ def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
         scales = scale.reshape(len(weights.parts), -1)
         parts = (_scaled_part(part, own) for part, own in zip(weights.parts, scales, strict=True))
         return replace(weights, parts=tuple(parts))
+    if isinstance(weights, BLASTWeights):
+        return replace(weights, C=_times(weights.C, scale.reshape(len(weights.C), 1, -1)))
     if isinstance(weights, CHAIN_KINDS):
         chain = weights.chain()
         return replace(chain, v=_times(chain.v, scale))
@@ -70,6 +72,9 @@ def scaled_outputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
     if isinstance(weights, GroupedWeights):
         kernel = _like(weights.kernel.double() * scale[:, None, None, None], weights.kernel)
         return replace(weights, kernel=kernel, bias=bias)
+    if isinstance(weights, BLASTWeights):
+        outer = _like(weights.B.double() * scale.reshape(len(weights.B), -1, 1), weights.B)
+        return replace(weights, B=outer, bias=bias)
     if isinstance(weights, CHAIN_KINDS):
         chain = weights.chain()
         return replace(chain, u=_like(chain.u.double() * scale[:, None], chain.u), bias=bias)
@@ -86,6 +91,8 @@ def shifted_outputs(weights: LayerWeights, shift: Tensor) -> LayerWeights:
 def _dtype(weights: LayerWeights) -> torch.dtype:
     if isinstance(weights, ConvWeights):
         weights = weights.parts[0]
+    if isinstance(weights, BLASTWeights):
+        return weights.B.dtype
     if isinstance(weights, CHAIN_KINDS):
         return weights.chain().u.dtype
     if isinstance(weights, DenseWeights):

@@ -14,8 +14,9 @@ from scipy.sparse import csr_matrix, identity
 
 from gblr_hw.frontend.graph.draft import Draft, pruned
 from gblr_hw.frontend.tidy.affine_links import Link, could_be_affine, link_of
+from gblr_hw.frontend.tidy.recognise_blast import blast_of
 from gblr_hw.frontend.tidy.regrouped_rows import with_rows
-from gblr_hw.weights.chains import ChainWeights, sorted_mixes
+from gblr_hw.weights.chains import BLASTWeights, ChainWeights, sorted_mixes
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.scaled_weights import scaled_outputs, shifted_outputs
 from gblr_hw.weights.stored import GroupedWeights, LayerWeights
@@ -96,10 +97,11 @@ def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Dr
     begun = made.get(first.name) or _begun(_product(start))
     ranks = _joined(begun, link, _product(held))
     whole = ranks.writes.shape[0] * ranks.reads.shape[1]
-    if ranks.reads.shape[0] > _MOST_RANKS or ranks.entries >= whole:
+    weights = None if ranks.entries >= whole else _weights(ranks)
+    if weights is None:
         return None
     chain = replace(operator, operands=first.operands, batch=first.batch, tokens=first.tokens)
-    result = with_rows(_replaced(draft, operator, chain, _weights(ranks)), operator.output, first.batch, first.tokens)
+    result = with_rows(_replaced(draft, operator, chain, weights), operator.output, first.batch, first.tokens)
     if result is not None:
         made[name] = ranks
     return result
@@ -131,11 +133,24 @@ def _replaced(draft: Draft, old: Operator, new: Operator, weights: LayerWeights)
 
 
 def _product(held: LayerWeights) -> _Product:
+    if isinstance(held, GroupedWeights) and held.kernel.shape[2:] == (1, 1):
+        return _grouped_product(held)
     factors = evaluate(held)
     assert factors.dense is not None and factors.dense_support is not None
     row, column = np.nonzero(factors.dense_support)
     matrix = csr_matrix((factors.dense[row, column].astype(np.float64), (row, column)), shape=factors.dense.shape)
     bias = np.zeros(factors.out_features) if factors.bias is None else factors.bias.astype(np.float64)
+    return _Product(matrix, bias)
+
+
+def _grouped_product(held: GroupedWeights) -> _Product:
+    """One of many groups, whose whole matrix would be large."""
+    kernel = held.kernel[:, :, 0, 0].detach().double().numpy()
+    outputs, share = kernel.shape
+    column = held.group_of_output.numpy()[:, None] * share + np.arange(share)
+    shape = outputs, held.groups * share
+    matrix = csr_matrix((kernel.ravel(), column.ravel(), np.arange(outputs + 1) * share), shape=shape)
+    bias = np.zeros(outputs) if held.bias is None else held.bias.detach().double().numpy()
     return _Product(matrix, bias)
 
 
@@ -167,7 +182,11 @@ def _joined(ranks: _Ranks, link: Link, product: _Product) -> _Ranks:
     return _Ranks(reads, csr_matrix(mixes + fresh), writes, bias)
 
 
-def _weights(ranks: _Ranks) -> ChainWeights:
+def _weights(ranks: _Ranks) -> BLASTWeights | ChainWeights | None:
+    """What a chain holds, as a BLAST layer if it is one; None for other chains that are too large to lay out."""
+    found = blast_of(ranks.reads, ranks.mixes, ranks.writes, ranks.bias)
+    if found is not None or ranks.reads.shape[0] > _MOST_RANKS:
+        return found
     edges = ranks.mixes.tocoo()
     source, target = (torch.from_numpy(one.astype(np.int64)) for one in (edges.col, edges.row))
     (u, writes), (v, reads) = _dense(ranks.writes), _dense(ranks.reads)

@@ -20,7 +20,7 @@ from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, reduced, ro
 from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
 from gblr_hw.frontend.torch_ops.lower_pools import pair
-from gblr_hw.weights.chains import CHAIN_KINDS
+from gblr_hw.weights.chains import CHAIN_KINDS, BLASTWeights
 from gblr_hw.weights.stored import ConvWeights
 
 
@@ -29,6 +29,8 @@ def _own_layer(builder: Builder, a: Arguments) -> View:
     module: Any
     module, weights = builder.layers[a["path"]]
     name = a["path"] or "layer"
+    if isinstance(weights, BLASTWeights):
+        return linear(builder, a["inputs"], weights, name)
     if isinstance(weights, CHAIN_KINDS):
         return chain_product(builder, a["inputs"], weights.chain(), name)
     if not isinstance(weights, ConvWeights):

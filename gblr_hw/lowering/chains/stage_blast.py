@@ -27,19 +27,22 @@ EVEN, UNEVEN = 1.0, 1.25  # slots for each that ranks would take if banks filled
 @dataclass(frozen=True, eq=False)
 class Stages:
     """codes: parts of the first stage by name, each of the layer's inputs. products: those of the second, with the runs
-    of the first stage's outputs that are their inputs; side by side their outputs are the layer's. least_whole: a lower
-    bound of the cycles of the layer without stages.
+    of the first stage's outputs that are their inputs; side by side their outputs are the layer's. least_cycles: a
+    lower bound of the cycles, least_whole: one of those without stages.
     """
 
     codes: dict[str, ChainWeights]
     products: dict[str, tuple[DenseWeights, tuple[Slice, ...]]]
+    least_cycles: int
     least_whole: int
 
 
-def stages_of(name: str, weights: object, machine: Machine, tokens: int, spare: float = EVEN) -> Stages | None:
+def stages_of(
+    name: str, weights: object, machine: Machine, tokens: int, spare: float = EVEN, *, equal: bool = False
+) -> Stages | None:
     """The stages of a BLAST layer whose ranks do not fit rank memory for as many rows as its inputs do, or whose
     multipliers do not fit theirs; None for any other. spare: slots for each that ranks would take if banks filled
-    evenly.
+    evenly. equal: all parts of the first stage have as many outputs, zeros among the last one's; one block a product.
     """
     if not isinstance(weights, BLASTWeights) or not machine.scatter or min(len(weights.B), len(weights.C)) < 2:
         return None
@@ -51,7 +54,7 @@ def stages_of(name: str, weights: object, machine: Machine, tokens: int, spare: 
     codes, factors, widths = {}, [], []
     for first in range(0, weights.rank, step):
         last = min(weights.rank, first + step)
-        width = ceil_div(last - first, machine.cols) * machine.cols
+        width = step if equal else ceil_div(last - first, machine.cols) * machine.cols
         chain, outer = _codes_of(weights, first, last, width)
         codes[f"{name}.ranks[{first}:{last}]"] = chain
         factors.append(outer)
@@ -60,7 +63,7 @@ def stages_of(name: str, weights: object, machine: Machine, tokens: int, spare: 
     blocks, size, width = outer.shape
     # As many blocks a product as have inputs that fit for all tokens: products follow each other with a gap.
     rows = max(1, input_half_bytes(machine) // (width * min(tokens, machine.accumulator_rows // 2)))
-    each = min(rows, blocks) if size % machine.cols == 0 else 1
+    each = min(rows, blocks) if size % machine.cols == 0 and not equal else 1
     products = {}
     for first in range(0, blocks, each):
         last = min(blocks, first + each)
@@ -72,7 +75,11 @@ def stages_of(name: str, weights: object, machine: Machine, tokens: int, spare: 
         bias = None if weights.bias is None else weights.bias[first * size : last * size]
         held = DenseWeights(torch.block_diag(*outer[first:last]), bias)
         products[f"{name}[{first * size}:{last * size}]"] = held, runs
-    return Stages(codes, products, least_whole(weights, machine, tokens))
+    p, q = machine.rows, machine.cols
+    tiles = _tiles(weights.in_features, weights.rank, p, q) + ceil_div(weights.rank, _mixed_at_once(weights, machine))
+    tiles += blocks * width // q + blocks * ceil_div(size, q) * (width // p)
+    least = tiles * max(tokens, machine.rows)
+    return Stages(codes, products, least, least_whole(weights, machine, tokens))
 
 
 def _fits(weights: BLASTWeights, machine: Machine, tokens: int) -> bool:
@@ -131,7 +138,7 @@ def least_whole(weights: BLASTWeights, machine: Machine, tokens: int) -> int:
     p, q = machine.rows, machine.cols
     chunks_in, chunks_out = ceil_div(weights.in_features, p), ceil_div(weights.out_features, q)
     reading, writing = _tiles(weights.in_features, rank, p, q), _tiles(weights.out_features, rank, q, p)
-    mixing = ceil_div(rank, max(1, min(p // b_in, q // b_out)))
+    mixing = ceil_div(rank, _mixed_at_once(weights, machine))
     forms = (
         (reading + mixing + writing, max(b_in, b_out) * rank),
         (chunks_in * ceil_div(b_out * rank, q) + writing, b_out * rank),
@@ -139,6 +146,11 @@ def least_whole(weights: BLASTWeights, machine: Machine, tokens: int) -> int:
         (chunks_in * chunks_out, 0),
     )
     return min(_least_cycles(weights, machine, tokens, tiles, ranks) for tiles, ranks in forms)
+
+
+def _mixed_at_once(weights: BLASTWeights, machine: Machine) -> int:
+    """Ranks whose mixes a MIX tile holds."""
+    return max(1, min(machine.rows // len(weights.C), machine.cols // len(weights.B)))
 
 
 def _tiles(channels: int, rank: int, side: int, lanes: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from gblr_hw import BLASTLinear, lower
 from gblr_hw.lowering.chains.stage_blast import least_whole, stages_of
@@ -14,7 +15,7 @@ from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_parts import _staged
 from gblr_hw.weights.chains import BLASTWeights
 from gblr_hw.weights.stored import DenseWeights
-from simulator import InputError, Machine, Program, execute, simulate
+from simulator import InputError, Machine, Program, execute, execute_network, simulate
 from simulator.program.parse_listing import parse_program
 from simulator.program.schedule import Slice
 from simulator.timing.durations import resolve_timing
@@ -96,3 +97,54 @@ def test_sources_that_are_not_there_are_refused():
     ):
         with pytest.raises(InputError, match=message):
             replace(program, layers=(*layers, replace(last, sources=sources)))
+
+
+def latency(program: Program) -> int:
+    return int(run_engine(resolve_timing(program, program.machine)).done.max())
+
+
+class ByHand(nn.Module):
+    """A BLAST layer as people write it; ``batched``: with bmm and a sum, else with einsum."""
+
+    def __init__(self, layer: BLASTLinear, *, batched: bool) -> None:
+        super().__init__()
+        self.batched = batched
+        self.C, self.D = nn.Parameter(layer.C.detach().clone()), nn.Parameter(layer.D.detach().clone())
+        self.B = nn.Parameter(layer.B.detach().clone())
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(len(x), len(self.C), -1)
+        if self.batched:
+            inner = torch.bmm(rows.transpose(0, 1), self.C.transpose(1, 2))
+            mixed = (inner[None] * self.D[:, :, None]).sum(1)
+            outputs = torch.bmm(mixed, self.B.transpose(1, 2)).transpose(0, 1)
+        else:
+            inner = torch.einsum("njp,jrp->njr", rows, self.C)
+            mixed = torch.einsum("njr,ijr->nir", inner, self.D)
+            outputs = torch.einsum("nir,ipr->nip", mixed, self.B)
+        outputs = outputs.reshape(len(x), -1)
+        return outputs if self.bias is None else outputs + self.bias
+
+
+@pytest.mark.parametrize(
+    ("sides", "blocks", "rank", "bias", "staged"),
+    [((240, 480), (3, 3), 64, True, True), ((120, 90), (3, 4), 17, False, False), ((96, 64), (4, 2), 9, True, False)],
+)
+def test_modules_and_checkpoints_take_the_same(sides, blocks, rank, bias, staged):
+    """One layer as a module of ours, by hand in two ways, and from its tensors: one function, nearly the same cycles."""
+    layer = BLASTLinear.from_weights(blast(5, sides, blocks, rank, bias=bias)).eval()
+    x = torch.from_numpy(generator(6).normal(size=(60, sides[0])).astype(np.float32))
+    wanted = layer(x).detach().double().numpy()
+    cycles = [latency(lower({"q": layer.weights()}, SMALL, 60))]
+    for module in (layer, ByHand(layer, batched=True).eval(), ByHand(layer, batched=False).eval()):
+        program = lower(module, SMALL, example_inputs=(x,))
+        assert (len(program.layers) > 1) == staged
+        assert program.network is not None
+        (port,), (name,) = program.network.inputs, [port.name for port in program.network.outputs]
+        found = execute_network(program, {port.name: x.numpy()})[name]
+        assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+        cycles.append(latency(program))
+    assert len(set(cycles[1:])) == 1
+    if staged:
+        assert max(cycles) <= 1.05 * min(cycles)
