@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -61,12 +62,15 @@ def stages_of(
         widths.append(width)
     outer = torch.cat(factors, dim=2)
     blocks, size, width = outer.shape
-    # As many blocks a product as have inputs that fit for all tokens: products follow each other with a gap.
-    rows = max(1, input_half_bytes(machine) // (width * min(tokens, machine.accumulator_rows // 2)))
-    each = min(rows, blocks) if size % machine.cols == 0 and not equal else 1
+    # Products follow each other with a gap: as many blocks in one as have inputs that fit, for all tokens or, where
+    # weights that come twice still hide behind them, for half.
+    half = ceil_div(tokens, 2)
+    rows = half if half >= 2 * max(machine.rows, _load_cycles(machine)) else tokens
+    fitting = max(1, input_half_bytes(machine) // (width * min(rows, machine.accumulator_rows // 2)))
+    each = min(fitting, blocks) if size % machine.cols == 0 and not equal else 1
     products = {}
-    for first in range(0, blocks, each):
-        last = min(blocks, first + each)
+    # The first one's inputs are still to come when it begins: it has few.
+    for first, last in pairwise([0, *range(1, blocks, each), blocks]):
         runs = tuple(
             Slice(part, block * w, (block + 1) * w)
             for block in range(first, last)
@@ -164,6 +168,11 @@ def _least_cycles(weights: BLASTWeights, machine: Machine, tokens: int, tiles: i
     if ranks:
         most = max(1, min(most, machine.rank_rows_per_bank // ceil_div(ranks, machine.rank_memory.banks)))
     blocks = ceil_div(tokens, most)
-    record = machine.rows * machine.cols * machine.datatypes.weight_bits // 8
-    load = 1000 * record // machine.dram_bytes_per_kilocycle if tiles > machine.weight_slots else 0
+    load = _load_cycles(machine) if tiles > machine.weight_slots else 0
     return tiles * max(tokens, blocks * max(machine.rows, load))
+
+
+def _load_cycles(machine: Machine) -> int:
+    """Fewest cycles in which the weights of a full tile come."""
+    weights = machine.rows * machine.cols * machine.datatypes.weight_bits // 8
+    return 1000 * weights // machine.dram_bytes_per_kilocycle

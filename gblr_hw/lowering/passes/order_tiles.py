@@ -32,7 +32,7 @@ def order_tiles(plan: LayerPlan) -> LayerPlan:
     rank_turns = _rank_turns(plan, target)
     order = np.lexsort((when, kind == Op.EXPAND, turns, rank_turns))
     if plan.ring > 1:
-        order = _woven(order, kind, source, rank_turns, plan.ring)
+        order = _woven(order, plan, kind, source, target, rank_turns)
     counts = np.concatenate([np.diff(tiles.ptr), np.zeros(len(dense_target), np.int64)])
     begins = np.concatenate([tiles.ptr[:-1], np.zeros(len(dense_target), np.int64)])
     ptr = np.concatenate([[0], np.cumsum(counts[order])])
@@ -41,14 +41,16 @@ def order_tiles(plan: LayerPlan) -> LayerPlan:
     return filled(plan, order=TileOrder(kind[order], source[order], target[order], ptr, tiles.rank[at], read))
 
 
-def _woven(order: np.ndarray, kind: np.ndarray, source: np.ndarray, turn: np.ndarray, ring: int) -> np.ndarray:
+def _woven(
+    order: np.ndarray, plan: LayerPlan, kind: np.ndarray, source: np.ndarray, target: np.ndarray, turn: np.ndarray
+) -> np.ndarray:
     """The tiles in ``order`` with those behind a turn's REDUCE tiles spread over the next one's, MIX tiles ahead of
-    what writes outputs. A turn whose places the next REDUCE tiles take has all of its tiles before them.
+    what writes outputs. Where the next REDUCE tiles take a turn's places, each of its tiles comes before them.
 
     The first turns read their inputs together, chunk by chunk as they arrive, and so do the last, whose inputs make
     room for those of the next block.
     """
-    last = int(turn.max(initial=0))
+    last, ring = int(turn.max(initial=0)), plan.ring
     together = [tuple(range(min(ring, last + 1)))]
     together += [(one,) for one in range(ring, last + 1)]
     if len(together) > 2 * ring:
@@ -59,13 +61,46 @@ def _woven(order: np.ndarray, kind: np.ndarray, source: np.ndarray, turn: np.nda
         reads = order[np.isin(turn[order], turns) & (kind[order] == Op.REDUCE)]
         reads = reads[np.lexsort((turn[reads], source[reads]))] if len(turns) > 1 else reads
         _spread(place, reads, step + 0.1, step + 1)
-        for one in turns:
+    for step, turns in enumerate(together):
+        coming = together[step + 1] if step + 1 < len(together) else ()
+        for number, one in enumerate(turns):
             mine = order[(turn[order] == one) & (kind[order] != Op.REDUCE)]
-            mixes = kind[mine] == Op.MIX
-            at = (0.0, 0.02, 0.04) if one + ring in coming else (0.1, 0.3, 1.0)
-            _spread(place, mine[mixes], step + 1 + at[0], step + 1 + at[1])
-            _spread(place, mine[~mixes], step + 1 + at[1], step + 1 + at[2])
+            mixes, rest = mine[kind[mine] == Op.MIX], mine[kind[mine] != Op.MIX]
+            if one + ring in coming:
+                _spread(place, mixes, step + 1, step + 1.05)
+                rest = _before_their_places_go(place, rest, plan, kind, target, turn == one + ring)
+                place[rest] = np.minimum(place[rest], step + 2)
+            elif coming:
+                _spread(place, mixes, step + 1.1, step + 1.3)
+                _spread(place, rest, step + 1.3, step + 2)
+            else:  # nothing comes behind: what one turn writes leaves while the next is mixed
+                _spread(place, mixes, step + 1 + number, step + 2 + number)
+                _spread(place, rest, step + 2 + number, step + 3 + number)
     return np.asarray(order[np.argsort(place[order], kind="stable")])
+
+
+def _before_their_places_go(
+    place: np.ndarray, tiles: np.ndarray, plan: LayerPlan, kind: np.ndarray, target: np.ndarray, next_turn: np.ndarray
+) -> np.ndarray:
+    """Put tiles that write outputs, chunk by chunk, spread between those that take their ranks' places, each before the
+    first that takes one of its chunk's. Returns them in their order.
+    """
+    ranks = plan.rank_tiles
+    number = plan.rank_bank * plan.held_slots + plan.rank_slot % plan.held_slots
+    taken = np.full(int(number.max()) + 1, np.inf)
+    of_tile = np.repeat(np.arange(len(ranks.op)), np.diff(ranks.ptr))
+    taking = next_turn[of_tile] & (kind[of_tile] == Op.REDUCE)
+    np.minimum.at(taken, number[ranks.rank[taking]], place[of_tile[taking]])
+    begin, end = taken[np.isfinite(taken)].min(), taken[np.isfinite(taken)].max()
+    until = np.full(plan.output_chunks, np.inf)
+    for tile in tiles[tiles < len(ranks.op)].tolist():
+        mine = taken[number[ranks.rank[ranks.ptr[tile] : ranks.ptr[tile + 1]]]]
+        until[target[tile]] = min(until[target[tile]], float(mine.min()))
+    tiles = tiles[np.lexsort((np.arange(len(tiles)), target[tiles], until[target[tiles]]))]
+    even = begin + (np.arange(len(tiles)) + 0.5) / max(1, len(tiles)) * (end - begin)
+    # A hair before: at one place the earlier turn's tile goes first.
+    place[tiles] = np.minimum(even, np.nextafter(until[target[tiles]], -np.inf))
+    return tiles
 
 
 def _spread(place: np.ndarray, tiles: np.ndarray, begin: float, end: float) -> None:
