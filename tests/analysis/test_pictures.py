@@ -285,7 +285,7 @@ def test_names_of_others_are_drawn_on_a_line_of_some_length(tmp_path):
     figure = draw_front(points, title="t" * 10**6)
     style.save_figure(figure, tmp_path / "x.png")
     words = [words.get_text() for words in figure.findobj(Text)]
-    assert "\\x1b[2J" in words
+    assert "\\x1b[2j" in words
     assert max(len(line) for text in words for line in text.splitlines()) == 200
 
 
