@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 
 from analysis.file_kinds import PICTURES
 from analysis.pictures.colours import PALETTE
@@ -37,6 +39,7 @@ _SETTINGS: dict[Any, object] = {
     "svg.hashsalt": "gblr-hw",
     "savefig.dpi": "figure",
 }
+_LONGEST_LINE = 200  # characters
 _DATELESS = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
@@ -66,7 +69,12 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     Raises ``InputError`` for another ending or a place that cannot be written.
     """
     suffix = PICTURES.ending(path)
-    with house_style(), replacing(path) as file:
+    for words in figure.findobj(Text):
+        # Names come from files of others; those that are cut for their place are short already.
+        lines = [text.shortened(text.printable(line), _LONGEST_LINE) for line in words.get_text().split("\n")]
+        words.set_text("\n".join(lines))
+    with house_style(), warnings.catch_warnings(), replacing(path) as file:
+        warnings.filterwarnings("ignore", "Glyph")  # a box stands for characters that the font lacks
         figure.savefig(file, format=suffix[1:], metadata=_DATELESS[suffix])
 
 

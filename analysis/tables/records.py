@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -57,7 +57,7 @@ class NetworkPoint:
         for key in ("accuracy", "latency_s", "energy_pj"):
             number = getattr(self, key)
             real = isinstance(number, (int, float)) and not isinstance(number, bool)
-            if not real or not math.isfinite(number) or number < 0:
+            if not real or not 0 <= number <= sys.float_info.max:  # which compares integers of any size
                 _refuse(where, key, number, "must be a finite number, 0 or more")
         if self.accuracy > 1:
             _refuse(where, "accuracy", self.accuracy, "must be a fraction between 0 and 1")

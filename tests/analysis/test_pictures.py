@@ -277,6 +277,18 @@ def test_thinning_says_so_and_keeps_all_busy_cycles(monkeypatch):
         assert busy_fraction(start, end, edges) @ np.diff(edges) == pytest.approx((end - start).sum(), rel=1e-9)
 
 
+def test_names_of_others_are_drawn_on_a_line_of_some_length(tmp_path):
+    """An escape code, a character that the font lacks, a text of megabytes; warnings are errors here."""
+    points = [
+        NetworkPoint("n", family, 0.9, 10, "mid-32", 100, 1e-7, 1.0) for family in ("\x1b[2J", "\u4e2d", "f" * 10**6)
+    ]
+    figure = draw_front(points, title="t" * 10**6)
+    style.save_figure(figure, tmp_path / "x.png")
+    words = [words.get_text() for words in figure.findobj(Text)]
+    assert "\\x1b[2j" in words
+    assert max(len(line) for text in words for line in text.splitlines()) == 200
+
+
 def test_names_stay_apart():
     assert style.shortened_names(["a.b", "a.c"], 5) == ["a.b", "a.c"]
     assert style.shortened_names(["root.long_shared.0.x", "root.long_shared.1.x"], 10) == ["root…0.x", "root…1.x"]

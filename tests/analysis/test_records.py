@@ -72,6 +72,12 @@ def test_impossible_values_are_refused(field, value, rule):
     assert repr(value) in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["accuracy", "latency_s", "energy_pj"])
+def test_integers_beyond_all_floats_are_refused(field):
+    with pytest.raises(InputError, match=f"field '{field}': found 1000.*0; {field} must be a finite number, 0 or more"):
+        replace(POINT, **{field: 10**400})
+
+
 def json_file(tmp_path, **changes):
     path = tmp_path / "points.json"
     save_points([POINT], path)

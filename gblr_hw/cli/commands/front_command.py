@@ -48,7 +48,7 @@ def front_command(
         print_json({machine: [vars(point) for point in front] for machine, front in best.items()})
         return
     for machine, front in best.items():
-        console.print(printable(f"front on {machine}"), style="bold", markup=False)
+        console.print(printable(f"front on {machine}"), style="bold", markup=False, highlight=False, soft_wrap=True)
         print(points_table(front), end="")
     if output is not None:
         say(f"picture written to {output}")
