@@ -105,8 +105,12 @@ def region_rows(network: Network, operator: Operator, operand: Operand) -> int:
         return operand.groups * operand.width
     if operand.access == "strided":
         return 0
-    alone = operand.access not in BY_OUTPUT and network.tensors[operand.tensor].batch == 1 < operator.batch
-    return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0
+    return 1 if operand.tokens == 1 and (operator.tokens > 1 or read_by_all(network, operator, operand)) else 0
+
+
+def read_by_all(network: Network, operator: Operator, operand: Operand) -> bool:
+    """Whether the operand is one sequence that all of the operator's sequences read."""
+    return operand.access not in BY_OUTPUT and network.tensors[operand.tensor].batch == 1 < operator.batch
 
 
 def output_chunks(network: Network, operator: Operator, side: int) -> int:

@@ -96,5 +96,10 @@ CASES: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "picked_tokens": lambda: (Apply(lambda s, a: s.l(a)[:, [3, 0, 4, 4]], **linears(l=(12, 12))), (x(),)),
     "sequences_meet_channels": lambda: (Apply(lambda s, a: s.l(a) + s.l(a).mean(1)[:, :2].t()[:, None, :1],
                                               **linears(l=(12, 12))), (x(),)),
+    "one_sequence_for_all": lambda: (
+        Apply(lambda s, a, b: s.l(a) * s.k(b).unflatten(-1, (2, 6)).flatten(1), **linears(l=(12, 12), k=(12, 12))),
+        (torch.randn(4, 5, 12), torch.randn(5, 12))),
+    "one_column_for_all": lambda: (
+        Apply(lambda s, a: s.l(a) * s.l(a)[:1].square().mean(-1, keepdim=True), **linears(l=(12, 12))), (torch.randn(3, 5, 12),)),
     "joined_sequences": lambda: (Apply(lambda s, a: s.o(torch.cat([s.l(a), a], 0)), **linears(l=(12, 12), o=(12, 3))), (x(),)),
 }  # fmt: skip

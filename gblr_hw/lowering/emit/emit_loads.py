@@ -18,7 +18,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.network.image_rows import ImageRows, image_chunks
 from simulator.network.network import Operand, Operator
-from simulator.network.network_layout import region_rows, view_chunks
+from simulator.network.network_layout import read_by_all, region_rows, view_chunks
 from simulator.network.strided_bytes import strided_bytes
 from simulator.program.schedule import LayerSchedule
 
@@ -124,7 +124,7 @@ def _rows(e: Emission, block: Block, operator: Operator, operand: Operand) -> tu
         return block.sequence * tokens, tokens
     if region_rows(e.network, operator, operand) == 1:
         return block.sequence if e.network.tensors[operand.tensor].batch > 1 else 0, 1
-    return block.row0, block.rows
+    return block.token0 if read_by_all(e.network, operator, operand) else block.row0, block.rows
 
 
 def _bytes(e: Emission, operand: Operand, chunks: np.ndarray, row0: int, rows: int) -> int | np.ndarray:

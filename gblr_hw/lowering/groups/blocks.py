@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.network.network import Network
+from simulator.network.network_layout import read_by_all
 
 
 def per_sequence(network: Network, first: int, last: int) -> bool:
@@ -12,6 +13,8 @@ def per_sequence(network: Network, first: int, last: int) -> bool:
     for operator in network.operators[first:last]:
         for operand in operator.operands:
             if operand.access in ("weights", "transposed") or (operand.tokens == 1 and operator.tokens > 1):
+                return True
+            if operand.tokens > 1 and read_by_all(network, operator, operand):
                 return True
         if any(by_token(array) for array in operator.constants.values()):
             return True

@@ -51,7 +51,7 @@ def test_a_program_computes_what_torch_does(name: str, machine: str) -> None:
         agrees(program, name, order)
 
 
-@pytest.mark.parametrize("name", ["shifted_windows", "square_product", "flipped_tokens"])
+@pytest.mark.parametrize("name", ["shifted_windows", "square_product", "flipped_tokens", "one_sequence_for_all"])
 def test_a_naive_program_computes_the_same(name: str) -> None:
     graph, machine = exported(name)[0], MACHINES["tight-8"].with_(scratchpad={"kib": 256})
     lowered = lower_network(graph.network, graph.weights, machine)
