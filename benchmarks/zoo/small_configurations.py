@@ -165,6 +165,10 @@ OWN: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
+# Types whose fused attention is another function when called than when exported: PaliGemma's leaves its causal mask out
+# for the kernel to know, and then tells the kernel that nothing is causal. Plain attention and the exported model
+# agree.
+EAGER = ("paligemma",)
 # Types whose model makes masks only where the caller gives some, when it is traced.
 MASKED = ("longt5", "switch_transformers")
 
@@ -214,7 +218,10 @@ def small_model(kind: str) -> nn.Module:
     _set(config, "attn_implementation", "sdpa")
     decoder = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     factory = transformers.AutoModelForCausalLM if decoder else transformers.AutoModel
-    return factory.from_config(config).eval()
+    model = factory.from_config(config).eval()
+    if kind in EAGER:
+        model.set_attn_implementation("eager")
+    return model
 
 
 def example_inputs(model: Any) -> dict[str, torch.Tensor]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.fx import Node
 from torch.nn import functional
 
 from gblr_hw.frontend.containers import arguments_by_name, tensors_in, with_tensors
+from gblr_hw.frontend.decide import Decisions, decided
 from gblr_hw.frontend.foreign_code import quiet, told_error
 from gblr_hw.frontend.graph.builder import Layers
 from gblr_hw.weights.checks import not_stored
@@ -45,7 +47,8 @@ class Captured:
 
     constants: placeholder name -> tensor. names: id of a parameter's tensor -> its name in the model. inputs: of the
     placeholders that are model inputs, name -> (the input's name, its example). layers: path -> (module, weights) of
-    layers kept whole. outputs: (name, node or constant).
+    layers kept whole. outputs: (name, node or constant). decisions: what was decided by the example's values, None
+    where nothing depends on them.
     """
 
     nodes: tuple[Node, ...]
@@ -54,6 +57,7 @@ class Captured:
     inputs: Mapping[str, tuple[str, Tensor]]
     layers: Layers
     outputs: tuple[tuple[str, Any], ...]
+    decisions: Decisions | None = None
 
 
 @dataclass
@@ -64,12 +68,14 @@ class _Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     returned: list[str] = field(default_factory=list)
+    decisions: Decisions | None = None
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         # Caches are changed in place: each trace works on copies of its own.
         found = iter(tensors)
         args, kwargs = with_tensors((self.args, self.kwargs), found)
-        outputs = tensors_in(self.forward(*args, **kwargs))
+        with self.decisions.during(tensors) if self.decisions is not None else nullcontext():
+            outputs = tensors_in(self.forward(*args, **kwargs))
         self.returned = [_output_name(path) for path, _ in outputs]
         return tuple(tensor for _, tensor in outputs)
 
@@ -99,11 +105,19 @@ def _own_weights(module: nn.Module) -> Any:
         return None
 
 
-def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], known: Callable[[str], bool]) -> Captured:
+def capture(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    known: Callable[[str], bool],
+    by_example: bool = False,
+) -> Captured:
     """Export a model in evaluation mode for one call with example arguments.
 
     Operations that are not ``known`` by name are taken apart, where the framework says how; the others stay whole.
-    Raises InputError if the model is training, takes other arguments, or torch.export cannot follow it.
+    What depends on the values of inputs of whole numbers alone (masks, positions) is decided by the example's;
+    by_example: so is what depends on others. Raises InputError if the model is training, takes other arguments, or
+    torch.export cannot follow it.
     """
     if any(module.training for module in model.modules()):
         raise InputError(
@@ -119,7 +133,7 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], kn
     _check_stored(f"model {type(model).__name__}", [*model.named_parameters(), *model.named_buffers()])
     layers = own_layers(model)
     call = _Call(model.forward, tuple(args), dict(kwargs))
-    program = _exported(model, call, [tensor for _, tensor in named], layers, known)
+    program = _exported(model, call, named, layers, known, by_example)
     signature = program.graph_signature
     held: dict[str, Any] = {}
     names: dict[int, str] = {}
@@ -134,7 +148,7 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], kn
         if isinstance(tensor, Tensor):
             names.setdefault(id(tensor), target)
     nodes = tuple(program.graph.nodes)
-    return Captured(nodes, held, names, inputs, layers, _outputs(program, call.returned))
+    return Captured(nodes, held, names, inputs, layers, _outputs(program, call.returned), call.decisions)
 
 
 def split_arguments(example: Any, kwargs: Mapping[str, Any] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -191,29 +205,85 @@ def _check_stored(where: str, tensors: Sequence[tuple[str, Tensor]]) -> None:
 
 
 def _exported(
-    model: nn.Module, call: _Call, tensors: Sequence[Tensor], layers: Layers, known: Callable[[str], bool]
+    model: nn.Module,
+    call: _Call,
+    named: Sequence[tuple[str, Tensor]],
+    layers: Layers,
+    known: Callable[[str], bool],
+    by_example: bool,
 ) -> torch.export.ExportedProgram:
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    """Without values if that is possible, else with those of the example where something depends on them."""
+    tensors = [tensor for _, tensor in named]
+    program: torch.export.ExportedProgram | None = None
     try:
-        # Export prints the graph so far on standard error before it gives up.
-        with (
-            torch.no_grad(), _opaque(layers), _as_function(model, call), _converted_once(), quiet(),
-            redirect_stderr(io.StringIO()),
-        ):  # fmt: skip
-            program = torch.export.export(model, tuple(tensors), strict=False)
-            return _taken_apart(program.run_decompositions({}), known)
+        program = _traced(model, call, tensors, layers, known)
+        if not any(sized_by_data(node) for node in program.graph.nodes):
+            return program
     except (InputError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the model's code may end the process
-        raise InputError(
-            f"model {type(model).__name__}",
-            told_error(error),
-            "torch.export has to follow the model with static shapes, and no branch may depend on data",
-            "Run torch.export.export on it for the whole message, and rewrite what it names.",
-        ) from error
+        if not type(error).__module__.startswith("torch."):
+            raise _cannot_follow(model, error) from error
+    call.decisions = Decisions(model, by_example, named)
+    try:
+        with decided(call.decisions):
+            return _traced(model, call, tensors, layers, known)
+    except InputError as refused:
+        if program is None:
+            raise
+        call.decisions.refused = refused  # what has no static shape may be nothing that an output needs
+        return program
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _cannot_follow(model, error) from error
+
+
+def sized_by_data(node: Node) -> bool:
+    """Whether a node, or what it reads, is a number or has a shape that only values tell."""
+    for one in (node, *node.all_input_nodes):
+        value = one.meta.get("val")
+        found = value.shape if isinstance(value, Tensor) else (value,)
+        if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in found):
+            return True
+    return False
+
+
+def _traced(
+    model: nn.Module, call: _Call, tensors: Sequence[Tensor], layers: Layers, known: Callable[[str], bool]
+) -> torch.export.ExportedProgram:
+    fast, carried = torch.backends.mha.get_fastpath_enabled(), call.decisions is not None
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            torch.no_grad(),
+            _opaque(layers, carried),
+            _as_function(model, call),
+            _converted_once(),
+            quiet(),
+            _unprinted(),
+        ):
+            program = torch.export.export(model, tuple(tensors), strict=False)
+            return _taken_apart(program.run_decompositions({}), known)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _cannot_follow(model: nn.Module, error: BaseException) -> InputError:
+    return InputError(
+        f"model {type(model).__name__}",
+        told_error(error),
+        "torch.export has to follow the model with static shapes",
+        "Run torch.export.export on it for the whole message, and rewrite what it names; or lower a part: "
+        "FILE.py:FUNCTION may return any module of the model, with inputs of its own.",
+    )
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """While it lasts, nothing reaches standard error: the framework prints the graph that it has when it gives up."""
+    with redirect_stderr(io.StringIO()):
+        yield
 
 
 @contextmanager
@@ -270,11 +340,13 @@ def _taken_apart(program: torch.export.ExportedProgram, known: Callable[[str], b
 
 
 @contextmanager
-def _opaque(layers: Layers) -> Iterator[None]:
-    """While it lasts, a call of one of ``layers`` is one node."""
+def _opaque(layers: Layers, carried: bool) -> Iterator[None]:
+    """While it lasts, a call of one of ``layers`` is one node. carried: values go through it too, of a copy, because
+    what is traced has no values of its own.
+    """
     for path, (module, weights) in layers.items():
+        _LAYERS[path] = copy.deepcopy(module) if carried else module
         module.forward = _call_of(path, module, weights)
-        _LAYERS[path] = module
     try:
         yield
     finally:

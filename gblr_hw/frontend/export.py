@@ -46,12 +46,14 @@ _DECLARED = (
 class ExportedNetwork:
     """A model as an operator graph, the weights of each of its "linear" operators by operator name, and what to know
     about the translation. treated: what was accounted for as the user said, without being computed, one line each.
+    decided: where the example's values decided a branch or a shape, one line each.
     """
 
     network: Network
     weights: Mapping[str, LayerWeights]
     notes: tuple[str, ...]
     treated: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
 
 
 def export_network(
@@ -61,6 +63,7 @@ def export_network(
     kwargs: Mapping[str, Any] | None = None,
     treat: Mapping[str, Treatment] | None = None,
     plugins: Mapping[str, Lowering] | None = None,
+    by_example: bool = False,
 ) -> ExportedNetwork:
     """The operator graph of a model in evaluation mode.
 
@@ -73,6 +76,8 @@ def export_network(
     the first input on, cut or repeated to the output's shape, "vector" lets the vector unit pass over it once. Neither
     computes the operation, which the notes say.
     plugins: operation -> lowering function (`registry.Lowering`), before the built-in ones.
+    by_example: branches and shapes that depend on the inputs' values are those of the example, which the notes say line
+    by line. Without it only inputs of whole numbers (words, masks, positions) may decide.
 
     Raises InputError for what torch.export cannot follow, and for an operation that is not known or a value that lies
     in a way that no operator can read, naming the node and its source line.
@@ -83,7 +88,7 @@ def export_network(
         tables: tuple[Mapping[str, Any], ...] = (plugins, LOWERINGS, COMPLEX, treat)
         return any(name in table or name.rpartition(".")[0] in table for table in tables)
 
-    captured = capture(model, *split_arguments(example_inputs, kwargs), known)
+    captured = capture(model, *split_arguments(example_inputs, kwargs), known, by_example)
     try:
         return _lowered(model, captured, treat, plugins)
     finally:
@@ -120,6 +125,9 @@ def _translated(
     builder.layers = captured.layers
     builder.parameter_names = captured.names
     builder.constant_names.update(captured.names)
+    decided = captured.decisions.notes() if captured.decisions is not None else []
+    for note in decided:
+        builder.note(note)
     outputs = []
     for name, value in Translation(model, captured, builder, treat, plugins).run():
         outputs += output_port(builder, name, value)
@@ -131,7 +139,7 @@ def _translated(
             "Return what the model computes, and give the inputs that it computes it from as tensors.",
         )
     _note_types(builder, captured)
-    return ExportedNetwork(*finished(builder, outputs), tuple(builder.treatments))
+    return ExportedNetwork(*finished(builder, outputs), tuple(builder.treatments), tuple(decided))
 
 
 def _note_types(builder: Builder, captured: Captured) -> None:

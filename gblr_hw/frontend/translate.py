@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from gblr_hw.frontend.capture import Captured
+from gblr_hw.frontend.capture import Captured, sized_by_data
+from gblr_hw.frontend.decide import decided_value, depends_on_values
 from gblr_hw.frontend.fold_padding import fold_padding
 from gblr_hw.frontend.graph.builder import Builder, Site
 from gblr_hw.frontend.graph.complex_value import Complex
@@ -50,6 +51,7 @@ class Translation:
         self._examples: dict[str, Any] = {
             node: example for node, (_, example) in captured.inputs.items() if not example.dtype.is_floating_point
         }
+        self._worked_out: dict[Node, Any] = {}
         self._used: set[str] = set()
 
     def run(self) -> list[tuple[str, Any]]:
@@ -98,6 +100,10 @@ class Translation:
             return torch.zeros(tuple(result.shape), dtype=result.dtype)
         if name.rpartition(".")[0] in _SHAPE_ONLY:
             return self._computed(node)
+        if depends_on_values(node.target) and self._captured.decisions is not None:
+            self._take_decided(node)
+            if node.name in self._values:
+                return self._values[node.name]
         lowering = lowering_of(name, self._plugins) or lowering_of(name, COMPLEX if _is_complex(node) else LOWERINGS)
         keys = [key for key in (node.name, name, name.rpartition(".")[0]) if key in self._treat]
         if lowering is None:
@@ -110,13 +116,49 @@ class Translation:
                 raise refusal(node, f"{error}, which no operator of the machine reads") from error
         try:
             return self._lowered(node, lowering)
-        except InputError:
+        except InputError as error:
             example = self._example(node)
-            if example is None:
+            if example is not None:
+                return example
+            laid_out = isinstance(error.__cause__, LayoutError) and not self._builder.relays
+            if laid_out or not self._take_masks(node):
                 raise
-            return example
+            return self._value(node)
+
+    def _take_decided(self, node: Node) -> None:
+        """What decides a shape, places or truth values, is what it was for the example, for this and other nodes."""
+        for one in (*node.all_input_nodes, node):
+            value = decided_value(one)
+            if value is not None and not value.dtype.is_floating_point:
+                self._values[one.name] = self._named(one, value)
+
+    def _take_masks(self, node: Node) -> bool:
+        """Whether truth values or places that a node reads are now those of the example: of no weight's making, unless
+        the user lets the example decide.
+        """
+        decisions, taken = self._captured.decisions, False
+        free = decisions is not None and decisions.by_example
+        for one in node.all_input_nodes:
+            if isinstance(self._values[one.name], View) and (free or not self._weighed(one)):
+                value = self._example(one)
+                if value is not None:
+                    self._values[one.name], taken = value, True
+        return taken
+
+    def _weighed(self, node: Node) -> bool:
+        """Whether a parameter has a part in a node's value."""
+        order, seen = [node], {node}
+        for one in order:
+            fresh = [inner for inner in one.all_input_nodes if inner not in seen]
+            seen.update(fresh)
+            order += fresh
+        held = (self._captured.constants.get(one.name) for one in order)
+        return any(isinstance(one, torch.nn.Parameter) for one in held)
 
     def _lowered(self, node: Node, lowering: Lowering | None) -> Any:
+        decisions = self._captured.decisions
+        if sized_by_data(node) and decisions is not None and decisions.refused is not None:
+            raise decisions.refused
         _check_type(node)
         if lowering is None:
             kind = " on complex values" if _is_complex(node) else ""
@@ -157,7 +199,6 @@ class Translation:
         result = node.meta["val"]
         if not isinstance(result, torch.Tensor) or result.dtype.is_floating_point or result.dtype.is_complex:
             return None
-        known: dict[Node, Any] = {}
         order = [node]
         seen = {node}
         for one in order:
@@ -166,8 +207,9 @@ class Translation:
         inputs = [one for one in seen if one.name in self._captured.inputs]
         if any(one.name not in self._examples for one in inputs):
             return None
+        known = self._worked_out
         for one in self._captured.nodes:
-            if one not in seen:
+            if one not in seen or one in known:
                 continue
             if one.op == "placeholder":
                 known[one] = self._examples.get(one.name, self._captured.constants.get(one.name))
@@ -253,11 +295,6 @@ def _is_complex(node: Node) -> bool:
 
 
 def _check_type(node: Node) -> None:
-    for inner in (node, *node.all_input_nodes):
-        value = inner.meta.get("val")
-        sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
-        if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
-            raise refusal(node, "a number or shape depends on the data, and the network has static shapes")
     factors = [one.meta.get("val") for one in node.args[:2] if isinstance(one, Node)]
     types = {one.dtype for one in factors if isinstance(one, torch.Tensor)}
     numbers = all(one.is_floating_point or one.is_complex for one in types)

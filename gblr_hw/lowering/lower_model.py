@@ -29,22 +29,25 @@ def lower_model(
     progress: Callable[[int, int, str], None] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     drop_zeros: bool = False,
+    by_example: bool = False,
 ) -> Program:
     """The program of a model in evaluation mode for inputs of the shapes of ``example_inputs`` and ``kwargs``, as
     `gblr_hw.lowering.pipeline.lower` describes them.
 
     calibration: batches (with both kinds of arguments: pairs of positional and keyword arguments), from which int8
     steps are fitted; with ``percentile`` they are taken from magnitudes as they are. drop_zeros: as `lower_network`
-    takes it. Raises InputError for what export, machine or calibration cannot take.
+    takes it; by_example: as `export_network` does. Raises InputError for what export, machine or
+    calibration cannot take.
     """
-    exported = export_network(model, example_inputs, kwargs=kwargs, treat=treat, plugins=plugins)
+    exported = export_network(model, example_inputs, kwargs=kwargs, treat=treat, plugins=plugins, by_example=by_example)
     batches = [] if calibration is None else calibration_arrays(exported.network.inputs, calibration)
     program = lower_network(
         exported.network, exported.weights, machine, batches, percentile, dump, progress, drop_zeros=drop_zeros
     )
     if dump is not None and exported.notes:
         dump("notes", "\n".join(exported.notes) + "\n")
-    if exported.treated:
-        provenance = {**program.provenance, "treated": "; ".join(exported.treated)}
-        program = replace(program, provenance=provenance)
+    said = {"treated": exported.treated, "decided": exported.decided}
+    told = {key: "; ".join(lines) for key, lines in said.items() if lines}
+    if told:
+        program = replace(program, provenance={**program.provenance, **told})
     return program

@@ -40,6 +40,7 @@ def lower(
     kwargs: Mapping[str, Any] | None = None,
     treat: Mapping[str, Treatment] | None = None,
     plugins: Mapping[str, Lowering] | None = None,
+    by_example: bool = False,
     drop_zeros: bool = False,
 ) -> Program:
     """Lower a whole model, or the layers of a checkpoint, to a program. Deterministic.
@@ -62,6 +63,8 @@ def lower(
     kwargs: keyword arguments, alone or beside those.
     treat: operations that are not known, by node, module path or name, to "free" or "vector".
     plugins: operation -> lowering function (`gblr_hw.frontend.graph.registry`).
+    by_example: for a model: branches and shapes that depend on the inputs' values are those of the example, also where
+        weights or numbers that are no whole ones decide; provenance lists them.
     drop_zeros: for a model: leave out tiles of dense layers whose weights are all zero; provenance lists them.
 
     Raises
@@ -72,7 +75,16 @@ def lower(
         machine = Machine.load(machine)
     if example_inputs is not None or kwargs is not None:
         how = {"treat": treat, "plugins": plugins, "dump": dump, "progress": progress, "kwargs": kwargs}
-        return _lower_whole(source, machine, example_inputs, calibration, drop_zeros=drop_zeros, **how)
+        return _lower_whole(
+            source, machine, example_inputs, calibration, by_example=by_example, drop_zeros=drop_zeros, **how
+        )
+    if by_example:
+        raise InputError(
+            "by_example",
+            "no example inputs",
+            "these decide branches and shapes of a whole model",
+            "Give example_inputs.",
+        )
     if drop_zeros:
         raise InputError(
             "drop_zeros", "layers one by one", "these have no tiles of zeros in the first place", "Leave it out."

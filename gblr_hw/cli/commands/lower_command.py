@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,6 +62,7 @@ _ACTS_WITH = {
     "gblr": (_MODEL,),
     "seed": (_KNOWN, _ONNX, "--gblr"),
     "treat": (_MODEL,),
+    "by_example": (_MODEL,),
     "drop_zeros": (_MODEL,),
     "table": (_LAYERS,),
     "layer": (_LAYERS,),
@@ -119,6 +120,12 @@ def lower_command(
         list[str] | None,
         typer.Option("--treat", help="What an operation that is not known costs.", metavar="NAME=free|vector"),
     ] = None,
+    by_example: Annotated[
+        bool,
+        typer.Option(
+            "--by-example", help="Of a model: branches and shapes that depend on data are the example inputs'."
+        ),
+    ] = False,
     drop_zeros: Annotated[
         bool, typer.Option("--drop-zeros", help="Of a model: leave out tiles whose weights are all zero.")
     ] = False,
@@ -175,7 +182,8 @@ def lower_command(
                 model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
                 renames(rename or ()), sizes_of(size or ()),
             )  # fmt: skip
-            program, notes = _lower_model(wish, loaded, treatments(treat or ()), drop_zeros, **how)
+            told_model = {"treat": treatments(treat or ()), "by_example": by_example, "drop_zeros": drop_zeros}
+            program, notes = _lower_model(wish, loaded, **told_model, **how)
     program.save(target)
     if as_json:
         print_json(_summary(program, target) | {"left_out": notes})
@@ -239,14 +247,12 @@ def _lower_checkpoint(
     return lower(contents.layers, machine, tokens=tokens, **how), contents.account.notes()
 
 
-def _lower_model(
-    wish: Wish, machine: Machine, treat: dict[str, Literal["free", "vector"]], drop_zeros: bool, **how: Any
-) -> tuple[Program, list[str]]:
+def _lower_model(wish: Wish, machine: Machine, **how: Any) -> tuple[Program, list[str]]:
     """The program of a model, and a sentence for each kind of tensor that was left out."""
     from gblr_hw.lowering.lower_model import lower_model
 
     model, inputs, kwargs, notes = model_of(wish)
-    return lower_model(model, machine, inputs, treat=treat, kwargs=kwargs, drop_zeros=drop_zeros, **how), notes
+    return lower_model(model, machine, inputs, kwargs=kwargs, **how), notes
 
 
 def _list_models(as_json: bool) -> None:

@@ -237,6 +237,32 @@ def _index_put(builder: Builder, a: Arguments) -> Any:
     return _regrouped(builder, put, tuple(sizes))
 
 
+@lowers("aten.masked_select.default")
+def _masked_select(builder: Builder, a: Arguments) -> Any:
+    """The elements, in order, where constant truth values say so."""
+    if isinstance(a["mask"], View):
+        raise LayoutError("values are taken where a truth value that depends on an input says so")
+    sizes = tuple(torch.broadcast_shapes(tuple(a["self"].shape), tuple(a["mask"].shape)))
+    flat = _regrouped(builder, _broadcast(builder, a["self"], sizes), (prod(sizes),))
+    return looked_up(builder, flat, [a["mask"].expand(sizes).flatten().nonzero().flatten()])
+
+
+@lowers("aten.masked_scatter.default")
+def _masked_scatter(builder: Builder, a: Arguments) -> Any:
+    """The first of ``source``'s elements, in order, where constant truth values say so: whole rows if they may be."""
+    value, mask, source = a["self"], a["mask"], a["source"]
+    if isinstance(mask, View):
+        raise LayoutError("values are put where a truth value that depends on an input says so")
+    sizes, mask = tuple(value.shape), mask.expand(tuple(value.shape))
+    by_row = torch.equal(mask[..., :1].expand(sizes), mask) and tuple(source.shape)[-1:] == sizes[-1:]
+    width = sizes[-1] if by_row else 1
+    places = mask.reshape(-1, width)[:, 0].nonzero().flatten().tolist()
+    if not places:
+        return value
+    rows, new = (_regrouped(builder, one, (prod(one.shape) // width, width)) for one in (value, source))
+    return _regrouped(builder, replaced(builder, rows, _part(builder, new, 0, 0, len(places)), 0, places), sizes)
+
+
 def _put_where(builder: Builder, value: Value, indices: Sequence[Any], source: Value) -> View:
     """One number where a truth value that depends on an input says so."""
     (dim, mask), *more = [(dim, one) for dim, one in enumerate(indices) if one is not None]
