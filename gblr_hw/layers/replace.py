@@ -109,6 +109,14 @@ def _replacement(linear: nn.Linear, kind: Any, init: str, options: dict[str, Any
     for name in options:
         if name not in known:
             raise InputError("options", name, f"{kind.__name__} has {', '.join(known)}", "Correct it.")
+    missing = [name for name in _required(kind.from_dense if init == "svd" else kind) if name not in options]
+    if missing:
+        raise InputError(
+            "options", f"no {' and no '.join(missing)}",
+            f"{kind.__name__} has no default for its sizes: outputs and inputs of its first factor, which divide the "
+            f"{linear.out_features} outputs and {linear.in_features} inputs of the layer",
+            f"Give them, as {missing[0]}=({_divisor(linear.out_features)}, {_divisor(linear.in_features)}).",
+        )  # fmt: skip
     if init == "svd":
         new: nn.Module = kind.from_dense(linear, **options)
     else:
@@ -117,3 +125,15 @@ def _replacement(linear: nn.Linear, kind: Any, init: str, options: dict[str, Any
     if not linear.weight.requires_grad:
         new.requires_grad_(False)
     return new.train(linear.training)
+
+
+def _required(make: Any) -> list[str]:
+    """Options without a default, of those that a user gives."""
+    parameters = inspect.signature(make).parameters.values()
+    named = [one for one in parameters if one.kind is not one.VAR_KEYWORD and one.name not in (*_GIVEN, "linear")]
+    return [one.name for one in named if one.default is one.empty]
+
+
+def _divisor(size: int) -> int:
+    """The smallest factor above 1."""
+    return next((one for one in range(2, size + 1) if size % one == 0), 1)

@@ -100,3 +100,19 @@ def test_weights_of_convolution_is_in_im2col_order() -> None:
     conv = nn.Conv2d(2, 3, (1, 2))
     matrix = weights_of(conv)["layer"].weight
     assert torch.equal(matrix[:, 2 * 1 + 0], conv.weight.detach()[:, 0, 0, 1])
+
+
+@pytest.mark.parametrize("init", ["svd", "random"])
+@pytest.mark.parametrize(("kind", "size", "name"), [
+    ("kronecker", "left", "KroneckerLinear"), ("tensor_train", "first", "TensorTrainLinear"),
+])  # fmt: skip
+def test_sizes_without_a_default_are_asked_for_and_the_remedy_works(kind, size, name, init) -> None:
+    model = nn.Sequential(nn.Linear(15, 8), nn.ReLU(), nn.Linear(8, 4))
+    with pytest.raises(InputError) as caught:
+        replace_linear(model, kind=kind, init=init)
+    assert str(caught.value) == (
+        f"options: found no {size}; {name} has no default for its sizes: outputs and inputs of its first factor, which "
+        f"divide the 8 outputs and 15 inputs of the layer. Give them, as {size}=(2, 3)."
+    )
+    assert isinstance(model[0], nn.Linear) and isinstance(model[2], nn.Linear)
+    assert replace_linear(model, "0", kind=kind, init=init, **{size: (2, 3)}) == ["0"]
