@@ -147,6 +147,30 @@ class Experts(nn.Module):
         return torch.stack(parts).sum(0)
 
 
+class Attended(nn.Module):
+    """PyTorch's own attention, with words that nobody looks at."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, x: Tensor, padded: Tensor) -> tuple[Tensor, Tensor]:
+        return self.attention(x, x, x, key_padding_mask=padded)
+
+
+class Chosen(Experts):
+    """The same layer as most write it: each expert runs on the tokens that chose it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
+        scores, chosen = self.gate(rows).softmax(-1).topk(2, -1)
+        found = torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            token, place = torch.where(chosen == number)
+            found.index_add_(0, token, expert(rows[token]) * scores[token, place, None])
+        return found.view_as(x)
+
+
 class Scan(nn.Module):
     """A selective state space, token by token."""
 
@@ -187,6 +211,13 @@ NETWORKS: Mapping[str, Callable[[], Built]] = {
         Recommender(), (torch.randn(4, 6), *(torch.randint(0, 50, (4, 3)) for _ in range(3)))),
     "windows of attention, shifted": lambda: (Windows(24, 3, 4), (torch.randn(1, 8, 8, 24),)),
     "experts, two of four": lambda: (Experts(16, 4), (torch.randn(1, 6, 16),)),
+    "experts, as many loops": lambda: (Chosen(16, 4), (torch.randn(1, 6, 16),)),
+    "attention with a mask of words": lambda: (
+        Attended(16, 4), (torch.randn(2, 5, 16), torch.tensor([[0, 0, 0, 0, 1], [0, 0, 1, 1, 1]], dtype=torch.bool))),
+    "LSTM, both ways": lambda: (nn.LSTM(12, 8, bidirectional=True, batch_first=True), (torch.randn(2, 5, 12),)),
+    "transposed convolution, group norm": lambda: (
+        nn.Sequential(nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=2), nn.GroupNorm(4, 8), nn.SiLU(),
+                      nn.AdaptiveAvgPool2d((3, 2))), (torch.randn(1, 8, 6, 6),)),
     "state space, token by token": lambda: (Scan(12, 4), (torch.randn(1, 6, 12),)),
     "volumes": lambda: (
         nn.Sequential(nn.Conv3d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv3d(8, 8, (1, 2, 2), (1, 2, 2)), nn.Flatten(),

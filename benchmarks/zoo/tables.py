@@ -30,9 +30,11 @@ def whole_table(records: Sequence[Record]) -> str:
     whole = [one for one in tried if one["state"] == "whole"]
     worst = max((one["error"] for one in whole), default=0.0)
     rows = sorted(whole, key=lambda one: (one["source"], one["network"]))
+    decided = sum(one.get("way", "") == "by_example" for one in whole)
     return (
         f"{len(whole)} of {len(tried)} architectures go through whole ({MACHINE}; worst error against PyTorch "
-        f"{worst:.1e}).\n\n{format_table(_WHOLE, rows, markdown=True)}"
+        f"{worst:.1e}), {decided} of them by the way out that their refusal names, `--by-example` (marked \\*)."
+        f"\n\n{format_table(_WHOLE, [_marked(one) for one in rows], markdown=True)}"
     )
 
 
@@ -40,6 +42,11 @@ def refused_table(records: Sequence[Record]) -> str:
     """A row for each that does not."""
     refused = [one for one in _tried(records) if one["state"] != "whole"]
     return format_table(_REFUSED, sorted(refused, key=lambda one: str(one["network"])), markdown=True)
+
+
+def _marked(record: Record) -> Record:
+    mark = " \\*" if record.get("way", "") == "by_example" else ""
+    return {**record, "network": record["network"] + mark}
 
 
 def _tried(records: Sequence[Record]) -> list[Record]:

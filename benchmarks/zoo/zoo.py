@@ -1,7 +1,8 @@
 """Every architecture that we can build, small, through the front end and onto a machine: what goes through, what it
 costs, and why the rest is refused.
 
-Networks are the model types of transformers with small configurations, and some written by hand. Weights are random.
+Networks are the model types of transformers with small configurations, timm's architectures where timm can be
+imported, and some written by hand. Weights are random.
 Resumable: one JSON line a network in --out; what is there is not measured again, unless with --again. An architecture
 that needs longer than --seconds is refused as such. `make docs` puts the tables into docs/models.md.
 """
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from benchmarks.zoo.hand_written import NETWORKS
 from benchmarks.zoo.small_configurations import example_inputs, model_types, small_model
 from benchmarks.zoo.tables import MACHINE, Record
+from benchmarks.zoo.timm_models import PREFIX, small_timm, timm_names
 from gblr_hw.frontend import ExportedNetwork, export_network, multiplications_of, spent_multiplications
 from gblr_hw.frontend.capture import named_tensors, quiet
 from gblr_hw.frontend.containers import tensors_in
@@ -57,6 +59,9 @@ def built(name: str) -> tuple[nn.Module, Call]:
     if name in NETWORKS:
         model, inputs = NETWORKS[name]()
         return _settled(model), (inputs, {})
+    if name.startswith(PREFIX):
+        model, inputs = small_timm(name)
+        return _settled(model), (inputs, {})
     model = _settled(small_model(name))
     return model, ((), example_inputs(model))
 
@@ -76,9 +81,13 @@ def _settled(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def _source(name: str) -> str:
+    return "written by hand" if name in NETWORKS else "timm" if name.startswith(PREFIX) else "transformers"
+
+
 def measure(name: str) -> Record:
     """One network's record: what it is, and either its figures or why it was refused."""
-    record: Record = {"network": name, "source": "written by hand" if name in NETWORKS else "transformers"}
+    record: Record = {"network": name, "source": _source(name)}
     try:
         model, (args, kwargs) = built(name)
     except OutOfTimeError:
@@ -201,7 +210,7 @@ def within(seconds: int) -> Iterator[None]:
 
 def guarded(name: str, seconds: int, run: Callable[[str], Record] = measure) -> Record:
     """A record whatever happens; an exception of ours is no refusal, and says so."""
-    record = {"network": name, "source": "written by hand" if name in NETWORKS else "transformers"}
+    record = {"network": name, "source": _source(name)}
     try:
         with within(seconds), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -223,7 +232,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     part, parts = (int(one) for one in options.part.split("/"))
-    names = options.only or [*NETWORKS, *model_types()]
+    of_timm, without = timm_names()
+    names = options.only or [*NETWORKS, *model_types(), *of_timm]
     known: list[Record] = []
     if options.out.exists() and not options.again:
         known = [json.loads(line) for line in options.out.read_text().splitlines()]
@@ -237,7 +247,7 @@ def main() -> None:
             file.write(json.dumps(record, sort_keys=True) + "\n")
             file.flush()
             print(record["state"], name, record.get("why", ""), flush=True)
-    print(dict(Counter(one["state"] for one in known)))
+    print(dict(Counter(one["state"] for one in known)), without)
 
 
 if __name__ == "__main__":
