@@ -9,6 +9,7 @@ how an interrupted search goes on, and why it ends as an uninterrupted one does.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -76,10 +77,12 @@ def search(
 
 
 def check_bounds(problem: Problem) -> None:
-    """Raises InputError for bounds that are not positive and an area below the smallest machine's."""
+    """Raises InputError for bounds that are not positive and finite, and an area below the smallest machine's."""
     for name, value in vars(problem.bounds).items():
-        if value is not None and not value > 0:
-            raise InputError(name, f"{value:g}", "a bound is positive", "Give a positive number or leave it out.")
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(
+                name, f"{value:g}", "a bound is positive and finite", "Give a positive number or leave it out."
+            )
     most = problem.bounds.max_area_mm2
     if most is None:
         return

@@ -91,9 +91,13 @@ def save_covariances(covariances: Mapping[str, npt.NDArray[np.floating]], path: 
 
 
 def load_covariances(path: Path) -> dict[str, FloatArray]:
-    """Read what `save_covariances` wrote. Raises InputError for anything but square matrices."""
+    """Read what `save_covariances` wrote. Raises InputError for anything but square matrices of real numbers."""
     found = read_tensors(path).state
     for name, tensor in found.items():
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"{path}: '{name}'", f"dtype {tensor.dtype}", "moments are real numbers", "Collect it again."
+            )
         if tensor.dim() != 2 or tensor.shape[0] != tensor.shape[1]:
             raise InputError(
                 f"{path}: '{name}'", f"shape {tuple(tensor.shape)}", "a covariance is square", "Collect it again."

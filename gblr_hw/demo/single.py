@@ -13,6 +13,7 @@ from gblr_hw.demo.data_sets import DIGITS, DataSet
 from gblr_hw.lowering.pipeline import MAX_TOKENS
 from gblr_hw.models.vit import ViT
 from gblr_hw.training.loop.loop import EpochRecord
+from gblr_hw.training.loop.run_state import read_run
 from gblr_hw.training.measure.hardware import CostUnit, hardware_of
 from gblr_hw.training.measure.whole_hardware import whole_hardware_of
 from gblr_hw.training.networks import train_network
@@ -62,6 +63,8 @@ def train_single(
     every epoch. Raises InputError for a target that is not below the dense latency or that cannot be reached.
     """
     check_images(images, data)
+    for kept in (checkpoint, dense_run(checkpoint)):
+        read_run(kept)  # a file that holds something else is told before the dense start is trained
     (train_set, test_set), shape = data.load(), data.shape
     base = Recipe("dense", epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed, device=device)
     recipe = replace(Recipe(family), epochs=epochs, seed=seed, device=device, distil_weight=distil_weight)

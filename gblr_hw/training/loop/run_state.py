@@ -52,17 +52,9 @@ def load_run(path: Path | None, key: str) -> RunState:
     ------
     InputError: a file that cannot be read, or that belongs to another run.
     """
-    if path is None or not path.exists():
+    state = read_run(path)
+    if state is None:
         return RunState(key)
-    try:
-        content = torch.load(path, weights_only=True)
-        loop = None if content["loop"] is None else LoopState(**content["loop"])
-        records = [EpochRecord(**record) for record in content["records"]]
-        state = RunState(content["key"], content["phase"], content["starts"], records, loop)
-    except Exception as error:
-        raise InputError(
-            f"checkpoint '{path}'", type(error).__name__, "it holds no training run", "Delete it to start anew."
-        ) from error
     # Runs that earlier releases began say a family's old name.
     for old, new in ALIASES.items():
         state.key = state.key.replace(f"family='{old}'", f"family='{new}'")
@@ -74,3 +66,20 @@ def load_run(path: Path | None, key: str) -> RunState:
             "Give each run a file of its own, or delete it to start anew.",
         )
     return state
+
+
+def read_run(path: Path | None) -> RunState | None:
+    """The state in a file, whichever run it belongs to; None where there is no file. Raises InputError for any other
+    file.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        content = torch.load(path, weights_only=True)
+        loop = None if content["loop"] is None else LoopState(**content["loop"])
+        records = [EpochRecord(**record) for record in content["records"]]
+        return RunState(content["key"], content["phase"], content["starts"], records, loop)
+    except Exception as error:
+        raise InputError(
+            f"checkpoint '{path}'", type(error).__name__, "it holds no training run", "Delete it to start anew."
+        ) from error

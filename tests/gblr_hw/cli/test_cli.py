@@ -301,3 +301,27 @@ def test_what_a_refusal_of_a_checkpoint_advises_works_with_every_command_that_re
     else:
         assert "left out, looked up, not multiplied: lut.weight" in told.out
         assert "left out, as asked for: w3" in told.out
+
+
+@pytest.mark.parametrize("name", ["run.pt", "run.pt.dense"])
+def test_a_checkpoint_that_holds_no_run_is_told_before_anything_is_trained(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gblr_hw.demo.single.train_network", never)
+    torch.save({"fc.weight": torch.ones(2, 2)}, name)
+    assert run(monkeypatch, *TRAIN, "--checkpoint", "run.pt") == 2
+    assert f"checkpoint '{name}': found KeyError; it holds no training run. Delete it to" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("option", ["--max-area-mm2", "--max-energy-uj"])
+@pytest.mark.parametrize("value", ["inf", "nan", "0"])
+def test_bounds_of_a_search_are_positive_and_finite(
+    option: str, value: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "codesign", checkpoint, option, value) == 2
+    assert "; a bound is positive and finite. Give a positive number" in capsys.readouterr().err

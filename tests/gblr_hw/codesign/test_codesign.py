@@ -276,7 +276,8 @@ def test_what_cannot_be_reached_is_told_with_what_can() -> None:
         r"max energy: found 1e-06 uJ; the least that was reached is \d+\.\d+ uJ, by \w+ on (plain|scatter)-",
     )
     _refused(
-        lambda: codesign(_problem(Bounds(-1.0)), Measurements(None)), "max_area_mm2: found -1; a bound is positive"
+        lambda: codesign(_problem(Bounds(-1.0)), Measurements(None)),
+        "max_area_mm2: found -1; a bound is positive and finite",
     )
     _refused(lambda: search(_problem(), Measurements(None), 1, 0), "trials: found 1; there are 2 kinds of machine")
 

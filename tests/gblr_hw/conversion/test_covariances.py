@@ -49,6 +49,10 @@ def test_what_cannot_be_collected_is_refused(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "c.safetensors", {"a": torch.ones(2, 3)}, {})
     with pytest.raises(InputError, match="a covariance is square"):
         load_covariances(tmp_path / "c.safetensors")
+    for dtype in (torch.complex64, torch.int64, torch.bool):
+        write_safetensors(tmp_path / "c.safetensors", {"a": torch.ones(2, 2, dtype=dtype)}, {})
+        with pytest.raises(InputError, match=f"'a': found dtype {dtype}; moments are real numbers. Collect it again"):
+            load_covariances(tmp_path / "c.safetensors")
 
 
 class ByKeyword(nn.Module):
