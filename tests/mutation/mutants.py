@@ -1,4 +1,5 @@
-"""One-cycle errors in every rule of time, as replacements in the source of the simulator.
+"""One-cycle errors in every rule of time, and errors in where windows of images and heads that share keys lie, as
+replacements in the source of the simulator.
 
 A rule that each engine implements for itself is broken in the engine alone, in the reference alone (their agreement must
 notice) and, the same misreading, in both (only tests written by hand can notice). A duration lives in one place.
@@ -18,6 +19,7 @@ MACHINE, ISA, REPORT, COUNTS = (
 )
 ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network_layout"
 UNITS, BOUNDS = "simulator.timing.unit_accounts", "simulator.timing.operator_bounds"
+IMAGES = "simulator.network.image_rows"
 
 Check = Literal["agreement", "by hand"]
 
@@ -249,4 +251,21 @@ COUNTERS = [
     *_shared("C5", "array time holds the channel", BOUNDS, "if unit[i] < _ARRAY", "if unit[i] <= _ARRAY", "agreement"),
 ]  # fmt: skip
 
-MUTANTS = (*ORDER, *DURATIONS, *COUNTERS)
+PLACES = [
+    *_shared("B2", "pixels apart are one run of bytes", IMAGES, "(np.diff(shift) != 0) | (np.diff(down) != 0)", "np.diff(down) != 0"),
+    *_shared("B2", "a run more, whatever is read", IMAGES, "(np.diff(down) != 0))) + 1", "(np.diff(down) != 0))) + 2"),
+    *_shared("M2", "windows reach a row less", IMAGES, "rows - 1)) + self.rows.reach", "rows - 1)) + self.rows.reach - 1"),
+    *_shared("M2", "windows begin a row lower", IMAGES, "return int(self.first_row(row0)), int(", "return int(self.first_row(row0)) + 1, int("),
+    *_shared("M2", "rows come round a row late", IMAGES, "down * self.rows.dilation) % kept", "down * self.rows.dilation) % (kept + 1)"),
+    *_shared("M2", "rows have no fill beside them", IMAGES, "return self.columns.size * self.pixel", "return self.columns.image * self.pixel"),
+    *_shared("E1", "rows of fill move bytes", IMAGES, "int(np.count_nonzero(down >= 0)) * columns", "len(down) * columns"),
+    *_shared("E1", "what lies between the pixels that are read moves nothing", IMAGES, "else int(read[-1] - read[0]) + 1", "else len(read)"),
+    *_shared("I2", "heads share a tile though they do not make up whole chunks", LAYOUT, " and shared % (side // stride) == 0)", ")"),
+    *_shared("I2", "a head that ends inside a chunk shares its tile", LAYOUT, "else 1\n\n\ndef heads_of_chunk", "else shared\n\n\ndef heads_of_chunk"),
+    *_shared("I2", "heads of a chunk share their sums", LAYOUT, "return side // stride", "return 1"),
+    *_shared("I2", "heads of scores are read where they are written", LAYOUT, '(stride, keys) if operator.kind == "scores"', '(keys, stride) if operator.kind == "scores"'),
+    *_shared("I2", "a narrow head begins at its chunk's edge", LAYOUT, "side * rows * side + head * step % side", "side * rows * side"),
+    *_shared("I2", "heads lie a row too far apart", LAYOUT, "head * step // side * rows * side", "head * step // side * (rows + 1) * side"),
+]  # fmt: skip
+
+MUTANTS = (*ORDER, *DURATIONS, *COUNTERS, *PLACES)

@@ -32,7 +32,11 @@ from tests.mutation.mutants import MUTANTS, Check, Mutant
 
 ROOT = Path(__file__).parents[2]
 BY_HAND = (  # what notices most first; the rest is read only for mutants that survive it
-    ("tests/simulator/timing/test_engines.py", "tests/simulator/program/test_manual.py"),
+    (
+        "tests/simulator/network/test_windows_and_heads.py",
+        "tests/simulator/timing/test_engines.py",
+        "tests/simulator/program/test_manual.py",
+    ),
     (
         "tests/simulator/timing/test_timing.py",
         "tests/simulator/machine/test_machine.py",

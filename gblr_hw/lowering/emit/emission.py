@@ -9,9 +9,11 @@ import numpy as np
 
 from gblr_hw.lowering.emit.instruction_stream import Ref, Stream, latest
 from gblr_hw.lowering.emit.place_transfers import LoadState
+from gblr_hw.lowering.emit.runs_of_layer import BlockRows
 from gblr_hw.lowering.emit.scratch_hazards import Hazards
 from gblr_hw.lowering.groups.fuse_groups import Group
 from gblr_hw.lowering.groups.scratchpad_map import Key, ScratchRegion
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operand
 from simulator.program.schedule import LayerSchedule
@@ -71,14 +73,15 @@ class ParameterSizes:
 
 @dataclass
 class GroupState:
-    """State of one group. accumulators: buffers in the accumulator memory, which drains use in turn. before: the last
-    drain of the group before. drain_refs: this group's drains. sizes: by operator, what its parameters take;
-    parameters_stay: whether they are loaded once; parameters: by operator, their load and its number. resident: by
-    operator, the numbers of its weight loads, their slots and their places among all loads.
+    """State of one group. accumulators: buffers of ``piece_rows`` rows in the accumulator memory, which drains use in
+    turn. before: the last drain of the group before. drain_refs: this group's drains. sizes: by operator, what its
+    parameters take; parameters_stay: whether they are loaded once; parameters: by operator, their load and its number.
+    resident: by operator, the numbers of its weight loads, their slots and their places among all loads.
     """
 
     group: Group
     regions: Mapping[Key, ScratchRegion]
+    piece_rows: int
     accumulators: int
     before: Ref | None
     sizes: Mapping[int, ParameterSizes]
@@ -104,3 +107,12 @@ class Block:
     token0: int
     loaded: dict[Operand, tuple[np.ndarray, Ref]] = field(default_factory=dict)
     written: dict[tuple[str, int], Ref] = field(default_factory=dict)
+
+    def piece_rows(self, pieces: int) -> int:
+        """Rows of each of the block's pieces; the last may have fewer."""
+        return ceil_div(self.rows, pieces)
+
+    def piece(self, index: int, piece: np.ndarray, pieces: int) -> BlockRows:
+        """The rows of operator ``index`` that instructions on those pieces work on."""
+        size = self.piece_rows(pieces)
+        return BlockRows(index, self.row0 + piece * size, np.minimum(size, self.rows - piece * size))

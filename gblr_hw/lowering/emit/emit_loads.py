@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from gblr_hw.lowering.emit.emission import Block, Emission, GroupState, ParameterSizes
 from gblr_hw.lowering.emit.instruction_stream import Ref, latest, number
 from gblr_hw.lowering.emit.passes_of_operator import Passes
-from gblr_hw.lowering.emit.place_transfers import prefetch_steps
+from gblr_hw.lowering.emit.place_transfers import (
+    DRAIN,
+    LOAD,
+    input_throttle,
+    load_sequence,
+    prefetch_steps,
+    sort_keys,
+)
 from gblr_hw.lowering.emit.runs_of_layer import BlockRows, WeightLoads, put_inputs, put_parameters, put_weights
+from gblr_hw.lowering.emit.scratch_hazards import Class
 from gblr_hw.lowering.groups.blocks import by_token
 from gblr_hw.lowering.groups.image_windows import image_bytes, window_row_bytes
 from simulator.base.arithmetic import ceil_div
@@ -19,15 +28,44 @@ from simulator.machine.machine import Machine
 from simulator.network.image_rows import ImageRows, image_chunks
 from simulator.network.network import Operand, Operator
 from simulator.network.network_layout import read_by_all, region_rows, view_chunks
+from simulator.network.operand_views import operand_window
 from simulator.network.strided_bytes import strided_bytes
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
+from simulator.timing.durations import channel_cycles
 
 RUN_BYTES = 4  # a row of a mask: first and one past the last key it allows (machine.md, M6)
 CONSTANT_BYTES = 4  # a constant of the vector unit, without a row for each token
 
 
-def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: int, operand: Operand) -> None:
-    """The chunks of one operand of operator ``index`` (its number ``place``), unless this block has them already."""
+@dataclass(frozen=True, eq=False)
+class FirstUse:
+    """When a matrix operator first reads the chunks of its operand. passes: (C,) passes from its first, chunks beyond
+    those that it reads left out. first_tile: number of its first pass.
+    """
+
+    passes: np.ndarray
+    first_tile: int
+
+    @staticmethod
+    def of(passes: Passes, first_tile: int) -> FirstUse:
+        reading = np.flatnonzero(passes.reads)
+        chunks = passes.source[reading] // passes.pieces
+        first = np.full(int(chunks.max(initial=-1)) + 1, max(0, len(passes) - 1))
+        np.minimum.at(first, chunks, reading)
+        return FirstUse(first, first_tile)
+
+    def of_chunks(self, chunks: np.ndarray) -> np.ndarray:
+        last = int(self.passes.max(initial=0))
+        return np.append(self.passes, last)[np.minimum(chunks, len(self.passes))]
+
+
+def load_operand(
+    e: Emission, g: GroupState, block: Block, index: int, place: int, operand: Operand, use: FirstUse | None
+) -> None:
+    """The chunks of one operand of operator ``index`` (its number ``place``), unless this block has them already: in
+    the order of their first ``use``, or all before the operator begins.
+    """
     if operand in block.loaded:
         return
     if operand.access == "image":
@@ -41,29 +79,109 @@ def load_operand(e: Emission, g: GroupState, block: Block, index: int, place: in
         chunks = np.array([block.token0 // side])
     base = address(e, g, block, operand)
     size = rows * side
-    held = e.hazards.before(base, base + len(chunks) * size)
-    in_place = operand.access == "rows" and operand.tokens == e.network.tensors[operand.tensor].tokens
-    source = e.stored(operand.tensor, row0 + rows if in_place else None)
-    named = None if operand.indices is None else e.stored(operand.indices)
-    waits = (held.get("array"), held.get("vector"), latest([held.get("store"), source, named]))
-    earliest = max((ref.step + 1 for ref in waits if ref is not None), default=0)
-    begin = g.begins[-2] if len(g.begins) > 1 and region.copies > 1 else max(0, step0 - prefetch_steps(e.machine))
-    steps = np.maximum(begin + np.arange(len(chunks)) * max(0, step0 - begin) // len(chunks), earliest)
+    waits, earliest = _waits(e, operand, row0 + rows, e.hazards.before_each(base, size, len(chunks)))
+    first_use = np.zeros(len(chunks), dtype=np.int64) if use is None else use.of_chunks(chunks)
+    if len(g.begins) > 1 and region.copies > 1:
+        begin = g.begins[-2]
+        steps = begin + np.arange(len(chunks)) * max(0, step0 - begin) // len(chunks)
+    else:
+        steps = np.maximum(0, step0 + first_use - prefetch_steps(e.machine))
+    moved = _bytes(e, operand, chunks, row0, rows)
+    if use is not None and block.number == 0:
+        later = _throttle(e, use, first_use, moved)
+        waits[0] = np.where(later >= 0, use.first_tile + later, waits[0])
+        steps = np.where(later >= 0, np.maximum(steps, step0 + later + 1), steps)
+    steps = np.maximum(steps, earliest)
     first, last = put_inputs(
         e.stream,
         BlockRows(index, row0, rows),
         steps,
-        np.full(len(chunks), step0),
+        step0 + first_use,
         chunks,
         base + np.arange(len(chunks)) * size,
-        _bytes(e, operand, chunks, row0, rows),
-        after_array=number(waits[0]),
-        after_vector=number(waits[1]),
-        after_store=number(waits[2]),
+        moved,
+        after_array=waits[0],
+        after_vector=waits[1],
+        after_store=waits[2],
         operand=place,
     )
+    keys = sort_keys(steps, LOAD, load_sequence(step0 + first_use, is_input=True))
+    latest_load = int(np.lexsort((np.arange(len(chunks)), keys))[-1])
+    last = Ref(int(keys[latest_load]), first.id + latest_load)
     e.hazards.use(base, base + len(chunks) * size, "input", last)
     block.loaded[operand] = (first.id + np.arange(len(chunks)), last)
+
+
+def _waits(
+    e: Emission, operand: Operand, end: int, held: list[dict[Class, Ref]]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """What the loads of an operand's rows up to ``end`` wait for, given who uses the bytes that each goes to: numbers
+    by class (array, vector, store), and the first step at which each may stand.
+    """
+    in_place = operand.access == "rows" and operand.tokens == e.network.tensors[operand.tensor].tokens
+    source = e.stored(operand.tensor, end if in_place else None)
+    named = None if operand.indices is None else e.stored(operand.indices)
+    refs = [(one.get("array"), one.get("vector"), latest([one.get("store"), source, named])) for one in held]
+    earliest = [max((ref.step + 1 for ref in one if ref is not None), default=0) for one in refs]
+    return [np.array([number(ref) for ref in column]) for column in zip(*refs, strict=True)], np.array(earliest)
+
+
+def _throttle(e: Emission, use: FirstUse, first_use: np.ndarray, moved: int | np.ndarray) -> np.ndarray:
+    """For each chunk of a group's first inputs the pass that must be done before it is asked for, or -1."""
+    order = np.argsort(first_use, kind="stable")
+    cycles = channel_cycles(e.machine, np.atleast_1d(moved)[:1])
+    result = np.full(len(first_use), -1)
+    result[order] = input_throttle(e.machine, first_use[order], int(cycles[0]))
+    return result
+
+
+def load_in_turn(
+    e: Emission,
+    block: Block,
+    index: int,
+    place: int,
+    chunks: np.ndarray,
+    buffers: tuple[int, int, int],
+    readers: np.ndarray,
+    behind: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Loads of ``chunks`` of an operand in the order in which a follower reads them; their numbers. buffers: first
+    address, bytes and number of those that they have in turn. readers: (C,) the instructions that read each. behind:
+    steps and sequences, (C,) each, that stand behind those.
+    """
+    operand = e.network.operators[index].operands[place]
+    base, size, count = buffers
+    row0, rows = _rows(e, block, e.network.operators[index], operand)
+    turn = np.arange(len(chunks))
+    held = e.hazards.before_each(base, size, count)
+    waits, earliest = _waits(e, operand, row0 + rows, [held[at] if at < count else {} for at in turn.tolist()])
+    first = e.stream.reserve(len(chunks))
+    moved = _bytes(e, operand, chunks, row0, rows)
+    waits[1][count:] = readers[:-count]
+    ahead = np.maximum(earliest, max(0, e.step - prefetch_steps(e.machine)))[:count]
+    for part, (steps, kind, sequence) in (
+        (slice(0, count), (ahead, LOAD, load_sequence(np.full(count, e.step), is_input=True))),
+        (slice(count, None), (behind[0][:-count], DRAIN, behind[1][:-count])),
+    ):
+        _, last = e.stream.put(
+            steps,
+            kind,
+            sequence,
+            first + part.start,
+            op=Op.LOAD_INPUT,
+            layer=index,
+            tile=place,
+            chunk=chunks[part],
+            token0=row0,
+            tokens=rows,
+            dst=base + turn[part] % count * size,
+            dram_bytes=moved,
+            after_array=waits[0][part],
+            after_vector=waits[1][part],
+            after_store=waits[2][part],
+        )
+    e.hazards.use(base, base + count * size, "input", last)
+    return first + turn
 
 
 def load_image(e: Emission, g: GroupState, block: Block, index: int, place: int, operand: Operand) -> None:
@@ -79,7 +197,7 @@ def load_image(e: Emission, g: GroupState, block: Block, index: int, place: int,
     if begin < end:
         ranges = kept_ranges(image, operand.kept, begin, end, address(e, g, block, operand))
         held = [e.hazards.before(*one) for one in ranges]
-        source = e.stored(operand.tensor)
+        source = e.stored(operand.tensor, image_end(e, operand, end))
         waits = [latest(one.get(user) for one in held) for user in ("array", "vector", "store")]
         waits[2] = latest([waits[2], source])
         earliest = max((ref.step + 1 for ref in waits if ref is not None), default=0)
@@ -102,6 +220,18 @@ def load_image(e: Emission, g: GroupState, block: Block, index: int, place: int,
             e.hazards.use(*one, "input", last)
         g.images[operand] = (end, last)
     block.loaded[operand] = (np.full(view_chunks(e.network, operand, e.side), last.id), last)
+
+
+def image_end(e: Emission, operand: Operand, end: int) -> int | None:
+    """One past the last row of its tensor that padded rows up to ``end`` of an operand's images hold; None for images
+    that are a part of their tensor.
+    """
+    rows, columns = operand_window(operand).image
+    if operand.token0 or rows * columns != e.network.tensors[operand.tensor].tokens:
+        return None
+    which, down, _ = ImageRows.of(operand).pixels(0, end)
+    held = np.flatnonzero(down >= 0)
+    return (int(which[held[-1]]) * rows + int(down[held[-1]]) + 1) * columns if len(held) else 0
 
 
 def kept_ranges(image: ImageRows, kept: int, begin: int, end: int, base: int) -> list[tuple[int, int]]:
@@ -129,6 +259,8 @@ def _rows(e: Emission, block: Block, operator: Operator, operand: Operand) -> tu
 
 def _bytes(e: Emission, operand: Operand, chunks: np.ndarray, row0: int, rows: int) -> int | np.ndarray:
     """Bytes that loads of ``rows`` rows from ``row0`` on move, of each of the chunks."""
+    if operand.access == "window":
+        return rows * window_row_bytes(e.network, operand, chunks, e.side)
     if operand.access != "strided":
         return rows * _row_bytes(e, operand)
     taken, burst = np.arange(row0, row0 + rows), e.machine.dram.burst_bytes
@@ -136,17 +268,14 @@ def _bytes(e: Emission, operand: Operand, chunks: np.ndarray, row0: int, rows: i
 
 
 def _row_bytes(e: Emission, operand: Operand) -> int:
-    """Bytes that a load moves for each row of a chunk (machine.md, E1): whole bursts for a gathered row; every pixel of
-    an image of which a stride takes some; two chunks of a view that begins inside one. The host lays out the network's
-    inputs as they are read.
+    """Bytes that a load moves for each row of a chunk (machine.md, E1): whole bursts for a gathered row; two chunks of
+    a view that begins inside one. The host lays out the network's inputs as they are read.
     """
     side, burst = e.side, e.machine.dram.burst_bytes
     if operand.access == "gather":
         return ceil_div(side, burst) * burst
     if e.network.tensors[operand.tensor].kind == "input":
         return side
-    if operand.access == "window":
-        return window_row_bytes(e.network, operand, side)
     return 2 * side if operand.channel0 % side and operand.access == "rows" else side
 
 

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 from gblr_hw.lowering.emit.emission import Block, Emission, GroupState
 from gblr_hw.lowering.emit.emit_loads import parameter_sizes, parameters_stay
-from gblr_hw.lowering.emit.emit_operators import Part, emit_matrix, emit_vector
-from gblr_hw.lowering.emit.passes_of_operator import Passes, head_passes, linear_passes
+from gblr_hw.lowering.emit.emit_operators import emit_matrix, emit_vector
+from gblr_hw.lowering.emit.operand_source import Part
+from gblr_hw.lowering.emit.passes_of_operator import Passes, head_passes, in_pieces, linear_passes
+from gblr_hw.lowering.groups.blocks import pieces_of
 from gblr_hw.lowering.groups.fuse_groups import Group
 from gblr_hw.lowering.groups.head_room import HeadRoom
 from gblr_hw.lowering.groups.scratchpad_map import map_regions
 from gblr_hw.lowering.groups.stages import Stage, stages_of
+from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.isa import Instructions
@@ -43,9 +46,10 @@ def _emit_group(e: Emission, group: Group) -> None:
         index: parameter_sizes(e.network.operators[index], e.schedules[index], e.machine)
         for index in range(group.first, group.last)
     }
-    accumulators = e.machine.accumulator_rows // group.block
-    g = GroupState(group, regions, accumulators, e.last_drain, sizes, parameters_stay(sizes))
-    templates: dict[tuple[int, int], Passes] = {}
+    rows = ceil_div(group.block, pieces_of(group.block, e.machine))
+    accumulators = e.machine.accumulator_rows // rows
+    g = GroupState(group, regions, rows, accumulators, e.last_drain, sizes, parameters_stay(sizes))
+    templates: dict[tuple[int, int, int], Passes] = {}
     for block in _blocks(e, group):
         g.begins.append(e.step)
         for stage in stages:
@@ -64,7 +68,7 @@ def _blocks(e: Emission, group: Group) -> list[Block]:
 
 
 def _emit_stage(
-    e: Emission, g: GroupState, block: Block, stage: Stage, templates: dict[tuple[int, int], Passes]
+    e: Emission, g: GroupState, block: Block, stage: Stage, templates: dict[tuple[int, int, int], Passes]
 ) -> None:
     if stage.chunked:
         _matrix(e, g, block, tuple(range(stage.first, stage.last)), Part(), templates)
@@ -83,7 +87,7 @@ def _emit_stage(
 
 
 def _one(
-    e: Emission, g: GroupState, block: Block, index: int, part: Part, templates: dict[tuple[int, int], Passes]
+    e: Emission, g: GroupState, block: Block, index: int, part: Part, templates: dict[tuple[int, int, int], Passes]
 ) -> None:
     if e.network.operators[index].kind == "vector":
         emit_vector(e, g, block, index, part)
@@ -97,14 +101,15 @@ def _matrix(
     block: Block,
     indices: tuple[int, ...],
     part: Part,
-    templates: dict[tuple[int, int], Passes],
+    templates: dict[tuple[int, int, int], Passes],
 ) -> None:
     index = indices[0]
-    key = (index, part.number)
+    pieces = ceil_div(block.rows, g.piece_rows)
+    key = (index, part.number, pieces)
     if key not in templates:
         schedule = e.schedules[index]
         templates[key] = (
-            linear_passes(schedule, e.machine)
+            in_pieces(linear_passes(schedule, e.machine), pieces)
             if e.network.operators[index].kind == "linear"
             else head_passes(
                 e.network,

@@ -53,6 +53,9 @@ class Passes:
     (N,): chunk read and written, -1 for none. opens (N,): whether a pass is the first of its output chunk. rank_ready
     (N,): the last pass that adds to any of the ranks that it reads, -1 for none. drained (R,): output chunks in the
     order in which they are complete, finish (R,): the pass after which each is, has_sums (R,): whether any adds to it.
+
+    With P ``pieces`` every chunk of a block is P runs of rows, each with passes and sums of its own: source, target and
+    drained then count runs, those of a chunk behind one another (run p of chunk c is c P + p).
     """
 
     kind: np.ndarray
@@ -68,6 +71,7 @@ class Passes:
     finish: np.ndarray
     has_sums: np.ndarray
     heads: Heads
+    pieces: int = 1
 
     def __len__(self) -> int:
         return len(self.tile)
@@ -93,7 +97,22 @@ class Passes:
     @cached_property
     def fixed_chunk(self) -> np.ndarray:
         """The chunk on a tile's fixed side: the one that it writes, or reads where it writes ranks."""
-        return np.where(self.writes, self.target, self.source)
+        return np.where(self.writes, self.target, self.source) // self.pieces
+
+    @cached_property
+    def drained_chunk(self) -> np.ndarray:
+        """(R,) the chunk of each run of rows that is drained."""
+        return self.drained // self.pieces
+
+    @cached_property
+    def drained_piece(self) -> np.ndarray:
+        """(R,) which of its chunk's runs each is."""
+        return self.drained % self.pieces
+
+    @cached_property
+    def piece(self) -> np.ndarray:
+        """(N,) which run of a chunk's rows each pass has."""
+        return np.arange(len(self)) % self.pieces
 
 
 def linear_passes(schedule: LayerSchedule, machine: Machine) -> Passes:
@@ -124,6 +143,34 @@ def linear_passes(schedule: LayerSchedule, machine: Machine) -> Passes:
         finish=finish[drained],
         has_sums=last[drained] >= 0,
         heads=Heads.none(source, target, len(drained)),
+    )
+
+
+def in_pieces(passes: Passes, pieces: int) -> Passes:
+    """A linear operator's passes without ranks, each once for each of a block's ``pieces`` while its tile is loaded."""
+    if pieces == 1:
+        return passes
+
+    def apart(values: np.ndarray) -> np.ndarray:
+        runs = values[:, None] * pieces + np.arange(pieces)
+        return np.where(values[:, None] < 0, -1, runs).ravel()
+
+    source, target, drained = apart(passes.source), apart(passes.target), apart(passes.drained)
+    return Passes(
+        kind=np.repeat(passes.kind, pieces),
+        tile=np.repeat(passes.tile, pieces),
+        load=np.repeat(passes.load, pieces),
+        load_tile=passes.load_tile,
+        source=source,
+        target=target,
+        row_cycles=np.repeat(passes.row_cycles, pieces),
+        opens=np.repeat(passes.opens, pieces),
+        rank_ready=np.repeat(passes.rank_ready, pieces),
+        drained=drained,
+        finish=np.where(np.repeat(passes.has_sums, pieces), apart(passes.finish), max(1, len(source)) - 1),
+        has_sums=np.repeat(passes.has_sums, pieces),
+        heads=Heads.none(source, target, len(drained)),
+        pieces=pieces,
     )
 
 

@@ -29,11 +29,11 @@ from simulator.program.operations import Op
 
 @dataclass(frozen=True)
 class BlockRows:
-    """The rows that instructions work on: ``tokens`` of layer ``layer``'s, from ``token0`` on."""
+    """The rows that instructions work on: ``tokens`` of layer ``layer``'s, from ``token0`` on; of each, or of all."""
 
     layer: int
-    token0: int
-    tokens: int
+    token0: int | np.ndarray
+    tokens: int | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def put_inputs(
     addresses: np.ndarray,
     dram_bytes: np.ndarray | int,
     after_array: np.ndarray | int,
-    after_vector: int,
+    after_vector: np.ndarray | int,
     after_store: np.ndarray | int,
     operand: int = -1,
 ) -> tuple[Ref, Ref]:
@@ -242,7 +242,7 @@ def put_drains(
         order.drain,
         first,
         op=Op.DRAIN,
-        chunk=passes.drained,
+        chunk=passes.drained_chunk,
         src=sums,
         dst=places,
         other=rows.tokens if passes.heads.of_chunk > 1 else -1,

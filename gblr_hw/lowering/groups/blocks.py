@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulator.base.arithmetic import ceil_div
+from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_layout import read_by_all
 
@@ -29,6 +31,13 @@ def blocks_of(network: Network, first: int, last: int, block: int) -> np.ndarray
     counts = np.minimum(block, rows - begins)
     sequences = np.arange(head.rows // rows)[:, None] * rows
     return np.stack([(sequences + begins).ravel(), np.tile(counts, head.rows // rows)], axis=1)
+
+
+def pieces_of(rows: int, machine: Machine) -> int:
+    """Runs of rows in which a block goes through the array: one needs half of the accumulator memory at most, so that
+    sums of one are drained while the next is worked on. More runs share a tile that is loaded once.
+    """
+    return ceil_div(rows, machine.accumulator_rows // 2)
 
 
 def by_token(constant: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ cheapest sequence is found by dynamic programming.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from gblr_hw.lowering.groups.blocks import per_sequence
 from gblr_hw.lowering.groups.head_room import HeadRoom, pass_cycles
 from gblr_hw.lowering.groups.image_windows import operand_bytes, row_cycles
-from gblr_hw.lowering.groups.scratchpad_map import map_regions, source_of, stored
+from gblr_hw.lowering.groups.scratchpad_map import Key, ScratchRegion, map_regions, source_of, stored
 from gblr_hw.lowering.groups.stages import Stage, local, stages_of
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
@@ -27,7 +27,7 @@ from simulator.network.strided_bytes import strided_bytes
 from simulator.program.schedule import LayerSchedule
 
 LONGEST = 24  # operators in a group
-_CUTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+_CUTS = (*range(1, 17), 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,8 @@ class _Planner:
         self.network, self.schedules, self.machine = network, schedules, machine
         self._strided: dict[Operand, int] = {}
         self._known: dict[object, tuple[float, int, bool, bool] | None] = {}
-        bits = machine.datatypes.weight_bits
-        self._weight_bytes = [
-            int(s.tiles.weight_count.sum()) if s.form == "activations" else int(s.tiles.record_bytes(bits).sum())
-            for s in schedules
-        ]
+        bits, burst = machine.datatypes.weight_bits, machine.dram.burst_bytes
+        self._weight_bytes = [int((-(-s.tile_bytes(bits) // burst) * burst).sum()) for s in schedules]
 
     def joins(self, first: int, last: int) -> bool:
         """Whether operator ``first`` may run in one group with those up to ``last``: the same rows, and nothing of
@@ -118,9 +115,10 @@ class _Planner:
         limit = min(self._block_limit(index) for index in range(first, last))
         best: tuple[float, int, bool, bool] | None = None
         for block in self._block_sizes(first, last, rows, limit):
-            if map_regions(network, stages, block, machine) is None:
+            regions = map_regions(network, stages, block, machine)
+            if regions is None:
                 continue
-            cost = self._cost(stages, block, rows, head.rows // rows, resident)
+            cost = self._cost(stages, regions, block, (rows, head.rows // rows), resident)
             if best is None or cost < best[0]:
                 best = (cost, block, flat, resident)
         return best
@@ -153,14 +151,25 @@ class _Planner:
         tiles = sum(len(self.schedules[index].tiles) for index in range(first, last))
         return "activations" not in forms and 0 < tiles <= self.machine.weight_slots
 
-    def _cost(self, stages: Sequence[Stage], block: int, rows: int, sequences: int, resident: bool) -> float:
-        """Estimated cycles: the array with what it waits for, the vector unit or the channel, whichever is longest."""
+    def _cost(
+        self,
+        stages: Sequence[Stage],
+        regions: Mapping[Key, ScratchRegion],
+        block: int,
+        rows: tuple[int, int],
+        resident: bool,
+    ) -> float:
+        """Estimated cycles: the array with what it waits for, the vector unit or the channel, whichever is longest.
+        ``rows``: those of a run of blocks, and runs.
+        """
         network, machine = self.network, self.machine
         side, first, last = machine.cols, stages[0].first, stages[-1].last
-        blocks = ceil_div(rows, block) * sequences
-        array = vector = moved = 0.0
-        seen: set[object] = set()
+        blocks = ceil_div(rows[0], block) * rows[1]
+        vector = moved = 0.0
+        arrays: list[float] = []
+        loads: dict[Operand, tuple[int, float]] = {}
         for stage in stages:
+            array = 0.0
             for index in range(stage.first, stage.last):
                 operator, schedule = network.operators[index], self.schedules[index]
                 chunks = output_chunks(network, operator, side)
@@ -183,18 +192,55 @@ class _Planner:
                     moved += operator.rows * chunks * side
                 for operand in operator.operands:
                     key = source_of(network, operator, operand, first, side)
-                    if isinstance(key, Operand) and operand.access != "weights" and key not in seen:
-                        seen.add(key)
-                        moved += self._operand_bytes(operator, operand)
-        channel = moved * 1000 / machine.dram_bytes_per_kilocycle
+                    if isinstance(key, Operand) and operand.access != "weights" and key not in loads:
+                        loads[key] = (index, self._operand_bytes(operator, operand))
+                        moved += loads[key][1]
+            arrays.append(array)
+        array, channel = sum(arrays), self._channel_cycles(moved)
         latency = 2 * machine.dram_latency_cycles * (blocks if blocks > 1 else 1)
-        return max(array, vector, channel) + latency + 0.1 * min(array, channel)
+        # The last block's last chunk is stored, and the first block's inputs come, while little else is done.
+        waits = self._channel_cycles(network.operators[last - 1].rows * side) / blocks
+        for key, (index, size) in loads.items():
+            if regions[key].begin == 0:
+                waits += self._arrival(stages[0], regions[key], index, size, arrays[0]) / blocks
+            if blocks > 1 and not regions[key].ahead:
+                others = self._channel_cycles(moved - size) / max(array, channel, 1.0)
+                meanwhile = self._meanwhile(stages, regions[key], index, arrays) * (1 - min(1.0, others))
+                waits += max(0.0, self._channel_cycles(size) - meanwhile)
+        return max(array + waits, vector, channel) + latency + min(array, channel)
+
+    def _channel_cycles(self, moved: float) -> float:
+        return moved * 1000 / self.machine.dram_bytes_per_kilocycle
+
+    def _arrival(self, stage: Stage, region: ScratchRegion, reader: int, size: float, array: float) -> float:
+        """Cycles for which the first inputs hold up the array: all of an image's rows, of other operands what comes no
+        faster than the passes of one output chunk need it, and the first chunk. Both for all blocks.
+        """
+        load = self._channel_cycles(size)
+        if region.image:
+            return load
+        if stage.chunked and reader > stage.first:
+            return 0.0
+        chunks = output_chunks(self.network, self.network.operators[reader], self.machine.cols)
+        return max(load / region.chunks, load - array / chunks)
+
+    def _meanwhile(self, stages: Sequence[Stage], region: ScratchRegion, reader: int, arrays: Sequence[float]) -> float:
+        """Cycles of all blocks in which inputs for which there is no second place can arrive: while other stages run,
+        and where they come chunk by chunk while the array does not need the chunk, from its last output chunk in one
+        block to its first in the next.
+        """
+        network, mine = self.network, sum(arrays[region.begin : region.end + 1])
+        stage, operator = stages[region.end], network.operators[reader]
+        room = sum(arrays) - mine
+        if region.image or operator.kind == "vector":
+            return room + (mine if stage.chunked and reader > stage.first else 0.0)
+        return room + min(1.0, 2 / output_chunks(network, operator, self.machine.cols)) * mine
 
     def _operand_bytes(self, operator: Operator, operand: Operand) -> int:
         """Bytes of an operand's whole view, which a copy into other axes reads in short runs."""
         network, side = self.network, self.machine.cols
         chunks = view_chunks(network, operand, side)
-        if operand.access == "image":
+        if operand.access in ("window", "image"):
             return operand_bytes(network, operator, operand, side)
         if operand.access != "strided":
             return operator.batch * operand.tokens * chunks * side
@@ -252,8 +298,13 @@ def _operand_signature(operand: Operand, number: int) -> object:
 
 
 def block_limit(schedule: LayerSchedule, machine: Machine) -> int:
-    """Rows of a block for which a layer's sums, twice, and its ranks' sums fit."""
-    return min(machine.accumulator_rows // 2, machine.rank_rows_per_bank // schedule.held_slots)
+    """Rows of a block for which a layer's sums fit, in two pieces where it has neither ranks nor activations as weights
+    and so may go through the array in pieces; else twice, and its ranks' sums.
+    """
+    half = machine.accumulator_rows // 2
+    if schedule.ranks == 0 and schedule.form != "activations":
+        return 2 * half
+    return min(half, machine.rank_rows_per_bank // schedule.held_slots)
 
 
 def describe_groups(network: Network, groups: Sequence[Group]) -> str:

@@ -94,18 +94,20 @@ def operand_bytes(network: Network, operator: Operator, operand: Operand, side: 
     """Bytes that all of an operand's windows, or all rows of its images, move once (machine.md, E1)."""
     if operand.access == "image":
         return image_bytes(network, operand, 0, operator.batch * ImageRows.of(operand).rows.size, side).sum()
-    return (
-        operator.batch * operand.tokens * view_chunks(network, operand, side) * window_row_bytes(network, operand, side)
-    )
+    chunks = np.arange(view_chunks(network, operand, side))
+    return operator.batch * operand.tokens * int(window_row_bytes(network, operand, chunks, side).sum())
 
 
-def window_row_bytes(network: Network, operand: Operand, side: int) -> int:
-    """Bytes that a load of windows moves for each row of a chunk: every pixel of an image of which a stride takes some.
-    The host lays out the network's inputs as they are read.
+def window_row_bytes(network: Network, operand: Operand, chunks: np.ndarray, side: int) -> np.ndarray:
+    """Bytes that a load of windows moves for each row of each of the ``chunks``: every pixel of an image of which a
+    stride takes some; of the network's inputs, which the host lays out as they are read, what a window has.
     """
-    window = operand.window
-    apart = window is not None and window.stride != window.kernel and network.tensors[operand.tensor].kind != "input"
-    return side * window.stride[1] if apart and window is not None else side
+    window, tensor = operand.window, network.tensors[operand.tensor]
+    if tensor.kind == "input":
+        held = np.full(len(chunks), side) if tensor.padded else operand.groups * operand.width - chunks * side
+        return np.minimum(held, side)
+    apart = window is not None and window.stride != window.kernel
+    return np.full(len(chunks), side * window.stride[1] if apart and window is not None else side)
 
 
 def image_bytes(network: Network, operand: Operand, row0: int, rows: int, side: int) -> np.ndarray:

@@ -7,7 +7,8 @@ block's inputs arrive while this one is worked on, if there is room.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gblr_hw.lowering.groups.blocks import blocks_of
@@ -18,7 +19,12 @@ from simulator.network.image_rows import ImageRows
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import output_chunks, region_chunks, region_rows
 
-STREAM_CHUNKS = 4  # chunk buffers of a value that passes through the scratchpad chunk by chunk
+STREAM_CHUNKS = (
+    8,
+    4,
+    2,
+    1,
+)  # chunk buffers of a value that passes through the scratchpad chunk by chunk: most, and least
 
 # A value in the scratchpad: a result by its tensor's name, or what a view loads from DRAM.
 Key = str | Operand
@@ -29,9 +35,9 @@ class ScratchRegion:
     """A value's part of the scratchpad. chunks: chunk buffers in it; used in turn unless it holds a row ``whole``.
 
     rows: rows of a buffer. begin, end: first and last stage that needs it. places: byte address of each copy; copies
-    serve blocks in turn, or slices of heads. over: the result whose place it takes, row by row. image: rows of an image
-    that it keeps, of ``row_bytes`` each, 0 for other values; image_ahead: rows for which the next block's arrive
-    meanwhile.
+    serve blocks in turn, or slices of heads. over: the result in whose place it lies, row by row. image: rows of
+    an image that it keeps, of ``row_bytes`` each, 0 for other values; image_ahead: rows for which the next block's
+    arrive meanwhile.
     """
 
     chunks: int
@@ -45,6 +51,11 @@ class ScratchRegion:
     image: int = 0
     image_ahead: int = 0
     row_bytes: int = 0
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the next block's inputs can arrive while this one's are read."""
+        return not self.whole or self.copies > 1 or 0 < self.image == self.image_ahead
 
     def size_bytes(self, side: int) -> int:
         if self.image:
@@ -68,22 +79,75 @@ def source_of(network: Network, operator: Operator, operand: Operand, first: int
 def map_regions(
     network: Network, stages: Sequence[Stage], block: int, machine: Machine
 ) -> dict[Key, ScratchRegion] | None:
-    """Places for every value of a group that works on ``block`` rows at a time, or None if they do not fit."""
+    """Places for every value of a group that works on ``block`` rows at a time, or None if they do not fit. What fits
+    decides: whether inputs of the next block arrive meanwhile, whether operands that are needed chunk by chunk are
+    there in full, and how many buffers values have that pass through chunk by chunk.
+    """
     side, size_bytes = machine.cols, machine.scratchpad.size_bytes
-    wanted = _regions(network, stages, block, side)
-    ahead = {
-        key: _ahead(key, region) if isinstance(key, Operand) and region.begin == 0 else region
-        for key, region in wanted.items()
-    }
-    return _placed(ahead, side, size_bytes) or _placed(wanted, side, size_bytes)
+    values = _values(network, stages, block, side)
+    by_chunk, in_place = _by_chunk(network, stages, values), _in_place(network, stages)
+    ways = [(count, some) for count in STREAM_CHUNKS for some in ([[], by_chunk] if by_chunk else [[]])]
+    for ahead in (True, False):
+        for buffers, parts in ways:
+            wanted = _regions(values, buffers, parts, in_place)
+            if ahead:
+                wanted = {key: _ahead(key, region) for key, region in wanted.items()}
+            for apart in (True, False):
+                found = _placed(wanted, side, size_bytes, apart)
+                if found is not None:
+                    return found
+    return None
 
 
-def _ahead(operand: Operand, region: ScratchRegion) -> ScratchRegion:
+def _ahead(key: Key, region: ScratchRegion) -> ScratchRegion:
     """A region that the next block's inputs can arrive in meanwhile: a second place, or more rows of an image."""
+    if not isinstance(key, Operand) or region.begin > 0 or not region.whole:
+        return region
     return replace(region, image=region.image_ahead) if region.image else replace(region, copies=2)
 
 
-def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -> dict[Key, ScratchRegion]:
+def _regions(
+    values: Mapping[Key, ScratchRegion], buffers: int, by_chunk: Sequence[Key], in_place: Mapping[str, str]
+) -> dict[Key, ScratchRegion]:
+    """Values with ``buffers`` for those that pass through chunk by chunk, to which those ``by_chunk`` belong too, and
+    the regions of results in whose place others lie for those.
+    """
+    found = dict(values)
+    for key in by_chunk:
+        found[key] = replace(found[key], whole=False)
+    found = {key: region if region.whole else _streamed(region, buffers) for key, region in found.items()}
+    for mine, behind in in_place.items():
+        found[mine] = replace(found[behind], over=behind)
+    return found
+
+
+def _in_place(network: Network, stages: Sequence[Stage]) -> dict[str, str]:
+    """Results that only the operator behind them needs, chunk by chunk, with the one that it makes of them in place;
+    of a chain the last first.
+    """
+    found = {}
+    for stage in stages:
+        for index in range(stage.last - 2, stage.first - 1, -1) if stage.chunked else ():
+            mine, behind = network.operators[index].output, network.operators[index + 1].output
+            if readers_of(network, mine) == [index + 1] and not stored(network, mine, stages[-1].last):
+                found[mine] = behind
+    return found
+
+
+def _by_chunk(network: Network, stages: Sequence[Stage], values: Mapping[Key, ScratchRegion]) -> list[Key]:
+    """Operands that a single follower of a matrix operator reads, chunk by chunk."""
+    reads = [
+        (operand, stage.chunked and index > stage.first)
+        for stage in stages
+        for index in range(stage.first, stage.last)
+        for operand in network.operators[index].operands
+        if operand in values
+    ]
+    counts = Counter(operand for operand, _ in reads)
+    return [operand for operand, follows in reads if follows and counts[operand] == 1]
+
+
+def _values(network: Network, stages: Sequence[Stage], block: int, side: int) -> dict[Key, ScratchRegion]:
     found: dict[Key, ScratchRegion] = {}
     for number, stage in enumerate(stages):
         for index in range(stage.first, stage.last):
@@ -96,7 +160,7 @@ def _regions(network: Network, stages: Sequence[Stage], block: int, side: int) -
                 outside = isinstance(key, Operand) or network.writer[key] < stage.first
                 found[key] = replace(region, end=number, whole=region.whole or outside)
             found[operator.output] = _written(network, operator, stage, number, block, side)
-    return {key: region if region.whole else _streamed(region) for key, region in found.items()}
+    return found
 
 
 def _loaded(
@@ -136,20 +200,23 @@ def _written(network: Network, operator: Operator, stage: Stage, number: int, bl
     return ScratchRegion(chunks, at_once, block, number, number)
 
 
-def _streamed(region: ScratchRegion) -> ScratchRegion:
-    return replace(region, chunks=min(region.chunks, STREAM_CHUNKS), whole=region.chunks <= STREAM_CHUNKS)
+def _streamed(region: ScratchRegion, buffers: int) -> ScratchRegion:
+    return replace(region, chunks=min(region.chunks, buffers), whole=region.chunks <= buffers)
 
 
-def _placed(wanted: dict[Key, ScratchRegion], side: int, size_bytes: int) -> dict[Key, ScratchRegion] | None:
-    """First fit, in order of first use; None if something does not fit."""
+def _placed(
+    wanted: dict[Key, ScratchRegion], side: int, size_bytes: int, apart: bool
+) -> dict[Key, ScratchRegion] | None:
+    """First fit, in order of first use; None if something does not fit. apart: no place is taken twice, so that no
+    stage waits for a later one of the block before.
+    """
     taken: list[tuple[int, int, int, int]] = []  # address, end address, first and last stage
     found: dict[Key, ScratchRegion] = {}
     for key, region in sorted(wanted.items(), key=lambda item: item[1].begin):
         if region.over is not None:
-            found[key] = replace(region, places=found[region.over].places)
             continue
         # Rows of an image stay from block to block.
-        always = region.image > 0 or (region.copies > 1 and isinstance(key, Operand))
+        always = apart or region.image > 0 or (region.copies > 1 and isinstance(key, Operand))
         lives = (0, 1 << 30) if always else (region.begin, region.end)
         places = []
         for _ in range(region.copies):
@@ -159,7 +226,16 @@ def _placed(wanted: dict[Key, ScratchRegion], side: int, size_bytes: int) -> dic
             places.append(place)
             taken.append((place, place + region.size_bytes(side), *lives))
         found[key] = replace(region, places=tuple(places))
+    for key, region in wanted.items():
+        if region.over is not None:
+            found[key] = replace(region, places=found[_under(wanted, key)].places)
     return found
+
+
+def _under(wanted: Mapping[Key, ScratchRegion], key: Key) -> Key:
+    """The value in whose place another one lies in the end."""
+    over = wanted[key].over
+    return key if over is None else _under(wanted, over)
 
 
 def _first_gap(

@@ -208,8 +208,8 @@ def _changed(program: Program, at: int, column: str, value: int) -> None:
 
 def test_rows_that_are_not_kept_are_refused() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 1, 1)).eval()
-    program = lower(model, _machine(4), example_inputs=(torch.randn(1, 2, 12, 12),))
+    model = nn.Sequential(nn.Conv2d(2, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3, 1, 1)).eval()
+    program = lower(model, _machine(4, kib=1), example_inputs=(torch.randn(1, 2, 12, 12),))
     (operand,) = _images(program)
     ins = program.instructions
     layer = next(i for i, o in enumerate(program.network.operators) if operand in o.operands)  # type: ignore[union-attr]
@@ -222,11 +222,11 @@ def test_rows_that_are_not_kept_are_refused() -> None:
             operand.kept + 1,
             f"field 'tokens': found {operand.kept + 1}; the region keeps {operand.kept} rows",
         ),
-        (load, "dst", 8191, f"field 'src': found 8191; {operand.kept} rows fit"),
-        (tile, "src", 8191, f"field 'src': found 8191; {operand.kept} rows fit"),
+        (load, "dst", 1023, f"field 'src': found 1023; {operand.kept} rows fit"),
+        (tile, "src", 1023, f"field 'src': found 1023; {operand.kept} rows fit"),
         (tile, "tokens", 60, f"their windows lie in the {operand.kept} rows that are kept"),
         (load, "token0", 13, "field 'token0'"),
-        (load, "chunk", 1, "field 'chunk': found 1; it lies between 0 and 0"),
+        (load, "chunk", 2, "field 'chunk': found 2; it lies between 0 and 1"),
     ):
         with pytest.raises(InputError, match=message):
             _changed(program, at, column, value)
