@@ -24,8 +24,6 @@ STRUCTURES = (
     "low rank",
     "rank groups",
     "block sparse",
-    "Monarch",
-    "BLAST",
     "GBLR, width shrinkage",
     "GBLR, hardware cost",
     "ranks",

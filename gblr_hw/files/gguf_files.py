@@ -1,4 +1,4 @@
-"""Tensors from GGUF files, the format of llama.cpp, through the package that its authors keep.
+"""Tensors from GGUF files, the format of GGML's language models, through the package that its authors keep.
 
 Blocks of few bits (Q4_0, Q4_1, Q8_0, Q6_K and the others that the package knows) become the numbers that they stand
 for.
