@@ -248,7 +248,7 @@ COUNTERS = [
     *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
     *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]", "costs.sum_words * (accumulate[i] or reads == _ACCUMULATORS)", "agreement"),
     *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
-    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0", "return 0", "agreement"),
+    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or read_by_all(network, operator, operand)) else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "ceil_div(dram_bytes[i], costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
     *_shared("C3", "a roof a cycle too high", REPORT, '"compute": ceil_div(accesses', '"compute": 1 + ceil_div(accesses'),
     *_shared("C4", "a row's first cycle counted as a conflict too", ACCOUNTS, "(row_cycles[i] - 1)", "row_cycles[i]", "agreement"),
