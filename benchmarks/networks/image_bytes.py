@@ -38,7 +38,7 @@ def least_bytes(program: Program) -> int:
     assert network is not None
     moved = np.maximum(columns.dram_bytes, 0)
     held = int(moved[columns.op == Op.LOAD_PARAMETERS].sum())
-    held += sum(int(layer.tile_bytes(program.machine.datatypes.weight_bits).sum()) for layer in program.layers)
+    held += sum(int(layer.tile_bytes(program.machine).sum()) for layer in program.layers)
     for index in np.unique(columns.layer[columns.op == Op.STORE]).tolist():
         operator = network.operators[index]
         held += operator.rows * output_chunks(network, operator, side) * side

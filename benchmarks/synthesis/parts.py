@@ -52,7 +52,7 @@ def part_of(design: Elaboratable, more: Sequence[Signal] = (), beside: str = "")
 def cell(machine: Machine) -> Part:
     """One processing element."""
     sizes = Sizes(machine)
-    ports = CellPorts(sizes.weight_bits, sizes.code_bits, sizes.partial_bits)
+    ports = CellPorts(sizes.weight_bits, sizes.code_bits, sizes.partial_bits, sizes.narrow_rows)
     return part_of(ProcessingElement(ports), ports.all())
 
 

@@ -23,6 +23,7 @@ from gblr_hw.lowering.passes.group_ranks import group_ranks
 from gblr_hw.lowering.passes.order_tiles import order_tiles
 from gblr_hw.lowering.passes.pack_ranks import pack_ranks
 from gblr_hw.lowering.passes.plan import LayerPlan, filled
+from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.program.schedule import LayerSchedule
 from simulator.timing.durations import time_instructions
@@ -41,7 +42,7 @@ class PlacedForm:
     def cost(self) -> tuple[int, int]:
         """Latency in cycles and DRAM bytes of the layer alone. Raises InputError if the machine cannot hold it."""
         instructions = emit_instructions([self.schedule], self.plan.machine, self.plan.tokens)
-        events = run_engine(time_instructions(instructions, self.plan.machine))
+        events = run_engine(time_instructions(instructions, [self.schedule.tiles], self.plan.machine))
         return int(events.done.max()), int(np.maximum(instructions.dram_bytes, 0).sum())
 
 
@@ -105,11 +106,14 @@ def _outlines(plan: LayerPlan, form: Form) -> list[LayerPlan]:
 
 
 def _least_cycles(plan: LayerPlan) -> int:
-    """A lower bound of the latency: tiles as if ranks were packed by chunk, each max(T, P) cycles a token block."""
+    """A lower bound of the latency: tiles as if ranks were packed by chunk, each max(T, P) cycles a token block, where
+    narrow tiles have fewer than P (rule A6).
+    """
     machine = plan.machine
+    preload = ceil_div(machine.rows, machine.datatypes.narrow_rows) if plan.narrow else machine.rows
     tiles = plan.structure.tile_count(machine.rows, machine.cols)
     blocks, rest = divmod(plan.tokens, plan.block_tokens)
-    return tiles * (blocks * max(plan.block_tokens, machine.rows) + (max(rest, machine.rows) if rest else 0))
+    return tiles * (blocks * max(plan.block_tokens, preload) + (max(rest, preload) if rest else 0))
 
 
 def _place(form: Form, plan: LayerPlan, paper_count: int) -> PlacedForm:

@@ -18,6 +18,7 @@ from gblr_hw.lowering.passes.quantise_weights import quantise_weights
 from gblr_hw.weights.stored import LayerWeights
 from simulator.machine.machine import Machine
 from simulator.program.listing import print_schedule
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 
 PASSES = (
@@ -47,24 +48,31 @@ def lower_layer(
     steps: tuple[float, float] | None = None,
     keep_zeros: bool = False,
     stage: bool = False,
+    narrow: tuple[Op, ...] = (),
 ) -> LayerSchedule:
     """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense. steps:
     activation steps of its input and output where they are known. keep_zeros: whether dense tiles that hold nothing but
     zeros run like any other. stage: it is part of a stage, which has no form but its own, and a block's inputs may take
-    both input buffers, as they always may where ranks feed ranks.
+    both input buffers, as they always may where ranks feed ranks. narrow: kinds of its tiles that are narrow.
     """
-    plan = replace(evaluate_masks(name, weights, machine, tokens), one_input=stage)
+    plan = replace(evaluate_masks(name, weights, machine, tokens), one_input=stage, narrow=narrow)
     return lower_plan(plan, calibration, dump, explain, steps, keep_zeros, stage)
 
 
 def lower_operator(
-    name: str, weights: LayerWeights, machine: Machine, tokens: int, *options: Any, **more: Any
+    name: str,
+    weights: LayerWeights,
+    machine: Machine,
+    tokens: int,
+    *options: Any,
+    narrow: tuple[Op, ...] = (),
+    **more: Any,
 ) -> LayerSchedule:
     """``lower_layer`` of an operator of a network: its outputs stay in their own order, in which the next operator
     reads them (machine.md, E1).
     """
     plan = evaluate_masks(name, weights, machine, tokens)
-    return lower_plan(replace(plan, factors=plan.factors.in_natural_order()), *options, **more)
+    return lower_plan(replace(plan, factors=plan.factors.in_natural_order(), narrow=narrow), *options, **more)
 
 
 def lower_plan(

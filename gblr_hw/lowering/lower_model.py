@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,8 @@ from gblr_hw.frontend import export_network
 from gblr_hw.frontend.export import Treatment
 from gblr_hw.frontend.graph.registry import Lowering
 from gblr_hw.lowering.calibration_batches import calibration_arrays
+from gblr_hw.lowering.lower_layer import lower_operator
+from gblr_hw.lowering.quantise.tile_bits import narrow_kinds
 from gblr_hw.lowering.whole_network import lower_network
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
@@ -30,20 +33,23 @@ def lower_model(
     kwargs: Mapping[str, Any] | None = None,
     drop_zeros: bool = False,
     by_example: bool = False,
+    weight_bits: int | Mapping[str, int] | None = None,
 ) -> Program:
     """The program of a model in evaluation mode for inputs of the shapes of ``example_inputs`` and ``kwargs``, as
     `gblr_hw.lowering.pipeline.lower` describes them.
 
     calibration: batches (with both kinds of arguments: pairs of positional and keyword arguments), from which int8
     steps are fitted; with ``percentile`` they are taken from magnitudes as they are. drop_zeros: as `lower_network`
-    takes it; by_example: as `export_network` does. Raises InputError for what export, machine or
-    calibration cannot take.
+    takes it; by_example: as `export_network` does; weight_bits: as `narrow_kinds` takes them. Raises InputError for
+    what export, machine or calibration cannot take.
     """
     exported = export_network(model, example_inputs, kwargs=kwargs, treat=treat, plugins=plugins, by_example=by_example)
     batches = [] if calibration is None else calibration_arrays(exported.network.inputs, calibration)
+    lower_linear = partial(lower_operator, narrow=narrow_kinds(weight_bits, machine))
     program = lower_network(
-        exported.network, exported.weights, machine, batches, percentile, dump, progress, drop_zeros=drop_zeros
-    )
+        exported.network, exported.weights, machine, batches, percentile, dump, progress,
+        lower_linear=lower_linear, drop_zeros=drop_zeros,
+    )  # fmt: skip
     if dump is not None and exported.notes:
         dump("notes", "\n".join(exported.notes) + "\n")
     said = {"treated": exported.treated, "decided": exported.decided}

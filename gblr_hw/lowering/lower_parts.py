@@ -16,6 +16,7 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import input_step
 from simulator.numbers.numerics import code_limit
+from simulator.program.operations import Op
 from simulator.program.schedule import LayerSchedule
 from simulator.timing.durations import time_instructions
 from simulator.timing.engine import run_engine
@@ -31,26 +32,28 @@ def lower_parts(
     calibration: np.ndarray | None = None,
     dump: _LazyDump = lambda stage, make: None,
     explain: bool = False,
+    narrow: tuple[Op, ...] = (),
 ) -> list[LayerSchedule]:
-    """The schedules of one layer, as `lower_layer` makes each. calibration: (N, n) example inputs, or None.
+    """The schedules of one layer, as `lower_layer` makes each. calibration: (N, n) example inputs, or None. narrow:
+    kinds of tiles that are narrow.
 
     Where its ranks do not fit, stages are tried beside the layer as it is, and what runs faster is taken.
     """
     stages = stages_of(name, weights, machine, tokens)
     if stages is None:
-        return _whole(name, weights, machine, tokens, calibration, dump, explain)
+        return _whole(name, weights, machine, tokens, calibration, narrow, dump, explain)
     try:
-        staged = _staged(stages, machine, tokens, calibration)
+        staged = _staged(stages, machine, tokens, calibration, narrow)
     except InputError:
         stages = stages_of(name, weights, machine, tokens, UNEVEN)
         if stages is None:
-            return _whole(name, weights, machine, tokens, calibration, dump, explain)
-        staged = _staged(stages, machine, tokens, calibration)
+            return _whole(name, weights, machine, tokens, calibration, narrow, dump, explain)
+        staged = _staged(stages, machine, tokens, calibration, narrow)
     cycles, least = _cycles(staged, machine, tokens), stages.least_whole
     told = [f"in stages: {len(staged)} parts, {cycles} cycles", f"whole: at least {least} cycles"]
     if least < cycles:
         try:
-            whole = _whole(name, weights, machine, tokens, calibration)
+            whole = _whole(name, weights, machine, tokens, calibration, narrow)
         except InputError as error:
             told[1] = f"whole: {error.value}"
         else:
@@ -62,7 +65,7 @@ def lower_parts(
         lambda: f'layer "{name}"\n' + "".join(f"{' *'[at == chosen]} {line}\n" for at, line in enumerate(told)),
     )
     if chosen:
-        return _whole(name, weights, machine, tokens, calibration, dump, explain)
+        return _whole(name, weights, machine, tokens, calibration, narrow, dump, explain)
     return staged
 
 
@@ -72,16 +75,19 @@ def _whole(
     machine: Machine,
     tokens: int,
     calibration: np.ndarray | None,
+    narrow: tuple[Op, ...],
     dump: _LazyDump = lambda stage, make: None,
     explain: bool = False,
 ) -> list[LayerSchedule]:
     return [
-        lower_layer(part, held, machine, tokens, calibration, dump, explain)
+        lower_layer(part, held, machine, tokens, calibration, dump, explain, narrow=narrow)
         for part, held in narrow_parts(name, weights, machine)
     ]
 
 
-def _staged(stages: Stages, machine: Machine, tokens: int, calibration: np.ndarray | None) -> list[LayerSchedule]:
+def _staged(
+    stages: Stages, machine: Machine, tokens: int, calibration: np.ndarray | None, narrow: tuple[Op, ...]
+) -> list[LayerSchedule]:
     """Schedules of all parts. All codes between the stages have one step."""
     limit = code_limit(machine.datatypes.activation_bits)
     rows, steps = {}, {}
@@ -97,7 +103,7 @@ def _staged(stages: Stages, machine: Machine, tokens: int, calibration: np.ndarr
             steps[part] = between, float(np.abs(outputs).max(initial=0.0)) / limit
     return [
         replace(
-            lower_layer(part, held, machine, tokens, rows.get(part), steps=steps.get(part), stage=True),
+            lower_layer(part, held, machine, tokens, rows.get(part), steps=steps.get(part), stage=True, narrow=narrow),
             sources=runs,
         )
         for part, held, runs in parts_of(stages)
@@ -106,4 +112,5 @@ def _staged(stages: Stages, machine: Machine, tokens: int, calibration: np.ndarr
 
 def _cycles(schedules: Sequence[LayerSchedule], machine: Machine, tokens: int) -> int:
     """Latency of these layers by themselves."""
-    return int(run_engine(time_instructions(emit_instructions(schedules, machine, tokens), machine)).done.max())
+    tables, instructions = [one.tiles for one in schedules], emit_instructions(schedules, machine, tokens)
+    return int(run_engine(time_instructions(instructions, tables, machine)).done.max())

@@ -15,6 +15,7 @@ from gblr_hw.frontend.graph.registry import Lowering
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_model import lower_model
 from gblr_hw.lowering.lower_parts import lower_parts
+from gblr_hw.lowering.quantise.tile_bits import narrow_kinds
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
@@ -42,6 +43,7 @@ def lower(
     plugins: Mapping[str, Lowering] | None = None,
     by_example: bool = False,
     drop_zeros: bool = False,
+    weight_bits: int | Mapping[str, int] | None = None,
 ) -> Program:
     """Lower a whole model, or the layers of a checkpoint, to a program. Deterministic.
 
@@ -66,6 +68,8 @@ def lower(
     by_example: for a model: branches and shapes that depend on the inputs' values are those of the example, also where
         weights or numbers that are no whole ones decide; provenance lists them.
     drop_zeros: for a model: leave out tiles of dense layers whose weights are all zero; provenance lists them.
+    weight_bits: of the layers' tiles, the machine's weight_bits or narrow_bits (machine.md, A6), of all kinds or by
+        kind: {"dense": 4}; wide if left out. Narrow weights are rounded to nearest.
 
     Raises
     ------
@@ -74,7 +78,8 @@ def lower(
     if not isinstance(machine, Machine):
         machine = Machine.load(machine)
     if example_inputs is not None or kwargs is not None:
-        how = {"treat": treat, "plugins": plugins, "dump": dump, "progress": progress, "kwargs": kwargs}
+        how: dict[str, Any] = {"treat": treat, "plugins": plugins, "dump": dump, "progress": progress, "kwargs": kwargs}
+        how["weight_bits"] = weight_bits
         return _lower_whole(
             source, machine, example_inputs, calibration, by_example=by_example, drop_zeros=drop_zeros, **how
         )
@@ -101,6 +106,7 @@ def lower(
             dump(stage, make())
 
     schedules: list[LayerSchedule] = []
+    narrow = narrow_kinds(weight_bits, machine)
     for done, (name, weights) in enumerate(checkpoint.items()):
         if progress is not None:
             progress(done, len(checkpoint), name)
@@ -109,7 +115,7 @@ def lower(
             if calibration is None or name not in calibration
             else _calibration_rows(name, calibration[name], weights.in_features)
         )
-        schedules += lower_parts(name, weights, machine, tokens, rows, dump_lazily, dump is not None)
+        schedules += lower_parts(name, weights, machine, tokens, rows, dump_lazily, dump is not None, narrow=narrow)
     provenance = {
         "forms": ",".join(s.form for s in schedules),
         "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),

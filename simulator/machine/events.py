@@ -140,7 +140,11 @@ EVENTS = _table(
     (
         Event(
             "mac_active", "operation", "multiply_add", Operations(("mul_i8", "add_i32")),
-            "rows x stored weights of each tile",
+            "rows x stored weights of each wide tile",
+        ),
+        Event(
+            "mac_narrow", "operation", "multiply_add", Operations(("mul_i4_i8", "add_i32")),
+            "rows x stored weights of each narrow tile",
         ),
         Event(
             "mac_padding", "operation", "multiply_add",
@@ -173,6 +177,9 @@ EVENTS = _table(
         Event("dram_write_bytes", "byte", "dram", DramByte(), "stores, in whole bursts"),
     )
 )  # fmt: skip
+
+
+MACS = ("mac_active", "mac_narrow", "mac_padding")  # all cells of all rows
 
 
 def priced_entries(events: Iterable[Event] | None = None) -> dict[str, str]:

@@ -36,6 +36,7 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 Kib = Annotated[int, Field(ge=1, le=2**24)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Cycles = Annotated[int, Field(ge=0, le=10**6)]
+MAX_COLUMN_SHIFT = 7  # of a narrow tile's column (rule A6)
 # The ratio of two rates fits an integer: no machine is slower than a thousand cycles, or bytes, a second.
 Rate = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
@@ -50,11 +51,31 @@ class Array(Section):
 
 
 class Datatypes(Section):
-    """Operand widths. Weights and activations are signed and symmetric, accumulators saturate."""
+    """Operand widths. Weights and activations are signed and symmetric, accumulators saturate. narrow_bits: of narrow
+    tiles' weights (machine.md, A6), 0 for a machine that has none.
+    """
 
     weight_bits: Annotated[Bits, LAYOUT]
     activation_bits: Annotated[Bits, LAYOUT]
     accumulator_bits: Annotated[int, Field(ge=16, le=32), LAYOUT]
+    narrow_bits: Annotated[int, Field(ge=0, le=4), LAYOUT] = 0
+
+    @model_validator(mode="after")
+    def _narrow_divides_wide(self) -> Datatypes:
+        wide, narrow = self.weight_bits, self.narrow_bits
+        if narrow and (narrow < 2 or narrow >= wide or wide % narrow):
+            raise ValueError(
+                f"narrow_bits = {narrow} beside weight_bits = {wide}; it is 0, or from 2, less than weight_bits and a "
+                "divisor of it"
+            )
+        return self
+
+    @property
+    def narrow_rows(self) -> int:
+        """Narrow weights in the room of a wide one: rows of a narrow tile that are preloaded in a cycle (rule A6); 1
+        where there are no narrow tiles.
+        """
+        return self.weight_bits // self.narrow_bits if self.narrow_bits else 1
 
 
 class Memory(Section):
@@ -185,6 +206,13 @@ class Machine(Section):
     def partial_sum_bits(self) -> int:
         """Width of an exact sum of one code from each row of the array."""
         return self.datatypes.weight_bits + self.datatypes.activation_bits + (self.rows - 1).bit_length()
+
+    @property
+    def leaving_sum_bits(self) -> int:
+        """Width of such a sum behind the shifters of narrow tiles' columns, of tiles of either width (rule A6)."""
+        types = self.datatypes
+        widened = types.narrow_bits + MAX_COLUMN_SHIFT - types.weight_bits if types.narrow_bits else 0
+        return self.partial_sum_bits + max(widened, 0)
 
     @property
     def group_size(self) -> int:

@@ -26,6 +26,14 @@ class Arithmetic:
         total = old + new
         return total if self.accumulator_bits is None else saturate(total, self.accumulator_bits)
 
+    def shifted(self, sums: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """Sums as they leave the array: shifted by the first columns' ``shifts`` (rule A6). Exact weights need none."""
+        if self.accumulator_bits is None or not len(shifts):
+            return sums
+        factors = np.ones(sums.shape[-1])
+        factors[: len(shifts)] = np.exp2(shifts)
+        return sums * factors
+
     def rank_codes(self, sums: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         if self.rank_scale is None:
             return sums
@@ -55,7 +63,7 @@ def run_tile(
     """One pass of a tile. weights: (lanes, max(P, Q)), the tile's rows with zeros where nothing is stored."""
     tiles, machine, tokens = layer.tiles, arithmetic.machine, run.tokens
     first, last = tiles.lane_ptr[run.tile], tiles.lane_ptr[run.tile + 1]
-    lane = tiles.lane[first:last]
+    lane, shifts = tiles.lane[first:last], tiles.column_shifts(run.tile)
     entry = OPERATIONS[Op(run.op)]
     if entry.reads is Place.RANKS:
         read = lane[: int(tiles.gathered[run.tile])]
@@ -71,12 +79,12 @@ def run_tile(
             by_column = weights[: tiles.gathered[run.tile], : tiles.scattered[run.tile]]
         places = rank_places(layer, tiles.lane[written], tokens)
         before = np.where(tiles.first[written] == 1, 0.0, memories.rank[places])
-        memories.rank[places] = arithmetic.add(before, entering @ by_column)
+        memories.rank[places] = arithmetic.add(before, arithmetic.shifted(entering @ by_column, shifts))
         return
     entering = entering if entry.uses_ranks else entering[:, :, lane]
     sums = entering @ weights[:, : machine.cols]
     old = memories.accumulator[:, run.dst : run.dst + tokens] if run.accumulate else 0.0
-    memories.accumulator[:, run.dst : run.dst + tokens] = arithmetic.add(old, sums)
+    memories.accumulator[:, run.dst : run.dst + tokens] = arithmetic.add(old, arithmetic.shifted(sums, shifts))
 
 
 def rank_places(layer: LayerSchedule, lane: np.ndarray, tokens: int) -> tuple[slice, np.ndarray, np.ndarray]:

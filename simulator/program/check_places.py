@@ -1,4 +1,6 @@
-"""Whether every place that a program names exists on its machine: chunks, slots, addresses, rows, banks and lanes."""
+"""Whether every place that a program names exists on its machine: chunks, slots, addresses, rows, banks and lanes; and
+whether narrow tiles have a machine that runs them, and codes of its bits.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +48,8 @@ def check_places(
         if network is not None and len(layer.tiles):
             inputs, outputs = tile_chunks(network, network.operators[index], machine.rows)
         _check_layer(layer, machine, inputs, outputs)
+        if layer.tiles.narrow.any():
+            _check_bits(layer, machine)
     _check_memories(instructions, machine, network)
     if layers and network is None:
         _check_chunks(instructions, layers, machine)
@@ -91,6 +95,27 @@ def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunk
             f"layer '{layer.name}' on machine '{machine.name}'",
             "a MIX tile",
             "ranks are mixed through a permutation network ('scatter'; machine.md, rule B3)",
+        )
+
+
+def _check_bits(layer: LayerSchedule, machine: Machine) -> None:
+    """Rule A6."""
+    tiles, bits = layer.tiles, machine.datatypes.narrow_bits
+    if not bits:
+        raise InputError(
+            f"layer '{layer.name}': tile {int(np.argmax(tiles.narrow))}",
+            f"a narrow tile on machine '{machine.name}'",
+            "'datatypes.narrow_bits' is 0: the machine has none (machine.md, rule A6)",
+            "Set datatypes.narrow_bits, or lower the checkpoint without narrow tiles.",
+        )
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    codes = layer.payload.codes[np.repeat(tiles.narrow == 1, tiles.weight_count)]
+    outside = (codes < low) | (codes > high)
+    if outside.any():
+        refuse_program(
+            f"layer '{layer.name}': payload: 'codes'",
+            f"{codes[outside][0]} in a narrow tile",
+            f"weights of {bits} bits lie between {low} and {high}",
         )
 
 

@@ -32,7 +32,7 @@ from simulator.program.operations import (
     writes,
 )
 from simulator.program.program import Program
-from simulator.program.schedule import LANE_BYTES, PARAMETER_BYTES, RECORD_BYTES, LayerSchedule
+from simulator.program.schedule import LANE_BYTES, PARAMETER_BYTES, RECORD_BYTES, SHIFT_BITS, LayerSchedule
 
 # The 32-bit words of an instruction (rule E6). "control" packs op, accumulate, half, array_wait_is_reduce, row_cycles.
 WORDS = (
@@ -74,6 +74,7 @@ def _completion_classes() -> dict[str, tuple[Op, ...]]:
 
 # Classes in which hardware counts completions; each completes in program order (rule Q4).
 COMPLETION_CLASSES = _completion_classes()
+NARROW_BYTE = 4  # of a tile's descriptor: bit 0 is set for a narrow tile
 FIRST_BIT = 15  # in a lane's rank address: this lane overwrites the rank's sum (rule E4)
 MAX_PLACES = 1 << FIRST_BIT
 
@@ -309,6 +310,7 @@ def packed_multiplier(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
 def tile_records(layer: LayerSchedule, machine: Machine) -> list[np.ndarray]:
     """Every tile's record (rule E4), as bytes, in tile order."""
     tiles, row = layer.tiles, machine.multiplier_row
+    bits = tiles.weight_bits(machine)
     places = layer.rank_slot * row + layer.rank_bank
     if len(places) and int(places.max()) >= MAX_PLACES:
         raise InputError(
@@ -327,6 +329,7 @@ def tile_records(layer: LayerSchedule, machine: Machine) -> list[np.ndarray]:
         width = written if written and tiles.gathered[tile] else int(tiles.hi[lanes].max(initial=1))
         stored = weights[pointer[tile] : pointer[tile + 1]]
         head = np.array([kind, width - 1, count & 0xFF, count >> 8, 0, 0, 0, 0], dtype=np.uint8)
+        head[NARROW_BYTE] = tiles.narrow[tile]
         table = np.zeros(0, np.uint8)
         if kind in RANK_OPS:
             address = places[tiles.lane[lanes]] | tiles.first[lanes] << FIRST_BIT
@@ -335,9 +338,23 @@ def tile_records(layer: LayerSchedule, machine: Machine) -> list[np.ndarray]:
             lasts = np.where(empty, 0, tiles.hi[lanes] - 1).astype(np.int64)
             entry = address | lows << 16 | lasts << 24
             table = entry.astype("<u4").view(np.uint8)
-        records.append(np.concatenate([head, table, packed_bits(stored, machine.datatypes.weight_bits)]))
+        shifts = _packed_shifts(layer, tile, machine) if tiles.narrow[tile] else np.zeros(0, np.uint8)
+        records.append(np.concatenate([head, table, shifts, packed_bits(stored, int(bits[tile]))]))
         assert len(head) == RECORD_BYTES and len(table) == LANE_BYTES * count * (kind in RANK_OPS)
     return records
+
+
+def _packed_shifts(layer: LayerSchedule, tile: int, machine: Machine) -> np.ndarray:
+    """The shift of each column of the array, those that a narrow tile does not write 0. A rank of a plain machine is
+    written by the column of its bank (rule B3).
+    """
+    tiles, columns = layer.tiles, np.zeros(machine.cols, np.int64)
+    shifts = tiles.column_shifts(tile)
+    at = np.arange(len(shifts))
+    if tiles.kind[tile] in SCATTER_OPS and not machine.scatter:
+        at = layer.rank_bank[tiles.lane[tiles.lane_ptr[tile] : tiles.lane_ptr[tile + 1]]]
+    columns[at] = shifts
+    return packed_bits(columns, SHIFT_BITS)
 
 
 def _in_loading_order(layer: LayerSchedule) -> np.ndarray:

@@ -19,6 +19,7 @@ SECTIONS = {"tensors": "tensor", "operators": "operator", "inputs": "input", "ou
 OUTPUTS = "  outputs "  # which outputs of the layer those of the schedule are, if they are in another order
 SOURCES = "  sources "  # what a layer reads of those before it
 HELD = "  held slots "  # in rank memory, if others lie where these do
+SHIFTS = "narrow="  # the shifts of a narrow tile's columns
 MIXED_INTO = "=>"  # between the ranks that a tile reads and those that it writes
 
 LAYER_KEYS = ("form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
@@ -83,13 +84,15 @@ def _layer_lines(layer: LayerSchedule) -> Iterator[str]:
     columns = zip(
         tiles.kind.tolist(), tiles.source.tolist(), tiles.target.tolist(), tiles.row_cycles.tolist(), strict=True
     )
+    narrow = tiles.narrow.tolist()
     gathered = np.where(tiles.scattered > 0, tiles.gathered, 0).tolist()
     for index, (kind, source, target, cycles) in enumerate(columns):
         mine = lanes[ptr[index] : ptr[index + 1]]
         if gathered[index]:  # of a tile that reads and writes ranks
             mine.insert(gathered[index], MIXED_INTO)
         text = " ".join(mine)
-        yield f"  tile {Op(kind).name} {source}->{target} row_cycles={cycles} : {text}".rstrip()
+        bits = f" {SHIFTS}{','.join(map(str, tiles.column_shifts(index).tolist()))}" if narrow[index] else ""
+        yield f"  tile {Op(kind).name} {source}->{target} row_cycles={cycles}{bits} : {text}".rstrip()
 
 
 def _instruction_lines(ins: Instructions) -> Iterator[str]:

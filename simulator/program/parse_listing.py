@@ -14,7 +14,7 @@ from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.network.network_file import network_of
 from simulator.program.isa import OPERANDS, Instructions
-from simulator.program.listing import HELD, LAYER_KEYS, MIXED_INTO, OUTPUTS, SECTIONS, SOURCES
+from simulator.program.listing import HELD, LAYER_KEYS, MIXED_INTO, OUTPUTS, SECTIONS, SHIFTS, SOURCES
 from simulator.program.operations import GATHER_OPS, After, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, Slice, TileTable, stored_weights
@@ -149,6 +149,8 @@ def _read_layer(reader: _Reader, payload: Payload | None) -> LayerSchedule:
         lo=_column(x[2] for x in lanes),
         hi=_column(x[3] for x in lanes),
         gathered=_column(t[5] for t in tiles),
+        narrow=_column(t[6] is not None for t in tiles),
+        shift=_column(shift for t in tiles for shift in t[6] or ()),
     )
     if payload is None:
         payload = _zero_payload(stored_weights(form, table), sizes["out_features"], sizes["ranks"])
@@ -175,10 +177,11 @@ def _two(text: str, separator: str) -> tuple[int, int]:
     return int(left), int(right)
 
 
-def _read_tile(line: str) -> tuple[int, int, int, int, list[tuple[int, int, int, int]], int]:
-    """Kind, source, target, cycles of a row, lanes, and how many of these read ranks."""
+def _read_tile(line: str) -> tuple[int, int, int, int, list[tuple[int, int, int, int]], int, list[int] | None]:
+    """Kind, source, target, cycles of a row, lanes, how many of these read ranks, and a narrow tile's shifts."""
     head, _, tail = _after_word(line, "  tile ").partition(" :")
-    kind, path, cycles = head.split()
+    kind, path, cycles, *narrow = head.split()
+    shifts = [int(shift) for shift in _after_word(narrow[0], SHIFTS).split(",") if shift] if narrow else None
     source, target = _two(path, "->")
     lanes, parts, op = [], tail.split(), Op[kind]
     gathered = len(parts) if op in GATHER_OPS else 0
@@ -188,7 +191,7 @@ def _read_tile(line: str) -> tuple[int, int, int, int, list[tuple[int, int, int,
     for part in parts:
         rank, _, run = part.rstrip("]").partition("[")
         lanes.append((int(rank.rstrip("*")), int(rank.endswith("*")), *_two(run, ":")))
-    return int(op), source, target, int(_after_word(cycles, "row_cycles=")), lanes, gathered
+    return int(op), source, target, int(_after_word(cycles, "row_cycles=")), lanes, gathered, shifts
 
 
 def _read_instruction(line: str) -> tuple[int, dict[str, int], list[tuple[int, int]]]:

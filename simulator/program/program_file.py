@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -31,7 +31,13 @@ FORMAT = "gblr-hw-program"
 VERSION = 2
 _LAYER_SCALARS = ("name", "form", "in_features", "out_features", "ranks", "block_tokens", "multiplications")
 _NETWORK = "network."  # what the names of a network's arrays begin with
-_LATER_COLUMN = "gathered"  # of the tile table: files without it have no tile that reads and writes ranks
+# Columns of the tile table that files may be without, and whether a table needs them: without "gathered" no tile reads
+# and writes ranks, without the others all tiles are wide.
+_LATER_COLUMNS: Mapping[str, Callable[[TileTable], bool]] = {
+    "gathered": lambda tiles: bool((tiles.gathered * tiles.scattered).any()),
+    "narrow": lambda tiles: bool(tiles.narrow.any()),
+    "shift": lambda tiles: bool(tiles.narrow.any()),
+}
 _LATER_ORDER = "output_order"  # of a layer: without it, outputs are in order
 _PAYLOAD_ARRAYS = ("codes", "values", "row_step", "rank_divisor", "bias")
 
@@ -166,9 +172,9 @@ def _arrays(program: ProgramRecord) -> dict[str, np.ndarray]:
     arrays = {f"instructions.{f.name}": _narrow(getattr(program.instructions, f.name)) for f in fields(Instructions)}
     for index, layer in enumerate(program.layers):
         prefix = f"layers.{index:05d}"
-        mixes = bool((layer.tiles.gathered * layer.tiles.scattered).any())
         for f in fields(TileTable):
-            if f.name != _LATER_COLUMN or mixes:  # what kinds say is not written down
+            needed = _LATER_COLUMNS.get(f.name)
+            if needed is None or needed(layer.tiles):  # what kinds say is not written down
                 arrays[f"{prefix}.tiles.{f.name}"] = _narrow(getattr(layer.tiles, f.name))
         arrays[f"{prefix}.rank_bank"] = _narrow(layer.rank_bank)
         arrays[f"{prefix}.rank_slot"] = _narrow(layer.rank_slot)
@@ -201,9 +207,9 @@ def _assemble(header: _Header, arrays: Mapping[str, np.ndarray], make: type[Made
     layers = []
     for index, entry in enumerate(header.layers):
         prefix = f"layers.{index:05d}"
-        names = [f.name for f in fields(TileTable)]
-        if f"{prefix}.tiles.{_LATER_COLUMN}" not in arrays:
-            names.remove(_LATER_COLUMN)
+        names = [
+            f.name for f in fields(TileTable) if f.name not in _LATER_COLUMNS or f"{prefix}.tiles.{f.name}" in arrays
+        ]
         tiles = TileTable(**{name: arrays[f"{prefix}.tiles.{name}"] for name in names})
         numbers = {name: arrays[f"{prefix}.payload.{name}"] for name in _PAYLOAD_ARRAYS}
         payload = Payload(input_step=entry.input_step, output_step=entry.output_step, **numbers)

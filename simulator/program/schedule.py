@@ -10,11 +10,13 @@ import numpy as np
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import refuse_program
+from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
 from simulator.program.isa import narrowed
 from simulator.program.operations import GATHER_OPS, RANK_OPS, SCATTER_OPS, TILE_OPS, is_any, listed
 
 RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
 LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
+SHIFT_BITS = 4  # of a column of a narrow tile
 PARAMETER_BYTES = 8  # per output channel: bias and requantisation multiplier
 FORMS = ("dense", "ranks", "mixed", "activations", "vector")
 RANK_PARAMETER_BYTES = 4  # per place of the multiplier table: requantisation multiplier (rule E5)
@@ -32,6 +34,8 @@ class TileTable:
     have empty runs, 0 and 0). ``first`` marks a lane that overwrites the sum of the rank that it writes instead of
     adding to it. ``row_cycles`` (N,): cycles of a token row, by how many of a tile's ranks are in one bank (rule B2), 1
     for DENSE. ``gathered`` (N,): how many of a tile's lanes read ranks; None derives it where kinds have none or all.
+    ``narrow`` (N,): whether a tile's weights have the machine's ``narrow_bits``; None for none. ``shift``: of each
+    column that a narrow tile writes (``shift_count``), a ragged table behind ``shift_ptr`` (rule A6); None for none.
     Columns are int32 and read-only, ``lane_ptr`` is int64.
     """
 
@@ -45,16 +49,22 @@ class TileTable:
     lo: np.ndarray
     hi: np.ndarray
     gathered: np.ndarray = None  # type: ignore[assignment]  # derived where it is left out
+    narrow: np.ndarray = None  # type: ignore[assignment]  # all wide where it is left out
+    shift: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.gathered is None:
             object.__setattr__(self, "gathered", self._gathered_by_kind())
+        if self.narrow is None:
+            object.__setattr__(self, "narrow", np.zeros(len(self.kind), np.int32))
+        if self.shift is None:
+            object.__setattr__(self, "shift", np.zeros(0, np.int32))
         for field in fields(self):
             wide = field.name == "lane_ptr"
             column = narrowed(f"tile table: '{field.name}'", getattr(self, field.name), wide)
             object.__setattr__(self, field.name, column)
         count = len(self.kind)
-        single = (self.source, self.target, self.row_cycles, self.gathered)
+        single = (self.source, self.target, self.row_cycles, self.gathered, self.narrow)
         if any(len(c) != count for c in single) or len(self.lane_ptr) != count + 1:
             refuse_program(
                 "tile table",
@@ -77,6 +87,7 @@ class TileTable:
         if not np.isin(self.kind, TILE_OPS).all():
             refuse_program("tile table: 'kind'", sorted(set(self.kind.tolist())), f"a tile is {listed(TILE_OPS, 'or')}")
         self._check_gathered()
+        self._check_narrow()
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -106,6 +117,46 @@ class TileTable:
             refuse_program(
                 "tile table: 'lo', 'hi'", "weights of a lane that a MIX writes", "they are those of its reads"
             )
+
+    def _check_narrow(self) -> None:
+        if ((self.narrow != 0) & (self.narrow != 1)).any():
+            refuse_program("tile table: 'narrow'", "neither 0 nor 1", "a tile is wide (0) or narrow (1)")
+        if len(self.shift) != self.shift_ptr[-1]:
+            refuse_program(
+                "tile table: 'shift'",
+                f"{len(self.shift)} shifts",
+                f"narrow tiles write {self.shift_ptr[-1]} columns, each with a shift",
+            )
+        if ((self.shift < 0) | (self.shift > MAX_COLUMN_SHIFT)).any():
+            refuse_program(
+                "tile table: 'shift'",
+                int(self.shift[(self.shift < 0) | (self.shift > MAX_COLUMN_SHIFT)][0]),
+                f"a column's shift lies between 0 and {MAX_COLUMN_SHIFT}",
+            )
+
+    @cached_property
+    def columns_written(self) -> np.ndarray:
+        """Columns that each tile writes, (N,): lanes that write ranks, or outputs up to the last that a stored weight
+        reaches.
+        """
+        outputs = np.zeros(len(self.kind), np.int64)
+        np.maximum.at(outputs, np.repeat(np.arange(len(self.kind)), self.lane_count), self.hi)
+        return _read_only(np.where(is_any(self.kind, SCATTER_OPS), self.scattered, outputs))
+
+    @cached_property
+    def shift_count(self) -> np.ndarray:
+        """Columns that each narrow tile writes, 0 of wide ones, (N,)."""
+        narrow = self.columns_written * self.narrow if self.narrow.any() else np.zeros(len(self.kind), np.int64)
+        return _read_only(narrow)
+
+    @cached_property
+    def shift_ptr(self) -> np.ndarray:
+        """(N+1,) offsets of each tile's shifts."""
+        return _read_only(np.concatenate([[0], np.cumsum(self.shift_count)]))
+
+    def column_shifts(self, tile: int) -> np.ndarray:
+        """Shifts of the columns that a narrow tile writes, from the first on; none of a wide one."""
+        return self.shift[self.shift_ptr[tile] : self.shift_ptr[tile + 1]]
 
     @cached_property
     def scattered(self) -> np.ndarray:
@@ -155,10 +206,23 @@ class TileTable:
         result[tile[odd]] = False
         return result
 
-    def record_bytes(self, weight_bits: int) -> np.ndarray:
-        """Bytes of each tile in DRAM: descriptor, lane table (not of whole tiles), packed weights (rule E4)."""
+    def weight_bits(self, machine: Machine) -> np.ndarray:
+        """Bits of each tile's weights, (N,)."""
+        types = machine.datatypes
+        return np.where(self.narrow == 1, types.narrow_bits, types.weight_bits)
+
+    def record_bytes(self, machine: Machine) -> np.ndarray:
+        """Bytes of each tile in DRAM: descriptor, lane table (not of whole tiles), shifts of a narrow tile, packed
+        weights (rule E4).
+        """
         lane_table = np.where(self.is_whole, 0, LANE_BYTES * self.lane_count)
-        return RECORD_BYTES + lane_table + ceil_div(self.weight_count * weight_bits, 8)
+        shifts = self.narrow * shift_bytes(machine)
+        return RECORD_BYTES + lane_table + shifts + ceil_div(self.weight_count * self.weight_bits(machine), 8)
+
+
+def shift_bytes(machine: Machine) -> int:
+    """Bytes of the shifts in a narrow tile's record: one for each column of the array (rule E4)."""
+    return ceil_div(machine.cols * SHIFT_BITS, 8)
 
 
 def _read_only(column: np.ndarray) -> np.ndarray:
@@ -292,14 +356,16 @@ class LayerSchedule:
             refuse_program(f"{where}: tile table", f"{len(self.tiles)} tiles", "a layer of form vector has none")
         if self.form == "activations" and is_any(self.tiles.kind, RANK_OPS).any():
             refuse_program(f"{where}: 'kind'", listed(RANK_OPS, "or"), "tiles of activations are DENSE")
+        if self.form == "activations" and self.tiles.narrow.any():
+            refuse_program(f"{where}: 'narrow'", "a narrow tile", "tiles of activations are wide (machine.md, rule A6)")
 
-    def tile_bytes(self, weight_bits: int) -> np.ndarray:
+    def tile_bytes(self, machine: Machine) -> np.ndarray:
         """Bytes of DRAM that the load of each tile moves: its record, or the codes that a tile of activations holds
         (rule E4).
         """
         if self.form == "activations":
             return self.tiles.weight_count
-        return self.tiles.record_bytes(weight_bits)
+        return self.tiles.record_bytes(machine)
 
     def _check_lanes(self, where: str) -> None:
         tiles = self.tiles

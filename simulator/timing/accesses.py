@@ -22,6 +22,7 @@ from simulator.program.schedule import TileTable
 _COLUMN = {name: column for column, name in enumerate(sorted(EVENTS))}
 _uncounted = dict(_COLUMN)
 _MAC_ACTIVE = _uncounted.pop("mac_active")
+_MAC_NARROW = _uncounted.pop("mac_narrow")
 _MAC_PADDING = _uncounted.pop("mac_padding")
 _REGISTER_BITS = _uncounted.pop("register_bits")
 _WIRE_BITS = _uncounted.pop("wire_bits")
@@ -45,13 +46,12 @@ if _uncounted:
 
 
 class _Costs(NamedTuple):
-    """What a machine moves: words of a token row, bits of a token row and of a preload over all cells, sizes."""
+    """What a machine moves: words of a token row, bits of a token row over all cells, sizes."""
 
     input_words: int
     output_words: int
     sum_words: int
     row_bits: int
-    preload_bits: int
     sum_bits: int
     rank_word_bits: int
     scatter_bits: int
@@ -94,6 +94,7 @@ def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
     counts = np.zeros((len(tiles), len(EVENTS)), dtype=np.int64)
     read, written = _vector_rows(program, machine.cols)
     weights = _joined([table.weight_count for table in tiles])
+    bits = _joined([table.weight_bits(machine) for table in tiles])
     _count(
         ins.op,
         ins.layer,
@@ -108,7 +109,9 @@ def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
         _joined([table.scattered for table in tiles]),
         weights,
         _joined([_overwriting_lanes(table) for table in tiles]),
-        _words(weights * machine.datatypes.weight_bits, machine.weight_buffer.word_bits),
+        bits,
+        _joined([table.narrow for table in tiles]),
+        _words(weights * bits, machine.weight_buffer.word_bits),
         read,
         written,
         _KINDS,
@@ -162,10 +165,9 @@ def _costs(machine: Machine) -> _Costs:
         output_words=ceil_div(machine.cols * types.activation_bits, machine.scratchpad.word_bits),
         sum_words=ceil_div(machine.cols * types.accumulator_bits, machine.accumulator.word_bits),
         row_bits=cells * (types.activation_bits + types.accumulator_bits),
-        preload_bits=cells * types.weight_bits,
         sum_bits=types.accumulator_bits,
         rank_word_bits=machine.rank_memory.word_bits,
-        scatter_bits=machine.partial_sum_bits if machine.scatter else 0,
+        scatter_bits=machine.leaving_sum_bits if machine.scatter else 0,
         gather_bits=types.activation_bits if machine.scatter else 0,
         cells=cells,
         cols=machine.cols,
@@ -188,6 +190,8 @@ def _count(
     scattered,
     weights,
     overwriting,
+    weight_bits,
+    narrow,
     tile_words,
     vector_read,
     vector_written,
@@ -226,7 +230,7 @@ def _count(
             t = first_tile[layer[i]] + tile[i]
             row[_WEIGHT_BUFFER_WRITE if writes == _WEIGHT_BUFFER else _WEIGHT_BUFFER_READ] += tile_words[t]
             if kinds.is_tile[kind]:
-                _count_pass(rows, weights[t], costs, row)
+                _count_pass(rows, weights[t], weight_bits[t], narrow[t], costs, row)
             if writes == _RANKS:
                 _count_scatter(rows, scattered[t], overwriting[t], costs, row)
             if reads == _RANKS:
@@ -234,12 +238,13 @@ def _count(
 
 
 @nb.njit(cache=True, nogil=True)
-def _count_pass(rows, weights, costs, row):
+def _count_pass(rows, weights, weight_bits, narrow, costs, row):
     """What every pass through the array does, whatever the tile's kind."""
-    row[_MAC_ACTIVE] += rows * weights
+    bits = rows * costs.row_bits + costs.cells * weight_bits
+    row[_MAC_NARROW if narrow else _MAC_ACTIVE] += rows * weights
     row[_MAC_PADDING] += rows * (costs.cells - weights)
-    row[_REGISTER_BITS] += rows * costs.row_bits + costs.preload_bits
-    row[_WIRE_BITS] += rows * costs.row_bits + costs.preload_bits
+    row[_REGISTER_BITS] += bits
+    row[_WIRE_BITS] += bits
 
 
 @nb.njit(cache=True, nogil=True)

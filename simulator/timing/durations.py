@@ -6,7 +6,7 @@ each engine separately, which is what their agreement tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +28,15 @@ from simulator.program.operations import (
     unit_of_op,
 )
 from simulator.program.program import Program
+from simulator.program.schedule import TileTable
 
 UNIT_COUNT = len(Unit)
 
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of array and weights.
+    """Columns of length N (int64): unit, busy cycles, cycles from end of busy to done, lead of array and weights,
+    cycles of a tile's preload (0 of others).
 
     ``op`` and ``layer`` have no part in the timing: they name an instruction that can never start.
     """
@@ -48,17 +50,17 @@ class Timing:
     is_tile: np.ndarray
     is_transfer: np.ndarray
     after: np.ndarray
-    preload_cycles: int
+    preload: np.ndarray
 
 
 def resolve_timing(program: Program, machine: Machine) -> Timing:
     """Durations of every instruction of ``program`` on ``machine``."""
-    return time_instructions(program.instructions, machine)
+    return time_instructions(program.instructions, [layer.tiles for layer in program.layers], machine)
 
 
-def time_instructions(ins: Instructions, machine: Machine) -> Timing:
-    """Durations of instructions on ``machine``, without a program around them (rules D1, D2, D4, A1, A2, A4, A5, B2,
-    V1, V2).
+def time_instructions(ins: Instructions, tables: Sequence[TileTable], machine: Machine) -> Timing:
+    """Durations of instructions on ``machine``, without a program around them (rules D1, D2, D4, A1, A2, A4, A5, A6,
+    B2, V1, V2). tables: of the layers that they name.
     """
     busy = np.zeros(len(ins), dtype=np.int64)
     for duration, cycles in _BUSY.items():
@@ -74,8 +76,21 @@ def time_instructions(ins: Instructions, machine: Machine) -> Timing:
         is_tile=is_any(ins.op, TILE_OPS),
         is_transfer=is_any(ins.op, TRANSFER_OPS),
         after=ins.after,
-        preload_cycles=machine.rows,
+        preload=_preload_cycles(ins, tables, machine),
     )
+
+
+def _preload_cycles(ins: Instructions, tables: Sequence[TileTable], machine: Machine) -> np.ndarray:
+    """Rules A2 and A6: a row a cycle, or several of a narrow tile that has no wide tile before it."""
+    cycles = np.zeros(len(ins), dtype=np.int64)
+    tiles = np.flatnonzero(is_any(ins.op, TILE_OPS))
+    cycles[tiles] = machine.rows
+    if any(table.narrow.any() for table in tables):
+        first = np.cumsum([0, *(len(table) for table in tables)])
+        narrow = np.concatenate([table.narrow for table in tables])[first[ins.layer[tiles]] + ins.tile[tiles]] == 1
+        behind_wide = np.concatenate([[False], ~narrow[:-1]])
+        cycles[tiles[narrow & ~behind_wide]] = ceil_div(machine.rows, machine.datatypes.narrow_rows)
+    return cycles
 
 
 def _transfer_cycles(ins: Instructions, machine: Machine, at: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def run_engine(timing: Timing) -> Events:
         kernel_input(timing.tail, np.int32),
         kernel_input(timing.lead, np.int32),
         kernel_input(timing.after, np.int32),
-        timing.preload_cycles,
+        kernel_input(timing.preload, np.int64),
         preload,
         start,
         end,
@@ -135,7 +135,7 @@ def _advance(unit, busy, tail, lead, after, preload_cycles, preload, start, end,
                 if tile_blocker < 0:
                     begin, late = _preload(after, done, max(loader_free, shadow_free), i)
                     preload[i] = begin
-                    loader_free = begin + preload_cycles
+                    loader_free = begin + preload_cycles[i]
                     if loader_free > ready:
                         ready, cause = loader_free, late
                     shadow_free = _commit(i, array_free, ready, cause, busy, tail, start, end, done, stall)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.machine.energy import EnergyModel
-from simulator.machine.events import EVENTS
+from simulator.machine.events import EVENTS, MACS
 from simulator.machine.machine import Machine
 from simulator.program.operations import TILE_OPS
 from simulator.program.program import Program
@@ -88,9 +88,10 @@ def _report(program: Program, index: int, machine: Machine, model: EnergyModel, 
         cycles_by_cause=spent.told,
         tiles=len(layer.tiles),
         tiles_by_kind={op.name.lower(): int(np.count_nonzero(layer.tiles.kind == op)) for op in TILE_OPS},
+        narrow_tiles=int(layer.tiles.narrow.sum()),
         tile_bound=task.weights / cells,
         multiplications=task.multiplications,
-        macs=events["mac_active"] + events["mac_padding"],
+        macs=sum(events[name] for name in MACS),
         dram_bytes=events["dram_read_bytes"] + events["dram_write_bytes"],
         energy_pj=sum(value for value, _, _ in model.by_component(events, cycles).values()),
         utilisation=task.multiplications * task.rows / max(1, cycles * cells),

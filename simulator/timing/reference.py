@@ -81,9 +81,8 @@ def run_reference(timing: Timing) -> Events:
     clock = _Clock(timing)
     units = [_UnitState([int(i) for i in np.flatnonzero(timing.unit == u)]) for u in Unit]
     loader = _Loader(list(units[Unit.ARRAY].queue))
-    limit = int(timing.busy.sum() + timing.tail.sum() + timing.lead.sum()) + (timing.preload_cycles + 1) * (
-        len(timing.unit) + 1
-    )
+    longest = timing.busy + timing.tail + timing.lead + timing.preload + 1
+    limit = int(longest.sum()) + 1
     channel_left = 0
     while any(unit.queue for unit in units):
         if clock.cycle > limit:
@@ -157,7 +156,7 @@ def _step_array(clock: _Clock, unit: _UnitState, loader: _Loader) -> None:
         i = loader.queue[0]
         if clock.unmet(i, (After.WEIGHTS,)) == STALL_NONE:
             loader.queue.pop(0)
-            loader.loaded, loader.left, loader.shadow_full = i, clock.timing.preload_cycles, True
+            loader.loaded, loader.left, loader.shadow_full = i, int(clock.timing.preload[i]), True
             loader.late, loader.blocked_by_weights = loader.blocked_by_weights, False
             clock.events.preload[i] = clock.cycle
         else:

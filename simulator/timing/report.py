@@ -49,6 +49,7 @@ class LayerReport:
     cycles_by_cause: Mapping[str, int]
     tiles: int  # weight tiles of the layer, counted once (not once a token block)
     tiles_by_kind: Mapping[str, int]  # the same by kind: "dense", "reduce", ..., summing to ``tiles``
+    narrow_tiles: int  # those of them whose weights have the machine's ``narrow_bits`` (rule A6)
     tile_bound: float  # stored weights that count / (rows x cols): no schedule has fewer tiles
     multiplications: int  # per row of activations, after evaluation of the masks
     macs: int  # multiply-accumulates that the array's cells perform for all tokens, padding included

@@ -8,6 +8,7 @@ import numpy as np
 
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import energy_model
+from simulator.machine.events import MACS
 from simulator.machine.machine import Machine
 from simulator.program.operations import TRANSFER_OPS, Op, Unit, is_any
 from simulator.program.program import Program
@@ -56,7 +57,7 @@ def simulate(program: Program, machine: Machine) -> Report:
         accesses=accesses,
         tiles=program.tile_count,
         multiplications=useful if program.network is not None else sum(layer.multiplications for layer in layers),
-        macs=accesses["mac_active"] + accesses["mac_padding"],
+        macs=sum(accesses[name] for name in MACS),
         utilisation=useful / max(1, total * machine.rows * machine.cols),
         roofline_cycles=roof,
         roofline_fraction=roof / max(1, total),
@@ -85,7 +86,7 @@ def _roofline(program: Program, machine: Machine, accesses: dict[str, int], unit
     ins = program.instructions
     moved = ins.dram_bytes[is_any(ins.op, TRANSFER_OPS)]
     roofs = {
-        "compute": ceil_div(accesses["mac_active"], machine.rows * machine.cols),
+        "compute": ceil_div(accesses["mac_active"] + accesses["mac_narrow"], machine.rows * machine.cols),
         "memory": int(channel_cycles(machine, np.array([moved.sum()]))[0]) if len(moved) else 0,
     }
     if program.network is not None:

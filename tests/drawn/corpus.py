@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def _note_timing(features: Counter[str], timing: Timing, events: Events) -> None
         "back-to-back dependence, started as it was done": (behind & (events.start == last) & (last > 0)).any(),
         "two requests in one cycle": _tied_requests(timing, events),
         "served before a later request of a lower unit": _overtaken(timing, events),
-        "lead longer than the preload": (timing.lead > timing.preload_cycles).any(),
+        "lead longer than the preload": (timing.lead > timing.preload)[timing.is_tile].any(),
         "starved: channel busy over 90 %": busy > 0.9 * total,
         "flooded: channel busy under 5 %": busy < 0.05 * total,
         "streaming bound: two tiles without a gap": _gapless(timing, events),
@@ -178,9 +179,18 @@ def _note_program(features: Counter[str], program: Program, machine: Machine) ->
         "accumulator: its last row": sums.any(),
         "rank memory: no room for another slot": any(ranks),
         "output chunk without tiles": ((ins.op == Op.DRAIN) & (ins.accumulate == 0)).any(),
+        "narrow tiles": any(layer.tiles.narrow.any() for layer in program.layers),
+        "a narrow tile behind a wide one": _narrow_behind_wide(program),
         "tile without stored weights": any((np.diff(layer.tiles.weight_ptr) == 0).any() for layer in program.layers),
     }
     features.update(name for name, true in facts.items() if true)
+
+
+def _narrow_behind_wide(program: Program) -> bool:
+    ins = program.instructions
+    tiles = np.flatnonzero(np.isin(ins.op, TILE_OPS))
+    narrow = [bool(program.layers[ins.layer[i]].tiles.narrow[ins.tile[i]]) for i in tiles]
+    return any(after and not before for before, after in pairwise(narrow))
 
 
 def main() -> None:

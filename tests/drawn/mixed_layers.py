@@ -21,8 +21,10 @@ from gblr_hw.lowering.passes.quantise_weights import quantise_weights
 from gblr_hw.weights.factors import Factors
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
+from tests.drawn.random_programs import narrowed
 
 
 def chain_factors(rng: np.random.Generator, inputs: int, outputs: int) -> Factors:
@@ -147,11 +149,13 @@ def as_chain(
     examples: np.ndarray | None = None,
     steps: tuple[float, float] | None = None,
     one_input: bool = False,
+    narrow: tuple[Op, ...] = (),
 ) -> LayerSchedule:
     """The layer with its chains as they are, however slow that is; with ``rng`` at random places in rank memory.
-    examples: inputs for its int8 ranges. steps: those of its activations. one_input: a block may have both input buffers.
+    examples: inputs for its int8 ranges. steps: those of its activations. one_input: a block may have both input
+    buffers. narrow: kinds of tiles that are narrow.
     """
-    layer = drop_empty(LayerPlan(name, factors, machine, tokens, one_input=one_input))
+    layer = drop_empty(LayerPlan(name, factors, machine, tokens, one_input=one_input, narrow=narrow))
     plan = block_tokens(pack_mixes(take_turns(layer)))
     ranks = plan.factors.ranks
     plan = replace(plan, form="mixed" if ranks and plan.structure.tiles.any() else "ranks" if ranks else "dense")
@@ -165,7 +169,9 @@ def as_chain(
 
 
 def chain_program(rng: np.random.Generator, machine: Machine, layers: int, tokens: int, keep: bool) -> Program:
-    """A program of random chains. ``keep``: as they are, half of them with bank conflicts; else in their best form."""
+    """A program of random chains. ``keep``: as they are, half of them with bank conflicts; else in their best form. On a
+    machine with narrow tiles random ones are narrow.
+    """
     sides = [tuple(int(rng.integers(1, 4 * side + 2)) for side in (machine.rows, machine.cols)) for _ in range(layers)]
     schedules = []
     for number, (inputs, outputs) in enumerate(sides):
@@ -174,6 +180,7 @@ def chain_program(rng: np.random.Generator, machine: Machine, layers: int, token
             schedules.append(as_chain(factors, machine, tokens, rng if rng.random() < 0.5 else None, name))
         else:
             schedules.append(lowered(factors, machine, tokens, name))
+        schedules[-1] = narrowed(rng, schedules[-1], machine)
     return emit(schedules, machine, tokens, {})
 
 

@@ -14,14 +14,23 @@ from simulator.network.vector_steps import Step
 from simulator.program.operations import TILE_OPS, Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule, Payload, TileTable
-from tests.drawn.random_programs import SHAPES, Row, assembled, built_layer, dependences, small_machine
+from tests.drawn.random_programs import (
+    SHAPES,
+    Row,
+    assembled,
+    built_layer,
+    dependences,
+    narrowed,
+    small_machine,
+    with_narrow,
+)
 
 
 def built_network(rng: np.random.Generator, shape: str | None = None, longest: int = 40) -> tuple[Machine, Program]:
     """A checked program of a network of nine operators on a square array; ``shape`` as in ``built_program``."""
     shape = str(rng.choice(SHAPES)) if shape is None else shape
     machine = small_machine(rng)
-    machine = machine.with_(array={"cols": machine.rows})
+    machine = with_narrow(rng, machine.with_(array={"cols": machine.rows}))
     network = small_network(rng, machine.rows)
     layers = tuple(_layer(rng, machine, network, operator) for operator in network.operators)
     rows: list[Row] = []
@@ -92,7 +101,7 @@ def _layer(rng: np.random.Generator, machine: Machine, network: Network, operato
     outputs = out.groups * out.width
     inputs = operator.operands[0].groups * operator.operands[0].width
     if operator.kind == "linear":
-        return built_layer(rng, machine, operator.name, (inputs, outputs))
+        return narrowed(rng, built_layer(rng, machine, operator.name, (inputs, outputs)), machine)
     count = int(rng.integers(1, 5)) if operator.kind in ("scores", "mix") else 0
     lanes, side = rng.integers(1, machine.rows + 1, count), machine.rows
     lane = np.concatenate([np.zeros(0, np.int64), *map(np.arange, lanes)])
@@ -146,7 +155,7 @@ def _operands(
     if op == Op.LOAD_WEIGHTS:
         tile = int(rng.integers(len(layer.tiles)))
         row |= {"tile": tile, "slot": int(rng.integers(machine.weight_slots))}
-        row |= {"dram_bytes": int(layer.tile_bytes(machine.datatypes.weight_bits)[tile])}
+        row |= {"dram_bytes": int(layer.tile_bytes(machine)[tile])}
         first = int(rng.integers(operator.batch)) * operator.tokens
         return row | ({"token0": first} if layer.form == "activations" else {})
     if op == Op.VECTOR:

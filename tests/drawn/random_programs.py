@@ -6,13 +6,14 @@ Nothing here imports torch or ``gblr_hw``: a program is made from the simulator'
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 
 from simulator.base.arithmetic import ceil_div
-from simulator.machine.machine import Machine
+from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
 from simulator.network.network import Network
 from simulator.program.isa import OPERANDS, Instructions
 from simulator.program.operations import GATHER_OPS, PRODUCERS, TILE_OPS, TRANSFER_OPS, After, Op, unit_of_op
@@ -38,7 +39,9 @@ def sampled(function: Callable[[np.random.Generator], object]) -> st.SearchStrat
 
 
 def small_machine(rng: np.random.Generator, **changes: dict[str, object]) -> Machine:
-    """A machine of 2..16 x 2..16 cells with memories from tight to roomy; ``changes`` are whole or partial sections."""
+    """A machine of 2..16 x 2..16 cells with memories from tight to roomy; ``changes`` are whole or partial sections. It
+    has no narrow tiles: ``with_narrow`` gives it some.
+    """
     rows, cols = (int(x) for x in rng.integers(2, 17, 2))
     lanes = max(rows, cols)
     sections: dict[str, dict[str, object]] = {
@@ -62,6 +65,43 @@ def small_machine(rng: np.random.Generator, **changes: dict[str, object]) -> Mac
     for key, change in changes.items():
         sections[key] = {**sections[key], **change}
     return Machine.model_validate({"schema": 1, "name": "random", **sections})
+
+
+def with_narrow(rng: np.random.Generator, machine: Machine) -> Machine:
+    """A machine without narrow tiles with such, of any width that divides that of its weights; half of the time as it
+    is.
+    """
+    wide = machine.datatypes.weight_bits
+    if machine.datatypes.narrow_bits:
+        return machine
+    rng = rng.spawn(1)[0]  # whatever else is drawn stays as it was
+    widths = [bits for bits in range(2, 5) if bits < wide and wide % bits == 0]
+    return (
+        machine.with_(datatypes={"narrow_bits": int(rng.choice(widths))}) if widths and rng.random() < 0.5 else machine
+    )
+
+
+def narrowed(rng: np.random.Generator, layer: LayerSchedule, machine: Machine) -> LayerSchedule:
+    """The layer with some or all of its tiles narrow, of random codes and shifts, if the machine has narrow tiles."""
+    bits, tiles = machine.datatypes.narrow_bits, layer.tiles
+    if not bits or layer.form == "activations":
+        return layer
+    rng = rng.spawn(1)[0]
+    narrow = (rng.random(len(tiles)) < rng.choice([0.2, 0.7, 1.0])).astype(np.int32)
+    # How many shifts there are follows from the table without any.
+    wide = {f.name: getattr(tiles, f.name) for f in fields(TileTable) if f.name not in ("narrow", "shift")}
+    count = _columns_written(tiles)[narrow == 1].sum()
+    table = TileTable(**wide, narrow=narrow, shift=rng.integers(0, MAX_COLUMN_SHIFT + 1, count))
+    codes = layer.payload.codes.copy()
+    mine = np.repeat(narrow == 1, tiles.weight_count)
+    codes[mine] = rng.integers(-(1 << bits - 1), 1 << bits - 1, int(mine.sum()))
+    return replace(layer, tiles=table, payload=replace(layer.payload, codes=codes))
+
+
+def _columns_written(tiles: TileTable) -> np.ndarray:
+    """Columns that each tile writes: its ranks, or outputs up to the last with a weight."""
+    ends = [tiles.hi[a:b].max(initial=0) for a, b in zip(tiles.lane_ptr[:-1], tiles.lane_ptr[1:], strict=True)]
+    return np.where(np.isin(tiles.kind, (Op.REDUCE, Op.MIX)), tiles.scattered, np.array(ends, dtype=np.int64))
 
 
 # ---- columns without a program
@@ -90,7 +130,7 @@ def random_timing(rng: np.random.Generator, longest: int = 40) -> Timing:
         is_tile=is_tile,
         is_transfer=is_transfer,
         after=after,
-        preload_cycles=int(rng.integers(1, 12)),
+        preload=np.where(is_tile, rng.integers(1, 12, count), 0),
     )
 
 
@@ -107,8 +147,8 @@ def built_program(
     if machine is None:
         network = int(rng.choice([0, 2, 4, 20]))  # 20: a lead longer than any preload
         machine = small_machine(rng)
-        machine = machine.with_(rank_memory={"network_cycles": network})
-    layer = built_layer(rng, machine)
+        machine = with_narrow(rng, machine.with_(rank_memory={"network_cycles": network}))
+    layer = narrowed(rng, built_layer(rng, machine), machine)
     tokens = layer.block_tokens * int(rng.integers(1, 4))
     ops = _operations(rng, shape, layer, int(rng.integers(1, longest)))
     rows = []
@@ -247,7 +287,7 @@ def _operands(rng: np.random.Generator, machine: Machine, layer: LayerSchedule, 
     slot = {"slot": int(rng.integers(machine.weight_slots))}
     if op == Op.LOAD_WEIGHTS:
         tile = int(rng.integers(len(layer.tiles)))
-        sizes = layer.tiles.record_bytes(machine.datatypes.weight_bits)
+        sizes = layer.tiles.record_bytes(machine)
         return row | slot | {"tile": tile, "dram_bytes": int(sizes[tile])}
     tile = int(rng.choice(np.flatnonzero(layer.tiles.kind == op)))
     row |= block | slot | {"tile": tile, "row_cycles": int(layer.tiles.row_cycles[tile])}

@@ -20,17 +20,23 @@ from tests.drawn.mixed_layers import chain_program
 from tests.drawn.strategies import ENERGY_TABLE, as_stored, generator, layer_weights
 
 # rows, cols, scatter, rank banks, network and requantise cycles, vector lanes and latency, bytes a cycle, bits of
-# weights, activations and accumulators, KiB of scratchpad, accumulator and rank memory.
+# weights, activations, accumulators and narrow weights, KiB of scratchpad, accumulator and rank memory.
 _MACHINES = {
     "2x2": (2, 2, True, 2, 0, 0, 1, 0, 8, (8, 8, 32), (1, 1, 1)),
-    "4x3": (4, 3, True, 11, 3, 3, 3, 5, 16, (8, 8, 32), (2, 1, 8)),
-    "3x7-plain": (3, 7, False, 7, 2, 1, 16, 2, 8, (8, 8, 32), (2, 2, 1)),
+    "4x3": (4, 3, True, 11, 3, 3, 3, 5, 16, (8, 8, 32, 4), (2, 1, 8)),
+    "3x7-plain": (3, 7, False, 7, 2, 1, 16, 2, 8, (8, 8, 32, 2), (2, 2, 1)),
     "8x8": (8, 8, True, 8, 5, 2, 8, 8, 16, (8, 8, 32), (2, 1, 4)),
     "5x16-narrow": (5, 16, True, 32, 1, 4, 4, 1, 8, (5, 6, 16), (3, 1, 2)),
-    "16x2": (16, 2, True, 16, 4, 3, 2, 3, 16, (8, 8, 24), (2, 1, 1)),
-    "16x16": (16, 16, True, 16, 2, 1, 16, 4, 32, (8, 8, 32), (4, 2, 4)),
+    "16x2": (16, 2, True, 16, 4, 3, 2, 3, 16, (8, 8, 24, 4), (2, 1, 1)),
+    "16x16": (16, 16, True, 16, 2, 1, 16, 4, 32, (6, 8, 32, 3), (4, 2, 4)),
     "7x5-plain": (7, 5, False, 8, 0, 2, 5, 0, 16, (7, 8, 32), (2, 1, 1)),
 }
+_WIDTHS = (
+    "weight_bits",
+    "activation_bits",
+    "accumulator_bits",
+    "narrow_bits",
+)  # machines of three have no narrow tiles
 NAMES = tuple(_MACHINES)
 _BANDWIDTHS = (0.03, 0.2, 0.6, 1.0)  # of what the RTL was built for
 _LATENCIES_NS = (0.0, 1.0, 3.0, 100.0)
@@ -45,7 +51,7 @@ def rtl_machine(name: str) -> Machine:
             "schema": 1,
             "name": name,
             "array": {"rows": rows, "cols": cols, "clock_ghz": 1.0, "scatter": scatter},
-            "datatypes": dict(zip(("weight_bits", "activation_bits", "accumulator_bits"), bits, strict=True)),
+            "datatypes": dict(zip(_WIDTHS, bits, strict=False)),
             "scratchpad": {"kib": memories[0], "banks": 1, "word_bits": 32},
             "accumulator": {"kib": memories[1], "banks": 2, "word_bits": 64},
             "rank_memory": {

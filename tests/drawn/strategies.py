@@ -27,7 +27,15 @@ from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
-from tests.drawn.random_programs import ENERGY_TABLE, generator, sampled, seeds, small_machine
+from tests.drawn.random_programs import (
+    ENERGY_TABLE,
+    generator,
+    narrowed,
+    sampled,
+    seeds,
+    small_machine,
+    with_narrow,
+)
 
 # What tests of lowered programs take from here, whichever of the two files it stands in.
 __all__ = ["ENERGY_TABLE", "as_stored", "case", "generator", "placed", "sampled", "seeds", "small_machine"]
@@ -136,7 +144,7 @@ def case(
     """
     rng = generator(seed)
     while True:
-        machine = small_machine(rng, **changes)
+        machine = with_narrow(rng, small_machine(rng, **changes))
         weights = {f"layer{i}": layer_weights(rng, machine) for i in range(layers)}
         count = int(rng.choice([1, 7, 40])) if tokens is None else tokens
         keep = stored and rng.random() < 0.67
@@ -160,7 +168,8 @@ def as_stored(
     weights: Mapping[str, LayerWeights], machine: Machine, tokens: int, rng: np.random.Generator | None = None
 ) -> Program:
     """The program of layers whose ranks all stay ranks, however slow that is. With ``rng`` every other layer of a
-    machine with scatter gets random places in rank memory, so that tiles have bank conflicts.
+    machine with scatter gets random places in rank memory, so that tiles have bank conflicts, and on a machine with
+    narrow tiles random ones are narrow.
     """
     schedules = []
     for name, layer in weights.items():
@@ -171,7 +180,8 @@ def as_stored(
             place = rng.choice(machine.rank_memory.banks * capacity, plan.factors.ranks, replace=False)
             plan = replace(plan, rank_bank=place // capacity, rank_slot=place % capacity)
         schedule = build_schedule(plan, plan.factors.multiplications)
-        schedules.append(quantise_weights(schedule, plan.factors, machine, None))
+        schedule = quantise_weights(schedule, plan.factors, machine, None)
+        schedules.append(schedule if rng is None else narrowed(rng, schedule, machine))
     return emit(schedules, machine, tokens, {})
 
 

@@ -17,6 +17,7 @@ MACHINE, ISA, REPORT, COUNTS = (
     "simulator.timing.simulate",
     "simulator.timing.accesses",
 )
+SCHEDULE = "simulator.program.schedule"
 ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network_layout"
 UNITS, BOUNDS = "simulator.timing.unit_accounts", "simulator.timing.operator_bounds"
 IMAGES = "simulator.network.image_rows"
@@ -157,8 +158,8 @@ ORDER = [
     *_order(
         "A2",
         "a preload takes a cycle more",
-        (_engine("loader_free = begin + preload_cycles", "loader_free = begin + preload_cycles + 1"),),
-        (_reference("i, clock.timing.preload_cycles, True", "i, clock.timing.preload_cycles + 1, True"),),
+        (_engine("loader_free = begin + preload_cycles[i]", "loader_free = begin + preload_cycles[i] + 1"),),
+        (_reference("i, int(clock.timing.preload[i]), True", "i, int(clock.timing.preload[i]) + 1, True"),),
     ),
     *_order(
         "A2",
@@ -205,8 +206,12 @@ DURATIONS = [
     *_shared("D4", "a latency rounded down", MACHINE, "math.ceil(round(", "math.floor(round("),
     *_shared("A1", "a tile occupies the array a cycle longer", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] + 1\n"),
     *_shared("A1", "a tile occupies the array a cycle less", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] - 1\n"),
-    *_shared("A2", "a preload takes a row more", TIMING, "preload_cycles=machine.rows", "preload_cycles=machine.rows + 1"),
-    *_shared("A2", "a preload takes Q cycles", TIMING, "preload_cycles=machine.rows", "preload_cycles=machine.cols"),
+    *_shared("A2", "a preload takes a row more", TIMING, "cycles[tiles] = machine.rows\n", "cycles[tiles] = machine.rows + 1\n"),
+    *_shared("A2", "a preload takes Q cycles", TIMING, "cycles[tiles] = machine.rows\n", "cycles[tiles] = machine.cols\n"),
+    *_shared("A6", "a narrow tile's last rows are not preloaded", TIMING, "ceil_div(machine.rows, machine.datatypes.narrow_rows)", "np.maximum(1, machine.rows // machine.datatypes.narrow_rows)"),
+    *_shared("A6", "a narrow tile is preloaded as a wide one", TIMING, "ceil_div(machine.rows, machine.datatypes.narrow_rows)", "machine.rows"),
+    *_shared("A6", "a narrow tile overtakes a wide one", TIMING, "narrow & ~behind_wide", "narrow"),
+    *_shared("A6", "the first tile of all stands behind a wide one", TIMING, "[[False], ~narrow", "[[True], ~narrow"),
     *_shared("A4", "a lead a cycle longer", TIMING, "lead = machine.rank_memory.network_cycles", "lead = 1 + machine.rank_memory.network_cycles"),
     *_shared("A4", "a lead without the requantisers' last cycle", TIMING, "lead = machine.rank_memory.network_cycles +", "lead = max(1, machine.rank_memory.network_cycles) - 1 +"),
     *_shared("A4", "REDUCE has the lead too", TIMING, "lead if entry.reads is Place.RANKS", "lead if entry.uses_ranks"),
@@ -235,10 +240,15 @@ COUNTERS = [
     *_shared("C1", "a wait for the channel counted from the request of the unit", UNITS, "start[i] - max(ready, free)", "start[i] - free", "agreement"),
     *_shared("C2", "words not filled up", COUNTS, "return ceil_div(bits, word_bits)", "return bits // word_bits", "agreement"),
     *_shared("C2", "every lane of a MIX tile gathers", COUNTS, "[table.gathered for table in tiles]", "[table.gathered + table.scattered for table in tiles]", "agreement"),
+    *_shared("C2", "narrow multiplications at the price of wide ones", COUNTS, "row[_MAC_NARROW if narrow else _MAC_ACTIVE]", "row[_MAC_ACTIVE]", "agreement"),
+    *_shared("C2", "narrow tiles move the bits of wide ones", COUNTS, "[table.weight_bits(machine) for table in tiles]", "[np.full(len(table), machine.datatypes.weight_bits) for table in tiles]", "agreement"),
+    *_shared("C2", "sums cross the network as if nothing were shifted", COUNTS, "machine.leaving_sum_bits", "machine.partial_sum_bits", "agreement"),
+    *_shared("E4", "a narrow record without its shifts", SCHEDULE, "self.narrow * shift_bytes(machine)", "0 * shift_bytes(machine)"),
+    *_shared("E4", "a narrow record of wide weights", SCHEDULE, "np.where(self.narrow == 1, types.narrow_bits, types.weight_bits)", "np.full(len(self), types.weight_bits)"),
     *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
     *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]", "costs.sum_words * (accumulate[i] or reads == _ACCUMULATORS)", "agreement"),
     *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
-    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or alone) else 0", "return 0", "agreement"),
+    *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or read_by_all(network, operator, operand)) else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "ceil_div(dram_bytes[i], costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
     *_shared("C3", "a roof a cycle too high", REPORT, '"compute": ceil_div(accesses', '"compute": 1 + ceil_div(accesses'),
     *_shared("C4", "a row's first cycle counted as a conflict too", ACCOUNTS, "(row_cycles[i] - 1)", "row_cycles[i]", "agreement"),

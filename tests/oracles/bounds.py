@@ -23,7 +23,7 @@ def assert_bounds(report: Report, program: Program, machine: Machine) -> None:
     is_tile, is_transfer = np.isin(ins.op, _TILES), np.isin(ins.op, _TRANSFERS)
     cells, rate = machine.rows * machine.cols, machine.dram_bytes_per_kilocycle
     # MACs / (P Q), with and without padding; token rows of all tiles, bank conflicts included.
-    assert report.accesses["mac_active"] <= report.macs <= total * cells
+    assert report.accesses["mac_active"] + report.accesses["mac_narrow"] <= report.macs <= total * cells
     assert int((ins.tokens * ins.row_cycles)[is_tile].sum()) <= total
     # bytes / bandwidth
     assert (
@@ -38,11 +38,11 @@ def assert_bounds(report: Report, program: Program, machine: Machine) -> None:
     assert elements <= total * machine.vector.lanes
     assert critical_path(program, machine) <= total
     # causality: nothing starts before what it waits for is done, no channel or unit serves two at once
-    trace = report.trace
+    trace, preloads = report.trace, np.array(preload_cycles(program, machine), dtype=np.int64)
     for column in range(len(After)):
         waits = np.flatnonzero(ins.after[column] >= 0)
         producer = ins.after[column, waits]
-        preload = np.where(is_tile[waits] & (column == After.WEIGHTS), machine.rows, 0)
+        preload = preloads[waits] * (column == After.WEIGHTS)
         assert (trace.start[waits] >= trace.done[producer] + preload).all()
     assert (trace.end >= trace.start).all()
     assert (trace.done >= trace.end).all()
@@ -59,6 +59,22 @@ def assert_bounds(report: Report, program: Program, machine: Machine) -> None:
         assert (np.diff(trace.done[mine]) >= 0).all()
 
 
+def preload_cycles(program: Program, machine: Machine) -> list[int]:
+    """Cycles of each tile's preload, 0 of other instructions: a row a cycle (rule A2), or as many narrow rows as make a
+    wide one, unless the tile before is wide (rule A6).
+    """
+    ins, types = program.instructions, machine.datatypes
+    found, after_wide = [], False
+    for i, op in enumerate(ins.op.tolist()):
+        cycles, rows = 0, machine.rows if op in _TILES else 0
+        narrow = bool(rows and program.layers[int(ins.layer[i])].tiles.narrow[int(ins.tile[i])])
+        at_once = types.weight_bits // types.narrow_bits if narrow and not after_wide else 1
+        while rows > 0:
+            cycles, rows, after_wide = cycles + 1, rows - at_once, not narrow
+        found.append(cycles)
+    return found
+
+
 def critical_path(program: Program, machine: Machine) -> int:
     """Cycles of the longest chain of dependences, if every unit and the channel served everybody at once."""
     ins = program.instructions
@@ -66,17 +82,17 @@ def critical_path(program: Program, machine: Machine) -> int:
     lead = network + machine.rank_memory.requantise_cycles
     leave = machine.rows + machine.cols - 1
     busy, tail = _durations(program, machine)
-    after = [column.tolist() for column in ins.after]
+    after, preloads = [column.tolist() for column in ins.after], preload_cycles(program, machine)
     op = ins.op.tolist()
     done: list[int] = []
     for i, kind in enumerate(op):
-        ready = machine.rows if kind in _TILES else 0
+        ready = preloads[i]
         ahead = lead if kind in (Op.EXPAND, Op.MIX) else 0
         for column, producers in enumerate(after):
             if producers[i] >= 0:
                 extra = ahead if column in (After.ARRAY, After.WEIGHTS) else 0
                 if column == After.WEIGHTS and kind in _TILES:
-                    extra = max(extra, machine.rows)
+                    extra = max(extra, preloads[i])
                 ready = max(ready, done[producers[i]] + extra)
         after_end = leave + (network if kind in _INTO_RANKS else 0) if kind in _TILES else tail[i]
         done.append(ready + busy[i] + after_end)

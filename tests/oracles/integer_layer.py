@@ -38,7 +38,7 @@ def token_sums(layer: LayerSchedule, machine: Machine, codes: list[int]) -> list
     bits = machine.datatypes.accumulator_bits
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     limit = 2 ** (machine.datatypes.activation_bits - 1) - 1
-    tiles, weights = layer.tiles, layer.payload.codes
+    tiles, weights, shifts = layer.tiles, layer.payload.codes, iter(layer.tiles.shift.tolist())
     rank_sums: dict[int, int] = {}
     sums = [0] * layer.out_features
     at = 0
@@ -66,6 +66,12 @@ def token_sums(layer: LayerSchedule, machine: Machine, codes: list[int]) -> list
                     added[number] = added.get(number, 0) + weight * codes[first_input + place]
                 else:
                     added[first_output + place] = added.get(first_output + place, 0) + weight * entering
+        columns = [int(tiles.lane[lane]) for lane in written]
+        if kind not in (Op.REDUCE, Op.MIX):
+            columns = [first_output + place for place in range(max((int(tiles.hi[lane]) for lane in lanes), default=0))]
+        if tiles.narrow[tile]:  # its shifts come in the order of its columns
+            for column in columns:
+                added[column] = added.get(column, 0) * 2 ** next(shifts)
         if kind in (Op.REDUCE, Op.MIX):
             for lane in written:  # ranks may lie where others lay: the first to write overwrites
                 number = int(tiles.lane[lane])

@@ -182,7 +182,7 @@ class _Emitter:
     def _run_tile(self, index: int, tile: int, kind: int, row: int, tokens: int, **operands: int) -> None:
         table = self.layers[index].tiles
         slot = len(self.rows) % self.machine.weight_slots
-        held = max(1, int(self.layers[index].tile_bytes(self.machine.datatypes.weight_bits)[tile]))
+        held = max(1, int(self.layers[index].tile_bytes(self.machine)[tile]))
         self.add(Op.LOAD_WEIGHTS, layer=index, tile=tile, slot=slot, token0=row, dram_bytes=held)
         operands["chunk"] = int(table.source[tile] if kind == Op.REDUCE else table.target[tile])
         operands["accumulate"] = 0 if kind in (Op.REDUCE, Op.MIX) else operands["accumulate"]

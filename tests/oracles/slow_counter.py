@@ -70,11 +70,13 @@ def _count_tile(count: Counter[str], program: Program, machine: Machine, i: int)
         Op(op), len(lanes)
     )  # lanes that read ranks come first
     cells = machine.rows * machine.cols
-    count["weight_buffer_read"] += words(weights * types.weight_bits, machine.weight_buffer.word_bits)
+    narrow = bool(program.layers[int(ins.layer[i])].tiles.narrow[int(ins.tile[i])])
+    weight_bits = types.narrow_bits if narrow else types.weight_bits
+    count["weight_buffer_read"] += words(weights * weight_bits, machine.weight_buffer.word_bits)
     for bits in ("register_bits", "wire_bits"):
-        count[bits] += cells * types.weight_bits
+        count[bits] += cells * weight_bits
     for _ in range(tokens):
-        count["mac_active"] += weights
+        count["mac_narrow" if narrow else "mac_active"] += weights
         count["mac_padding"] += cells - weights
         for bits in ("register_bits", "wire_bits"):
             count[bits] += cells * (types.activation_bits + types.accumulator_bits)
@@ -87,6 +89,8 @@ def _count_tile(count: Counter[str], program: Program, machine: Machine, i: int)
         for at in range(len(lanes)) if op != Op.DENSE else []:
             count["requantise_ops"] += at < reading
             exact_sum = types.weight_bits + types.activation_bits + (machine.rows - 1).bit_length()
+            if types.narrow_bits:  # a narrow tile's, shifted by up to 7
+                exact_sum = max(exact_sum, exact_sum - types.weight_bits + types.narrow_bits + 7)
             passing = types.activation_bits if at < reading else exact_sum
             count["network_bits"] += passing if machine.scatter else 0
     for at, first in enumerate(firsts if op != Op.DENSE else []):  # a rank's sums of successive tokens share words
@@ -103,7 +107,9 @@ def _count_other(count: Counter[str], program: Program, machine: Machine, i: int
         count[way] += words(int(ins.dram_bytes[i]), machine.dram.burst_bytes) * machine.dram.burst_bytes
     if op == Op.LOAD_WEIGHTS:
         _, _, weights = _stored(program, i)
-        count["weight_buffer_write"] += words(weights * types.weight_bits, machine.weight_buffer.word_bits)
+        narrow = program.layers[int(ins.layer[i])].tiles.narrow[int(ins.tile[i])]
+        stored = weights * (types.narrow_bits if narrow else types.weight_bits)
+        count["weight_buffer_write"] += words(stored, machine.weight_buffer.word_bits)
     if op in (Op.LOAD_PARAMETERS, Op.LOAD_WEIGHTS):
         return
     side = machine.rows if op == Op.LOAD_INPUT else machine.cols
@@ -241,7 +247,7 @@ def differences(report: Report, program: Program, machine: Machine, events: Even
     layers = count_accesses(program, machine)
     sums: Counter[str] = sum(layers, Counter())
     same("accesses", {k: v for k, v in report.accesses.items() if v}, {k: v for k, v in sums.items() if v})
-    same("macs", report.macs, sums["mac_active"] + sums["mac_padding"])
+    same("macs", report.macs, sums["mac_active"] + sums["mac_narrow"] + sums["mac_padding"])
     same("DRAM", report.dram_bytes, sums["dram_read_bytes"] + sums["dram_write_bytes"])
     begin, charged = 0, _charged(program, machine, events)
     for index, layer in enumerate(report.layers):
@@ -253,7 +259,8 @@ def differences(report: Report, program: Program, machine: Machine, events: Even
             begin = end
         same(f"{layer.name}: causes", {k: v for k, v in layer.cycles_by_cause.items() if v}, dict(causes))
         same(f"{layer.name}: latency", layer.latency_cycles, sum(causes.values()))
-        same(f"{layer.name}: macs", layer.macs, layers[index]["mac_active"] + layers[index]["mac_padding"])
+        macs = sum(layers[index][name] for name in ("mac_active", "mac_narrow", "mac_padding"))
+        same(f"{layer.name}: macs", layer.macs, macs)
         moved = layers[index]["dram_read_bytes"] + layers[index]["dram_write_bytes"]
         same(f"{layer.name}: DRAM", layer.dram_bytes, moved)
         for what, ops in (("vector_cycles", (Op.DRAIN, Op.VECTOR)), ("dram_cycles", TRANSFERS)):

@@ -69,7 +69,7 @@ def plain_layer(
 
 def build(machine: Machine, layer: LayerSchedule, rows: Sequence[Row]) -> Program:
     """The program of ``rows``: op, its tile or chunk, its dependences; everything else follows from the layer."""
-    sizes, tokens = layer.tiles.record_bytes(machine.datatypes.weight_bits), layer.block_tokens
+    sizes, tokens = layer.tiles.record_bytes(machine), layer.block_tokens
     full = []
     for given in rows:
         row = {"token0": 0, "tokens": tokens, "chunk": 0, "src": 0, "dst": 0, "accumulate": 1, **given}
@@ -164,6 +164,30 @@ def chain() -> Program:
     )
 
 
+def narrow() -> Program:
+    """A wide, two narrow and a wide tile of 8 tokens on mid-32 with narrow tiles and a memory that is no bound."""
+    machine = Machine.load("mid-32").with_(
+        name="both", datatypes={"narrow_bits": 4}, dram={"gb_per_s": 1100.0, "latency_ns": 0.0}
+    )
+    layer = plain_layer(machine, 128, 32, 8, [(Op.DENSE, chunk, 0, ()) for chunk in range(4)])
+    tiles = replace(layer.tiles, narrow=np.array([0, 1, 1, 0]), shift=np.zeros(64))
+    return build(
+        machine,
+        replace(layer, tiles=tiles),
+        [
+            {"op": Op.LOAD_PARAMETERS},
+            *({"op": Op.LOAD_INPUT, "chunk": chunk} for chunk in range(4)),
+            *({"op": Op.LOAD_WEIGHTS, "tile": tile} for tile in range(4)),
+            *(
+                {"op": Op.DENSE, "tile": t, "weights": 5 + t, "input": 1 + t, "accumulate": int(t > 0)}
+                for t in range(4)
+            ),
+            {"op": Op.DRAIN, "weights": 0, "array": 12},
+            {"op": Op.STORE, "vector": 13},
+        ],
+    )
+
+
 def network() -> Program:
     """Two dense layers of 32 x 32 with a softmax between them, 40 tokens, on mid-32: nothing in between leaves the
     scratchpad.
@@ -184,7 +208,7 @@ def network() -> Program:
     layers = (replace(linear, name="fc1"), replace(vector, name="softmax"), replace(linear, name="fc2"))
     sizes = {"token0": 0, "tokens": tokens, "chunk": 0}
     moved = {"dram_bytes": tokens * 32}
-    parameters, record = linear.parameter_bytes(machine.multiplier_row), int(linear.tile_bytes(8)[0])
+    parameters, record = linear.parameter_bytes(machine.multiplier_row), int(linear.tile_bytes(machine)[0])
     tile = sizes | {"tile": 0, "row_cycles": 1}
     places = np.arange(4) * tokens * 32
     rows = [
@@ -233,6 +257,7 @@ TIMELINES = {
     "Ranks: reduce, gather, expand": ranks(),
     "A bank conflict and a starved channel": conflict(),
     "A chain: ranks mixed into ranks": chain(),
+    "Narrow tiles between wide ones": narrow(),
     "A network: a vector operator between two layers": network(),
     "A memory with a latency of 21 cycles": anomaly(21),
     "A memory with a latency of 19 cycles": anomaly(19),

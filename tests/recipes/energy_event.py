@@ -20,7 +20,7 @@ RECIPE = Recipe(
             '_DRAM_WRITE_BYTES = _uncounted.pop("dram_write_bytes")\n',
             '_TILE_STARTS = _uncounted.pop("tile_starts")\n',
         ),
-        after(_CALLS, "    row[_MAC_ACTIVE] += rows * weights\n", "    row[_TILE_STARTS] += 1\n"),
+        after(_CALLS, "    row[_MAC_PADDING] += rows * (costs.cells - weights)\n", "    row[_TILE_STARTS] += 1\n"),
         after(
             "gblr_hw/cost/event_counts.py",
             '    "dram_read_bytes": lambda w: w.moved,\n',

@@ -64,6 +64,7 @@ _ACTS_WITH = {
     "treat": (_MODEL,),
     "by_example": (_MODEL,),
     "drop_zeros": (_MODEL,),
+    "weight_bits": (_LAYERS, _MODEL),
     "table": (_LAYERS,),
     "layer": (_LAYERS,),
     "leave_out": (_FILLED,),
@@ -129,6 +130,10 @@ def lower_command(
     drop_zeros: Annotated[
         bool, typer.Option("--drop-zeros", help="Of a model: leave out tiles whose weights are all zero.")
     ] = False,
+    weight_bits: Annotated[
+        int | None,
+        typer.Option("--weight-bits", help="Of all tiles: the machine's weight_bits [default] or narrow_bits.", min=1),
+    ] = None,
     table: TableOption = None,
     layer: LayerOption = None,
     leave_out: LeaveOutOption = None,
@@ -172,7 +177,7 @@ def lower_command(
                 print(printable(line))
 
     with progress_bar(as_json or bool(wanted)) as progress:
-        how = {"dump": dump if wanted else None, "progress": progress}
+        how = {"dump": dump if wanted else None, "progress": progress, "weight_bits": weight_bits}
         if model is None:
             told = told_of(table, layer, leave_out, transposed)
             shapes = shapes_of(shape or ())

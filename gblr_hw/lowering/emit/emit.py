@@ -186,7 +186,7 @@ def _emit_weights(e: _Emission, layer: _Layer, first_tile: int) -> tuple[np.ndar
     last = first + ((layer.blocks - 1) * count if layer.resident else 0)
     loads = WeightLoads(
         tile=np.tile(np.arange(count), rounds),
-        dram_bytes=np.tile(tiles.record_bytes(e.machine.datatypes.weight_bits), rounds),
+        dram_bytes=np.tile(tiles.record_bytes(e.machine), rounds),
         first_step=e.step + first,
         user=first_tile + last,
         last_step=e.step + last,

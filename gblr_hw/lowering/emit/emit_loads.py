@@ -368,7 +368,7 @@ def load_weights(
     first_pass = np.full(loads, len(passes), dtype=np.int64)
     np.minimum.at(first_pass, passes.load, np.arange(len(passes)))
     activations = schedule.form == "activations"
-    moved = schedule.tile_bytes(e.machine.datatypes.weight_bits)[passes.load_tile]
+    moved = schedule.tile_bytes(e.machine)[passes.load_tile]
     load0 = state.loads
     ids, slots = put_weights(
         e.stream,

@@ -75,8 +75,8 @@ class _Planner:
         self.network, self.schedules, self.machine = network, schedules, machine
         self._strided: dict[Operand, int] = {}
         self._known: dict[object, tuple[float, int, bool, bool] | None] = {}
-        bits, burst = machine.datatypes.weight_bits, machine.dram.burst_bytes
-        self._weight_bytes = [int((-(-s.tile_bytes(bits) // burst) * burst).sum()) for s in schedules]
+        burst = machine.dram.burst_bytes
+        self._weight_bytes = [int((-(-s.tile_bytes(machine) // burst) * burst).sum()) for s in schedules]
 
     def joins(self, first: int, last: int) -> bool:
         """Whether operator ``first`` may run in one group with those up to ``last``: the same rows, and nothing of

@@ -7,6 +7,7 @@ import numpy as np
 
 from gblr_hw.lowering.passes.choose_form import form_multiplications
 from gblr_hw.lowering.passes.plan import LayerPlan
+from gblr_hw.lowering.quantise.tile_bits import with_narrow
 from simulator.base.columns import kernel_input
 from simulator.base.kernels import ceil_div
 from simulator.program.operations import Op
@@ -18,7 +19,7 @@ def build_schedule(plan: LayerPlan, multiplications: int) -> LayerSchedule:
     count.
     """
     factors = plan.factors
-    tiles = tile_table(plan)
+    tiles = with_narrow(tile_table(plan), plan.narrow)
     payload = Payload(
         codes=np.zeros(int(tiles.weight_ptr[-1]), np.int8),
         values=np.zeros(int(tiles.weight_ptr[-1]), np.float32),

@@ -81,6 +81,7 @@ class LayerPlan:
     ring: turns that have places of their own, so that ranks of turn t + ring take those of turn t.
     one_input: a block may take more than an input buffer, and has both.
     held_slots: slots in rank memory, 0 for all. order: all tiles in execution order, None until chosen.
+    narrow: kinds of tiles that are narrow.
     """
 
     name: str
@@ -98,6 +99,7 @@ class LayerPlan:
     one_input: bool = False
     held_slots: int = 0
     order: TileOrder | None = None
+    narrow: tuple[Op, ...] = ()
 
     @cached_property
     def structure(self) -> Structure:

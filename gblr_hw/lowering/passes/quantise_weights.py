@@ -14,6 +14,7 @@ import numpy as np
 
 from gblr_hw.lowering.passes.rank_scales import code as _code
 from gblr_hw.lowering.passes.rank_scales import rank_scales, step_of
+from gblr_hw.lowering.quantise.tile_bits import narrow_codes
 from gblr_hw.weights.factors import Factors
 from simulator.base.columns import kernel_input
 from simulator.machine.machine import Machine
@@ -83,7 +84,9 @@ def quantise_weights(
         input_step=scales.input_step,
         output_step=out_step,
     )
-    return replace(schedule, payload=payload)
+    if tiles.narrow.any():
+        tiles, payload = narrow_codes(tiles, payload, scales.sum_step, scales.value_step, machine)
+    return replace(schedule, tiles=tiles, payload=payload)
 
 
 @nb.njit(cache=True, nogil=True)

@@ -65,6 +65,18 @@ class Sizes:
         return self.machine.datatypes.weight_bits
 
     @property
+    def narrow_bits(self) -> int:
+        """Of narrow tiles' weights; 0 without such tiles."""
+        return self.machine.datatypes.narrow_bits
+
+    @property
+    def narrow_rows(self) -> int:
+        """Rows of a narrow tile that are preloaded in a cycle, and parts of a shadow register (rule A6); 1 without such
+        tiles.
+        """
+        return self.machine.datatypes.narrow_rows
+
+    @property
     def code_bits(self) -> int:
         return self.machine.datatypes.activation_bits
 
@@ -76,6 +88,11 @@ class Sizes:
     def partial_bits(self) -> int:
         """A sum over the array's rows, exact."""
         return self.machine.partial_sum_bits
+
+    @property
+    def leaving_bits(self) -> int:
+        """Such a sum behind the shifters of narrow tiles."""
+        return self.machine.leaving_sum_bits
 
     @cached_property
     def beat_bytes(self) -> int:
@@ -138,5 +155,5 @@ class Sizes:
 
     @property
     def tiles_in_flight(self) -> int:
-        """Room for tiles whose sums are on their way through the array: each starts P cycles or more after the last."""
-        return power_of_two((self.rows + self.cols) // self.rows + 3)
+        """Room for tiles whose sums are on their way through the array: starts are a preload or more apart."""
+        return power_of_two((self.rows + self.cols) // ceil_div(self.rows, self.narrow_rows) + 3)

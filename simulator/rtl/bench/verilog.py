@@ -29,7 +29,7 @@ def accelerator_verilog(machine: Machine) -> str:
 def cell_verilog(machine: Machine) -> str:
     """The array's cell, module "processing_element"."""
     sizes = Sizes(machine)
-    ports = CellPorts(sizes.weight_bits, sizes.code_bits, sizes.partial_bits)
+    ports = CellPorts(sizes.weight_bits, sizes.code_bits, sizes.partial_bits, sizes.narrow_rows)
     return _text(ProcessingElement(ports), PROCESSING_ELEMENT, ports.all())
 
 

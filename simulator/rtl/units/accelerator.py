@@ -90,6 +90,9 @@ class Accelerator(Elaboratable):
         m.d.comb += [
             self.array.load_valid.eq(self.loader.load_valid),
             self.array.load_row.eq(self.loader.load_row),
+            self.array.load_narrow.eq(self.loader.load_narrow),
+            self.array.load_several.eq(self.loader.load_several),
+            self.array.load_part.eq(self.loader.load_part),
             *(port.eq(w) for port, w in zip(self.array.load_weights, self.loader.load_weights, strict=True)),
         ]
         self._move_data(m)
@@ -149,7 +152,7 @@ class Accelerator(Elaboratable):
         sizes, tiles = self.sizes, self.tiles
         old, new = self.accumulator.read_ports[0], self.accumulator.write_ports[0]
         totals = []
-        for q, fresh in enumerate(self.array.sums):
+        for q, fresh in enumerate(tiles.sums):
             before = old.data.word_select(q, sizes.sum_bits).as_signed()
             totals.append(saturated(m, Mux(tiles.sum_accumulate, before, 0) + fresh, sizes.sum_bits, f"total_{q}"))
         m.d.comb += [

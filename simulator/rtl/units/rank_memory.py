@@ -35,7 +35,7 @@ class RankMemory(Elaboratable):
         self.row_last = Signal()
         self.row_token = Signal(32)
         self.row_slot = Signal(slot_bits)
-        self.sums = [Signal(Shape(sizes.partial_bits, signed=True), name=f"leaving_{q}") for q in range(sizes.cols)]
+        self.sums = [Signal(Shape(sizes.leaving_bits, signed=True), name=f"leaving_{q}") for q in range(sizes.cols)]
         self.finished = Signal()
         self.gather_request = Signal()
         self.gather_half = Signal()
@@ -126,7 +126,7 @@ class RankMemory(Elaboratable):
     def _add(self, m: Module, bank: Memory, valid: Value, data: Value, name: str) -> None:
         """Read, add (or overwrite), saturate and write in one cycle (rules B1, N2)."""
         sizes = self.sizes
-        bits, row_bits = sizes.partial_bits, index_bits(sizes.rank_rows)
+        bits, row_bits = sizes.leaving_bits, index_bits(sizes.rank_rows)
         partial, row, first = data[:bits].as_signed(), data[bits : bits + row_bits], data[bits + row_bits]
         read, write = bank.read_port(domain="comb"), bank.write_port()
         old = Mux(first, 0, read.data.as_signed())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib.memory import Memory
 
 from simulator.program.operations import GATHER_OPS, SCATTER_OPS
@@ -19,8 +19,9 @@ class TileSequencer(Elaboratable):
     """Drives loader, array and rank memory from the tiles' queue, and accumulators with what leaves the array.
 
     input_address, input_row: a row of P codes in the scratchpad. sum_valid, sum_address, sum_accumulate: a row of Q
-    sums of a DENSE or EXPAND tile leaves for that element of the accumulators. begins, preload_begins: a tile starts to
-    stream or to be loaded. sum_completes: the cycle that writes a DENSE or EXPAND tile's last row.
+    sums of a DENSE or EXPAND tile leaves for that element of the accumulators; sums: they, shifted (rule A6). begins,
+    preload_begins: a tile starts to stream or to be loaded. sum_completes: the cycle that writes a DENSE or EXPAND
+    tile's last row.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class TileSequencer(Elaboratable):
         ranks: RankMemory,
     ) -> None:
         self.sizes, self.completed = sizes, completed
-        self.loader, self.array, self.ranks = loader, array, ranks
+        self.loader, self.array, self.ranks, self.store = loader, array, ranks, loader.store
         self.queue, self.ahead, self.gathers = (InstructionQueue(name) for name in ("array", "loader", "gather"))
         self.begins = Signal()
         self.preload_begins = Signal()
@@ -42,6 +43,7 @@ class TileSequencer(Elaboratable):
         self.sum_address = Signal(32)
         self.sum_accumulate = Signal()
         self.sum_completes = Signal()
+        self.sums = [Signal(Shape(sizes.leaving_bits, signed=True), name=f"shifted_{q}") for q in range(sizes.cols)]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -110,6 +112,7 @@ class TileSequencer(Elaboratable):
             ranks.take.eq(active & gathering & (self.begins | ~entered)),
             array.row_valid.eq(Mux(gathering, ranks.take & ranks.complete, active & (part_now == 0))),
             array.swap.eq(self.begins),
+            array.swap_part.eq(self.loader.loaded_part),
         ]
         for p, code in enumerate(array.row_codes):
             stored = self.input_row.word_select(p, 8)
@@ -151,7 +154,10 @@ class TileSequencer(Elaboratable):
             ranks.row_token.eq(token),
             ranks.row_slot.eq(oldest.slot),
         ]
-        m.d.comb += [ranks.sums[q].eq(array.sums[q]) for q in range(sizes.cols)]
+        m.d.comb += self.store.shift_slot.eq(oldest.slot)
+        for sums in (self.sums, ranks.sums):
+            for total, leaving, shift in zip(sums, array.sums, self.store.shifts, strict=True):
+                m.d.comb += total.eq(leaving << shift if sizes.narrow_bits else leaving)
         with m.If(self.begins):
             m.d.sync += free.eq(free + 1)
         with m.If(array.sums_valid):

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 
-from simulator.program.encoding import FIRST_BIT
+from simulator.machine.machine import MAX_COLUMN_SHIFT
+from simulator.program.encoding import FIRST_BIT, NARROW_BYTE
 from simulator.program.operations import COLUMN_OPS, GATHER_OPS, RANK_OPS, SCATTER_OPS
-from simulator.program.schedule import LANE_BYTES, RECORD_BYTES
+from simulator.program.schedule import LANE_BYTES, RECORD_BYTES, SHIFT_BITS, shift_bytes
 from simulator.rtl.base.instruction import is_any
 from simulator.rtl.base.sizes import Sizes, index_bits
 from simulator.rtl.units.banked_memory import BankedMemory
@@ -43,6 +44,7 @@ class TableView:
         self.lists_ranks, self.by_column = Signal(name=f"{name}_lists_ranks"), Signal(name=f"{name}_by_column")
         self.width = Signal(9, name=f"{name}_width")  # of a DENSE tile's rows
         self.count = Signal(16, name=f"{name}_count")  # lanes
+        self.narrow = Signal(name=f"{name}_narrow")
         self.lanes = [LaneEntry(sizes, f"{name}_lane{j}") for j in range(sizes.lanes)]
 
 
@@ -53,7 +55,8 @@ class TileStore(Elaboratable):
     fill: bytes ``fill_beat * beat_bytes`` onward of the record for ``fill_slot`` are in ``fill_data``; ``fill_stride``
     token rows lie between the slots of a bank, of which there are ``fill_held``; the tile's are counted from
     ``fill_first``. weight_address, weight_window:
-    ``weight_banks`` bytes of packed weights from any byte.
+    ``weight_banks`` bytes of packed weights from any byte. shift_slot, shifts: what each column's sums of a tile are
+    shifted by, where there are narrow tiles.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -68,6 +71,8 @@ class TileStore(Elaboratable):
         self.loader = TableView(sizes, "loader")
         self.gather = TableView(sizes, "gather")
         self.scatter = TableView(sizes, "scatter")
+        self.shift_slot = Signal(index_bits(sizes.slots))
+        self.shifts = [Signal(MAX_COLUMN_SHIFT.bit_length(), name=f"shift_{q}") for q in range(sizes.cols)]
         self.weights = BankedMemory(
             width=8,
             depth=sizes.slots * sizes.slot_bytes,
@@ -80,29 +85,34 @@ class TileStore(Elaboratable):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        kind, count, written = self._descriptor(m)
+        kind, count, written, narrow = self._descriptor(m)
         self._fill_lanes(m, kind, count, written)
-        self._fill_weights(m, kind, count)
+        if self.sizes.narrow_bits:
+            self._fill_shifts(m, kind, count, narrow)
+        self._fill_weights(m, kind, count, narrow)
         return m
 
-    def _descriptor(self, m: Module) -> tuple[Signal, Signal, Signal]:
-        """Kind and lanes of the record that is arriving, and how many of a MIX tile's lanes write ranks; they come with
-        its first beat.
+    def _descriptor(self, m: Module) -> tuple[Signal, Signal, Signal, Value]:
+        """Kind and lanes of the record that is arriving, how many of a MIX tile's lanes write ranks, and whether the
+        tile is narrow; they come with its first beat.
         """
         kind = Signal(4)
         count = Signal(16)
-        held = Signal(28)
-        arriving = Cat(self.fill_data[:4], self.fill_data[8:16], self.fill_data[16:32])
+        fields = [self.fill_data[:4], self.fill_data[8:16], self.fill_data[16:32]]
+        if self.sizes.narrow_bits:
+            fields.append(self.fill_data[8 * NARROW_BYTE])
+        arriving = Cat(*fields)
+        held = Signal(len(arriving))
         written = Signal(9)
         record = Mux(self.fill_beat == 0, arriving, held)
         m.d.comb += [
             kind.eq(record[:4]),
-            count.eq(record[12:]),
+            count.eq(record[12:28]),
             written.eq(Mux(is_any(kind, _MIXING), record[4:12] + 1, 0)),
         ]
         with m.If(self.fill_valid & (self.fill_beat == 0)):
             m.d.sync += held.eq(arriving)
-        table = Memory(shape=28, depth=self.sizes.slots, init=[])
+        table = Memory(shape=len(arriving), depth=self.sizes.slots, init=[])
         m.submodules.descriptors = table
         write = table.write_port()
         m.d.comb += [
@@ -118,8 +128,9 @@ class TileStore(Elaboratable):
                 view.by_column.eq(is_any(read.data[:4], COLUMN_OPS)),
                 view.width.eq(read.data[4:12] + 1),
                 view.count.eq(read.data[12:28]),
+                view.narrow.eq(read.data[28:]),
             ]
-        return kind, count, written
+        return kind, count, written, record[28:].any() if self.sizes.narrow_bits else Const(0)
 
     def _fill_lanes(self, m: Module, kind: Signal, count: Signal, written: Signal) -> None:
         """A lane's four bytes always come in the same beat and the same place of it, those of lanes that a MIX writes
@@ -217,14 +228,48 @@ class TileStore(Elaboratable):
                 m.d.comb += [matched.eq(1), written.packed().eq(group.packed())]
         return matched
 
-    def _fill_weights(self, m: Module, kind: Signal, count: Signal) -> None:
+    def _fill_shifts(self, m: Module, kind: Signal, count: Signal, narrow: Value) -> None:
+        """A column's shift stands behind the lanes, always in the same place of a beat once the beat is turned by them;
+        a wide tile's are 0.
+        """
+        sizes = self.sizes
+        words = sizes.beat_bytes // LANE_BYTES
+        bits = (words - 1).bit_length()
+        before = Signal(16)
+        turned = Signal(8 * sizes.beat_bytes)
+        m.d.comb += [
+            before.eq(Mux(is_any(kind, RANK_OPS), count, 0)),
+            turned.eq(Cat(self.fill_data, self.fill_data) >> before[:bits] * 8 * LANE_BYTES),
+        ]
+        for q, shift in enumerate(self.shifts):
+            word, place = divmod(q * SHIFT_BITS, 8 * LANE_BYTES)
+            listed = RECORD_BYTES // LANE_BYTES + word
+            memory = Memory(shape=len(shift), depth=sizes.slots, init=[])
+            m.submodules[f"shift{q}"] = memory
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            matched = Signal(name=f"matched_shift_{q}")
+            first = listed % words * 8 * LANE_BYTES + place
+            m.d.comb += [
+                matched.eq(narrow & (self.fill_beat == (before + listed) >> bits)),
+                write.addr.eq(self.fill_slot),
+                write.data.eq(Mux(matched, turned[first : first + len(shift)], 0)),
+                write.en.eq(self.fill_valid & (matched | (self.fill_beat == 0))),
+                read.addr.eq(self.shift_slot),
+                shift.eq(read.data),
+            ]
+
+    def _fill_weights(self, m: Module, kind: Signal, count: Signal, narrow: Value) -> None:
         sizes = self.sizes
         m.submodules.weights = self.weights
         port = self.weights.write_ports[0]
         head = Signal(16)
         offset = Signal(32)
         m.d.comb += [
-            head.eq(RECORD_BYTES + Mux(is_any(kind, RANK_OPS), LANE_BYTES * count, 0)),
+            head.eq(
+                RECORD_BYTES
+                + Mux(is_any(kind, RANK_OPS), LANE_BYTES * count, 0)
+                + (Mux(narrow, shift_bytes(sizes.machine), 0) if sizes.narrow_bits else 0)
+            ),
             offset.eq(self.fill_beat * sizes.beat_bytes),
             port.address.eq(self.fill_slot * sizes.slot_bytes + offset - head),
             port.data.eq(self.fill_data),

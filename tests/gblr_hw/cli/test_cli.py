@@ -15,6 +15,7 @@ from gblr_hw.conversion.covariances import save_covariances
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.weights.stored import DenseWeights
+from simulator.machine.machine import Machine
 
 TRAIN = ("train", "-o", "x.safetensors", "--target-latency", "0.5x-dense")
 REFERENCE = Path(__file__).parents[2] / "data" / "reference" / "no_gaussian_33x57.pt"
@@ -50,6 +51,25 @@ def test_from_checkpoint_to_report(
     assert capsys.readouterr().out.startswith("program tokens=20\nmachine {")
     assert run(monkeypatch, "show", checkpoint, "--json", "--map", checkpoint.with_name("map.png")) == 0
     assert [layer["family"] for layer in json.loads(capsys.readouterr().out)["layers"]] == ["gblr", "dense"]
+
+
+def test_weights_of_narrow_bits(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine, program = tmp_path / "both.toml", tmp_path / "net.program"
+    both = Machine.load("edge-16").with_(name="both", datatypes={"narrow_bits": 4})
+    machine.write_text(both.to_toml(), encoding="utf-8")
+    arguments = ("lower", checkpoint, "--tokens", 4, "--weight-bits", 4, "-o", program)
+    assert run(monkeypatch, *arguments, "--machine", machine) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "simulate", program, "--json") == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert [layer["narrow_tiles"] for layer in layers] == [layer["tiles"] for layer in layers] != [0, 0]
+    assert run(monkeypatch, "show", program, "--listing") == 0
+    assert " narrow=" in capsys.readouterr().out
+    assert run(monkeypatch, *arguments, "--machine", "edge-16") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "weight_bits: found 4; machine 'edge-16' has tiles of 8 bits" in message
 
 
 def test_published_layout_and_dumps(

@@ -86,7 +86,7 @@ def test_only_blocks_are_stored_and_only_tiles_that_they_touch() -> None:
     # 96 channels are 3 chunks; each of 25 kernel places meets each chunk once. 25 x 96 lanes of 2 weights.
     assert len(layer.tiles) == 25 * 3
     assert len(layer.payload.values) == 25 * 96 * 2
-    sizes = layer.tiles.record_bytes(8)
+    sizes = layer.tiles.record_bytes(program.machine)
     assert int(sizes.sum()) == 8 * 75 + 4 * 2400 + 2 * 2400
     assert not layer.tiles.is_whole.any() and program.layers[-1].tiles.is_whole.all()
     loads = program.instructions.op == Op.LOAD_WEIGHTS

@@ -144,6 +144,9 @@ def test_other_widths_are_refused() -> None:
         InputError, match="4 bit weights, 8 bit activations, 32 bit sums; area table 'cmos-180' is of 8"
     ):
         area_mm2(narrow)
+    both = Machine.load("mid-32").with_(datatypes={"narrow_bits": 4})
+    with pytest.raises(InputError, match="cells for narrow weights of 4 bits; area table 'cmos-180' has none"):
+        area_mm2(both)
 
 
 def test_bad_tables_name_field_value_and_rule(tmp_path: Path) -> None:

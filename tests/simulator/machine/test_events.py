@@ -33,7 +33,7 @@ EXTRA = Event("probe_ops", "operation", "vector", Operations(("add_i32",)), "nev
 
 def test_the_table_is_by_name_in_the_order_of_reports() -> None:
     assert tuple(EVENTS) == (
-        "mac_active", "mac_padding", "register_bits", "wire_bits", "scratchpad_read", "scratchpad_write", "accumulator_read",
+        "mac_active", "mac_narrow", "mac_padding", "register_bits", "wire_bits", "scratchpad_read", "scratchpad_write", "accumulator_read",
         "accumulator_write", "rank_memory_read", "rank_memory_write", "network_bits", "weight_buffer_read",
         "weight_buffer_write", "requantise_ops", "vector_ops", "dram_read_bytes", "dram_write_bytes",
     )  # fmt: skip
@@ -46,7 +46,8 @@ def test_every_event_happens() -> None:
     for seed in range(6):
         machine = small_machine(generator(seed), array={"scatter": True})
         weights = {f"layer{i}": layer_weights(generator(seed + i), machine) for i in range(3)}
-        counts = count_events(as_stored(weights, machine, 5), machine)
+        machine = machine.with_(datatypes={"narrow_bits": 4})
+        counts = count_events(as_stored(weights, machine, 5, generator(seed)), machine)
         assert tuple(counts) == tuple(EVENTS)
         for name, values in counts.items():
             found[name] += int(values.sum())
@@ -167,7 +168,7 @@ def test_a_price_of_its_own_is_an_entry_and_a_line_of_the_table(
 
 def test_other_entries_of_tables_are_prices_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(priced_entries()) == {
-        "op.mul_i8", "op.add_i32", "op.mul_i32", "op.register_bit", "op.wire_bit_mm", "geometry.cell_pitch_mm",
+        "op.mul_i8", "op.mul_i4_i8", "op.add_i32", "op.mul_i32", "op.register_bit", "op.wire_bit_mm", "geometry.cell_pitch_mm",
         "geometry.wire_activity", "dram", "sram.read_pj", "sram.write_pj", "sram.leak_uw",
     }  # fmt: skip
     for name in ("dram_read_bytes", "dram_write_bytes"):

@@ -15,7 +15,9 @@ from gblr_hw.weights.stored import DenseWeights, GBLRWeights, LatticeWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.numbers.execute import execute, input_step
+from simulator.program.operations import Op
 from simulator.program.program import Program
+from tests.drawn.mixed_layers import chain_program
 from tests.drawn.strategies import (
     FAMILIES,
     as_stored,
@@ -122,6 +124,47 @@ def test_int8_equals_plain_integer_loops(bits):
         result = execute(program, {layer.name: inputs}, mode="int8")[layer.name]
         assert result.tolist() == int8_outputs(layer, machine, inputs.tolist(), input_step(inputs, activation))
     assert ranks > 0
+
+
+def test_narrow_and_wide_tiles_equal_plain_integer_loops():
+    """Rule A6: shifted sums of tiles of both widths in one accumulator, and in one rank's sum."""
+    seen = set()
+    for seed in range(40):
+        machine, _, program = case(800 + seed, tokens=3, datatypes={"narrow_bits": (4, 2)[seed % 2]})
+        layer = program.layers[0]
+        kinds = layer.tiles.kind[layer.tiles.narrow == 1].tolist()
+        if not kinds:
+            continue
+        seen |= set(kinds) | ({"both"} if len(kinds) < len(layer.tiles) else set())
+        inputs = generator(seed).normal(size=(5, layer.in_features))
+        result = execute(program, {layer.name: inputs}, mode="int8")[layer.name]
+        assert result.tolist() == int8_outputs(layer, machine, inputs.tolist(), input_step(inputs, 8))
+        if layer.tiles.shift.any():
+            flat = replace(layer.tiles, shift=np.zeros_like(layer.tiles.shift))
+            level = replace(program, layers=(replace(layer, tiles=flat),))
+            seen.add(
+                "shifted"
+                if not np.array_equal(execute(level, {layer.name: inputs}, "int8")[layer.name], result)
+                else ""
+            )
+    assert seen >= {Op.DENSE, Op.REDUCE, Op.EXPAND, "both", "shifted"}
+
+
+def test_narrow_mixes_equal_plain_integer_loops():
+    narrow = 0
+    for seed in range(12):
+        rng = generator(seed)
+        machine = small_machine(
+            rng, array={"scatter": True}, rank_memory={"kib": 16}, datatypes={"narrow_bits": (4, 2)[seed % 2]}
+        )
+        program = chain_program(rng, machine, 1, 2, keep=True)
+        layer = program.layers[0]
+        narrow += int((layer.tiles.kind[layer.tiles.narrow == 1] == Op.MIX).sum())
+        inputs = rng.normal(size=(2, layer.in_features))
+        result = execute(program, {layer.name: inputs}, mode="int8")[layer.name]
+        expected = np.array(int8_outputs(layer, machine, inputs.tolist(), input_step(inputs, 8)))
+        assert result[:, layer.output_order].tolist() == expected.tolist()
+    assert narrow > 10
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
 from simulator.program.isa import Instructions
 from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, VECTOR_OPS, After, Op, Unit, unit_of_op
 from simulator.program.program import Program
 from simulator.program.schedule import TileTable
+from tests.drawn.random_programs import assembled, built_layer, generator, narrowed, small_machine
 from tests.drawn.strategies import case
 
 _, _, PROGRAM = case(22, layers=2, tokens=9, stored=True, array={"rows": 4, "cols": 6, "scatter": True})
@@ -238,3 +240,63 @@ def test_lanes_of_a_mix(edit, message):
     assert table.scattered.tolist() == [1] and table.lane_gathers.tolist() == [True, True, False]
     with pytest.raises(InputError, match=message):
         TileTable(**{name: np.array(values) for name, values in (columns | edit).items()})
+
+
+def narrow_table(**edit: list[int]) -> TileTable:
+    """A dense tile of two inputs and three outputs, a REDUCE of two ranks and an EXPAND of them; the last two narrow."""
+    columns = {
+        "kind": [Op.DENSE, Op.REDUCE, Op.EXPAND], "source": [0, 0, -1], "target": [0, -1, 0], "row_cycles": [1, 1, 1],
+        "lane_ptr": [0, 2, 4, 6], "lane": [0, 1, 0, 1, 0, 1], "first": [0, 0, 1, 1, 0, 0], "lo": [0, 0, 0, 0, 1, 2],
+        "hi": [3, 3, 2, 2, 2, 4], "narrow": [0, 1, 1], "shift": [1, 2, 3, 4, 5, 6],
+    }  # fmt: skip
+    return TileTable(**{name: np.array(values) for name, values in (columns | edit).items()})
+
+
+def test_shifts_of_narrow_tiles():
+    """Rule A6: one for each rank that a REDUCE writes, and for each output up to the last that an EXPAND reaches."""
+    table = narrow_table()
+    assert [table.column_shifts(tile).tolist() for tile in range(3)] == [[], [1, 2], [3, 4, 5, 6]]
+    machine = Machine.load("edge-16").with_(array={"cols": 5}, datatypes={"narrow_bits": 2})
+    assert table.weight_bits(machine).tolist() == [8, 2, 2]
+    # Descriptor; lanes; three bytes of shifts for five columns; packed weights.
+    assert table.record_bytes(machine).tolist() == [8 + 6, 8 + 8 + 3 + 1, 8 + 8 + 3 + 1]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"narrow": [0, 2, 1]}, r"'narrow': found neither 0 nor 1; a tile is wide \(0\) or narrow \(1\)"),
+        ({"narrow": [0, 0, 1]}, "'shift': found 6 shifts; narrow tiles write 4 columns, each with a shift"),
+        ({"narrow": [0, 1]}, "tile table: found columns of unequal length"),
+        ({"shift": [1, 2, 3, 4, 5, 8]}, "'shift': found 8; a column's shift lies between 0 and 7"),
+        ({"shift": [1, 2, -3, 4, 5, 7]}, "'shift': found -3"),
+    ],
+)
+def test_bad_narrow_tables_are_refused(edit, message):
+    with pytest.raises(InputError, match=message):
+        narrow_table(**edit)
+
+
+def test_narrow_tiles_need_a_machine_and_codes_of_its_bits():
+    rng = generator(3)
+    machine = small_machine(rng, datatypes={"narrow_bits": 4})
+    layer = narrowed(rng, built_layer(rng, machine), machine)
+    while not layer.tiles.weight_count[layer.tiles.narrow == 1].any():
+        layer = narrowed(rng, built_layer(rng, machine), machine)
+    at = int(np.flatnonzero(np.repeat(layer.tiles.narrow == 1, layer.tiles.weight_count))[0])
+    assembled(machine, (layer,), layer.block_tokens, [])
+    plain = machine.with_(datatypes={"narrow_bits": 0})
+    with pytest.raises(InputError, match="a narrow tile on machine 'random'; 'datatypes.narrow_bits' is 0"):
+        assembled(plain, (layer,), layer.block_tokens, [])
+    for code in (8, -9):
+        codes = layer.payload.codes.copy()
+        codes[at] = code
+        wrong = replace(layer, payload=replace(layer.payload, codes=codes))
+        with pytest.raises(InputError, match=f"found {code} in a narrow tile; weights of 4 bits lie between -8 and 7"):
+            assembled(machine, (wrong,), layer.block_tokens, [])
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(4, 4), (8, 3), (8, 1), (5, 2), (3, 4)])
+def test_narrow_bits_divide_the_wide_ones(wide, narrow):
+    with pytest.raises(InputError, match=f"narrow_bits = {narrow} beside weight_bits = {wide}; it is 0, or from 2"):
+        Machine.load("edge-16").with_(datatypes={"weight_bits": wide, "narrow_bits": narrow})

@@ -182,7 +182,7 @@ def test_forms_say_what_a_layer_may_have():
         replace(by_form["activations"], tiles=replace(tiles, kind=np.full(len(tiles), Op.REDUCE)))
     with pytest.raises(InputError, match="payload: found 0; the tile table describes"):
         replace(by_form["activations"], form="dense")
-    np.testing.assert_array_equal(by_form["activations"].tile_bytes(8), tiles.weight_count)
+    np.testing.assert_array_equal(by_form["activations"].tile_bytes(MACHINE), tiles.weight_count)
 
 
 def test_plain_programs_have_no_vectors_and_no_second_operands():

@@ -67,7 +67,7 @@ def test_what_comes_in_is_what_is_used_and_what_goes_out_is_what_was_drained():
                 assert set(rows.values()) == {1}
             blocks = ceil_div(tokens, layer.block_tokens)
             rounds = 1 if len(layer.tiles) <= machine.weight_slots else blocks
-            records = int(layer.tiles.record_bytes(machine.datatypes.weight_bits).sum())
+            records = int(layer.tiles.record_bytes(machine).sum())
             assert sizes(program, index, Op.LOAD_WEIGHTS) == rounds * records
             assert sizes(program, index, Op.LOAD_PARAMETERS) == layer.parameter_bytes(machine.multiplier_row)
             loaded_again += rounds > 1
@@ -80,7 +80,9 @@ def test_macs_are_the_sum_over_tiles(seed):
     ins, layer, report = program.instructions, program.layers[0], simulate(program, machine)
     weights = np.diff(layer.tiles.weight_ptr)
     runs = np.flatnonzero(np.isin(ins.op, TILE_OPS))
-    assert report.accesses["mac_active"] == sum(int(ins.tokens[i] * weights[ins.tile[i]]) for i in runs)
+    for event, narrow in (("mac_active", 0), ("mac_narrow", 1)):
+        mine = runs[layer.tiles.narrow[ins.tile[runs]] == narrow]
+        assert report.accesses[event] == sum(int(ins.tokens[i] * weights[ins.tile[i]]) for i in mine)
     assert report.macs == machine.rows * machine.cols * int(ins.tokens[runs].sum())
 
 

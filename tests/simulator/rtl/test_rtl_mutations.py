@@ -34,14 +34,6 @@ def off(column: str, ops: tuple[Op, ...], by: int) -> Callable[[Program, Machine
     return changed
 
 
-def preload_off(by: int) -> Callable[[Program, Machine], Timing]:
-    def changed(program: Program, machine: Machine) -> Timing:
-        timing = resolve_timing(program, machine)
-        return replace(timing, preload_cycles=timing.preload_cycles + by)
-
-    return changed
-
-
 ENGINE_MUTANTS = {
     f"{rule} {by:+d}": mutant
     for by in (-1, 1)
@@ -49,7 +41,7 @@ ENGINE_MUTANTS = {
         "D2": off("busy", TRANSFER_OPS, by),
         "D4": off("tail", TRANSFER_OPS, by),
         "A1": off("busy", TILE_OPS, by),
-        "A2": preload_off(by),
+        "A2": off("preload", TILE_OPS, by),
         "A4": off("lead", (Op.EXPAND,), by),
         "A4 mix": off("lead", (Op.MIX,), by),
         "A5": off("tail", TILE_OPS, by),

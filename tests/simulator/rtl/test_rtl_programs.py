@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -51,6 +52,12 @@ def _note(case):
     _SEEN["one token"] += int((ins.tokens[np.isin(ins.op, TILE_OPS)] == 1).any())
     _SEEN["several blocks"] += sum(layer.block_tokens < case.program.tokens for layer in case.program.layers)
     _SEEN["weights reloaded"] += int((ins.op == Op.LOAD_WEIGHTS).sum() > case.program.tile_count)
+    narrow = [
+        bool(case.program.layers[ins.layer[i]].tiles.narrow[ins.tile[i]])
+        for i in np.flatnonzero(np.isin(ins.op, TILE_OPS))
+    ]
+    _SEEN["narrow"] += any(narrow)
+    _SEEN["narrow behind wide"] += any(after and not before for before, after in pairwise(narrow))
     _SEEN["bias alone"] += int(((ins.op == Op.DRAIN) & (ins.accumulate == 0)).any())
     _SEEN[f"{case.machine.dma.engines} engines"] += 1
 
@@ -61,5 +68,6 @@ def test_the_corpus_reaches_every_feature():
         pytest.skip("the corpus was not run in this process")
     wanted = [op.name for op in Op if op != Op.VECTOR]  # the RTL has the subset of plain layers
     wanted += ["conflict", "one token", "several blocks", "weights reloaded", "bias alone"]
+    wanted += ["narrow", "narrow behind wide"]
     wanted += ["1 engines", "2 engines", "3 engines"]
     assert [feature for feature in wanted if _SEEN[feature] < 10] == []

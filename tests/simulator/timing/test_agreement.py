@@ -33,6 +33,7 @@ LEAST = {
     "several layers": 40, "several token blocks": 100, "weights loaded again": 100, "weight buffer: its last slot": 200,
     "scratchpad: its last byte": 200, "accumulator: its last row": 200, "rank memory: no room for another slot": 50,
     "output chunk without tiles": 100, "tile without stored weights": 50,
+    "narrow tiles": 300, "a narrow tile behind a wide one": 150,
     "back-to-back dependence, started as it was done": 300, "two requests in one cycle": 300,
     "served before a later request of a lower unit": 20, "lead longer than the preload": 100,
     "starved: channel busy over 90 %": 100, "flooded: channel busy under 5 %": 100, "streaming bound: two tiles without a gap": 100,

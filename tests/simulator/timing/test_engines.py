@@ -98,7 +98,7 @@ def program(*rows: tuple, engines: int = 3) -> Timing:
         is_tile=np.isin(ops, (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)),
         is_transfer=np.isin(ops, TRANSFER_OPS),
         after=after,
-        preload_cycles=P,
+        preload=np.where(np.isin(ops, (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)), P, 0),
     )
 
 

@@ -1,0 +1,1 @@
+"""Codes of weights: which tiles are narrow, and steps for them."""
