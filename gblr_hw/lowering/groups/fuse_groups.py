@@ -135,7 +135,7 @@ class _Planner:
         side = self.machine.cols
         sizes = {ceil_div(rows, cut) for cut in _CUTS if cut <= rows} | {rows, 1}
         # Of more rows than that many blocks hold, smaller ones too, or a block of one row would be all that fits.
-        sizes |= {1 << power for power in range((rows // _CUTS[-1]).bit_length())}
+        sizes |= {1 << power for power in range((rows // _CUTS[-1]).bit_length() + 1)}
         for operand in (one for operator in self.network.operators[first:last] for one in operator.operands):
             if operand.access == "image" and operand.window is not None:
                 # Whole rows of the output keep fewer rows of the image.
