@@ -63,13 +63,13 @@ class MachineCost:
         both buffers.
         """
         places = round(float((counts.ranks - counts.sharing).detach()))
-        most = 2 if float(counts.mix_tiles) else 1
+        most = 2 if float(counts.mix_tiles.detach()) else 1
         cuts = dict.fromkeys(self.block_sizes(in_features, places, buffers + 1) for buffers in range(most))
         # Larger blocks move fewer weights; between cuts that differ by less than the form is exact to, they are taken.
         best = None
         for blocks in cuts:
             cost = self._layer(counts, blocks, out_features)
-            if best is None or float(cost.latency_cycles) < _AS_GOOD * float(best.latency_cycles):
+            if best is None or float(cost.latency_cycles.detach()) < _AS_GOOD * float(best.latency_cycles.detach()):
                 best = cost
         assert best is not None
         return best

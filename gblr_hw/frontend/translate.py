@@ -248,6 +248,7 @@ def _needed(captured: Captured) -> set[Node]:
 
 def _called(node: Node, args: Any, kwargs: Any) -> Any:
     """What the framework computes for a node. Raises InputError naming it where the framework cannot."""
+    _check_type(node)
     try:
         with torch.no_grad():
             return node.target(*args, **kwargs)  # type: ignore[operator]

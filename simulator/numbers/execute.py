@@ -58,7 +58,8 @@ def execute(
             _float_outputs(program, index, rows) if mode == "float" else _code_outputs(program, index, rows, known)
             for index in parts
         ]
-        outputs[name] = np.concatenate(found, axis=1).reshape(*leading, -1)
+        whole = np.concatenate(found, axis=1)
+        outputs[name] = whole.reshape(*leading, whole.shape[1])
     return outputs
 
 

@@ -289,7 +289,7 @@ def test_bad_spaces_and_folders_are_told(tmp_path: Path) -> None:
         ("shares = []", "shares must have a value"),
         ("sides = [10]", "1.25 banks a lane of 10 lanes are not a whole number"),
         ('families = ["lattice"]', "a plain machine is not given lattice"),
-        ('families = ["monarch"]', "field 'families.0': found 'monarch'"),
+        ('families = ["width"]', "field 'families.0': found 'width'"),
         ("shares = [1.5]", "field 'shares.0': found 1.5"),
         (
             "speed = 3",

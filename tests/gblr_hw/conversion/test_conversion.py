@@ -194,7 +194,7 @@ def test_a_work_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)
     (path,) = tmp_path.glob("lattice/*.safetensors")
     save_checkpoint({"layer": DenseWeights(torch.ones(16, 16))}, path)
-    with pytest.raises(InputError, match="no lattice layer"):
+    with pytest.raises(InputError, match="no converted layer"):
         convert({"a": np.ones((16, 16))}, MACHINE, 0.5, work=tmp_path, schedule=QUICK)
 
 

@@ -213,7 +213,7 @@ def test_results_travel_between_processes(small: tuple[Dataset, Dataset], start:
     ("recipe", "target", "text"),
     [
         ({"family": "sparse"}, 1.0, "it must be one of dense, low_rank"),
-        ({"family": "monarch"}, 1.0, "recipe family: found 'monarch'"),
+        ({"family": "kronecker"}, 1.0, "recipe family: found 'kronecker'"),
         ({"family": "low_rank", "intervals_only": True}, 1.0, "recipe intervals_only: found with low rank"),
         ({"family": "learned", "intervals_only": True}, 1.0, "recipe intervals_only: found with learned lattice"),
         ({"family": "lattice", "epochs": 0}, 1.0, "at least 1"),
