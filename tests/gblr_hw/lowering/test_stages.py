@@ -37,7 +37,7 @@ def blast(seed: int, sides: tuple[int, int], blocks: tuple[int, int], rank: int,
 def in_stages(weights: BLASTWeights, examples: np.ndarray | None = None) -> Program:
     stages = stages_of("q", weights, SMALL, 60)
     assert stages is not None
-    return emit(_staged(stages, SMALL, 60, examples), SMALL, 60, {})
+    return emit(_staged(stages, SMALL, 60, examples, ()), SMALL, 60, {})
 
 
 def assert_same_function(weights: BLASTWeights, program: Program) -> None:
@@ -147,4 +147,5 @@ def test_modules_and_checkpoints_take_the_same(sides, blocks, rank, bias, staged
         cycles.append(latency(program))
     assert len(set(cycles[1:])) == 1
     if staged:
-        assert max(cycles) <= 1.05 * min(cycles)
+        # The parts of a checkpoint's layer follow each other with a gap (rule C1), those of a network do not.
+        assert max(cycles) <= 1.06 * min(cycles)
