@@ -15,7 +15,7 @@ import numpy as np
 
 from gblr_hw.lowering.groups.blocks import per_sequence
 from gblr_hw.lowering.groups.head_room import HeadRoom, pass_cycles
-from gblr_hw.lowering.groups.image_windows import operand_bytes, row_cycles
+from gblr_hw.lowering.groups.image_windows import operand_bytes
 from gblr_hw.lowering.groups.scratchpad_map import Key, ScratchRegion, map_regions, source_of, stored
 from gblr_hw.lowering.groups.stages import Stage, local, stages_of
 from simulator.base.arithmetic import ceil_div
@@ -68,12 +68,37 @@ def fuse_groups(
     return result[1]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Estimated cycles of a group: of the array in each stage, of the vector unit, of the channel for ``moved`` bytes,
+    and latencies. loads: operands from DRAM, each with the first operator that reads it and its bytes.
+    """
+
+    arrays: tuple[float, ...]
+    vector: float
+    moved: float
+    channel: float
+    latency: float
+    loads: Mapping[Operand, tuple[int, int]]
+
+    @property
+    def array(self) -> float:
+        return sum(self.arrays)
+
+    def cost(self, waits: float) -> float:
+        """The array with what it waits for, the vector unit or the channel, whichever is longest; and once more the
+        shorter of array and channel, since bytes cost energy where they cost no time.
+        """
+        return max(self.array + waits, self.vector, self.channel) + self.latency + min(self.array, self.channel)
+
+
 class _Planner:
     """Costs of candidate groups; those that are alike (as the layers of a transformer are) are worked out once."""
 
     def __init__(self, network: Network, schedules: Sequence[LayerSchedule], machine: Machine) -> None:
         self.network, self.schedules, self.machine = network, schedules, machine
-        self._strided: dict[Operand, int] = {}
+        self._bytes: dict[tuple[int, Operand], int] = {}
+        self._row_cycles = [np.unique(s.tiles.row_cycles.astype(np.int64), return_counts=True) for s in schedules]
         self._known: dict[object, tuple[float, int, bool, bool] | None] = {}
         burst = machine.dram.burst_bytes
         self._weight_bytes = [int((-(-s.tile_bytes(machine) // burst) * burst).sum()) for s in schedules]
@@ -115,10 +140,14 @@ class _Planner:
         limit = min(self._block_limit(index) for index in range(first, last))
         best: tuple[float, int, bool, bool] | None = None
         for block in self._block_sizes(first, last, rows, limit):
+            blocks = ceil_div(rows, block) * (head.rows // rows)
+            work = self._work(stages, block, blocks, resident)
+            if best is not None and work.cost(0.0) >= best[0]:
+                continue  # nor with waits
             regions = map_regions(network, stages, block, machine)
             if regions is None:
                 continue
-            cost = self._cost(stages, regions, block, (rows, head.rows // rows), resident)
+            cost = work.cost(self._waits(stages, work, regions, head.rows, blocks))
             if best is None or cost < best[0]:
                 best = (cost, block, flat, resident)
         return best
@@ -151,42 +180,24 @@ class _Planner:
         tiles = sum(len(self.schedules[index].tiles) for index in range(first, last))
         return "activations" not in forms and 0 < tiles <= self.machine.weight_slots
 
-    def _cost(
-        self,
-        stages: Sequence[Stage],
-        regions: Mapping[Key, ScratchRegion],
-        block: int,
-        rows: tuple[int, int],
-        resident: bool,
-    ) -> float:
-        """Estimated cycles: the array with what it waits for, the vector unit or the channel, whichever is longest.
-        ``rows``: those of a run of blocks, and runs.
-        """
+    def _work(self, stages: Sequence[Stage], block: int, blocks: int, resident: bool) -> _Work:
+        """What a group in ``blocks`` blocks does, however its values lie in the scratchpad."""
         network, machine = self.network, self.machine
         side, first, last = machine.cols, stages[0].first, stages[-1].last
-        blocks = ceil_div(rows[0], block) * rows[1]
         vector = moved = 0.0
         arrays: list[float] = []
-        loads: dict[Operand, tuple[int, float]] = {}
+        loads: dict[Operand, tuple[int, int]] = {}
         for stage in stages:
             array = 0.0
             for index in range(stage.first, stage.last):
-                operator, schedule = network.operators[index], self.schedules[index]
+                operator = network.operators[index]
                 chunks = output_chunks(network, operator, side)
                 work = max(1, operator.passes) * operator.rows * chunks * side / machine.vector.lanes
                 vector += work
                 if operator.kind == "vector":
                     array += 0 if stage.chunked or stage.slices > 1 else work + machine.vector.latency_cycles
                 else:
-                    shared = 1 if operator.kind == "linear" else heads_per_tile(network, operator, side)
-                    of_chunk = 1 if operator.kind == "linear" else heads_of_chunk(network, operator, side)
-                    room = HeadRoom(block, machine.accumulator_rows // block)
-                    cycles = (
-                        row_cycles(schedule.tiles, block, side)
-                        if operator.kind == "linear"
-                        else len(schedule.tiles) * pass_cycles(shared, of_chunk, room, side)
-                    )
-                    array += blocks * (cycles + 2 * side + work / max(1, blocks * chunks))
+                    array += blocks * (self._pass_cycles(index, block) + 2 * side + work / max(1, blocks * chunks))
                     moved += self._weight_bytes[index] * (1 if resident else blocks)
                 if stored(network, operator.output, last):
                     moved += operator.rows * chunks * side
@@ -196,18 +207,34 @@ class _Planner:
                         loads[key] = (index, self._operand_bytes(operator, operand))
                         moved += loads[key][1]
             arrays.append(array)
-        array, channel = sum(arrays), self._channel_cycles(moved)
         latency = 2 * machine.dram_latency_cycles * (blocks if blocks > 1 else 1)
-        # The last block's last chunk is stored, and the first block's inputs come, while little else is done.
-        waits = self._channel_cycles(network.operators[last - 1].rows * side) / blocks
-        for key, (index, size) in loads.items():
+        return _Work(tuple(arrays), vector, moved, self._channel_cycles(moved), latency, loads)
+
+    def _pass_cycles(self, index: int, block: int) -> int:
+        """Cycles that the passes of a matrix operator on one block keep the array."""
+        network, side, operator = self.network, self.machine.cols, self.network.operators[index]
+        if operator.kind == "linear":
+            cycles, counts = self._row_cycles[index]
+            return int((np.maximum(cycles * block, side) * counts).sum())
+        shared, of_chunk = heads_per_tile(network, operator, side), heads_of_chunk(network, operator, side)
+        room = HeadRoom(block, self.machine.accumulator_rows // block)
+        return len(self.schedules[index].tiles) * pass_cycles(shared, of_chunk, room, side)
+
+    def _waits(
+        self, stages: Sequence[Stage], work: _Work, regions: Mapping[Key, ScratchRegion], rows: int, blocks: int
+    ) -> float:
+        """Cycles for which the array has nothing to do: the last block's last chunk is stored, the first block's inputs
+        come, and those of others for which there is no second place. ``rows``: of the group.
+        """
+        waits = self._channel_cycles(rows * self.machine.cols) / blocks
+        for key, (index, size) in work.loads.items():
             if regions[key].begin == 0:
-                waits += self._arrival(stages[0], regions[key], index, size, arrays[0]) / blocks
+                waits += self._arrival(stages[0], regions[key], index, size, work.arrays[0]) / blocks
             if blocks > 1 and not regions[key].ahead:
-                others = self._channel_cycles(moved - size) / max(array, channel, 1.0)
-                meanwhile = self._meanwhile(stages, regions[key], index, arrays) * (1 - min(1.0, others))
+                others = self._channel_cycles(work.moved - size) / max(work.array, work.channel, 1.0)
+                meanwhile = self._meanwhile(stages, regions[key], index, work.arrays) * (1 - min(1.0, others))
                 waits += max(0.0, self._channel_cycles(size) - meanwhile)
-        return max(array + waits, vector, channel) + latency + min(array, channel)
+        return waits
 
     def _channel_cycles(self, moved: float) -> float:
         return moved * 1000 / self.machine.dram_bytes_per_kilocycle
@@ -237,19 +264,22 @@ class _Planner:
         return room + min(1.0, 2 / output_chunks(network, operator, self.machine.cols)) * mine
 
     def _operand_bytes(self, operator: Operator, operand: Operand) -> int:
-        """Bytes of an operand's whole view, which a copy into other axes reads in short runs."""
+        """Bytes of an operand's whole view."""
+        key = (operator.batch, operand)
+        if key not in self._bytes:
+            self._bytes[key] = self._view_bytes(operator, operand)
+        return self._bytes[key]
+
+    def _view_bytes(self, operator: Operator, operand: Operand) -> int:
         network, side = self.network, self.machine.cols
-        chunks = view_chunks(network, operand, side)
         if operand.access in ("window", "image"):
-            return operand_bytes(network, operator, operand, side)
+            return int(operand_bytes(network, operator, operand, side))
+        chunks = view_chunks(network, operand, side)
         if operand.access != "strided":
             return operator.batch * operand.tokens * chunks * side
-        if operand not in self._strided:
-            rows, burst = np.arange(operator.batch * operand.tokens), self.machine.dram.burst_bytes
-            self._strided[operand] = sum(
-                strided_bytes(network, operand, chunk, rows, side, burst) for chunk in range(chunks)
-            )
-        return self._strided[operand]
+        # A copy into other axes reads in short runs.
+        rows, burst = np.arange(operator.batch * operand.tokens), self.machine.dram.burst_bytes
+        return sum(strided_bytes(network, operand, chunk, rows, side, burst) for chunk in range(chunks))
 
     def _signature(self, first: int, last: int) -> object:
         network = self.network

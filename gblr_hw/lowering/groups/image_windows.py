@@ -79,15 +79,9 @@ def _as_image(network: Network, operator: Operator, operand: Operand, machine: M
 
 def _cost(network: Network, operator: Operator, operand: Operand, schedule: LayerSchedule, machine: Machine) -> float:
     """Cycles of array or channel, whichever is longer, and a little of the other."""
-    array = row_cycles(schedule.tiles, operator.rows, 0)
+    array = int(schedule.tiles.row_cycles.astype(np.int64).sum()) * operator.rows
     channel = operand_bytes(network, operator, operand, machine.cols) * 1000 / machine.dram_bytes_per_kilocycle
     return max(array, channel) + 0.05 * min(array, channel)
-
-
-def row_cycles(tiles: TileTable, rows: int, preload: int) -> int:
-    """Cycles that ``rows`` rows of each tile keep the array, from tile to tile (machine.md, A3)."""
-    kinds, counts = np.unique(tiles.row_cycles, return_counts=True)
-    return int((np.maximum(kinds.astype(np.int64) * rows, preload) * counts).sum())
 
 
 def operand_bytes(network: Network, operator: Operator, operand: Operand, side: int) -> int:
