@@ -41,6 +41,7 @@ def fake_report(names: Sequence[str], tiles: int = 6, seed: int = 0, scale: int 
                 causes,
                 9,
                 {"dense": 1, "reduce": 4, "expand": 4},
+                0,
                 7.5,
                 1000,
                 2000,
