@@ -85,8 +85,7 @@ def main() -> None:
             }
             print(row, flush=True)
             rows.append(row)
-    if options.out:
-        write_json(options.out, rows)
+    write_json(options.out, rows=rows)
 
 
 if __name__ == "__main__":
