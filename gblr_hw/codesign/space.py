@@ -35,7 +35,7 @@ def has_shares(family: str) -> bool:
 def searched() -> tuple[str, ...]:
     """Names of the families that are searched unless a space names its own, from the freest to the dense one.
 
-    What is chosen whole is not among them: each of its fits tries many blocks, and takes minutes a layer.
+    What is chosen whole is not among them: each of its fits tries many blocks, and is slow.
     """
     return (*reversed(converted()), REFERENCE)
 

@@ -63,8 +63,8 @@ class MachineCost:
         both buffers.
         """
         places = round(float((counts.ranks - counts.sharing).detach()))
-        most = 2 if float(counts.mix_tiles.detach()) else 1
-        cuts = dict.fromkeys(self.block_sizes(in_features, places, buffers + 1) for buffers in range(most))
+        may_have = (1, 2) if float(counts.mix_tiles.detach()) else (1,)
+        cuts = dict.fromkeys(self.block_sizes(in_features, places, buffers) for buffers in may_have)
         # Larger blocks move fewer weights; between cuts that differ by less than the form is exact to, they are taken.
         best = None
         for blocks in cuts:

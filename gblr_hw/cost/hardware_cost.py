@@ -97,8 +97,8 @@ class HardwareCost:
             raise InputError(
                 "model", type(model).__name__, "it must have at least one layer with a matrix", "Check the model."
             )
-        latency, energy = (sum(getattr(cost, field) for cost in smooth) for field in ("latency_cycles", "energy_pj"))
-        exact = [sum(float(getattr(cost, field)) for cost in hard) for field in ("latency_cycles", "energy_pj")]
+        latency, energy = (sum(getattr(cost, field) for cost in smooth) for field in _COSTS)
+        exact = [sum(float(getattr(cost, field)) for cost in hard) for field in _COSTS]
         return ModelCost(
             latency_cycles=_straight_through(exact[0], torch.as_tensor(latency)),
             energy_pj=_straight_through(exact[1], torch.as_tensor(energy)),

@@ -34,7 +34,7 @@ PASSES = (
     "emit",
 )
 
-_LazyDump = Callable[[str, Callable[[], str]], None]  # the text is made only if somebody reads it
+LazyDump = Callable[[str, Callable[[], str]], None]  # the text is made only if somebody reads it
 
 
 def lower_layer(
@@ -43,7 +43,7 @@ def lower_layer(
     machine: Machine,
     tokens: int,
     calibration: np.ndarray | None = None,
-    dump: _LazyDump = lambda stage, make: None,
+    dump: LazyDump = lambda stage, make: None,
     explain: bool = False,
     steps: tuple[float, float] | None = None,
     keep_zeros: bool = False,
@@ -78,7 +78,7 @@ def lower_operator(
 def lower_plan(
     plan: LayerPlan,
     calibration: np.ndarray | None = None,
-    dump: _LazyDump = lambda stage, make: None,
+    dump: LazyDump = lambda stage, make: None,
     explain: bool = False,
     steps: tuple[float, float] | None = None,
     keep_zeros: bool = False,

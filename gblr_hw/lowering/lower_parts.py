@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from gblr_hw.lowering.chains.stage_blast import UNEVEN, Stages, parts_of, stages_of
 from gblr_hw.lowering.emit.emit import emit_instructions
-from gblr_hw.lowering.lower_layer import lower_layer
+from gblr_hw.lowering.lower_layer import LazyDump, lower_layer
 from gblr_hw.lowering.split_wide import narrow_parts
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
@@ -21,8 +21,6 @@ from simulator.program.schedule import LayerSchedule
 from simulator.timing.durations import time_instructions
 from simulator.timing.engine import run_engine
 
-_LazyDump = Callable[[str, Callable[[], str]], None]
-
 
 def lower_parts(
     name: str,
@@ -30,7 +28,7 @@ def lower_parts(
     machine: Machine,
     tokens: int,
     calibration: np.ndarray | None = None,
-    dump: _LazyDump = lambda stage, make: None,
+    dump: LazyDump = lambda stage, make: None,
     explain: bool = False,
     narrow: tuple[Op, ...] = (),
 ) -> list[LayerSchedule]:
@@ -50,6 +48,7 @@ def lower_parts(
             return _whole(name, weights, machine, tokens, calibration, narrow, dump, explain)
         staged = _staged(stages, machine, tokens, calibration, narrow)
     cycles, least = _cycles(staged, machine, tokens), stages.least_whole
+    chosen = False
     told = [f"in stages: {len(staged)} parts, {cycles} cycles", f"whole: at least {least} cycles"]
     if least < cycles:
         try:
@@ -59,7 +58,7 @@ def lower_parts(
         else:
             least = _cycles(whole, machine, tokens)
             told[1] = f"whole: {least} cycles"
-    chosen = least < cycles and told[1].endswith("cycles")
+            chosen = least < cycles
     dump(
         "stages",
         lambda: f'layer "{name}"\n' + "".join(f"{' *'[at == chosen]} {line}\n" for at, line in enumerate(told)),
@@ -76,7 +75,7 @@ def _whole(
     tokens: int,
     calibration: np.ndarray | None,
     narrow: tuple[Op, ...],
-    dump: _LazyDump = lambda stage, make: None,
+    dump: LazyDump = lambda stage, make: None,
     explain: bool = False,
 ) -> list[LayerSchedule]:
     return [

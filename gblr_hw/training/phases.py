@@ -23,6 +23,7 @@ from gblr_hw.training.recipe import Recipe
 from gblr_hw.training.shrink.penalties import HardwarePenalty, WidthPenalty
 from gblr_hw.training.shrink.project_training import ProjectionSchedule
 from gblr_hw.training.swap import lattice_from_factors, matching_linears
+from gblr_hw.weights.collect import layer_weights
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.family import TRAININGS, complete
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
@@ -85,20 +86,21 @@ def _sized(plan: Plan) -> list[Phase]:
     """From the layers of the family that the target allows, fitted to the dense ones; their sizes stay."""
     names, hardware = matching_linears(plan.model, plan.recipe.layers), plan.hardware
 
-    def with_layers(layers: Mapping[str, LayerWeights]) -> float:
-        model = copy.deepcopy(plan.model)
-        for name, weights in layers.items():
-            # What is still dense is the model's own.
-            if not isinstance(weights, DenseWeights):
-                set_module(model, name, layer_of(weights))
-        return hardware.measure(model)
-
     def fitted() -> list[Hook]:
-        dense = {name: _dense(_linear(plan.model, name)) for name in names}
+        layers = {name: layer_weights(_linear(plan.model, name)) for name in names}
+        dense = {name: weights for name, weights in layers.items() if isinstance(weights, DenseWeights)}  # all of them
+        trial = copy.deepcopy(plan.model)
+
+        def with_layers(layers: Mapping[str, LayerWeights]) -> float:
+            for name, weights in layers.items():
+                own = isinstance(weights, DenseWeights)
+                set_module(trial, name, _linear(plan.model, name) if own else layer_of(weights))
+            return hardware.measure(trial)
+
         problems, biases = read_layers(dense, hardware, None, {})
         limit = Limit(hardware.unit, plan.target, False, with_layers)
-        layers = whole_to_limit(problems, plan.recipe.family, limit, biases, sweeps=_START_SWEEPS)
-        for name, weights in layers.items():
+        found = whole_to_limit(problems, plan.recipe.family, limit, biases, sweeps=_START_SWEEPS)
+        for name, weights in found.items():
             set_module(plan.model, name, layer_of(weights))
         return []
 
@@ -174,11 +176,6 @@ def _to_gblr(plan: Plan, names: list[str]) -> None:
         seed = plan.recipe.seed * 1009 + index
         layer = gblr_from_linear(_linear(plan.model, name), width=plan.recipe.gblr_width, seed=seed)
         set_module(plan.model, name, layer)
-
-
-def _dense(linear: nn.Linear) -> DenseWeights:
-    bias = None if linear.bias is None else linear.bias.detach().cpu().clone()
-    return DenseWeights(linear.weight.detach().cpu().clone(), bias)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

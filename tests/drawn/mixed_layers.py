@@ -86,21 +86,34 @@ def blast_factors(rng: np.random.Generator, inputs: int, outputs: int, blocks: i
         reads[j * rank : (j + 1) * rank, j * p : (j + 1) * p] = True
         writes[halves + j * rank : halves + (j + 1) * rank, j * q : (j + 1) * q] = True
     i, k, j = (axis.ravel() for axis in np.meshgrid(*map(np.arange, (blocks, rank, blocks)), indexing="ij"))
+    multiplications = rank * (inputs + outputs) + blocks * blocks * rank
+    return _joined(rng, reads, writes, (j * rank + k, halves + i * rank + k), "blast", multiplications)
+
+
+def _joined(
+    rng: np.random.Generator,
+    reads: np.ndarray,
+    writes: np.ndarray,
+    edges: tuple[np.ndarray, np.ndarray],
+    family: str,
+    multiplications: int,
+) -> Factors:
+    """Random ranks of these supports, (K, inputs) and (K, outputs), and random mixes along edges (sources, targets)."""
     return Factors(
-        in_features=inputs,
-        out_features=outputs,
-        u=(rng.normal(size=(outputs, 2 * halves)) * writes.T).astype(np.float32),
-        v=(rng.normal(size=(2 * halves, inputs)) * reads).astype(np.float32),
+        in_features=reads.shape[1],
+        out_features=writes.shape[1],
+        u=(rng.normal(size=writes.T.shape) * writes.T).astype(np.float32),
+        v=(rng.normal(size=reads.shape) * reads).astype(np.float32),
         writes=writes,
         reads=reads,
         dense=None,
         dense_support=None,
         bias=None,
-        family="blast",
-        multiplications=rank * (inputs + outputs) + blocks * blocks * rank,
-        mix_source=(j * rank + k).astype(np.int64),
-        mix_target=(halves + i * rank + k).astype(np.int64),
-        mix_value=rng.normal(size=blocks * blocks * rank).astype(np.float32),
+        family=family,
+        multiplications=multiplications,
+        mix_source=edges[0].astype(np.int64),
+        mix_target=edges[1].astype(np.int64),
+        mix_value=rng.normal(size=len(edges[0])).astype(np.float32),
     )
 
 
@@ -117,22 +130,8 @@ def many_parts(rng: np.random.Generator, machine: Machine, parts: int, chunks: i
         writes[first + sources : first + each, part * side : (part + 1) * side] = True
         edges += [(first + s, first + sources + t) for t in range(targets) for s in range(sources)]
     source, target = np.array(edges).T
-    return Factors(
-        in_features=inputs,
-        out_features=parts * side,
-        u=(rng.normal(size=writes.T.shape) * writes.T).astype(np.float32),
-        v=(rng.normal(size=reads.shape) * reads).astype(np.float32),
-        writes=writes,
-        reads=reads,
-        dense=None,
-        dense_support=None,
-        bias=None,
-        family="chain",
-        multiplications=int(reads.sum() + writes.sum() + len(edges)),
-        mix_source=source,
-        mix_target=target,
-        mix_value=rng.normal(size=len(edges)).astype(np.float32),
-    )
+    multiplications = int(reads.sum() + writes.sum() + len(edges))
+    return _joined(rng, reads, writes, (source, target), "chain", multiplications)
 
 
 def lowered(factors: Factors, machine: Machine, tokens: int, name: str = "layer", **options: object) -> LayerSchedule:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from simulator.base.arithmetic import ceil_div
 from simulator.base.columns import kernel_input
 from simulator.base.errors import InputError
+from simulator.machine.machine import MAX_COLUMN_SHIFT
+from simulator.numbers.numerics import code_limit
 
 FloatArray = npt.NDArray[np.float64]
-# Doublings of an output's step that a group may have.
-MOST_SHIFT = 7
 # Steps that are tried in each octave, and how many octaves below the one that holds the largest weight.
 _IN_AN_OCTAVE, _OCTAVES = 16, 3
 
@@ -23,8 +23,8 @@ _IN_AN_OCTAVE, _OCTAVES = 16, 3
 class Grid:
     """What codes count in: weight (i, j) is code (i, j) times ``step[i] * 2 ** shift[i, j // group]``.
 
-    step (m,), above 0. shift (m, groups), from 0 to MOST_SHIFT. group: inputs that share a shift. bits: of a code,
-    whose magnitude is at most 2 ** (bits - 1) - 1.
+    step (m,), above 0. shift (m, groups), from 0 to MAX_COLUMN_SHIFT. group: inputs that share a shift. bits: of a
+    code, whose magnitude is at most 2 ** (bits - 1) - 1.
     """
 
     step: FloatArray
@@ -59,7 +59,7 @@ def largest_code(bits: int) -> int:
     """The largest magnitude of a code. Raises InputError for bits below 2 or above 8."""
     if not 2 <= bits <= 8:
         raise InputError("bits", str(bits), "codes have 2 to 8 bits", "Choose 4.")
-    return int(2 ** (bits - 1) - 1)
+    return code_limit(bits)
 
 
 def fitting_grid(matrix: FloatArray, bits: int, group: int | None = None, worth: FloatArray | None = None) -> Grid:
@@ -118,7 +118,7 @@ def _best_steps(matrix, worth, wide, limit, groups):
                 for c in range(groups):
                     if octave[c] > -(2**20):
                         lowest = min(lowest, octave[c])
-                lowest = max(lowest, highest - MOST_SHIFT)
+                lowest = max(lowest, highest - MAX_COLUMN_SHIFT)
                 for c in range(groups):
                     chosen[c] = max(octave[c], lowest) - lowest
                 step[i] = fraction * 2.0**lowest

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from gblr_hw.conversion.bits.compensate import _moved, round_compensating
 from gblr_hw.conversion.bits.grid import (
-    MOST_SHIFT,
     Grid,
     Rounded,
     fitting_grid,
@@ -21,6 +20,7 @@ from gblr_hw.conversion.bits.grid import (
 )
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from simulator.base.errors import InputError
+from simulator.machine.machine import MAX_COLUMN_SHIFT
 
 
 def problem(m: int, n: int, seed: int = 0, *, weighted: bool = True) -> FitProblem:
@@ -46,7 +46,7 @@ def test_codes_and_shifts_are_in_range_and_the_matrix_is_theirs(
     grid = fitting_grid(matrix, bits, group)
     rounded = round_nearest(matrix, grid)
     wide = n if group is None else group
-    assert grid.shift.shape == (m, -(-n // wide)) and grid.shift.min() >= 0 and grid.shift.max() <= MOST_SHIFT
+    assert grid.shift.shape == (m, -(-n // wide)) and grid.shift.min() >= 0 and grid.shift.max() <= MAX_COLUMN_SHIFT
     assert (grid.step > 0).all() and np.abs(rounded.codes).max() <= largest_code(bits)
     for i, j in itertools.product(range(m), range(n)):
         spacing = grid.step[i] * 2.0 ** grid.shift[i, j // wide]
