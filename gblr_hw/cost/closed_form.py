@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,14 @@ from gblr_hw.cost.touches import LayerCounts
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import EnergyModel, energy_model
 from simulator.machine.machine import Machine
-from simulator.program.schedule import LANE_BYTES, PARAMETER_BYTES, RANK_PARAMETER_BYTES, RECORD_BYTES
+from simulator.program.operations import TILE_OPS, Op
+from simulator.program.schedule import (
+    LANE_BYTES,
+    PARAMETER_BYTES,
+    RANK_PARAMETER_BYTES,
+    RECORD_BYTES,
+    shift_bytes,
+)
 
 _AS_GOOD = 1.01
 
@@ -34,11 +41,13 @@ class MachineCost:
     """A machine's constants in the form that the closed form uses them.
 
     on_chip: inputs and outputs stay in the scratchpad, as between most layers of a whole network, and cost no DRAM.
+    narrow: kinds of tiles that are narrow (rule A6).
     """
 
     machine: Machine
     tokens: int
     on_chip: bool = False
+    narrow: tuple[Op, ...] = ()
 
     @cached_property
     def energy(self) -> EnergyModel:
@@ -76,21 +85,36 @@ class MachineCost:
 
     def _layer(self, counts: LayerCounts, blocks: tuple[int, ...], out_features: int) -> LayerCost:
         machine = self.machine
-        tiles = counts.reduce_tiles.sum() + counts.expand_tiles.sum() + counts.dense_tiles + counts.mix_tiles
+        tiles = torch.stack([counts.tiles_of(kind) for kind in TILE_OPS]).sum()
         rounds = 1 if float(tiles.detach()) <= machine.weight_slots else len(blocks)
         parameters = PARAMETER_BYTES * out_features + RANK_PARAMETER_BYTES * counts.ranks
         lanes = counts.reading.sum() + counts.writing.sum() + counts.mix_reading + counts.mix_writing
         burst_waste = machine.dram.burst_bytes / 2
-        weight_bits = machine.datatypes.weight_bits
-        weight_bytes = tiles * (RECORD_BYTES + burst_waste) + LANE_BYTES * lanes + counts.weights * weight_bits / 8
+        weight_bytes = tiles * (RECORD_BYTES + burst_waste) + LANE_BYTES * lanes
+        for kind in TILE_OPS:
+            weight_bytes = weight_bytes + counts.weights_of(kind) * self._bits(kind) / 8
+            if kind in self.narrow:
+                weight_bytes = weight_bytes + counts.tiles_of(kind) * shift_bytes(machine)
         output_chunks = ceil_div(out_features, machine.cols)
         activation_bytes = (
             counts.chunks_read * (self.tokens * machine.rows) + output_chunks * self.tokens * machine.cols
         )
         moved = weight_bytes * rounds + parameters + (0 if self.on_chip else activation_bytes)
         latency = self._latency(counts, tiles, weight_bytes, moved, parameters, blocks, out_features)
-        work = LayerWork(machine, self.tokens, counts, tiles, moved, rounds, len(blocks), output_chunks)
+        work = LayerWork(machine, self.tokens, counts, tiles, moved, rounds, len(blocks), output_chunks, self.narrow)
         return LayerCost(latency, self._energy(layer_events(work), latency))
+
+    def _bits(self, kind: Op) -> int:
+        types = self.machine.datatypes
+        return types.narrow_bits if kind in self.narrow else types.weight_bits
+
+    def _array_cycles(self, counts: LayerCounts, kinds: Iterable[Op], blocks: tuple[int, ...]) -> Tensor:
+        """Cycles of all tiles of some kinds, each as long as its rows or its preload takes (rules A2, A6)."""
+        machine, cycles = self.machine, torch.zeros(())
+        for kind in kinds:
+            preload = ceil_div(machine.rows, machine.datatypes.narrow_rows) if kind in self.narrow else machine.rows
+            cycles = cycles + counts.tiles_of(kind) * float(sum(max(size, preload) for size in blocks))
+        return cycles
 
     def _latency(
         self,
@@ -106,7 +130,6 @@ class MachineCost:
         per_cycle = machine.dram_bytes_per_kilocycle / 1000
         fill = machine.rows + machine.cols - 1
         block = blocks[0]
-        tile_cycles = float(sum(max(size, machine.rows) for size in blocks))
         chunks_read = counts.chunks_read.clamp(min=1e-6)
         tile_bytes = weight_bytes / tiles.clamp(min=1e-6)
         one_input = (0 if self.on_chip else block * machine.rows / per_cycle) * torch.tanh(counts.chunks_read)
@@ -123,8 +146,8 @@ class MachineCost:
         store = 0 if self.on_chip else block * machine.cols / per_cycle + machine.dram_latency_cycles
         leave = drain + machine.vector.latency_cycles + store
         drains = ceil_div(out_features, machine.cols) * len(blocks) * max(float(drain), leave / 2)
-        outputs = torch.clamp((counts.expand_tiles.sum() + counts.dense_tiles) * tile_cycles, min=drains)
-        busy = (counts.reduce_tiles.sum() + counts.mix_tiles) * tile_cycles + outputs
+        outputs = torch.clamp(self._array_cycles(counts, (Op.EXPAND, Op.DENSE), blocks), min=drains)
+        busy = self._array_cycles(counts, (Op.REDUCE, Op.MIX), blocks) + outputs
         end = fill * torch.tanh(tiles) + leave
         return torch.maximum(begin + stall + busy + bubble + end, moved / per_cycle + 2 * machine.dram_latency_cycles)
 

@@ -6,18 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from gblr_hw.cost.touches import LayerCounts
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.events import check_every_event
 from simulator.machine.machine import Machine
+from simulator.program.operations import TILE_OPS, Op
 
 
 @dataclass(frozen=True)
 class LayerWork:
     """What a layer's events follow from, besides the machine: its counts, ``tiles`` of all kinds, ``moved`` DRAM bytes
-    both ways, ``rounds`` in which its weights are loaded, token ``blocks``, ``output_chunks``.
+    both ways, ``rounds`` in which its weights are loaded, token ``blocks``, ``output_chunks``, ``narrow`` kinds of
+    tiles.
     """
 
     machine: Machine
@@ -28,6 +31,7 @@ class LayerWork:
     rounds: int
     blocks: int
     output_chunks: int
+    narrow: tuple[Op, ...] = ()
 
     @property
     def input_words(self) -> int:
@@ -60,8 +64,19 @@ class LayerWork:
 
     @cached_property
     def weight_words(self) -> Tensor:
-        bits = self.machine.datatypes.weight_bits
-        return self.counts.weights * (bits / self.machine.weight_buffer.word_bits) + self.tiles / 2
+        types = self.machine.datatypes
+        bits = self.narrow_weights * types.narrow_bits + self.wide_weights * types.weight_bits
+        return bits / self.machine.weight_buffer.word_bits + self.tiles / 2
+
+    @cached_property
+    def narrow_weights(self) -> Tensor:
+        """Stored weights of narrow tiles."""
+        return torch.stack([self.counts.weights_of(kind) * (kind in self.narrow) for kind in TILE_OPS]).sum()
+
+    @cached_property
+    def wide_weights(self) -> Tensor:
+        """Stored weights of wide tiles."""
+        return torch.stack([self.counts.weights_of(kind) * (kind not in self.narrow) for kind in TILE_OPS]).sum()
 
     @cached_property
     def reading_tiles(self) -> Tensor:
@@ -74,10 +89,11 @@ class LayerWork:
     @cached_property
     def shifted_bits(self) -> Tensor:
         types, cells = self.machine.datatypes, self.machine.rows * self.machine.cols
-        return self.tiles * (
-            self.tokens * cells * (types.activation_bits + types.accumulator_bits)
-            + self.blocks * cells * types.weight_bits
-        )
+        moving = self.tiles * (self.tokens * cells * (types.activation_bits + types.accumulator_bits))
+        for kind in TILE_OPS:
+            bits = types.narrow_bits if kind in self.narrow else types.weight_bits
+            moving = moving + self.counts.tiles_of(kind) * (self.blocks * cells * bits)
+        return moving
 
 
 def _network_bits(work: LayerWork) -> Tensor:
@@ -87,7 +103,8 @@ def _network_bits(work: LayerWork) -> Tensor:
 
 
 _COUNTS: Mapping[str, Callable[[LayerWork], Tensor | float]] = {
-    "mac_active": lambda w: w.counts.weights * w.tokens,
+    "mac_active": lambda w: w.wide_weights * w.tokens,
+    "mac_narrow": lambda w: w.narrow_weights * w.tokens,
     "register_bits": lambda w: w.shifted_bits,
     "wire_bits": lambda w: w.shifted_bits,
     "scratchpad_read": lambda w: w.reading_tiles * w.input_words + w.output_chunks * w.output_words,
@@ -106,7 +123,6 @@ _COUNTS: Mapping[str, Callable[[LayerWork], Tensor | float]] = {
 
 # Events that the closed form has no count of, and why their energy is not lost.
 _LEFT_OUT = {
-    "mac_narrow": "it counts the tiles of a layer that is lowered as it comes, and those are wide",
     "mac_padding": "it costs nothing",
     "dram_write_bytes": "bytes cost the same both ways, and `moved` counts them all as read",
 }

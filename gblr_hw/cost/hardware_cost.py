@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,7 @@ from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.merge_links import merged, possible_merges
 from gblr_hw.lowering.passes.plan import LayerPlan
+from gblr_hw.lowering.quantise.tile_bits import narrow_kinds
 from gblr_hw.lowering.split_wide import narrow_parts
 from gblr_hw.weights.collect import joint_projection, layer_weights
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
@@ -33,6 +34,7 @@ from gblr_hw.weights.stored import LayerWeights
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
+from simulator.program.operations import Op
 
 _COSTS = ("latency_cycles", "energy_pj")
 
@@ -59,11 +61,19 @@ class HardwareCost:
 
     tokens: activation rows that enter every layer. softness: width of a touch's transition, in chunks (design choice:
     1/8). on_chip: activations stay on chip between the layers, as in most of a whole network's program, instead of
-    passing through DRAM. Layers are those that lowering finds: GBLRLinear, GBLRConv2d, nn.Linear, nn.Conv2d and any
-    module with ``weights()``. Raises InputError if the model has none.
+    passing through DRAM. weight_bits: as `lower` takes them. Layers are those that lowering finds: GBLRLinear,
+    GBLRConv2d, nn.Linear, nn.Conv2d and any module with ``weights()``. Raises InputError if the model has none.
     """
 
-    def __init__(self, machine: Machine, tokens: int = 197, softness: float = 0.125, *, on_chip: bool = False) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        tokens: int = 197,
+        softness: float = 0.125,
+        *,
+        on_chip: bool = False,
+        weight_bits: int | Mapping[str, int] | None = None,
+    ) -> None:
         if tokens < 1:
             raise InputError(
                 "tokens", str(tokens), "a layer sees at least one activation row", "Give a positive number."
@@ -73,7 +83,7 @@ class HardwareCost:
                 "softness", str(softness), "the transition of a touch has a positive width", "Use e.g. 0.125."
             )
         self.machine, self.tokens, self.softness = machine, tokens, softness
-        self._closed_form = MachineCost(machine, tokens, on_chip)
+        self._closed_form = MachineCost(machine, tokens, on_chip, narrow_kinds(weight_bits, machine))
         self._dense: dict[tuple[int, int], LayerCost] = {}
 
     def __call__(self, model: nn.Module) -> ModelCost:
@@ -128,8 +138,13 @@ class HardwareCost:
         return hard, self._closed_form.layer(soft, in_features, out_features)
 
     def _cheaper(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
-        """The form that lowering would choose: ranks, or every tile dense."""
+        """The form that lowering would choose: ranks, or every tile dense. Ranks that have more bits than dense tiles
+        are not multiplied out.
+        """
         ranks = self._closed_form.layer(counts, in_features, out_features)
+        narrow = set(self._closed_form.narrow)
+        if Op.DENSE in narrow and not {Op.REDUCE, Op.EXPAND} <= narrow and float(counts.ranks) > 0:
+            return ranks
         size = (in_features, out_features)
         if size not in self._dense:
             self._dense[size] = self._closed_form.layer(_dense_counts(self.machine, *size), *size)
@@ -187,7 +202,7 @@ def fixed_counts(factors: Factors, machine: Machine, tokens: int = 1) -> LayerCo
         counts,
         dense_tiles=torch.tensor(float(structure.tiles.sum())),
         chunks_read=read.float(),
-        weights=counts.weights + support,
+        dense_weights=torch.tensor(float(support)),
     )
     return _with_mixes(counts, factors, machine, tokens) if len(factors.mix_source) else counts
 
@@ -199,7 +214,7 @@ def _with_mixes(counts: LayerCounts, factors: Factors, machine: Machine, tokens:
     return replace(
         counts,
         ranks=torch.tensor(float(plan.factors.ranks)),
-        weights=counts.weights + len(plan.factors.mix_source),
+        mix_weights=torch.tensor(float(len(plan.factors.mix_source))),
         mix_tiles=torch.tensor(float(len(tiles.op))),
         mix_reading=torch.tensor(float(tiles.read.sum())),
         mix_writing=torch.tensor(float(len(tiles.rank) - tiles.read.sum())),
@@ -237,6 +252,8 @@ def _dense_counts(machine: Machine, in_features: int, out_features: int) -> Laye
         expand_tiles=torch.zeros(chunks_out),
         dense_tiles=torch.tensor(float(chunks_in * chunks_out)),
         chunks_read=torch.tensor(float(chunks_in)),
-        weights=torch.tensor(float(in_features * out_features)),
         ranks=zero,
+        reduce_weights=zero,
+        expand_weights=zero,
+        dense_weights=torch.tensor(float(in_features * out_features)),
     )

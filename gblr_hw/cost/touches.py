@@ -13,6 +13,7 @@ from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.lowering.passes.group_ranks import group_numbers
 from gblr_hw.weights.mask import evaluation_interval, evaluation_mask
 from simulator.base.arithmetic import ceil_div
+from simulator.program.operations import TILE_OPS, Op
 
 # A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the
 # interval.
@@ -28,9 +29,9 @@ class LayerCounts:
     """What the closed form needs of a layer, as tensors. C input chunks, R output chunks; ranks, not blocks.
 
     reading (C,), writing (R,): ranks per chunk. reduce_tiles, expand_tiles: (C,), (R,) tiles per chunk. dense_tiles:
-    scalar. chunks_read: scalar, input chunks that any tile reads. weights: stored weights. ranks: ranks alive.
-    Scalars of ranks that are mixed: MIX tiles, their lanes that read and that write, and ranks that lie where others
-    lay.
+    scalar. chunks_read: scalar, input chunks that any tile reads. ranks: ranks alive. Scalars of ranks that are mixed:
+    MIX tiles, their lanes that read and that write, and ranks that lie where others lay. Stored weights, scalars by
+    kind of tile: reduce_weights, expand_weights, dense_weights, mix_weights.
     """
 
     reading: Tensor
@@ -39,12 +40,30 @@ class LayerCounts:
     expand_tiles: Tensor
     dense_tiles: Tensor
     chunks_read: Tensor
-    weights: Tensor
     ranks: Tensor
+    reduce_weights: Tensor
+    expand_weights: Tensor
+    dense_weights: Tensor = field(default_factory=_nothing)
+    mix_weights: Tensor = field(default_factory=_nothing)
     mix_tiles: Tensor = field(default_factory=_nothing)
     mix_reading: Tensor = field(default_factory=_nothing)
     mix_writing: Tensor = field(default_factory=_nothing)
     sharing: Tensor = field(default_factory=_nothing)
+
+    def tiles_of(self, kind: Op) -> Tensor:
+        """Tiles of a kind, a scalar."""
+        found: Tensor = getattr(self, f"{kind.name.lower()}_tiles")
+        return found.sum()
+
+    def weights_of(self, kind: Op) -> Tensor:
+        """Stored weights of tiles of a kind, a scalar."""
+        found: Tensor = getattr(self, f"{kind.name.lower()}_weights")
+        return found
+
+    @property
+    def weights(self) -> Tensor:
+        """Stored weights of all tiles, a scalar."""
+        return torch.stack([self.weights_of(kind) for kind in TILE_OPS]).sum()
 
 
 @dataclass(frozen=True)
@@ -219,6 +238,7 @@ def _counts(
         expand_tiles=expand_tiles,
         dense_tiles=zero,
         chunks_read=read.sum(),
-        weights=sides.read_length.sum() + sides.write_length.sum(),
         ranks=alive.sum(),
+        reduce_weights=sides.read_length.sum(),
+        expand_weights=sides.write_length.sum(),
     )

@@ -3,7 +3,7 @@ ranks stay as they are, or some of their links are multiplied together first.
 
 Which candidate is best is decided where it can be known: each goes through the remaining passes and is timed on the
 engine (choose_best.py). Timing never depends on numbers, so only the best one's are computed. The layer's own dense
-form is always among the candidates, so no lowered layer is slower than that.
+form is among the candidates, so no lowered layer is slower than that; but for dense tiles of fewer bits than ranks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gblr_hw.weights.factors import Factors
 from gblr_hw.weights.structure import Structure
 from simulator.base.columns import kernel_input
 from simulator.base.kernels import ceil_div
+from simulator.program.operations import Op
 
 _NO_RANKS = np.zeros(0, np.int64)
 _PREFIXES = 48  # steps of the walk from "all ranks" to "all dense"
@@ -55,9 +56,16 @@ def as_it_is(plan: LayerPlan) -> Form:
 
 
 def candidate_forms(plan: LayerPlan) -> tuple[Form, ...]:
-    """Forms of the same matrix; the last one keeps every tile dense."""
-    if len(plan.factors.mix_source) == 0:
-        return _forms_without_mixes(plan)
+    """Forms of the same matrix; the last one keeps every tile dense, unless that has fewer bits than the ranks have:
+    then ranks stay ranks, since multiplied out they would be rounded to what the user did not ask for.
+    """
+    forms = _forms_without_mixes(plan) if len(plan.factors.mix_source) == 0 else _forms_with_mixes(plan)
+    if Op.DENSE in plan.narrow and not {Op.REDUCE, Op.EXPAND} <= set(plan.narrow):
+        return tuple(form for form in forms if form.alive.all())
+    return forms
+
+
+def _forms_with_mixes(plan: LayerPlan) -> tuple[Form, ...]:
     found: list[Form] = []
     for merge in possible_merges(plan.factors):
         part = _merged_plan(plan, merge, values=False)
