@@ -23,7 +23,7 @@ from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.space import has_shares
 from gblr_hw.cost.closed_form import MachineCost
-from gblr_hw.cost.hardware_cost import fixed_counts
+from gblr_hw.cost.stored_forms import fixed_counts
 from gblr_hw.cost.touches import LayerCounts
 from gblr_hw.weights.factors import evaluate
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,15 +25,39 @@ from simulator.program.schedule import (
     shift_bytes,
 )
 
+# What a layer waits for: the channel for its weights or its activations, the array's multiplications, or that weights
+# go into the array (what tiles of fewer rows than a preload takes wait on top of their rows).
+LIMITS = ("weight bytes", "activation bytes", "multiplications", "preload")
+COSTS = ("latency_cycles", "energy_pj")
 _AS_GOOD = 1.01
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Torch scalars."""
+    """Torch scalars.
+
+    bytes, limits: DRAM bytes, and cycles that each of `LIMITS` would take by itself, as plain numbers.
+    """
 
     latency_cycles: Tensor
     energy_pj: Tensor
+    dram_bytes: float = 0.0
+    limits: tuple[float, ...] = (0.0,) * 4
+
+    @property
+    def binds(self) -> str:
+        """Which of `LIMITS` decides the latency: the larger of channel and array, and the larger share of that."""
+        weights, activations, multiplications, preload = self.limits
+        channel, array = weights + activations, multiplications + preload
+        first = 0 if channel > array else 2
+        return LIMITS[first + (self.limits[first + 1] > self.limits[first])]
+
+
+def summed(costs: Sequence[LayerCost]) -> LayerCost:
+    """Of layers that run one after another."""
+    latency, energy = (torch.stack([torch.as_tensor(getattr(c, key)) for c in costs]).sum() for key in COSTS)
+    limits = tuple(map(sum, zip(*(cost.limits for cost in costs), strict=True)))
+    return LayerCost(latency, energy, sum(cost.dram_bytes for cost in costs), limits)
 
 
 @dataclass(frozen=True)
@@ -102,7 +126,20 @@ class MachineCost:
         moved = weight_bytes * rounds + parameters + (0 if self.on_chip else activation_bytes)
         latency = self._latency(counts, tiles, weight_bytes, moved, parameters, blocks, out_features)
         work = LayerWork(machine, self.tokens, counts, tiles, moved, rounds, len(blocks), output_chunks, self.narrow)
-        return LayerCost(latency, self._energy(layer_events(work), latency))
+        energy = self._energy(layer_events(work), latency)
+        return LayerCost(
+            latency, energy, float(moved.detach()), self._limits(counts, weight_bytes * rounds, moved, blocks)
+        )
+
+    def _limits(
+        self, counts: LayerCounts, weight_bytes: Tensor, moved: Tensor, blocks: tuple[int, ...]
+    ) -> tuple[float, ...]:
+        with torch.no_grad():
+            per_cycle = self.machine.dram_bytes_per_kilocycle / 1000
+            array = float(self._array_cycles(counts, TILE_OPS, blocks))
+            multiplications = float(sum(counts.tiles_of(kind) for kind in TILE_OPS)) * self.tokens
+            channel = float(weight_bytes) / per_cycle
+            return channel, float(moved) / per_cycle - channel, multiplications, array - multiplications
 
     def _bits(self, kind: Op) -> int:
         types = self.machine.datatypes

@@ -13,6 +13,7 @@ from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.lowering.passes.group_ranks import group_numbers
 from gblr_hw.weights.mask import evaluation_interval, evaluation_mask
 from simulator.base.arithmetic import ceil_div
+from simulator.machine.machine import Machine
 from simulator.program.operations import TILE_OPS, Op
 
 # A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the
@@ -184,6 +185,13 @@ def smooth_ceil(x: Tensor) -> Tensor:
     saved.
     """
     return x - torch.expm1(-4.0 * x) / 2
+
+
+def counted(sides: Sides, machine: Machine, *, smooth: bool) -> LayerCounts:
+    """Counts for a machine."""
+    if machine.scatter:
+        return count_scattered(sides, machine.rows, machine.cols, smooth=smooth)
+    return count_grouped(sides, machine.group_size, smooth=smooth)
 
 
 def count_scattered(sides: Sides, rows: int, cols: int, *, smooth: bool) -> LayerCounts:

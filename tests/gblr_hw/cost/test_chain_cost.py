@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from gblr_hw import BLASTLinear, lower
-from gblr_hw.cost.hardware_cost import HardwareCost, fixed_counts
+from gblr_hw.cost.closed_form import MachineCost
+from gblr_hw.cost.hardware_cost import HardwareCost
+from gblr_hw.cost.stored_forms import cheapest, fixed_counts, part_of
 from gblr_hw.lowering.emit.emit import emit
 from simulator import Machine, simulate
 from simulator.program.operations import Op
@@ -19,7 +21,8 @@ from tests.drawn.mixed_layers import blast_factors, lowered
 def test_the_closed_form_follows_the_simulator(name, sides, tokens, blocks, rank):
     machine, factors = Machine.load(name), blast_factors(np.random.default_rng(0), *sides, blocks, rank)
     report = simulate(emit([lowered(factors, machine, tokens)], machine, tokens, {}), machine)
-    cost = HardwareCost(machine, tokens)._fixed(factors)
+    closed_form = MachineCost(machine, tokens)
+    cost = cheapest(part_of(factors, closed_form), closed_form)
     assert float(cost.latency_cycles) == pytest.approx(report.latency_cycles, rel=0.05)
     assert float(cost.energy_pj) == pytest.approx(report.energy_pj, rel=0.05)
 
