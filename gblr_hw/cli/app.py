@@ -26,6 +26,7 @@ _COMMANDS = {
     "demo": "demo_command:demo_command",
     "train": "train_command:train_command",
     "convert": "convert_command:convert_command",
+    "advise": "advise_command:advise_command",
     "codesign": "codesign_command:codesign_command",
     "lower": "lower_command:lower_command",
     "show": "show_command:show_command",

@@ -1,0 +1,236 @@
+"""The least of each way that a layer needs for one error, or what it leaves at one share of the tiles.
+
+Errors are ||(W - W') C^(1/2)|| / ||W C^(1/2)||, without the rounding to eight bits that all ways share. Families that
+are searched are fitted with few sweeps, and at a few budgets between which the logarithm of the error runs straight:
+each of them can be fitted better (`convert`), none worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gblr_hw.advice.ways import WAYS, Way
+from gblr_hw.conversion.allocate import dense_tiles
+from gblr_hw.conversion.bits.compensate import round_compensating
+from gblr_hw.conversion.fit.fit_layer import Schedule, truncated_svd
+from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_weights import Converted, relative_error
+from gblr_hw.conversion.fit.fit_whole import Sizes, sizes_of
+from gblr_hw.conversion.fit_one import fit_one, least_tiles
+from gblr_hw.conversion.from_dense import FitOptions
+from gblr_hw.weights.family import FAMILIES
+from gblr_hw.weights.stored import DenseWeights, LatticeWeights, LayerWeights
+from simulator.base.arithmetic import ceil_div
+from simulator.base.errors import InputError
+from simulator.machine.machine import Machine
+
+# Beyond it nothing is saved that would show.
+_MOST = 0.95
+_QUICK = FitOptions(Schedule(ranks=1.5, steps=2, sweeps=1, final_steps=1, final_sweeps=3))
+_TRIES, _SWEEPS, _SIZES = 2, 4, 3
+_TRIES_UNSEARCHED = 8  # where a fit is one decomposition or a sort
+_UNSEARCHED = ("low_rank", "block_sparse")
+_LARGEST = 1 << 22  # weights of a layer, beyond which searches take minutes
+# Where whole ranks need more than so many times the dense tiles, no search of ranks is begun: none was seen to save a
+# fifth of what they need.
+_HOPELESS = 1.25
+_CLOSE = 0.03  # a fit whose error is so near the wished one is not improved
+
+Made = tuple[LayerWeights, float]  # weights and their error
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A layer in one way: its weights and their error; None and why where the way has nothing below the dense layer."""
+
+    way: Way
+    weights: LayerWeights | None
+    error: float
+    why: str = ""
+
+
+def at_error(problem: FitProblem, way: Way, error: float, machine: Machine) -> Found:
+    """The smallest layer of a way whose error is at most ``error``."""
+    if why := way.why_not(machine):
+        return Found(way, None, 0.0, why)
+    if way.make == "dense":
+        weights, reached = dense_layer(problem, way, machine)
+        why = "" if reached <= error * (1 + 1e-9) else f"its error is {reached:.3f}"
+        return Found(way, None if why else weights, reached, why)
+    if way.make == "dense_and_ranks":
+        return _ranks_beside(problem, way, error, machine)
+    if way.name not in _UNSEARCHED and problem.matrix.size > _LARGEST:
+        return Found(way, None, 0.0, f"more than {_LARGEST:,} weights are not searched")
+    try:
+        fit, least = _fitter(problem, way.name)
+    except InputError as refused:
+        return Found(way, None, 0.0, refused.rule)
+    most, whole = int(_MOST * dense_tiles(problem)), _tiles_of_whole_ranks(problem, error)
+    if way.name != "block_sparse" and whole > _HOPELESS * dense_tiles(problem):
+        return Found(way, None, 0.0, f"whole ranks need {whole / dense_tiles(problem):.2f} of the dense tiles")
+    made = _least_that_reaches(fit, error, least, most, min(most, whole), _tries(way)) if least <= most else None
+    if made is None:
+        return Found(way, None, 0.0, f"more than {_MOST:.2f} of the dense tiles")
+    return Found(way, *made)
+
+
+def at_tiles(problem: FitProblem, way: Way, share: float, machine: Machine) -> Found:
+    """A way at a share of the dense tiles; ways that are dense have all of them."""
+    if why := way.why_not(machine):
+        return Found(way, None, 0.0, why)
+    if way.make == "dense":
+        return Found(way, *dense_layer(problem, way, machine))
+    if way.make == "dense_and_ranks":
+        return Found(way, *_with_ranks(problem, *_residual(problem, machine), min(machine.rows, machine.cols)))
+    try:
+        fit, least = _fitter(problem, way.name)
+    except InputError:
+        return Found(way, None, 0.0, "no blocks divide it")
+    tiles = int(share * dense_tiles(problem))
+    if least > tiles:
+        return Found(way, None, 0.0, f"it takes {least} tiles at least")
+    return Found(way, *fit(tiles))
+
+
+def dense_layer(problem: FitProblem, way: Way, machine: Machine) -> Made:
+    """The whole matrix, and what rounding it to the way's bits leaves."""
+    types = machine.datatypes
+    bits = types.narrow_bits if way.kinds else types.weight_bits
+    rounded = round_compensating(problem, bits, machine.rows if way.kinds else None, sweeps=4 if way.kinds else 0)
+    left = problem.squared_norm(problem.matrix - rounded.matrix())
+    return DenseWeights(_float32(problem.matrix)), float(np.sqrt(left / max(problem.energy, 1e-300)))
+
+
+def int4_error(problem: FitProblem, machine: Machine) -> float:
+    """What dense tiles of the machine's narrow bits leave."""
+    return dense_layer(problem, WAYS["dense_int4"], machine)[1]
+
+
+def _fitter(problem: FitProblem, family: str) -> tuple[Callable[[int], Made], int]:
+    """A function from a number of tiles to a layer of the family and its error, and the least number."""
+    least = least_tiles(problem, family, _QUICK)
+    if FAMILIES[family].whole:
+        sizes = _sizes(problem, family)
+
+        def made(tiles: int) -> Converted:
+            able = [one for one in sizes if one.rank(tiles) > 0] or sizes[:1]
+            fits = [one.fit(problem, max(1, one.rank(tiles)), _SWEEPS) for one in able]
+            return min(fits, key=lambda weights: relative_error(problem, weights))
+
+        least = min(one.tiles(1) for one in sizes)
+    else:
+
+        def made(tiles: int) -> Converted:
+            return fit_one(problem, tiles, family, _QUICK)
+
+    def fit(tiles: int) -> Made:
+        weights = made(tiles)
+        return weights, relative_error(problem, weights)
+
+    return fit, least
+
+
+def _sizes(problem: FitProblem, family: str) -> list[Sizes]:
+    """A few of the family's sizes: those with the fewest blocks."""
+    return sizes_of(family, problem)[:_SIZES]
+
+
+def _tries(way: Way) -> int:
+    return _TRIES_UNSEARCHED if way.name in _UNSEARCHED else _TRIES
+
+
+def _least_that_reaches(
+    fit: Callable[[int], Made], error: float, least: int, most: int, guess: int, tries: int
+) -> Made | None:
+    """The layer of the fewest tiles tried whose error is small enough; None if at the most tiles it is not."""
+    known = {0: 0.0}  # tiles -> logarithm of the error
+    best: tuple[int, Made] | None = None
+    tiles = min(max(guess, least), most)
+    for _ in range(tries):
+        made = fit(tiles)
+        known[tiles] = float(np.log(max(made[1], 1e-12)))
+        if made[1] <= error and (best is None or tiles < best[0]):
+            best = tiles, made
+            if made[1] > error * (1 - _CLOSE):
+                break
+        elif tiles == most and best is None:
+            return None
+        tiles = min(max(_next(known, np.log(error * (1 - _CLOSE / 2))), least), most)
+        if tiles in known:
+            break
+    if best is None and most not in known:
+        made = fit(most)
+        best = (most, made) if made[1] <= error else None
+    return None if best is None else best[1]
+
+
+def _next(known: dict[int, float], wanted: float) -> int:
+    """Where the straight line through the two points nearest to the wished value meets it, rounded up."""
+    (a, at_a), (b, at_b) = sorted(known.items(), key=lambda point: abs(point[1] - wanted))[:2]
+    if at_a == at_b:
+        return max(a, b) + 1
+    return int(np.ceil(a + (b - a) * (wanted - at_a) / (at_b - at_a)))
+
+
+def _tiles_of_whole_ranks(problem: FitProblem, error: float) -> int:
+    """What low rank needs for that error, and where the search of other structures of ranks begins."""
+    return _tiles_of_ranks(problem, _ranks_for(_singular(problem, problem.matrix), error * np.sqrt(problem.energy)))
+
+
+def _tiles_of_ranks(problem: FitProblem, ranks: int) -> int:
+    return ceil_div(ranks, problem.cols) * problem.chunks_in + ceil_div(ranks, problem.rows) * problem.chunks_out
+
+
+def _singular(problem: FitProblem, matrix: np.ndarray) -> np.ndarray:
+    """Singular values in the problem's norm."""
+    root = np.eye(0) if problem.moments is None else np.linalg.cholesky(problem.moments)
+    return np.linalg.svd(matrix if problem.moments is None else matrix @ root, compute_uv=False)
+
+
+def _ranks_for(values: np.ndarray, left: float) -> int:
+    """Ranks after which at most ``left`` is left of singular values."""
+    tail = np.sqrt(np.append(np.cumsum(values[::-1] ** 2)[::-1], 0.0))
+    return int(np.argmax(tail <= left * (1 + 1e-9)))
+
+
+def _residual(problem: FitProblem, machine: Machine) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix in narrow bits, and what is left of it."""
+    rounded = round_compensating(problem, machine.datatypes.narrow_bits, machine.rows, sweeps=4).matrix()
+    return rounded, problem.matrix - rounded
+
+
+def _ranks_beside(problem: FitProblem, way: Way, error: float, machine: Machine) -> Found:
+    """Whole tiles of ranks for what rounding leaves, as many as the error needs."""
+    rounded, left = _residual(problem, machine)
+    needed = _ranks_for(_singular(problem, left), error * np.sqrt(problem.energy))
+    if needed == 0:
+        return Found(way, None, 0.0, "it needs no ranks: dense, 4 bits")
+    side = min(machine.rows, machine.cols)
+    ranks = min(ceil_div(needed, side) * side, min(problem.matrix.shape))
+    if _tiles_of_ranks(problem, ranks) > dense_tiles(problem) // 2:
+        return Found(way, None, 0.0, "ranks of half of the dense tiles")
+    return Found(way, *_with_ranks(problem, rounded, left, ranks))
+
+
+def _with_ranks(problem: FitProblem, rounded: np.ndarray, left: np.ndarray, ranks: int) -> Made:
+    fit = truncated_svd(problem, left, ranks)
+    weights = LatticeWeights(
+        u=_float32(fit.u),
+        v=_float32(fit.v),
+        reads=torch.ones(len(fit.v), problem.chunks_in, dtype=torch.bool),
+        writes=torch.ones(len(fit.v), problem.chunks_out, dtype=torch.bool),
+        tiles=torch.ones(problem.chunks_out, problem.chunks_in, dtype=torch.bool),
+        dense=_float32(rounded),
+        bias=None,
+        chunk_in=problem.rows,
+        chunk_out=problem.cols,
+    )
+    return weights, relative_error(problem, weights)
+
+
+def _float32(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
