@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,25 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gblr_hw.conversion.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
+from gblr_hw.conversion.bits.around import rounded_tiles
+from gblr_hw.conversion.bits.choose import choose_within, stored_on_grid
+from gblr_hw.conversion.bits.options import narrow_bits_of
 from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, read_layers
 from gblr_hw.conversion.convert_whole import whole_to_limit
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
-from gblr_hw.conversion.fit.fit_weights import Converted, relative_error, squared_error
+from gblr_hw.conversion.fit.fit_weights import Converted, fit_of, relative_error, squared_error
 from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
-from gblr_hw.conversion.fit_to_limit import Limit, Projection, limit_of, resolve, start_tiles, trim_to_limit
+from gblr_hw.conversion.fit_to_limit import (
+    Limit,
+    Projection,
+    limit_of,
+    narrow_limit,
+    resolve,
+    start_tiles,
+    trim_to_limit,
+)
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.projection.by_unit import project_by_unit
 from gblr_hw.weights.family import Family, converted, converted_whole
@@ -54,6 +65,8 @@ def convert(
     *,
     latency: str | float | None = None,
     energy_pj: float | None = None,
+    weight_bytes: str | float | None = None,
+    bits: int | Literal["choose"] | None = None,
     tokens: int = 197,
     intervals_only: bool = False,
     family: str | None = None,
@@ -75,6 +88,14 @@ def convert(
     tiles: budget as a fraction of all the layers' dense tiles (0.3 if no budget is given), used up to the last tile.
     latency: budget instead: "0.4x-dense", "0.05ms", "12000cycles", or a number of cycles, for `tokens` activation rows.
     energy_pj: budget instead, in picojoules.
+    weight_bytes: budget instead: a number of bytes of tiles in DRAM, or "0.55x-dense" of the dense layers' in the
+        machine's weight_bits.
+    bits: of dense tiles, the machine's narrow_bits (machine.md, A6); ranks keep its weight_bits. Structure is chosen
+        first. Then tiles are rounded so that every weight makes up for the errors of the others, in turns with ranks
+        that are fitted to what the codes leave. Layers are stored as codes and steps, which lowering keeps. "choose":
+        within a latency, an energy or bytes, tiles, ranks and bits are chosen together: layers may be dense in
+        weight_bits, dense in narrow_bits, alone or with ranks beside them, or of a structure in either; the result is
+        never worse than all layers in one of these. If None all weights have the machine's weight_bits.
     covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are
         plain.
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
@@ -103,19 +124,81 @@ def convert(
     """
     options = FitOptions(schedule or Schedule(), intervals_only, with_dense_tiles)
     chosen = choose_family(family, machine, options, (*converted(), *converted_whole()))
-    limit = limit_of(machine, tokens, tiles, latency, energy_pj)
+    limit = limit_of(machine, tokens, tiles, latency, energy_pj, weight_bytes)
+    narrow = None if bits is None else narrow_bits_of(machine, bits, chosen, with_dense_tiles)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
     if chosen.whole:
         _check_acting(chosen, schedule is not None, limit, work, allocation, judge)
     if chosen.whole and limit is not None:
         return dict(whole_to_limit(problems, chosen.name, limit, biases, progress))
     request = _Request(chosen, options, work_folder(work), allocation, judge, progress, biases)
-    if limit is None:
-        budget = total_tiles(problems, 0.3 if tiles is None else tiles)
-        found = _convert(problems, budget, request)
+    if bits == "choose":
+        families = [one for one in converted() if family is None or one == chosen.name]
+        found = _choose(problems, limit, request, machine, families)
+    elif limit is None:
+        found = _on_grids(
+            problems, _convert(problems, total_tiles(problems, 0.3 if tiles is None else tiles), request), narrow
+        )
     else:
-        found = dict(_convert_to_limit(problems, limit, request))
+        if narrow is not None:
+            limit = narrow_limit(resolve(problems, limit)[0], narrow)
+        cut = _convert_to_limit(problems, limit, request)
+        found = _on_grids(problems, cut, narrow)
     return {name: replace(weights, bias=biases[name]) for name, weights in found.items()}
+
+
+def _on_grids(
+    problems: Mapping[str, FitProblem], found: Mapping[str, Converted], bits: int | None
+) -> dict[str, Converted]:
+    """The same with dense tiles in so many bits, and ranks fitted again beside them."""
+    if bits is None:
+        return dict(found)
+    return {
+        name: replace(
+            stored_on_grid(
+                problems[name], rounded_tiles(problems[name], one.structure(), fit_of(one), bits), one.family
+            ),
+            bias=one.bias,
+        )
+        for name, one in found.items()
+        if isinstance(one, LatticeWeights)  # as of every family that has dense tiles
+    }
+
+
+def _choose(
+    problems: Mapping[str, FitProblem],
+    limit: Limit | None,
+    request: _Request,
+    machine: Array | Machine,
+    families: Sequence[str],
+) -> dict[str, Converted]:
+    """Tiles, ranks and bits together. families: of the structures that are tried."""
+    if limit is None or not isinstance(machine, Machine):
+        raise InputError(
+            "bits",
+            "'choose' with a budget in tiles",
+            "tiles count the same in any number of bits",
+            "Give weight_bytes, latency or energy_pj.",
+        )
+    limit, _ = resolve(problems, limit)
+    types = machine.datatypes
+    singles: list[Mapping[str, LatticeWeights]] = []
+    for name in families:
+        try:
+            family = choose_family(name, machine, request.options)
+        except InputError:
+            continue  # the machine, or an option, rules it out
+        one = replace(request, family=family)
+        for bits in (None, types.narrow_bits) if family.unit != "rank" else (None,):
+            try:
+                cut = _convert_to_limit(problems, limit if bits is None else narrow_limit(limit, bits), one)
+            except InputError:
+                continue  # it takes more than the budget
+            singles.append({n: w for n, w in _on_grids(problems, cut, bits).items() if isinstance(w, LatticeWeights)})
+    found = choose_within(
+        problems, types.narrow_bits, types.weight_bits, limit.value, limit.measure, singles, limit.unit
+    )
+    return dict(found)
 
 
 def _check_acting(

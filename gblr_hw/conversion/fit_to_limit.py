@@ -1,4 +1,4 @@
-"""Meet a latency or an energy: take tiles from a converted network until the simulated machine is within the limit."""
+"""Meet a latency, an energy or bytes: take tiles from a converted network until the machine is within the limit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,32 +33,36 @@ Projection = Callable[[Mapping[str, tuple[Structure, Importance]], float, int, i
 
 @dataclass(frozen=True)
 class Limit:
-    """What a converted network may cost on a machine, in cycles or picojoules.
+    """What a converted network may cost on a machine, in cycles, picojoules or bytes.
 
-    of_dense: value is still a fraction of the dense network's cost. measure: network -> cost.
+    of_dense: value is still a fraction of the dense network's cost. measure: network, options of `lower` -> cost.
     """
 
     unit: str
     value: float
     of_dense: bool
-    measure: Callable[[Mapping[str, LayerWeights]], float]
+    measure: Callable[..., float]
 
 
 def limit_of(
-    machine: Array | Machine, tokens: int, tiles: float | None, latency: str | float | None, energy_pj: float | None
+    machine: Array | Machine,
+    tokens: int,
+    tiles: float | None,
+    latency: str | float | None,
+    energy_pj: float | None,
+    weight_bytes: str | float | None = None,
 ) -> Limit | None:
-    """The one budget that is given as a limit to be simulated; None when it is in tiles (or none is given).
+    """The one budget that is given as a limit to be measured; None when it is in tiles (or none is given).
 
     Raises InputError for several budgets, one out of range, or a latency or energy without a machine to simulate.
     """
-    given = [
-        name for name, value in (("tiles", tiles), ("latency", latency), ("energy_pj", energy_pj)) if value is not None
-    ]
+    budgets = {"tiles": tiles, "latency": latency, "energy_pj": energy_pj, "weight_bytes": weight_bytes}
+    given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise InputError("budget", " and ".join(given), "there is one budget", "Give one of them.")
     if tiles is not None and not 0 < tiles <= 1:
         raise InputError("tiles", f"{tiles:g}", "the budget is a fraction of the dense tiles, in (0, 1]", "Try 0.3.")
-    if latency is None and energy_pj is None:
+    if latency is None and energy_pj is None and weight_bytes is None:
         return None
     if not isinstance(machine, Machine):
         raise InputError("machine", type(machine).__name__, "a limit is simulated", "Use Machine.load('mid-32').")
@@ -65,10 +70,27 @@ def limit_of(
         if not 0 < energy_pj < math.inf:
             raise InputError("energy_pj", f"{energy_pj:g}", "an energy is positive and finite", "Give picojoules.")
         return Limit("pJ", float(energy_pj), False, partial(_energy_pj, machine=machine, tokens=tokens))
+    if weight_bytes is not None:
+        value, of_dense = _bytes_of(weight_bytes)
+        return Limit("bytes", value, of_dense, partial(_weight_bytes, machine=machine, tokens=tokens))
     target = parse_target(f"{latency!s}" if isinstance(latency, str) else f"{latency!r}cycles")
     scale = machine.clock_ghz * 1e6 if target.unit == "ms" else 1.0
     measure = partial(_latency_cycles, machine=machine, tokens=tokens)
     return Limit("cycles", target.value * scale, target.unit == "x-dense", measure)
+
+
+def _bytes_of(text: str | float) -> tuple[float, bool]:
+    """A number of bytes, or a fraction of the dense network's, and which of them it is."""
+    number = str(text).lower().removesuffix("x-dense")
+    of_dense = number != str(text).lower()
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf if of_dense else 1 <= value < math.inf):
+        rule = "it is a number of bytes, or a fraction of the dense layers' like '0.55x-dense'"
+        raise InputError("weight_bytes", repr(text), rule, "Correct it.")
+    return value, of_dense
 
 
 def resolve(problems: Mapping[str, FitProblem], limit: Limit) -> tuple[Limit, float]:
@@ -154,9 +176,20 @@ def _refitted(problem: FitProblem, weights: LatticeWeights, sweeps: int) -> Latt
     return lattice_weights(structure, fit, problem.rows, problem.cols, weights.family)
 
 
-def _latency_cycles(network: Mapping[str, LayerWeights], machine: Machine, tokens: int) -> float:
-    return float(simulate(lower(network, machine, tokens=tokens), machine).latency_cycles)
+def narrow_limit(limit: Limit, bits: int) -> Limit:
+    """The same limit for networks whose dense tiles will have so many bits, whether they are on a grid yet or not."""
+    return replace(limit, measure=partial(limit.measure, weight_bits={"dense": bits}))
 
 
-def _energy_pj(network: Mapping[str, LayerWeights], machine: Machine, tokens: int) -> float:
-    return float(simulate(lower(network, machine, tokens=tokens), machine).energy_pj)
+def _latency_cycles(network: Mapping[str, LayerWeights], machine: Machine, tokens: int, **how: Any) -> float:
+    return float(simulate(lower(network, machine, tokens=tokens, **how), machine).latency_cycles)
+
+
+def _energy_pj(network: Mapping[str, LayerWeights], machine: Machine, tokens: int, **how: Any) -> float:
+    return float(simulate(lower(network, machine, tokens=tokens, **how), machine).energy_pj)
+
+
+def _weight_bytes(network: Mapping[str, LayerWeights], machine: Machine, tokens: int, **how: Any) -> float:
+    """Records of all tiles (machine.md, E4)."""
+    layers = lower(network, machine, tokens=tokens, **how).layers
+    return float(sum(int(layer.tiles.record_bytes(machine).sum()) for layer in layers))

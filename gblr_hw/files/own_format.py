@@ -10,6 +10,8 @@ tiles;
 * blast: tensors B, C, D, bias;
 * monarch: arrangement, in_features, out_features; blkdiag1, blkdiag2, bias;
 * kronecker: tensors left, right, bias; tensor_train: core1, core2, bias;
+* dense and lattice on a grid of few bits: bits, group, inputs; tensors step (m,) and shift (m, groups), and in place
+of weight or dense codes, two to a byte up to 4 bits, the first in the lower half;
 * conv: arrangement, kernel, in_channels, out_channels, parts (sigma and gaussian of each); tensors parts.I.widths ...
 and bias.
 
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gblr_hw.files.grid_tensors import decode_grid, encode_grid
 from gblr_hw.files.tensor_files import sorted_json
 from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
 from gblr_hw.weights.checks import check_matrix_size
@@ -68,7 +71,7 @@ def encode(layers: Mapping[str, LayerWeights]) -> tuple[dict[str, Tensor], str]:
 def _encode_layer(weights: LayerWeights) -> tuple[Record, dict[str, Tensor]]:
     tensors = dict(named_tensors(weights))
     if isinstance(weights, DenseWeights):
-        return {"kind": "dense"}, tensors
+        return {"kind": "dense", **encode_grid(weights.grid, tensors, "weight")}, tensors
     if isinstance(weights, GBLRWeights):
         return {"kind": "gblr", "sigma": weights.sigma, "gaussian": weights.gaussian}, tensors
     if isinstance(weights, LatticeWeights):
@@ -76,7 +79,8 @@ def _encode_layer(weights: LayerWeights) -> tuple[Record, dict[str, Tensor]]:
             tensors[name] = torch.from_numpy(np.packbits(tensors[name].cpu().numpy()))
         if not bool(weights.tiles.any()):
             del tensors["dense"]
-        sizes = {"chunk_in": weights.chunk_in, "chunk_out": weights.chunk_out}
+        grid = encode_grid(weights.grid, tensors, "dense")
+        sizes = {**grid, "chunk_in": weights.chunk_in, "chunk_out": weights.chunk_out}
         return {"kind": "lattice", "family": weights.family, **sizes}, tensors
     if isinstance(weights, BLASTWeights):
         return {"kind": "blast"}, tensors
@@ -183,7 +187,8 @@ def _decode_layer(
 
 
 def _decode_dense(record: Record, take: Any, gaussian: bool | None) -> DenseWeights:
-    return DenseWeights(take("weight"), take("bias", optional=True))
+    weight, grid = decode_grid(record, take, "weight")
+    return DenseWeights(take("weight") if weight is None else weight, take("bias", optional=True), grid)
 
 
 def _decode_gblr(record: Record, take: Any, gaussian: bool | None, prefix: str = "") -> GBLRWeights:
@@ -235,7 +240,7 @@ def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> Lattice
     (m, ranks), n = u.shape, v.shape[1]
     check_matrix_size(m, n)
     rows, cols = ceil_div(m, chunk_out), ceil_div(n, chunk_in)
-    dense = take("dense", optional=True)
+    dense, grid = decode_grid(record, take, "dense")
     return LatticeWeights(
         u=u,
         v=v,
@@ -248,6 +253,7 @@ def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> Lattice
         chunk_in=chunk_in,
         chunk_out=chunk_out,
         family=str(ALIASES.get(record["family"], record["family"])),
+        grid=grid,
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from gblr_hw.layers.monarch_linear import MonarchLinear
 from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
 from gblr_hw.weights.collect import is_conv1d
+from gblr_hw.weights.from_factors import block_sparse_weights
 from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, LatticeWeights, LayerWeights
 from simulator.base.errors import InputError
 
@@ -144,13 +145,23 @@ def _put_layer(model: nn.Module, name: str, weights: LayerWeights, path: Path) -
             f"the model's has a weight of shape {tuple(module.weight.shape)}",
             "Give the checkpoint of this model.",
         )
-    if isinstance(weights, DenseWeights):
+    if isinstance(weights, DenseWeights) and weights.grid is not None and isinstance(module, nn.Linear):
+        set_module(model, name, LatticeLinear.from_weights(_all_tiles(weights, module)).eval())
+    elif isinstance(weights, DenseWeights):
         with torch.no_grad():
             module.weight.copy_(_stored(weights.weight, module.weight, is_turned))
             if weights.bias is not None and module.bias is not None:
                 module.bias.copy_(weights.bias)
-        return
-    set_module(model, name, _made(weights, module).eval())
+    else:
+        set_module(model, name, _made(weights, module).eval())
+
+
+def _all_tiles(weights: DenseWeights, module: nn.Linear) -> LatticeWeights:
+    """A dense layer as one that keeps its grid; its bias is the file's, or else the module's."""
+    bias = module.bias if weights.bias is None else weights.bias
+    m, n = weights.weight.shape
+    whole = torch.ones(1, 1, dtype=torch.bool)
+    return replace(block_sparse_weights(weights.weight, whole, bias, chunk_in=n, chunk_out=m), grid=weights.grid)
 
 
 def _stored(matrix: Tensor, place: Tensor, is_turned: bool) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from gblr_hw.layers.linear import factored_is_cheaper
 from gblr_hw.layers.tile_linear import tile_linear
+from gblr_hw.weights.bits.grid import Grid, kept_grid
 from gblr_hw.weights.family import Unit, lattice_family
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure, channel_mask
@@ -84,6 +85,8 @@ class LatticeLinear(nn.Module):
             self.register_buffer(name, torch.empty(0), persistent=False)
         self.kept_tiles = torch.empty(0)  # no buffer: it stays on the CPU
         self.packed = self.open_gradients = False
+        # That the dense weights lie on as long as they are not trained.
+        self.grid: Grid | None = None
         self.set_structure(structure)
         self.register_load_state_dict_post_hook(_refresh_masks)
 
@@ -200,6 +203,7 @@ class LatticeLinear(nn.Module):
             chunk_in=self.chunk_in,
             chunk_out=self.chunk_out,
             family=self.family,
+            grid=kept_grid(self.grid, dense.detach().float().cpu().numpy()),
         )
 
     @classmethod
@@ -222,6 +226,7 @@ class LatticeLinear(nn.Module):
                 module.dense.copy_(weights.dense)
             if module.bias is not None and weights.bias is not None:
                 module.bias.copy_(weights.bias)
+        module.grid = weights.grid
         return module
 
     def extra_repr(self) -> str:

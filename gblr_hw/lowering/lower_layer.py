@@ -15,6 +15,7 @@ from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.evaluate_masks import evaluate_masks
 from gblr_hw.lowering.passes.plan import LayerPlan, describe, filled, no_tiles
 from gblr_hw.lowering.passes.quantise_weights import quantise_weights
+from gblr_hw.lowering.quantise.tile_bits import with_own_bits
 from gblr_hw.weights.stored import LayerWeights
 from simulator.machine.machine import Machine
 from simulator.program.listing import print_schedule
@@ -86,6 +87,7 @@ def lower_plan(
 ) -> LayerSchedule:
     """``lower_layer`` of a plan that has its factors and nothing else yet."""
     machine = plan.machine
+    plan = replace(plan, narrow=with_own_bits(plan.narrow, plan.factors.grid, machine))
     dump("evaluate_masks", partial(describe, plan))
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan, keep_zeros)

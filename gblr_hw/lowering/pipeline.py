@@ -15,6 +15,7 @@ from gblr_hw.frontend.graph.registry import Lowering
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_model import lower_model
 from gblr_hw.lowering.lower_parts import lower_parts
+from gblr_hw.lowering.quantise.kept_codes import rounded_anew
 from gblr_hw.lowering.quantise.tile_bits import narrow_kinds
 from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import LayerWeights
@@ -69,7 +70,10 @@ def lower(
         weights or numbers that are no whole ones decide; provenance lists them.
     drop_zeros: for a model: leave out tiles of dense layers whose weights are all zero; provenance lists them.
     weight_bits: of the layers' tiles, the machine's weight_bits or narrow_bits (machine.md, A6), of all kinds or by
-        kind: {"dense": 4}; wide if left out. Narrow weights are rounded to nearest.
+        kind: {"dense": 4}; wide if left out. Narrow weights are rounded to nearest. Dense
+        weights of a layer that is stored on a grid of few bits (`gblr_hw.weights.bits`) keep their codes, in narrow
+        tiles where the machine has them of so many bits, in wide ones where these hold the same numbers; provenance
+        lists layers of which neither does ("rounded").
 
     Raises
     ------
@@ -119,6 +123,7 @@ def lower(
     provenance = {
         "forms": ",".join(s.form for s in schedules),
         "calibrated": ",".join(n for n in checkpoint if n in (calibration or {})),
+        **rounded_anew(schedules, checkpoint, machine),
     }
     program = emit(schedules, machine, tokens, provenance)
     if dump is not None:

@@ -79,7 +79,11 @@ def _most_outputs(held: LayerWeights, machine: Machine) -> int:
 def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:
     """Outputs [first, last) of a layer, with the ranks that write any of them."""
     if isinstance(held, DenseWeights):
-        return DenseWeights(held.weight[first:last], None if held.bias is None else held.bias[first:last])
+        return DenseWeights(
+            held.weight[first:last],
+            None if held.bias is None else held.bias[first:last],
+            None if held.grid is None else held.grid.rows(slice(first, last)),
+        )
     if isinstance(held, CHAIN_KINDS):
         return _rows_of_chain(held.chain(), first, last)
     factors = evaluate(held).in_natural_order()
@@ -98,6 +102,7 @@ def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:
         bias=bias,
         chunk_in=1,
         chunk_out=1,
+        grid=None if factors.grid is None else factors.grid.rows(slice(first, last)),
     )
 
 

@@ -15,6 +15,7 @@ from gblr_hw.lowering.groups.fuse_groups import LONGEST, describe_groups, fuse_g
 from gblr_hw.lowering.groups.image_windows import with_images
 from gblr_hw.lowering.groups.scratchpad_map import with_kept_rows
 from gblr_hw.lowering.lower_layer import lower_operator
+from gblr_hw.lowering.quantise.kept_codes import rounded_anew
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.lowering.stage_operators import in_stages
 from gblr_hw.weights.network_weights import linear_of
@@ -97,6 +98,7 @@ def lower_network(
         "groups": ",".join(f"{group.last - group.first}x{group.block}" for group in groups),
         "calibrated": f"{len(batches)} batches" if batches else "",
     }
+    provenance |= rounded_anew(placed, weights, machine)
     dropped = _dropped(schedules, weights, machine) if drop_zeros else ""
     if dropped:
         provenance["dropped"] = dropped

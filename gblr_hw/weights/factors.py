@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gblr_hw.weights.bits.grid import Grid
 from gblr_hw.weights.chains import CHAIN_KINDS, ChainWeights
 from gblr_hw.weights.mask import evaluation_mask
 from gblr_hw.weights.mixes import Mixes, carried, check_mixes, in_use
@@ -42,6 +43,7 @@ class Factors:
     rank source added; sorted by target, then source, each pair once, without circles. W = u (chains) v + dense then.
     output_order (m,) int64: row p of u, writes, dense and bias is the layer's output output_order[p]; None means their
     natural order.
+    grid: that the dense weights lie on, rows as they are stored, or None.
     Raises InputError on inconsistent shapes.
     """
 
@@ -61,6 +63,7 @@ class Factors:
     mix_target: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     mix_value: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     output_order: NDArray[np.int64] | None = None
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         m, n, ranks = self.out_features, self.in_features, self.u.shape[-1]
@@ -130,6 +133,7 @@ class Factors:
             dense_support=None if self.dense_support is None else self.dense_support[back],
             bias=None if self.bias is None else self.bias[back],
             output_order=None,
+            grid=None if self.grid is None else self.grid.rows(back),
         )
 
     def block_starts(self) -> NDArray[np.int64]:
@@ -169,7 +173,8 @@ def evaluated_masks(weights: GBLRWeights) -> tuple[Tensor, Tensor]:
 
 def _evaluate_dense(weights: DenseWeights) -> Factors:
     m, n = weights.out_features, weights.in_features
-    return _without_ranks(weights, as_float32(weights.weight), np.ones((m, n), np.bool_), m * n)
+    factors = _without_ranks(weights, as_float32(weights.weight), np.ones((m, n), np.bool_), m * n)
+    return replace(factors, grid=weights.grid)
 
 
 def _without_ranks(
@@ -229,6 +234,7 @@ def _evaluate_lattice(weights: LatticeWeights) -> Factors:
         bias=_optional_float32(weights.bias),
         family=weights.family,
         multiplications=block_multiplications(writes.sum(axis=1), reads.sum(axis=1), 1) + int(support.sum()),
+        grid=weights.grid if has_tiles else None,
     )
 
 

@@ -1,5 +1,5 @@
 """Weights with their inputs and outputs multiplied channel by channel. Factors are scaled, not masks, so that
-structures stay; powers of two change no digit.
+structures stay; powers of two change no digit. Dense weights on a grid stay on one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gblr_hw.weights.bits.grid import Rounded
+from gblr_hw.weights.bits.scaled import columns_scaled, rows_scaled
 from gblr_hw.weights.chains import CHAIN_KINDS, BLASTWeights
-from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, GroupedWeights, LayerWeights
+from gblr_hw.weights.stored import ConvWeights, DenseWeights, GBLRWeights, GroupedWeights, LatticeWeights, LayerWeights
 
 
 def scaled_weights(weights: LayerWeights, columns: np.ndarray | None, rows: np.ndarray | None) -> LayerWeights:
@@ -27,6 +29,8 @@ def scaled_weights(weights: LayerWeights, columns: np.ndarray | None, rows: np.n
 
 def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
     if isinstance(weights, DenseWeights):
+        if weights.grid is not None:
+            return _regridded(weights, columns_scaled(_numbers(weights.weight), weights.grid, scale.numpy()))
         return replace(weights, weight=_times(weights.weight, scale))
     if isinstance(weights, GBLRWeights):
         return _scaled_part(weights, scale)
@@ -43,7 +47,21 @@ def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
         share, k1, k2 = weights.kernel.shape[1:]
         own = scale.reshape(k1, k2, weights.groups, share).permute(2, 3, 0, 1)[weights.group_of_output]
         return replace(weights, kernel=_times(weights.kernel, own))
-    return replace(weights, v=_times(weights.v, scale), dense=_times(weights.dense, scale))
+    weights = replace(weights, v=_times(weights.v, scale))
+    if weights.grid is not None:
+        return _regridded(weights, columns_scaled(_numbers(weights.dense), weights.grid, scale.numpy()))
+    return replace(weights, dense=_times(weights.dense, scale))
+
+
+def _numbers(matrix: Tensor) -> np.ndarray:
+    return matrix.detach().cpu().double().numpy()
+
+
+def _regridded(weights: DenseWeights | LatticeWeights, rounded: Rounded) -> DenseWeights | LatticeWeights:
+    matrix = torch.from_numpy(rounded.matrix().astype(np.float32))
+    if isinstance(weights, DenseWeights):
+        return replace(weights, weight=matrix, grid=rounded.grid)
+    return replace(weights, dense=matrix, grid=rounded.grid)
 
 
 def _scaled_part(weights: GBLRWeights, scale: Tensor) -> GBLRWeights:
@@ -62,6 +80,9 @@ def scaled_outputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
     """The layer with output i multiplied by scale[i]. Factors are scaled, not masks, so that structures stay."""
     bias = None if weights.bias is None else _like(weights.bias.double() * scale, weights.bias)
     if isinstance(weights, DenseWeights):
+        if weights.grid is not None:
+            rounded = rows_scaled(_numbers(weights.weight), weights.grid, scale.double().numpy())
+            return replace(_regridded(weights, rounded), bias=bias)
         return DenseWeights(_like(weights.weight.double() * scale[:, None], weights.weight), bias)
     if isinstance(weights, GBLRWeights):
         factor = _like(weights.lr_weight2.double() * scale[None, :, None], weights.lr_weight2)
@@ -78,8 +99,10 @@ def scaled_outputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
     if isinstance(weights, CHAIN_KINDS):
         chain = weights.chain()
         return replace(chain, u=_like(chain.u.double() * scale[:, None], chain.u), bias=bias)
-    u, dense = (_like(one.double() * scale[:, None], one) for one in (weights.u, weights.dense))
-    return replace(weights, u=u, dense=dense, bias=bias)
+    weights = replace(weights, u=_like(weights.u.double() * scale[:, None], weights.u), bias=bias)
+    if weights.grid is not None:
+        return _regridded(weights, rows_scaled(_numbers(weights.dense), weights.grid, scale.double().numpy()))
+    return replace(weights, dense=_like(weights.dense.double() * scale[:, None], weights.dense))
 
 
 def shifted_outputs(weights: LayerWeights, shift: Tensor) -> LayerWeights:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gblr_hw.weights.bits.grid import Grid
 from gblr_hw.weights.chains import BLASTWeights, ChainWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
 from gblr_hw.weights.checks import (
     check_bias,
@@ -37,17 +38,20 @@ _LOCATION_RANGE = (-64.0, 64.0)
 
 @dataclass(frozen=True, eq=False)
 class DenseWeights:
-    """A dense layer ``y = weight x + bias``: weight (m, n), bias (m,) or None. Raises InputError on bad shapes or
-    values.
+    """A dense layer ``y = weight x + bias``: weight (m, n), bias (m,) or None. grid: of few bits, that the weights lie
+    on; the hardware then runs its codes. Raises InputError on bad shapes or values, and weights beside their grid.
     """
 
     weight: Tensor
     bias: Tensor | None = None
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         check_dims("weight", self.weight, 2, "(out_features, in_features)")
         check_finite("weight", self.weight)
         check_bias(self.bias, self.out_features)
+        if self.grid is not None:
+            self.grid.codes_of(self.weight.detach().float().cpu().numpy())
 
     @property
     def in_features(self) -> int:
@@ -132,8 +136,10 @@ class LatticeWeights:
     u (m, K) and v (K, n) are zero outside the chunks of `writes` (K, R) and `reads` (K, C); dense (m, n) is zero
     outside `tiles` (R, C). Chunks are runs of chunk_in inputs and chunk_out outputs (the last one may be shorter), so
     C = ceil(n / chunk_in), R = ceil(m / chunk_out). family: the registered one that the layer
-    belongs to, which says what a projection takes from it.
-    Raises InputError on bad shapes or values and on a nonzero outside the declared chunks or tiles.
+    belongs to, which says what a projection takes from it. grid: of few bits, that the dense weights lie on; the
+    hardware then runs its codes, and the ranks beside them in the machine's weight_bits.
+    Raises InputError on bad shapes or values, on a nonzero outside the declared chunks or tiles, and on dense weights
+    beside their grid.
     """
 
     u: Tensor
@@ -146,6 +152,7 @@ class LatticeWeights:
     chunk_in: int
     chunk_out: int
     family: str = "lattice"
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         check_positive("chunk_in", self.chunk_in)
@@ -171,6 +178,8 @@ class LatticeWeights:
         self._check_zero("v", self.v, self.read_support())
         self._check_zero("u", self.u, self.write_support().T)
         self._check_zero("dense", self.dense, self.dense_support())
+        if self.grid is not None:
+            self.grid.codes_of(self.dense.detach().float().cpu().numpy())
 
     def _check_bool(self, name: str) -> None:
         dtype = getattr(self, name).dtype

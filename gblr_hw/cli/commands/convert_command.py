@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import typer
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from gblr_hw.conversion.fit.fit_weights import Converted
     from gblr_hw.weights.stored import DenseWeights
 
-_LIMITS, _SEVERAL = ("--latency", "--energy"), "several layers"
+_LIMITS, _SEVERAL = ("--latency", "--energy", "--bytes"), "several layers"
 _ACTS_WITH = {
-    **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj"), ALWAYS),
+    **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj", "weight_bytes"), ALWAYS),
+    "weight_bits": ALWAYS,
     "tokens": _LIMITS,
     **dict.fromkeys(("include", "exclude", "covariances", "hidden", "shape"), ALWAYS),
     **dict.fromkeys(("table", "layer", "leave_out", "transposed"), ALWAYS),
@@ -63,6 +64,19 @@ def convert_command(
     ] = None,
     energy_uj: Annotated[
         float | None, typer.Option("--energy", help="Budget instead: microjoules, as simulated.")
+    ] = None,
+    weight_bytes: Annotated[
+        str | None,
+        typer.Option("--bytes", help="Budget instead: bytes of weights in DRAM, 0.55x-dense or a number."),
+    ] = None,
+    weight_bits: Annotated[
+        str | None,
+        typer.Option(
+            "--weight-bits",
+            help="Of dense tiles: the machine's narrow_bits, rounded so that weights make up for each other's errors; "
+            "or choose: tiles, ranks and bits together, within a latency, an energy or bytes.",
+            metavar="N|choose",
+        ),
     ] = None,
     tokens: TokensOption = 197,
     include: Annotated[
@@ -127,7 +141,7 @@ def convert_command(
     contents = read_checkpoint(checkpoint, shapes=shapes_of(shape or ()), told=told)
     layers, notes = contents.layers, contents.account.notes()
     dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
-    budgets = {"--latency": latency, "--energy": energy_uj}
+    budgets = {"--latency": latency, "--energy": energy_uj, "--bytes": weight_bytes}
     given = [name for name, value in budgets.items() if value is not None] or ["a budget in tiles"]
     check_acting(context, [*given, _SEVERAL if len(dense) > 1 else "one layer"], _ACTS_WITH)
     moments = None if covariances is None else load_covariances(covariances)
@@ -136,19 +150,28 @@ def convert_command(
             dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
             energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, family=family,
             allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
-            work=work,
+            work=work, weight_bytes=weight_bytes, bits=_bits(weight_bits),
         )  # fmt: skip
     save_checkpoint({name: found.get(name, weights) for name, weights in layers.items()}, output)
     rows = _rows(dense, found, loaded_machine, moments, hidden or [])
-    kind = FAMILIES[next(iter(found.values())).family]
+    kinds = [FAMILIES[name] for name in dict.fromkeys(weights.family for weights in found.values())]
     if as_json:
-        summary = {"checkpoint": str(output), "machine": loaded_machine.name, "family": kind.name}
+        family_names = ", ".join(kind.name for kind in kinds)
+        summary = {"checkpoint": str(output), "machine": loaded_machine.name, "family": family_names}
         print_json({**summary, "layers": rows, "left_out": notes})
         return
-    _print_table(rows)
+    _print_table(rows, with_bits=weight_bits is not None)
     for note in notes:
         say(note)
-    say(f"{kind.label}, written to {output}")
+    say(f"{', '.join(kind.label for kind in kinds)}, written to {output}")
+
+
+def _bits(text: str | None) -> int | Literal["choose"] | None:
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    if text != "choose":
+        raise InputError("--weight-bits", repr(text), "it is a number of bits, or choose", "Give 4.")
+    return "choose"
 
 
 def _pairs(patterns: list[str], names: list[str]) -> dict[str, str]:
@@ -196,21 +219,33 @@ def _rows(
                 "dense_tiles": dense_tile_count(weights.out_features, weights.in_features, machine.rows, machine.cols),
                 "kept_dense": int(weights.tiles.sum()) if isinstance(weights, LatticeWeights) else 0,
                 "ranks": evaluate(weights).ranks,
+                "dense_bits": _dense_bits(weights, machine),
                 "relative_error": relative_error(problems[name], weights),
             }
         )
     return rows
 
 
-def _print_table(rows: list[dict[str, object]]) -> None:
-    columns = (
+def _dense_bits(weights: Converted, machine: Machine) -> int:
+    """Bits of a layer's dense tiles, 0 without any."""
+    from gblr_hw.weights.stored import LatticeWeights
+
+    if not isinstance(weights, LatticeWeights) or not bool(weights.tiles.any()):
+        return 0
+    return machine.datatypes.weight_bits if weights.grid is None else weights.grid.bits
+
+
+def _print_table(rows: list[dict[str, object]], *, with_bits: bool) -> None:
+    columns = [
         Column("layer", "name", align="left"),
         Column("tiles", "tiles", count),
         Column("dense layer's", "dense_tiles", count),
         Column("kept dense", "kept_dense", count),
         Column("ranks", "ranks", count),
         Column("relative error", "relative_error", lambda value: f"{value:.4f}"),
-    )
+    ]
+    if with_bits:
+        columns.insert(4, Column("their bits", "dense_bits", count))
     print(format_table(columns, rows), end="")
     used, of = (sum(int(str(row[key])) for row in rows) for key in ("tiles", "dense_tiles"))
     print(f"{used:,} of {of:,} tiles ({used / of:.4f})")

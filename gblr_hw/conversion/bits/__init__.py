@@ -1,1 +1,1 @@
-"""Weights on grids of few bits: the grids, and rounding to them."""
+"""Rounding to few bits that uses the second moments of a layer's inputs."""

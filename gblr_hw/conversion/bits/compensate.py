@@ -9,8 +9,9 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from gblr_hw.conversion.bits.grid import Grid, Rounded, fitting_grid, round_nearest
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.weights.bits.choose_steps import fitting_grid
+from gblr_hw.weights.bits.grid import Grid, Rounded, round_nearest
 from simulator.base.columns import kernel_input
 
 # Added to the moments' diagonal while errors move, relative to its mean: inputs that are alike would take any error.

@@ -25,6 +25,7 @@ def drop_empty(plan: LayerPlan, keep_zeros: bool = False) -> LayerPlan:
         support = support & _tiles_with_weights(dense, plan.machine.rows, plan.machine.cols)
         if not support.any():
             dense, support = None, None
+            factors = replace(factors, grid=None)
     return replace(plan, factors=keep_ranks(factors, alive, dense, support))
 
 

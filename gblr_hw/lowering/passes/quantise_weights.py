@@ -84,8 +84,9 @@ def quantise_weights(
         input_step=scales.input_step,
         output_step=out_step,
     )
-    if tiles.narrow.any():
-        tiles, payload = narrow_codes(tiles, payload, scales.sum_step, scales.value_step, machine)
+    grid = None if factors.dense is None or factors.grid is None else factors.grid.step
+    if tiles.narrow.any() or grid is not None:
+        tiles, payload = narrow_codes(tiles, payload, scales.sum_step, scales.value_step, machine, grid)
     return replace(schedule, tiles=tiles, payload=payload)
 
 

@@ -1,9 +1,9 @@
-"""Narrow tiles (machine.md, A6): which tiles of a layer are narrow, and their codes by rounding to nearest.
+"""Narrow tiles (machine.md, A6): which tiles of a layer are narrow, and their codes.
 
 All that adds up in one output's accumulator, or in one rank's sum, counts in one step. Each column of a narrow tile has
-a step of its own, that one times a power of two: the one of two that makes the smaller squared error, of which the
-larger clips nothing. The common step is the best of an eighth of an octave, from the finest column's down: so columns
-of one size need not be rounded up to the next power of two.
+a step of its own, that one times a power of two. Weights that lie on a grid already (`gblr_hw.weights.bits`) keep
+their codes: the output's step is the grid's, or a power of two of it where ranks want finer or coarser ones beside
+them. All others are rounded to nearest, at steps that are chosen here.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from dataclasses import replace
 import numba as nb
 import numpy as np
 
+from gblr_hw.weights.bits.choose_steps import choose_steps, squared_error
+from gblr_hw.weights.bits.grid import Grid
 from simulator.base.errors import InputError
 from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
 from simulator.numbers.numerics import code_limit
 from simulator.program.operations import TILE_OPS, Op
 from simulator.program.schedule import Payload, TileTable
 
-_FRACTIONS = 8  # steps that are tried in an octave
+_MOST_CODE = 2**24  # beyond it a weight counts as off its grid
 
 
 def narrow_kinds(weight_bits: int | Mapping[str, int] | None, machine: Machine) -> tuple[Op, ...]:
@@ -45,6 +47,13 @@ def narrow_kinds(weight_bits: int | Mapping[str, int] | None, machine: Machine) 
     return tuple(kinds[name] for name, bits in wished.items() if bits != types.weight_bits)
 
 
+def with_own_bits(kinds: tuple[Op, ...], grid: Grid | None, machine: Machine) -> tuple[Op, ...]:
+    """The same, and dense tiles of a layer that is stored on a grid of the machine's narrow bits."""
+    if grid is None or grid.bits != machine.datatypes.narrow_bits or Op.DENSE in kinds:
+        return kinds
+    return (*kinds, Op.DENSE)
+
+
 def with_narrow(tiles: TileTable, kinds: tuple[Op, ...]) -> TileTable:
     """The table with its tiles of ``kinds`` narrow; their shifts are 0 until ``narrow_codes`` chooses them."""
     narrow = np.isin(tiles.kind, kinds)
@@ -54,27 +63,46 @@ def with_narrow(tiles: TileTable, kinds: tuple[Op, ...]) -> TileTable:
 
 
 def narrow_codes(
-    tiles: TileTable, payload: Payload, sum_step: np.ndarray, value_step: np.ndarray, machine: Machine
+    tiles: TileTable,
+    payload: Payload,
+    sum_step: np.ndarray,
+    value_step: np.ndarray,
+    machine: Machine,
+    grid_step: np.ndarray | None = None,
 ) -> tuple[TileTable, Payload]:
     """Table and payload with the shifts and codes of narrow tiles, and with the codes of wide ones beside them.
 
     payload: of wide tiles all; its ``values`` are the exact weights. sum_step, value_step (K,): what a rank's sum
     counts in there, and what its activation code stands for. The latter stays, so that ranks mean what they meant.
+    grid_step (m,): of a grid that dense weights lie on, or None; an output whose tiles cannot hold its codes is rounded
+    anew.
     """
     types, outputs = machine.datatypes, len(payload.row_step)
-    limits = code_limit(types.narrow_bits), code_limit(types.weight_bits)
+    # Without narrow tiles only the wide ones of a grid are chosen anew.
+    limits = code_limit(types.narrow_bits or types.weight_bits), code_limit(types.weight_bits)
     weights, targets = len(payload.values), outputs + len(sum_step)
     scaled, target = np.empty(weights, np.float64), np.empty(weights, np.int32)
-    column = np.full(weights, -1, dtype=np.int32)
+    column, dense = np.full(weights, -1, dtype=np.int32), np.zeros(weights, np.bool_)
     _describe(
         tiles.kind, tiles.target.astype(np.int64) * machine.cols, tiles.lane_ptr, tiles.lane, tiles.lo, tiles.hi,
         tiles.gathered, tiles.narrow, tiles.shift_ptr, payload.values, value_step, outputs, scaled, target, column,
+        dense,
     )  # fmt: skip
-    step, shift = np.zeros(targets), np.zeros(len(tiles.shift), np.int64)
-    values, column_ptr, of_column, wide_largest = _sorted_by_column(scaled, target, column, len(shift), targets)
+    step, shift, grid = np.zeros(targets), np.zeros(len(tiles.shift), np.int64), np.zeros(targets)
+    if grid_step is not None:
+        grid[:outputs] = grid_step
+    values, of_dense, column_ptr, of_column, wide_largest = _sorted_by_column(
+        scaled, target, column, dense, len(shift), targets
+    )
     by_target = np.argsort(of_column, kind="stable")
     target_ptr = np.searchsorted(of_column[by_target], np.arange(targets + 1))
-    _choose(values, column_ptr, by_target, target_ptr, wide_largest, *limits, step, shift)
+    choose_steps(
+        values, np.ones(len(values)), column_ptr, by_target, target_ptr, wide_largest / limits[1], limits[0], step,
+        shift,
+    )  # fmt: skip
+    if grid_step is not None:
+        wide = _wide_on_grid(scaled, target, column, dense, grid)
+        _keep(values, of_dense, column_ptr, by_target, target_ptr, grid, wide, wide_largest, *limits, step, shift)
     codes = payload.codes.copy()
     _round(scaled, target, column, step, shift, *limits, codes)
     rows, ranks = step[:outputs], step[outputs:]
@@ -89,10 +117,10 @@ def narrow_codes(
 @nb.njit(cache=True, nogil=True)
 def _describe(
     kind, outputs, lane_ptr, lane, lo, hi, gathered, narrow, shift_ptr, values, value_step, count, scaled, target,
-    column,
+    column, dense,
 ):  # fmt: skip
     """Of each stored weight, (W,): its value in what its sum is made of, the output or ``count`` + rank that it adds
-    to, and its column among all of narrow tiles, where it is in one.
+    to, its column among all of narrow tiles, where it is in one, and whether its tile is a DENSE one.
     """
     at = 0
     for t in range(kind.shape[0]):
@@ -106,6 +134,7 @@ def _describe(
                 else:
                     target[at] = outputs[t] + j
                 scaled[at] = np.float64(values[at])
+                dense[at] = kind[t] == Op.DENSE
                 if kind[t] == Op.MIX or kind[t] == Op.EXPAND:
                     scaled[at] *= value_step[lane[which]]
                 if narrow[t]:
@@ -114,17 +143,16 @@ def _describe(
 
 
 @nb.njit(cache=True, nogil=True)
-def _sorted_by_column(scaled, target, column, columns, targets):
-    """Weights of narrow tiles column after column, (columns + 1,) where each begins, each column's target, and the
-    largest weight of wide tiles in each target.
+def _sorted_by_column(scaled, target, column, dense, columns, targets):
+    """Weights of narrow tiles column after column, whether each column is a DENSE tile's, (columns + 1,) where each
+    begins, each column's target, and the largest weight of wide tiles in each target.
     """
-    ptr = np.zeros(columns + 1, dtype=np.int64)
-    of_column = np.zeros(columns, dtype=np.int64)
-    wide_largest = np.zeros(targets)
+    ptr, of_column = np.zeros(columns + 1, dtype=np.int64), np.zeros(columns, dtype=np.int64)
+    of_dense, wide_largest = np.zeros(columns, dtype=np.bool_), np.zeros(targets)
     for i in range(column.shape[0]):
         if column[i] >= 0:
             ptr[column[i] + 1] += 1
-            of_column[column[i]] = target[i]
+            of_column[column[i]], of_dense[column[i]] = target[i], dense[i]
         else:
             wide_largest[target[i]] = max(wide_largest[target[i]], abs(scaled[i]))
     ptr = np.cumsum(ptr)
@@ -133,73 +161,105 @@ def _sorted_by_column(scaled, target, column, columns, targets):
         if column[i] >= 0:
             values[fill[column[i]]] = scaled[i]
             fill[column[i]] += 1
-    return values, ptr, of_column, wide_largest
+    return values, of_dense, ptr, of_column, wide_largest
 
 
 @nb.njit(cache=True, nogil=True)
 def _round(scaled, target, column, step, shift, limit, wide_limit, codes):
-    """Codes of all weights whose target has a new step."""
+    """Codes of all weights whose target has a new step. A grid's lowest code is one below the others' limit."""
     for i in range(scaled.shape[0]):
         one = step[target[i]]
         if one > 0:
             most = limit if column[i] >= 0 else wide_limit
             if column[i] >= 0:
                 one *= 2.0 ** shift[column[i]]
-            codes[i] = max(-most, min(most, np.int64(np.rint(scaled[i] / one))))
+            code = scaled[i] / one
+            lowest = -most - 1 if code == -most - 1 else -most
+            codes[i] = max(lowest, min(most, np.int64(np.rint(code))))
 
 
 @nb.njit(cache=True, nogil=True)
-def _choose(values, column_ptr, columns, target_ptr, wide_largest, limit, wide_limit, step, shift):
-    """The step of each target that has weights in narrow tiles, and the shift of each column. values: column after
-    column; columns: target after target.
+def _wide_on_grid(scaled, target, column, dense, grid):
+    """Of each target: the bits in which weights of wide DENSE tiles differ from 0, counted in the grid's steps; -1 if
+    some are not on it.
     """
-    largest = np.zeros(column_ptr.shape[0] - 1)
-    for c in range(largest.shape[0]):
-        for i in range(column_ptr[c], column_ptr[c + 1]):
-            largest[c] = max(largest[c], abs(values[i]))
-    trial = np.zeros(largest.shape[0], dtype=np.int64)
-    for t in range(step.shape[0]):
+    found = np.zeros(grid.shape[0], np.int64)
+    for i in range(scaled.shape[0]):
+        if column[i] < 0 and dense[i] and grid[target[i]] > 0 and found[target[i]] >= 0:
+            code = _whole(scaled[i] / grid[target[i]])
+            found[target[i]] = -1 if code < 0 else found[target[i]] | code
+    return found
+
+
+@nb.njit(cache=True, nogil=True)
+def _whole(code):
+    """The magnitude of a whole number, -1 for any other."""
+    return np.int64(abs(code)) if code == np.rint(code) and abs(code) < _MOST_CODE else np.int64(-1)
+
+
+@nb.njit(cache=True, nogil=True)
+def _keep(values, of_dense, column_ptr, columns, target_ptr, grid, wide, wide_largest, limit, wide_limit, step, shift):
+    """Steps and shifts at which weights on a grid keep their codes, where there are such.
+
+    An output counts in its grid's step times 2 ** -finer: 1 where that will do, else what its wide ranks need.
+    """
+    least, most = np.zeros(of_dense.shape[0], np.int64), np.zeros(of_dense.shape[0], np.int64)
+    for t in range(grid.shape[0]):
         mine = columns[target_ptr[t] : target_ptr[t + 1]]
-        finest, coarsest = np.inf, 0.0
-        for c in mine:
-            if largest[c] > 0:
-                finest, coarsest = min(finest, largest[c]), max(coarsest, largest[c])
-        if coarsest == 0:
+        if grid[t] == 0 or wide[t] < 0 or (len(mine) == 0 and wide_largest[t] == 0):
             continue
-        begin = max(finest / limit, coarsest / (limit * 2.0**MAX_COLUMN_SHIFT), wide_largest[t] / wide_limit)
-        best = np.inf
-        for eighth in range(_FRACTIONS):
-            one = begin * 2.0 ** (-eighth / _FRACTIONS)
-            if eighth and one * wide_limit < wide_largest[t]:
-                break
-            error = 0.0
+        good = True
+        for c in mine:
+            if of_dense[c]:
+                least[c], most[c] = _shifts(values[column_ptr[c] : column_ptr[c + 1]] / grid[t], limit)
+                good &= least[c] <= most[c]
+        # Ranks beside narrow tiles: as fine as their weights may be. Alone the grid's own step is fine enough.
+        ranks_beside = len(mine) > 0 and wide_largest[t] > 0
+        for trial in range(2 * MAX_COLUMN_SHIFT + 1 if good else 0):
+            finer = MAX_COLUMN_SHIFT - trial
+            if not ranks_beside and trial <= MAX_COLUMN_SHIFT:
+                finer = trial
+            one = grid[t] * 2.0**-finer
+            fits = wide_largest[t] <= (wide_limit + 1e-9) * one
+            fits &= finer >= 0 or wide[t] % 2**-finer == 0
             for c in mine:
-                run = values[column_ptr[c] : column_ptr[c + 1]]
-                trial[c], more = _best_shift(run, largest[c], one, limit)
-                error += more
-            if error < best:
-                best, step[t] = error, one
+                fits &= not of_dense[c] or (least[c] + finer <= MAX_COLUMN_SHIFT and most[c] + finer >= 0)
+            if fits:
+                step[t] = one
                 for c in mine:
-                    shift[c] = trial[c]
+                    if of_dense[c]:
+                        shift[c] = max(0, least[c] + finer)
+                    else:
+                        shift[c] = _best_shift(values[column_ptr[c] : column_ptr[c + 1]], one, limit)
+                break
 
 
 @nb.njit(cache=True, nogil=True)
-def _best_shift(values, largest, step, limit):
-    """The shift of a column at a common step, and its squared error."""
-    shift = 0
-    while shift < MAX_COLUMN_SHIFT and largest > limit * step * 2.0**shift * (1 + 1e-9):
-        shift += 1
-    error = _squared_error(values, step * 2.0**shift, limit)
-    if shift > 0:
-        clipping = _squared_error(values, step * 2.0 ** (shift - 1), limit)
-        if clipping < error:
-            return shift - 1, clipping
-    return shift, error
+def _shifts(codes, limit):
+    """The least and the most shift at which whole numbers keep all their bits as codes; 1, 0 if there is none."""
+    bits, low, high = np.int64(0), np.int64(0), np.int64(0)
+    for code in codes:
+        whole = _whole(code)
+        if whole < 0:
+            return 1, 0
+        bits |= whole
+        low, high = min(low, np.int64(code)), max(high, np.int64(code))
+    least, most = np.int64(0), np.int64(0)
+    while high > limit * 2**least or low < -(limit + 1) * 2**least:
+        least += 1
+    if bits == 0:
+        return -MAX_COLUMN_SHIFT, MAX_COLUMN_SHIFT
+    while bits % 2 ** (most + 1) == 0:
+        most += 1
+    return least, most
 
 
 @nb.njit(cache=True, nogil=True)
-def _squared_error(values, step, limit):
-    error = 0.0
-    for value in values:
-        error += (value - step * max(-1.0 * limit, min(1.0 * limit, np.rint(value / step)))) ** 2
-    return error
+def _best_shift(values, step, limit):
+    """The shift at which a column loses least."""
+    best, least = 0, np.inf
+    for shift in range(MAX_COLUMN_SHIFT + 1):
+        lost = squared_error(values, np.ones(len(values)), step * 2.0**shift, limit)
+        if lost < least:
+            best, least = shift, lost
+    return best

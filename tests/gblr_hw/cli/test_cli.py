@@ -14,7 +14,7 @@ from gblr_hw.cli import main as cli
 from gblr_hw.conversion.covariances import save_covariances
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.layers.linear import GBLRLinear
-from gblr_hw.weights.stored import DenseWeights
+from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.machine.machine import Machine
 
 TRAIN = ("train", "-o", "x.safetensors", "--target-latency", "0.5x-dense")
@@ -106,6 +106,34 @@ def test_convert_meets_its_budget(
         == 0
     )
     assert json.loads(capsys.readouterr().out)["layers"][0]["tiles"] == layer["tiles"]
+
+
+def test_convert_to_four_bits(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, machine, program = tmp_path / "out.safetensors", tmp_path / "both.toml", tmp_path / "a.program"
+    both = Machine.load("edge-16").with_(name="both", datatypes={"narrow_bits": 4})
+    machine.write_text(both.to_toml(), encoding="utf-8")
+    arguments = ("convert", checkpoint, "-o", out, "-m", machine)
+    assert run(monkeypatch, *arguments, "--weight-bits", 4, "--tiles", 1) == 0
+    assert "their bits" in capsys.readouterr().out
+    layer = load_checkpoint(out)["1"]
+    assert isinstance(layer, LatticeWeights) and layer.grid is not None and layer.grid.bits == 4
+    # Lowered without a word about bits, it runs in narrow tiles.
+    assert run(monkeypatch, "lower", out, "--tokens", 4, "-o", program, "-m", machine) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "simulate", program, "--json") == 0
+    one = json.loads(capsys.readouterr().out)["layers"][1]
+    assert one["narrow_tiles"] == one["tiles"] > 0
+    assert run(monkeypatch, *arguments, "--weight-bits", "choose", "--bytes", "0.7x-dense", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["layers"][0]["dense_bits"] == 4
+    for bits, message in (
+        ("1", "weight_bits: found 1; machine 'both' has tiles of 8 and 4 bits"),
+        ("four", "--weight-bits: found 'four'; it is a number of bits, or choose"),
+        ("choose", "bits: found 'choose' with a budget in tiles"),
+    ):
+        assert run(monkeypatch, *arguments, "--weight-bits", bits) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_convert_tells_its_family_by_one_name(

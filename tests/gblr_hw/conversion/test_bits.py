@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gblr_hw.conversion.bits.compensate import _moved, round_compensating
-from gblr_hw.conversion.bits.grid import (
-    Grid,
-    Rounded,
-    fitting_grid,
-    largest_code,
-    plain_grid,
-    round_nearest,
-)
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.weights.bits.choose_steps import fitting_grid
+from gblr_hw.weights.bits.grid import Grid, Rounded, largest_code, plain_grid, round_nearest
 from simulator.base.errors import InputError
 from simulator.machine.machine import MAX_COLUMN_SHIFT
 
