@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,9 +14,10 @@ from gblr_hw.files.accounting import Account, Told, config_sizes, matches
 from gblr_hw.files.own_format import METADATA_KEY, decode, encode
 from gblr_hw.files.published import Kernels, Shapes, layers_from_state, strip_prefixes
 from gblr_hw.files.tensor_files import TensorFile, read_tensors, write_safetensors
+from gblr_hw.weights.bits.grid import Grid, kept_grid
 from gblr_hw.weights.checks import check_matrix_size
 from gblr_hw.weights.collect import weights_of
-from gblr_hw.weights.stored import WEIGHT_KINDS, LayerWeights
+from gblr_hw.weights.stored import WEIGHT_KINDS, DenseWeights, LayerWeights
 from simulator.base.errors import InputError
 
 
@@ -146,7 +147,16 @@ def _layers(
             "Check that this is the network's checkpoint.",
         )
     account.read = tensors.notes
-    return Contents(layers, account)
+    return Contents(
+        {name: _on_grid(weights, tensors.grids.get(f"{name}.weight")) for name, weights in layers.items()}, account
+    )
+
+
+def _on_grid(weights: LayerWeights, grid: Grid | None) -> LayerWeights:
+    """The layer with the grid of its tensor, unless it was turned."""
+    if grid is None or not isinstance(weights, DenseWeights) or weights.weight.shape[0] != len(grid.step):
+        return weights
+    return replace(weights, grid=kept_grid(grid, weights.weight.numpy()))
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

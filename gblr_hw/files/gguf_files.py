@@ -1,12 +1,13 @@
 """Tensors from GGUF files, the format of GGML's language models, through the package that its authors keep.
 
 Blocks of few bits (Q4_0, Q4_1, Q8_0, Q6_K and the others that the package knows) become the numbers that they stand
-for.
+for, with their grid where a machine can hold it (`gblr_hw.files.gguf_blocks`), so that their codes stay.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gblr_hw.files.gguf_blocks import FITS, grid_of_blocks
+from gblr_hw.weights.bits.grid import Grid
 from simulator.base.errors import InputError
 from simulator.base.memory import check_memory
 
 MAGIC = b"GGUF"
 # Kinds whose numbers are read as they are.
 _PLAIN = ("F64", "F32", "F16", "BF16")
+_READ = "tensors of few bits are read as the numbers that they stand for"
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors by name, shaped as (outputs, inputs), in float32; and what is to be told of
-    them. Raises InputError without the package gguf, for damaged files, and for kinds that it cannot read.
+def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Grid], tuple[str, ...]]:
+    """Tensors by name, shaped as (outputs, inputs), in float32; the grids of those that lie on one; and what is to be
+    told of them. Raises InputError without the package gguf, for damaged files, and for kinds that it cannot read.
     """
     gguf = _package(path)
     try:
@@ -40,7 +44,13 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     state = {str(one.name): _numbers(gguf, path, one) for one in tensors}
     if len(state) != len(tensors):
         raise InputError(str(path), "a name twice", "every tensor has a name of its own", "Write the file again.")
-    return state, _told(tensors)
+    held = {str(one.name): grid_of_blocks(one.tensor_type.name, np.asarray(one.data), _shape(one)) for one in tensors}
+    grids = {name: grid for name, grid in held.items() if grid is not None}
+    return state, grids, _told(tensors, grids)
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in reversed(tensor.shape))
 
 
 def _package(path: Path) -> Any:
@@ -55,7 +65,7 @@ def _package(path: Path) -> Any:
 
 def _numbers(gguf: Any, path: Path, tensor: Any) -> Tensor:
     where, kind = f"{path}: tensor '{tensor.name}'", tensor.tensor_type.name
-    shape = tuple(int(size) for size in reversed(tensor.shape))
+    shape = _shape(tensor)
     try:
         values = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(shape)
     except NotImplementedError:
@@ -67,9 +77,12 @@ def _numbers(gguf: Any, path: Path, tensor: Any) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-def _told(tensors: list[Any]) -> tuple[str, ...]:
-    rounded = Counter(one.tensor_type.name for one in tensors if one.tensor_type.name not in _PLAIN)
-    if not rounded:
-        return ()
-    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(rounded.items()))
-    return (f"tensors of few bits are read as the numbers that they stand for, and rounded anew: {kinds}",)
+def _told(tensors: list[Any], grids: Mapping[str, Grid]) -> tuple[str, ...]:
+    told = []
+    few = [one for one in tensors if one.tensor_type.name not in _PLAIN]
+    anew = f"{_READ}, and rounded anew, as their blocks' scales do not fit a machine's ({FITS})"
+    for said, on_grid in (("tensors of few bits keep their codes", True), (anew, False)):
+        kinds = Counter(one.tensor_type.name for one in few if (str(one.name) in grids) == on_grid)
+        if kinds:
+            told.append(f"{said}: {', '.join(f'{count} of {kind}' for kind, count in sorted(kinds.items()))}")
+    return tuple(told)

@@ -11,7 +11,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gblr_hw.files.foreign_files import refuse_foreign
 from gblr_hw.files.gguf_files import MAGIC, read_gguf
+from gblr_hw.weights.bits.grid import Grid
 from gblr_hw.weights.checks import not_stored
 from simulator.base.errors import InputError
 from simulator.base.files import replacing_named
@@ -49,7 +50,7 @@ _MOST_QUOTED = 160  # characters of what a library says
 @dataclass(frozen=True, eq=False)
 class TensorFile:
     """Tensors by name; whether they lay under "state_dict"; whether their order is the writer's; safetensors
-    metadata; sentences on how tensors were read.
+    metadata; sentences on how tensors were read; grids of few bits that tensors lie on, by name.
     """
 
     state: dict[str, Tensor]
@@ -57,6 +58,7 @@ class TensorFile:
     ordered: bool
     metadata: dict[str, str]
     notes: tuple[str, ...] = ()
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
 
 def read_tensors(path: Path) -> TensorFile:
@@ -102,8 +104,8 @@ def _begins(path: Path) -> bytes:
 
 
 def _read_gguf(path: Path) -> TensorFile:
-    state, notes = read_gguf(path)
-    return TensorFile(state, nested=False, ordered=False, metadata={}, notes=notes)
+    state, grids, notes = read_gguf(path)
+    return TensorFile(state, nested=False, ordered=False, metadata={}, notes=notes, grids=grids)
 
 
 def _plain(path: Path, name: str, tensor: Tensor, size: int) -> Tensor:

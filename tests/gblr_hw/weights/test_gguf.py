@@ -78,8 +78,69 @@ def test_numbers_are_those_of_the_blocks(kind: gguf.GGMLQuantizationType, tmp_pa
     assert isinstance(layer, DenseWeights) and (layer.out_features, layer.in_features) == (m, n)
     np.testing.assert_allclose(layer.weight.numpy(), by_hand(blocks, kind).reshape(m, n), rtol=1e-6, atol=1e-7)
     assert contents.account.notes() == [
-        f"tensors of few bits are read as the numbers that they stand for, and rounded anew: 1 of {kind.name}"
+        "tensors of few bits are read as the numbers that they stand for, and rounded anew, as their blocks' scales do not "
+        f"fit a machine's (one step an output, times a power of two in narrow tiles): 1 of {kind.name}"
     ]
+
+
+def blocks_of(kind: gguf.GGMLQuantizationType, codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Bytes of blocks (blocks, 32) of codes, Q4_1 with an offset of -8 scales."""
+    head = scale.astype(np.float16)[:, None].view(np.uint8)
+    if kind is KIND.Q8_0:
+        return np.concatenate([head, codes.astype(np.int8).view(np.uint8)], axis=1)
+    if kind is KIND.Q4_1:
+        head = np.concatenate([head, (-8 * scale).astype(np.float16)[:, None].view(np.uint8)], axis=1)
+    raised = (codes + 8).astype(np.uint8)
+    return np.concatenate([head, raised[:, :16] | raised[:, 16:] << 4], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "powers", "fits"),
+    [
+        (KIND.Q4_0, [0, 3, 1], True),
+        (KIND.Q4_1, [0, 3, 1], True),
+        (KIND.Q8_0, [0, 0, 0], True),
+        (KIND.Q8_0, [0, 1, 0], False),
+        (KIND.Q4_0, [0, 9, 0], False),
+        (KIND.Q4_0, [0, 1.5, 0], False),
+    ],
+    ids=str,
+)
+def test_blocks_that_fit_the_machine_keep_their_codes(
+    kind: gguf.GGMLQuantizationType, powers: list[float], fits: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    limit = 127 if kind is KIND.Q8_0 else 7
+    codes = rng.integers(-limit, limit + 1, (40 * 3, 32))
+    codes[:, :2] = limit, 1
+    scale = (rng.integers(1025, 2048, (40, 1)) / 2**12 * 2.0 ** np.array(powers)).ravel()
+    data = blocks_of(kind, codes, scale).reshape(40, -1)
+    path = written(tmp_path / "net.gguf", {"blk.0.attn_q.weight": (data, kind)})
+    contents = read_checkpoint(path)
+    layer = contents.layers["blk.0.attn_q"]
+    assert isinstance(layer, DenseWeights) and (layer.grid is not None) == fits
+    (note,) = contents.account.notes()
+    assert note.startswith("tensors of few bits keep their codes" if fits else "tensors of few bits are read as")
+    if fits:
+        machine = Machine.load("mid-32").with_(datatypes={"narrow_bits": 4})
+        program = lower(contents.layers, machine, tokens=4)
+        assert "rounded" not in program.provenance
+        assert program.layers[0].tiles.narrow.all() == (kind is not KIND.Q8_0)
+        assert sorted(program.layers[0].payload.codes.tolist()) == sorted(codes.ravel().tolist())
+
+
+def test_a_negative_scale_turns_codes_and_eight_has_no_place(tmp_path: Path) -> None:
+    """What plain converters write: the largest weight of each block is code -8 times a scale of either sign."""
+    for lowest, fits in ((-7, True), (-8, False)):
+        codes = np.full((2, 32), 3)
+        codes[0, 0] = lowest
+        path = written(
+            tmp_path / "net.gguf",
+            {"blk.0.attn_q.weight": (blocks_of(KIND.Q4_0, codes, np.array([-0.5, 0.5])), KIND.Q4_0)},
+        )
+        layer = load_checkpoint(path)["blk.0.attn_q"]
+        assert isinstance(layer, DenseWeights) and (layer.grid is not None) == fits
+        assert layer.weight[0, 0] == -0.5 * lowest
 
 
 def test_a_network_of_several_kinds_is_accounted_for_and_lowered(tmp_path: Path) -> None:
