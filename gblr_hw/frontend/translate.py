@@ -178,7 +178,7 @@ class Translation:
 
     def _computed(self, node: Node) -> Any:
         args, kwargs = self._argument(node.args), self._argument(node.kwargs)
-        if args and isinstance(args[0], View):
+        if args and isinstance(args[0], (View, Complex)):
             like = node.args[0].meta["val"]  # type: ignore[union-attr]
             args = (torch.empty(tuple(like.shape), dtype=like.dtype), *args[1:])
         result = _called(node, args, kwargs)

@@ -54,6 +54,30 @@ def filtered(s: Apply, a: Tensor) -> Tensor:
     return torch.fft.irfft2(spectrum * weight, s=(5, 12), dim=(1, 2), norm="ortho")
 
 
+def written_spectrum(a: Tensor) -> tuple[Tensor, ...]:
+    """Parts of spectra in place of others: of zeros, of a constant, and of a real value."""
+    spectrum = torch.fft.rfft(a)
+    kept = torch.zeros_like(spectrum)
+    kept[..., :3] = spectrum[..., :3]
+    kept[:, 1] = 2 - 1j
+    beside = torch.full((2, 5, 9), 1 + 2j, dtype=spectrum.dtype)
+    beside[..., 1:8] = a[..., :7]
+    either = torch.where(spectrum.abs() > 2, spectrum, spectrum * 0.5)
+    return torch.fft.irfft(kept, n=12), torch.view_as_real(beside), torch.view_as_real(either)
+
+
+class Complexes(nn.Module):
+    """A linear layer of complex weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(3, 7, 2)), nn.Parameter(torch.randn(3, 2))
+
+    def forward(self, a: Tensor) -> Tensor:
+        weight, bias = (torch.view_as_complex(one) for one in (self.weight, self.bias))
+        return torch.view_as_real(functional.linear(torch.fft.rfft(a), weight, bias))
+
+
 class Filter(nn.Module):
     """Values times a filter in the spectrum's domain."""
 
@@ -142,6 +166,8 @@ FUNCTIONS_OF_OTHERS: dict[str, Callable[[], Made]] = {
     "frames_of_a_signal": lambda: (
         of(lambda a: torch.view_as_real(torch.stft(a.flatten(1), 16, 8, window=torch.hann_window(16, dtype=a.dtype),
                                                    return_complex=True))), (x(),)),
+    "parts_of_spectra_in_others_places": lambda: (of(written_spectrum), (x(),)),
+    "linear_layer_of_complex_weights": lambda: (Complexes(), (x(),)),
     "rotations": lambda: (of(rotated), (x(),)),
     "quotient_of_complex": lambda: (
         of(lambda a: torch.view_as_real(torch.view_as_complex(a.reshape(2, 5, 6, 2)) / torch.complex(a[..., :6], a[..., 6:].abs() + 1))),

@@ -16,6 +16,20 @@ def of(function: Callable[..., Tensor | tuple[Tensor, ...]]) -> nn.Module:
     return Apply(lambda s, a: function(s.l(a)), **linears(l=(12, 12)))
 
 
+def emptied(a: Tensor) -> tuple[Tensor, ...]:
+    """Attention of rows that finite numbers mask whole, which weigh all places alike, also where another mask left
+    minus infinity.
+    """
+    scores = a @ a.mT
+    band = torch.ones(5, 5).triu(1).bool()
+    constant, by_input = (torch.arange(5) > 2)[:, None].expand(5, 5), (a[:, :, :1] > 0).expand(-1, -1, 5)
+    found = [scores.masked_fill(mask, number) for mask in (constant, by_input) for number in (-1e9, -2e4)]
+    behind = scores.masked_fill(band, float("-inf"))
+    least = torch.finfo(torch.float32).min
+    found += [behind.masked_fill(constant, least), torch.where(by_input, least, behind)]
+    return tuple(one.softmax(-1) for one in found)
+
+
 def images(height: int = 6, width: int = 5) -> Tensor:
     return torch.randn(2, 4, height, width)
 
@@ -77,6 +91,7 @@ CASES: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "rows_of_a_constant": lambda: (
         Apply(lambda s, a: s.t[s.l(a).argmax(-1)], t=nn.Parameter(torch.randn(12, 2, 3)), **linears(l=(12, 12))), (x(),)),
     "written_in_place": lambda: (of(written), (x(),)),
+    "rows_that_masks_empty": lambda: (of(emptied), (x(),)),
     "written_where_true": lambda: (of(masked), (x(),)),
     "index_copy": lambda: (of(lambda a: a.index_copy(1, torch.tensor([3, 0]), a[:, :2] + 1)), (x(),)),
     "experts": lambda: (Apply(routed, **linears(gate=(12, 3), e0=(12, 4), e1=(12, 4), e2=(12, 4))), (x(),)),

@@ -31,7 +31,8 @@ _BY_PART = (
     "aten.slice", "aten.select", "aten.narrow", "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unbind",
     "aten.clone", "aten.alias", "aten.contiguous", "aten.detach", "aten.cat", "aten.stack", "aten.roll", "aten.flip",
     "aten.sum", "aten.mean", "aten.neg", "aten.pad", "aten.constant_pad_nd", "aten.index_select", "aten.index",
-    "aten.slice_scatter", "aten.diagonal",
+    "aten.slice_scatter", "aten.select_scatter", "aten.index_copy", "aten.index_put", "aten.gather", "aten.embedding",
+    "aten.cumsum", "aten.unfold", "aten.diagonal",
 )  # fmt: skip
 
 
@@ -62,14 +63,32 @@ def _has_view(value: Any) -> bool:
     return isinstance(value, View)
 
 
+def _is_other(value: Any) -> bool:
+    """Whether a value holds a constant part that is not zero throughout."""
+    if isinstance(value, (list, tuple)):
+        return any(_is_other(one) for one in value)
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and bool(value.any())
+
+
+def _zeroed(builder: Builder, part: Any, whole: Any) -> Any:
+    """A part with computed zeros where a complex value has none."""
+    if isinstance(whole, (list, tuple)):
+        return [_zeroed(builder, *pair) for pair in zip(part, whole, strict=True)]
+    missing = isinstance(whole, Complex) and part is None
+    return pointwise(builder, "multiply", whole.real, numbers=(0.0,)) if missing else part
+
+
 def _by_part(name: str) -> Any:
     def lower(builder: Builder, a: Arguments) -> Any:
         results: list[Any] = []
         for part in ("real", "imag"):
             given = {key: _part(value, part) for key, value in a.items()}
             if not any(_has_view(value) for value in given.values()):
-                results.append(None)
-                continue
+                if not any(_is_other(value) for value in given.values()):
+                    results.append(None)
+                    continue
+                # A constant's part stays beside values that have none: these are zeros that the graph holds.
+                given = {key: _zeroed(builder, given[key], value) for key, value in a.items()}
             given = {key: _filled(builder, value, a[key]) for key, value in given.items()}
             lowering = lowering_of(name, LOWERINGS)
             assert lowering is not None
@@ -144,6 +163,21 @@ def _conjugate(builder: Builder, a: Arguments) -> Complex:
 @lowers_complex("aten.resolve_conj", "aten.resolve_neg")
 def _same(builder: Builder, a: Arguments) -> Any:
     return a["self"]
+
+
+@lowers_complex("aten.copy.default")
+def _copy(builder: Builder, a: Arguments) -> Any:
+    """What is written over a whole value: broadcast to its shape, and of a real one only the real part."""
+    into, source = a["self"], a["src"]
+    shape = tuple(into.shape)
+    kept = isinstance(into, Complex) or (isinstance(into, torch.Tensor) and into.dtype.is_complex)
+    if isinstance(source, torch.Tensor):
+        return source.to(torch.complex64).expand(shape) if kept else torch.real(source).expand(shape)
+    value = source if isinstance(source, Complex) else Complex(source, None)
+    real = layout.expand(value.real, shape)
+    if not kept:
+        return real
+    return Complex(real, None if value.imag is None else layout.expand(value.imag, shape))
 
 
 @lowers_complex("aten.abs")
@@ -261,6 +295,43 @@ def _matrices(builder: Builder, a: Arguments) -> Complex:
     real = _sum(builder, "subtract", product(left, right), product(left_imag, right_imag))
     imag = _sum(builder, "add", product(left, right_imag), product(left_imag, right))
     return _whole(builder, real, imag)
+
+
+@lowers_complex("aten.linear.default", "aten.addmm.default")
+def _affine(builder: Builder, a: Arguments) -> Any:
+    """x W' + b, and b + x W."""
+    if "weight" in a:
+        weight = a["weight"]
+        turned = weight.mT.contiguous() if isinstance(weight, torch.Tensor) else _turned(weight)
+        found, bias = _matrices(builder, {"self": a["input"], "other": turned}), a["bias"]
+    elif a["beta"] == 1 and a["alpha"] == 1:
+        found, bias = _matrices(builder, {"self": a["mat1"], "mat2": a["mat2"]}), a["self"]
+    else:
+        raise LayoutError("a scaled complex value is added")
+    if bias is None:
+        return found
+    parts = (_sum(builder, "add", *pair) for pair in zip(_pair(found), _pair(bias), strict=True))
+    return _whole(builder, *parts)
+
+
+def _turned(value: View | Complex) -> View | Complex:
+    if isinstance(value, View):
+        return layout.permute(value, [*range(len(value.dims) - 2), len(value.dims) - 1, len(value.dims) - 2])
+    return Complex(*(None if one is None else _turned(one) for one in (value.real, value.imag)))  # type: ignore[arg-type]
+
+
+@lowers_complex("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf")
+def _where(builder: Builder, a: Arguments) -> Complex:
+    """Either of two complex values, part by part; a real one has zeros beside it."""
+    choose = LOWERINGS["aten.where.self"]
+    parts = []
+    for pair in zip(_pair(a["self"]), _pair(a["other"]), strict=True):
+        if any(one is not None for one in pair):
+            one, other = (builder.keep(torch.zeros(())) if part is None else _named(builder, part) for part in pair)
+            parts.append(choose(builder, {"condition": a["condition"], "self": one, "other": other}))
+        else:
+            parts.append(None)
+    return _whole(builder, *parts)
 
 
 def _scale(normalization: int, size: int) -> float:

@@ -15,9 +15,14 @@ from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.vector_ops import pointwise, reduced
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
+from simulator.network.vector_functions import Reach, function_named
 
 # What stands for minus infinity beside finite numbers: its exponential is zero, and it times zero is not NaN.
 FAR_BELOW = -1e30
+# The same where it is chosen, not added: below every number of the model's, -3.4e38 among them.
+BELOW_ALL = -1e300
+# Numbers below this one mask: what stands there is to vanish in a softmax.
+MASKS_BELOW = -1e4
 
 
 def _whole(builder: Builder, argument: str) -> bool:
@@ -155,8 +160,10 @@ def _where(builder: Builder, a: Arguments) -> View:
     if isinstance(keep, View):
         if first is not None and second is not None:
             return between(builder, keep, first, second)
-        if second is not None and second < -1e4:
-            return combined(builder, "add", kept, between(builder, keep, 0.0, second))
+        if second is not None and isinstance(kept, View):
+            return _selected(builder, keep, kept, second)
+        if first is not None and isinstance(other, View):
+            return _selected(builder, pointwise(builder, "equal", keep, numbers=(0.0,)), other, first)
         return chosen(builder, keep, kept, other)
     if isinstance(kept, View) and second is not None:
         return _masked(builder, kept, keep, second)
@@ -198,10 +205,7 @@ def _masked_fill(builder: Builder, a: Arguments) -> View:
         return _masked(builder, view, ~mask, value)
     if not isinstance(view, View):
         return chosen(builder, mask, value, view)
-    if value >= -1e4:
-        keep = pointwise(builder, "equal", mask, numbers=(0.0,))
-        return pointwise(builder, "select", keep, view, numbers=(value,))
-    return combined(builder, "add", view, between(builder, mask, value, 0.0))
+    return _selected(builder, pointwise(builder, "equal", mask, numbers=(0.0,)), view, value)
 
 
 def _number(value: Any) -> float | None:
@@ -217,11 +221,40 @@ def between(builder: Builder, keep: View, true: float, false: float) -> View:
     return scaled if false == 0 else pointwise(builder, "add", scaled, numbers=(false,))
 
 
+def _selected(builder: Builder, keep: View, view: View, value: float) -> View:
+    """``view`` where a mask that depends on an input keeps it, ``value`` elsewhere."""
+    return pointwise(builder, "select", keep, view, numbers=(max(value, BELOW_ALL),))
+
+
 def _masked(builder: Builder, view: View, keep: torch.Tensor, value: float) -> View:
     """``view`` where a constant mask keeps it, ``value`` elsewhere."""
-    if value < -1e4:
-        # Where a value is to vanish in a softmax, adding does what choosing does, in one pass.
-        added = builder.derived(("mask", id(keep), value), lambda: torch.where(keep, 0.0, value), keep)
-        return pointwise(builder, "add", view, added)
+    if value < MASKS_BELOW:
+        # What it meets lies above it, so that the smaller one is the one to choose, in one pass.
+        highest = builder.derived(("mask", id(keep), value), lambda: torch.where(keep, float("inf"), value), keep)
+        masked = pointwise(builder, "minimum", view, highest)
+        if value == float("-inf") or not _masks_before(builder, view):
+            return masked
+        lowest = builder.derived(("floor", id(keep), value), lambda: torch.where(keep, float("-inf"), value), keep)
+        return pointwise(builder, "maximum", masked, lowest)
     kept = pointwise(builder, "multiply", view, keep.float())
     return kept if value == 0 else pointwise(builder, "add", kept, torch.where(keep, 0.0, value))
+
+
+def _masks_before(builder: Builder, view: View) -> bool:
+    """Whether a value may hold what another mask left there: one of the elementwise operators before it masks."""
+    makers = {operator.output: operator for operator in builder.operators}
+    names, seen = [view.tensor], {view.tensor}
+    for name in names:
+        maker = makers.get(name)
+        if maker is None or maker.kind != "vector":
+            continue
+        numbers = [number for step in maker.steps for number in step.numbers]
+        if any(number < MASKS_BELOW for number in numbers):
+            return True
+        if any((array < MASKS_BELOW).any() for array in maker.constants.values()):
+            return True
+        if all(function_named(step.function).reach is Reach.ELEMENT for step in maker.steps):
+            fresh = [operand.tensor for operand in maker.operands if operand.tensor not in seen]
+            seen.update(fresh)
+            names += fresh
+    return False

@@ -336,9 +336,11 @@ def parameter_sizes(operator: Operator, schedule: LayerSchedule, machine: Machin
 
 
 def is_mask(array: np.ndarray) -> bool:
-    """Whether a constant only lets through (0) or shuts out (far below), one run of keys a row."""
+    """Whether a constant only lets through (0 that is added, infinity where the smaller counts) or shuts out (far
+    below), one run of keys a row.
+    """
     shut = array < -1e4
-    if not ((array == 0) | shut).all():
+    if not any(((array == through) | shut).all() for through in (0.0, np.inf)):
         return False
     edges = np.diff(np.pad(~shut, [(0, 0)] * (array.ndim - 1) + [(1, 1)]).astype(np.int8), axis=-1)
     return bool((np.count_nonzero(edges, axis=-1) <= 2).all())

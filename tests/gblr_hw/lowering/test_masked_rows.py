@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gblr_hw.lowering.emit.emit_loads import is_mask
 from gblr_hw.lowering.pipeline import lower
 from simulator.machine.machine import Machine
 from simulator.numbers.execute_network import execute_network
@@ -59,3 +60,12 @@ def test_a_norm_of_zeros_is_zero() -> None:
     x[1] = 0
     for mode in ("float", "int8"):
         assert not execute_network(program, {"input": x.numpy()}, mode)["output"][1].any()
+
+
+@pytest.mark.parametrize("through", [0.0, np.inf])
+def test_a_mask_is_known_by_its_runs_whether_it_is_added_or_the_smaller_counts(through: float) -> None:
+    band = np.tril(np.ones((5, 5), dtype=bool))
+    scattered = np.array([[True, False, True, False, True]])
+    assert is_mask(np.where(band, through, -1e9))
+    assert not is_mask(np.where(scattered, through, -1e9))
+    assert not is_mask(np.where(band, 1.0, -1e9))
