@@ -62,11 +62,11 @@ def stages_of(
         widths.append(width)
     outer = torch.cat(factors, dim=2)
     blocks, size, width = outer.shape
-    # Products follow each other with a gap: as many blocks in one as have inputs that fit, for all tokens or, where
-    # weights that come twice still hide behind them, for half.
-    half = ceil_div(tokens, 2)
-    rows = half if half >= 2 * max(machine.rows, _load_cycles(machine)) else tokens
-    fitting = max(1, input_half_bytes(machine) // (width * min(rows, machine.accumulator_rows // 2)))
+    # Products follow each other with a gap: as many blocks in one as have inputs that fit both buffers for all tokens,
+    # two at least where their weights, which come twice then, hide behind half of the tokens.
+    whole, half = (_blocks_that_fit(width, rows, machine) for rows in (tokens, ceil_div(tokens, 2)))
+    hidden = ceil_div(tokens, 2) >= 2 * max(machine.rows, _load_cycles(machine))
+    fitting = max(1, whole, min(2, half) if hidden else 1)
     each = min(fitting, blocks) if size % machine.cols == 0 and not equal else 1
     products = {}
     # The first one's inputs are still to come when it begins: it has few.
@@ -84,6 +84,11 @@ def stages_of(
     tiles += blocks * width // q + blocks * ceil_div(size, q) * (width // p)
     least = tiles * max(tokens, machine.rows)
     return Stages(codes, products, least, least_whole(weights, machine, tokens))
+
+
+def _blocks_that_fit(width: int, rows: int, machine: Machine) -> int:
+    """Blocks whose codes, ``width`` each, fit both input buffers for that many rows, or for a full accumulator's."""
+    return 2 * input_half_bytes(machine) // (width * min(rows, machine.accumulator_rows // 2))
 
 
 def _fits(weights: BLASTWeights, machine: Machine, tokens: int) -> bool:

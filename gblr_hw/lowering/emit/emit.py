@@ -13,9 +13,18 @@ from functools import cached_property
 
 import numpy as np
 
+from gblr_hw.lowering.emit.input_buffers import (
+    InputBlock,
+    InputTurns,
+    InputUses,
+    first_block,
+    later_block,
+    read_ahead,
+    stored_at,
+)
 from gblr_hw.lowering.emit.instruction_stream import Stream
 from gblr_hw.lowering.emit.passes_of_operator import Passes, linear_passes
-from gblr_hw.lowering.emit.place_transfers import LoadState, input_keys, input_throttle
+from gblr_hw.lowering.emit.place_transfers import LoadState, prefetch_steps
 from gblr_hw.lowering.emit.runs_of_layer import (
     BlockRows,
     Chunks,
@@ -124,6 +133,7 @@ class _Emission:
     sequence: int = 0  # of drains and stores
     blocks: int = 0  # token blocks so far; block g reads input buffer g mod 2
     block_user: list[int] = field(default_factory=lambda: [-1, -1])  # last tile that read inputs, of two latest blocks
+    input_uses: InputUses = field(default_factory=InputUses)  # of the latest block
     drains: int = 0  # drain w uses accumulator and output buffers w mod 2
     drain_ids: list[int] = field(default_factory=lambda: [-1, -1])  # of the two latest
     store_ids: list[int] = field(default_factory=lambda: [-1, -1])
@@ -159,7 +169,10 @@ def _emit_layer(e: _Emission, layer: _Layer) -> None:
             )
         last_reader = layer.read[2]
         e.block_user = [e.block_user[1], tile + last_reader if last_reader >= 0 else -1]
-        e.blocks, e.last_block = e.blocks + 1, block_start
+        # Behind a block that has both buffers: the products of a second stage read the first half's chunks, and free
+        # them, first; other layers read all to the end, and the second half's are needed last.
+        after = (0 if layer.schedule.sources else 1) if layer.one_input else e.blocks + 1
+        e.blocks, e.last_block = after, block_start
     e.step = begin + layer.blocks * layer.span
     e.layer_drains.append(e.drain_ids[-1])
     e.layer_stores[layer.schedule.name] = e.store_ids[-1]
@@ -173,7 +186,12 @@ def _emit_parameters(e: _Emission, layer: _Layer) -> int:
     check_parameters(layer.schedule.name, size, e.machine)
     user = e.layer_drains[-2] if len(e.layer_drains) > 1 else -1
     free = e.layer_steps[-1] if e.layer_steps else 0
-    return put_parameters(e.stream, e.loads, e.machine, layer.index, size, e.step, user, free).id
+    now, ahead = e.step, prefetch_steps(e.machine)
+    if channel_cycles(e.machine, np.array([size]))[0] > ahead * layer.schedule.block_tokens:
+        # Longer than tiles run on weights that are there: behind them the last outputs would wait for the channel too,
+        # so they come where the latest block begins, which stores little.
+        now = min(now, e.last_block + ahead)
+    return put_parameters(e.stream, e.loads, e.machine, layer.index, size, now, user, free).id
 
 
 def _emit_weights(e: _Emission, layer: _Layer, first_tile: int) -> tuple[np.ndarray, np.ndarray]:
@@ -205,37 +223,32 @@ def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile
     addresses, ids = np.full((2, count), -1, dtype=np.int64)
     half = 0 if layer.one_input else (e.blocks % 2) * input_half_bytes(machine)
     addresses[chunks] = half + chunks.astype(np.int64) * chunk_bytes
-    users = np.full(len(chunks), e.block_user[0])
-    steps = input_keys(first_use, block_start, block_start - layer.span, block == 0, machine)
-    if layer.one_input and block:
-        # The block before has the place: a chunk's until the last tile that reads it.
-        users = tile - layer.span + layer.last_reads
-        steps = np.maximum(steps, block_start - layer.span + layer.last_reads + 1)
-    after_store: np.ndarray | int = previous_store
-    written = max((e.layer_stores[run.layer] for run in layer.schedule.sources), default=previous_store)
-    if block == 0 and written != previous_store:
-        steps = input_keys(first_use, block_start, e.last_block, False, machine)
-        steps[:1] = block_start
-        after_store = np.where(first_use == first_use[:1], previous_store, written)
-    elif block == 0:
-        chunk_cycles = int(channel_cycles(machine, np.array([chunk_bytes]))[0])
-        throttle = input_throttle(machine, first_use, chunk_cycles)
-        users = np.where(throttle >= 0, tile + throttle, users)
-        steps = np.where(throttle >= 0, np.maximum(steps, block_start + throttle + 1), steps)
+    low, high = addresses[chunks], addresses[chunks] + chunk_bytes
+    tile_before, step_before = e.input_uses.last_within(low, high)
+    # The block before last has had the place; the block before too, where inputs of either take both buffers.
+    freed = InputTurns(step_before + 1, np.maximum(tile_before, e.block_user[0]), np.full(len(chunks), -1))
+    of_chunk = int(channel_cycles(machine, np.array([chunk_bytes]))[0])
+    wanted = InputBlock(block_start, e.last_block, tile, first_use, of_chunk)
+    turns = (later_block if block else first_block)(wanted, previous_store, freed, machine)
+    sources = layer.schedule.sources
+    if block == 0 and sources:
+        written = stored_at(sources, chunks, layer.schedule.in_features, machine.rows, e.layer_stores)
+        turns = read_ahead(wanted, written, turns, freed, machine)
     if len(chunks):
         first, _ = put_inputs(
             e.stream,
             rows,
-            steps,
+            turns.steps,
             block_start + first_use,
             chunks,
             addresses[chunks],
             chunk_bytes,
-            after_array=users,
+            after_array=turns.users,
             after_vector=-1,
-            after_store=after_store,
+            after_store=turns.stores,
         )
         ids[chunks] = first.id + np.arange(len(chunks))
+        e.input_uses = InputUses(low, high, tile + layer.last_reads, block_start + layer.last_reads)
     return Chunks(0, addresses, ids)
 
 

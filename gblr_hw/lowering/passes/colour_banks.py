@@ -38,7 +38,7 @@ def _placed(plan: LayerPlan, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sets = np.concatenate([structure.reads[mine], structure.writes[mine]], axis=1)
     lanes = np.concatenate([np.full(plan.input_chunks, machine.cols), np.full(plan.output_chunks, machine.rows)])
     limit = ceil_div(sets.sum(axis=0), lanes)
-    capacity = machine.rank_rows_per_bank // plan.block_tokens
+    capacity = machine.rank_rows_per_bank // plan.block_tokens // plan.ring
     set_ptr, set_index = _ragged(sets)
     owner = np.arange(len(mine))
     if len(plan.rank_tiles.op):

@@ -13,6 +13,7 @@ from gblr_hw import BLASTLinear, lower
 from gblr_hw.lowering.chains.stage_blast import least_whole, stages_of
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.lower_parts import _staged
+from gblr_hw.lowering.passes.block_tokens import input_half_bytes
 from gblr_hw.weights.chains import BLASTWeights
 from gblr_hw.weights.stored import DenseWeights
 from simulator import InputError, Machine, Program, execute, execute_network, simulate
@@ -34,10 +35,12 @@ def blast(seed: int, sides: tuple[int, int], blocks: tuple[int, int], rank: int,
         return layer.weights()
 
 
-def in_stages(weights: BLASTWeights, examples: np.ndarray | None = None) -> Program:
-    stages = stages_of("q", weights, SMALL, 60)
+def in_stages(
+    weights: BLASTWeights, examples: np.ndarray | None = None, machine: Machine = SMALL, tokens: int = 60
+) -> Program:
+    stages = stages_of("q", weights, machine, tokens)
     assert stages is not None
-    return emit(_staged(stages, SMALL, 60, examples, ()), SMALL, 60, {})
+    return emit(_staged(stages, machine, tokens, examples, ()), machine, tokens, {})
 
 
 def assert_same_function(weights: BLASTWeights, program: Program) -> None:
@@ -61,6 +64,27 @@ def test_stages_compute_the_layer(sides, blocks, rank, bias):
     assert_same_function(weights, in_stages(weights, generator(4).normal(size=(800, sides[0]))))
     timing = resolve_timing(program, SMALL)
     assert hazards(program, SMALL, timing, run_engine(timing)) == []
+
+
+@pytest.mark.parametrize(("rank", "tokens", "kib"), [(32, 60, 19), (32, 47, 18), (64, 53, 28)])
+def test_products_whose_inputs_take_both_buffers_follow_each_other(rank, tokens, kib):
+    """Chunks of the next product come while the one before still reads: none before its place is free."""
+    machine = SMALL.with_(
+        scratchpad={"kib": kib}, rank_memory={"kib": 8}, weight_buffer={"kib": 2}, dram={"gb_per_s": 6}
+    )
+    program = in_stages(blast(1, (64, 256), (8, 8), rank), machine=machine, tokens=tokens)
+    sizes = [layer.in_features * layer.block_tokens for layer in program.layers if layer.sources]
+    assert len(sizes) > 2
+    assert max(sizes) > input_half_bytes(machine)
+    timing = resolve_timing(program, machine)
+    assert hazards(program, machine, timing, run_engine(timing)) == []
+    assert_same_function(blast(1, (64, 256), (8, 8), rank), program)
+
+
+def test_ranks_of_two_turns_keep_to_their_places():
+    """More rows than one turn's places hold: the banks are filled for both turns, no bank above its half."""
+    program = in_stages(blast(0, (192, 768), (6, 6), 96), machine=Machine.load("mid-32"), tokens=800)
+    assert program.layers[0].held_slots > 0
 
 
 def test_stages_are_taken_where_they_run_faster():
