@@ -208,7 +208,7 @@ def _groups(layers: Mapping[str, DenseWeights], rows: Mapping[str, tuple[int, bo
         raise InputError("layers", "none", "there must be something to compare", "Check the names.")
     members: dict[tuple[int, int, int, bool], list[str]] = {}
     for name, weights in layers.items():
-        members.setdefault((*weights.weight.shape, *rows.get(name, (1, True))), []).append(name)  # type: ignore[arg-type]
+        members.setdefault((*weights.weight.shape, *rows.get(name, (1, True))), []).append(name)
     return tuple(
         Group(tuple(names), names[len(names) // 2], m, n, count, scales)
         for (m, n, count, scales), names in members.items()

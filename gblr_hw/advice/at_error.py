@@ -15,15 +15,16 @@ import torch
 
 from gblr_hw.advice.ways import WAYS, Way
 from gblr_hw.conversion.allocate import dense_tiles
+from gblr_hw.conversion.bits.around import tiles_and_ranks
 from gblr_hw.conversion.bits.compensate import round_compensating
-from gblr_hw.conversion.fit.fit_layer import Schedule, truncated_svd
+from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
-from gblr_hw.conversion.fit.fit_weights import Converted, relative_error
+from gblr_hw.conversion.fit.fit_weights import Converted, lattice_weights, relative_error
 from gblr_hw.conversion.fit.fit_whole import Sizes, sizes_of
 from gblr_hw.conversion.fit_one import fit_one, least_tiles
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.weights.family import FAMILIES
-from gblr_hw.weights.stored import DenseWeights, LatticeWeights, LayerWeights
+from gblr_hw.weights.stored import DenseWeights, LayerWeights
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -35,8 +36,8 @@ _TRIES, _SWEEPS, _SIZES = 2, 4, 3
 _TRIES_UNSEARCHED = 8  # where a fit is one decomposition or a sort
 _UNSEARCHED = ("low_rank", "block_sparse")
 _LARGEST = 1 << 22  # weights of a layer, beyond which searches take minutes
-# Where whole ranks need more than so many times the dense tiles, no search of ranks is begun: none was seen to save a
-# fifth of what they need.
+# Where whole ranks need more than so many times the dense tiles, no search of ranks is begun. A choice, not a bound: the
+# report says that they were not searched.
 _HOPELESS = 1.25
 _CLOSE = 0.03  # a fit whose error is so near the wished one is not improved
 
@@ -71,7 +72,9 @@ def at_error(problem: FitProblem, way: Way, error: float, machine: Machine) -> F
         return Found(way, None, 0.0, refused.rule)
     most, whole = int(_MOST * dense_tiles(problem)), _tiles_of_whole_ranks(problem, error)
     if way.name != "block_sparse" and whole > _HOPELESS * dense_tiles(problem):
-        return Found(way, None, 0.0, f"whole ranks need {whole / dense_tiles(problem):.2f} of the dense tiles")
+        return Found(
+            way, None, 0.0, f"not searched: whole ranks need {whole / dense_tiles(problem):.2f} of the dense tiles"
+        )
     made = _least_that_reaches(fit, error, least, most, min(most, whole), _tries(way)) if least <= most else None
     if made is None:
         return Found(way, None, 0.0, f"more than {_MOST:.2f} of the dense tiles")
@@ -85,7 +88,7 @@ def at_tiles(problem: FitProblem, way: Way, share: float, machine: Machine) -> F
     if way.make == "dense":
         return Found(way, *dense_layer(problem, way, machine))
     if way.make == "dense_and_ranks":
-        return Found(way, *_with_ranks(problem, *_residual(problem, machine), min(machine.rows, machine.cols)))
+        return Found(way, *_with_ranks(problem, machine.datatypes.narrow_bits, min(machine.rows, machine.cols)))
     try:
         fit, least = _fitter(problem, way.name)
     except InputError:
@@ -197,38 +200,32 @@ def _ranks_for(values: np.ndarray, left: float) -> int:
     return int(np.argmax(tail <= left * (1 + 1e-9)))
 
 
-def _residual(problem: FitProblem, machine: Machine) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix in narrow bits, and what is left of it."""
-    rounded = round_compensating(problem, machine.datatypes.narrow_bits, machine.rows, sweeps=4).matrix()
-    return rounded, problem.matrix - rounded
-
-
 def _ranks_beside(problem: FitProblem, way: Way, error: float, machine: Machine) -> Found:
-    """Whole tiles of ranks for what rounding leaves, as many as the error needs."""
-    rounded, left = _residual(problem, machine)
+    """Whole tiles of ranks for what rounding leaves, as few as the error needs."""
+    bits, side = machine.datatypes.narrow_bits, min(machine.rows, machine.cols)
+    left = problem.matrix - tiles_and_ranks(problem, bits, 0, 1).fit.matrix()
     needed = _ranks_for(_singular(problem, left), error * np.sqrt(problem.energy))
     if needed == 0:
         return Found(way, None, 0.0, "it needs no ranks: dense, 4 bits")
-    side = min(machine.rows, machine.cols)
-    ranks = min(ceil_div(needed, side) * side, min(problem.matrix.shape))
-    if _tiles_of_ranks(problem, ranks) > dense_tiles(problem) // 2:
-        return Found(way, None, 0.0, "ranks of half of the dense tiles")
-    return Found(way, *_with_ranks(problem, rounded, left, ranks))
+    # So many are enough for codes that were chosen without them; ranks first may do with fewer.
+    tiles, best = ceil_div(needed, side), None
+    for count in range(tiles, max(tiles - _TRIES, 0), -1):
+        if _tiles_of_ranks(problem, count * side) > dense_tiles(problem) // 2:
+            continue
+        made = _with_ranks(problem, bits, count * side)
+        if made[1] > error * (1 + 1e-9):
+            break
+        best = made
+    if best is None:
+        return Found(way, None, 0.0, "ranks of half of the dense tiles are not enough")
+    return Found(way, *best)
 
 
-def _with_ranks(problem: FitProblem, rounded: np.ndarray, left: np.ndarray, ranks: int) -> Made:
-    fit = truncated_svd(problem, left, ranks)
-    weights = LatticeWeights(
-        u=_float32(fit.u),
-        v=_float32(fit.v),
-        reads=torch.ones(len(fit.v), problem.chunks_in, dtype=torch.bool),
-        writes=torch.ones(len(fit.v), problem.chunks_out, dtype=torch.bool),
-        tiles=torch.ones(problem.chunks_out, problem.chunks_in, dtype=torch.bool),
-        dense=_float32(rounded),
-        bias=None,
-        chunk_in=problem.rows,
-        chunk_out=problem.cols,
-    )
+def _with_ranks(problem: FitProblem, bits: int, ranks: int) -> Made:
+    """All tiles in so many bits and ranks in the machine's own, either first: the better."""
+    fits = [tiles_and_ranks(problem, bits, ranks, 1, structure_first=first) for first in (True, False)]
+    best = min(fits, key=lambda made: problem.squared_error(made.fit))
+    weights = lattice_weights(best.structure, best.fit, problem.rows, problem.cols, "lattice")
     return weights, relative_error(problem, weights)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +31,11 @@ from simulator.base.files import replacing
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from gblr_hw.advice.advise import Advice, Measure, Regime
-    from gblr_hw.advice.confirm import Simulate
+    from gblr_hw.advice.confirm import Confirmed, Simulate
     from gblr_hw.weights.stored import DenseWeights
 
 _MAP_TOKENS, _MAP_OCTAVES = tuple(1 << power for power in range(11)), range(-3, 4)
@@ -123,7 +127,7 @@ def advise_command(
     if random_weights and tiles is None:
         rule = "errors of random weights mean nothing, but costs at a share of the tiles do"
         raise InputError("--random-weights", "no --tiles", rule, "Add --tiles 0.5, say.")
-    held = _machine(machine, narrow_bits)
+    held = _machine(machine, narrow_bits, quiet=as_json)
     moments = None if covariances is None else load_covariances(covariances)
     with progress_bar(as_json) as progress:
         progress(0, 1, "reading")
@@ -156,16 +160,19 @@ def advise_command(
             say(f"written to {path}")
 
 
-def _machine(name: str, narrow_bits: int) -> Machine:
+def _machine(name: str, narrow_bits: int, *, quiet: bool) -> Machine:
     """The machine, with narrow tiles if it has none of its own."""
     machine = Machine.load(name)
     if machine.datatypes.narrow_bits or not narrow_bits:
         return machine
-    say(f"machine '{machine.name}' has no narrow tiles: here with datatypes.narrow_bits = {narrow_bits}")
+    if not quiet:
+        say(f"machine '{machine.name}' has no narrow tiles: here with datatypes.narrow_bits = {narrow_bits}")
     return machine.with_(datatypes={"narrow_bits": narrow_bits})
 
 
-def _fitting(moments: dict[str, object] | None, layers: dict[str, DenseWeights]) -> dict[str, object] | None:
+def _fitting(
+    moments: dict[str, npt.NDArray[np.float64]] | None, layers: dict[str, DenseWeights]
+) -> dict[str, npt.NDArray[np.float64]] | None:
     """Second moments of the layers that are compared. Raises InputError if there are none."""
     if moments is None:
         return None
@@ -211,7 +218,9 @@ def _draw(advice: Advice, measure: Measure, by: str, path: Path, *, scales: bool
     save_figure(draw_advice(cells, peak, f"{machine.name}: all layers one way, at {held}", by), path)
 
 
-def _print(advice: Advice, regimes: list[Regime], measure: Measure, confirmed: list[object], *, whole: bool) -> None:
+def _print(
+    advice: Advice, regimes: list[Regime], measure: Measure, confirmed: Sequence[Confirmed], *, whole: bool
+) -> None:
     from gblr_hw.advice import report
 
     console.print("what each way needs", style="bold")
@@ -221,9 +230,9 @@ def _print(advice: Advice, regimes: list[Regime], measure: Measure, confirmed: l
         print(report.regime_table(advice, regime, measure), end="")
     if confirmed:
         console.print("\nclosed forms beside the simulator", style="bold")
-        print(report.confirmed_table(confirmed, measure, whole), end="")  # type: ignore[arg-type]
+        print(report.confirmed_table(confirmed, measure, whole), end="")
     console.print("\nadvice", style="bold")
     for regime in regimes:
         print(report.sentence(advice, regime, measure))
-    for line in report.disagreements(confirmed, measure):  # type: ignore[arg-type]
+    for line in report.disagreements(confirmed, measure):
         print(f"Where the two disagree: {line}")
