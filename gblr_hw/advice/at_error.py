@@ -36,8 +36,8 @@ _TRIES, _SWEEPS, _SIZES = 2, 4, 3
 _TRIES_UNSEARCHED = 8  # where a fit is one decomposition or a sort
 _UNSEARCHED = ("low_rank", "block_sparse")
 _LARGEST = 1 << 22  # weights of a layer, beyond which searches take minutes
-# Where whole ranks need more than so many times the dense tiles, no search of ranks is begun. A choice, not a bound: the
-# report says that they were not searched.
+# Where whole ranks need more than so many times the dense tiles, no search of ranks is begun. A choice, not a bound,
+# and the report says so.
 _HOPELESS = 1.25
 _CLOSE = 0.03  # a fit whose error is so near the wished one is not improved
 
