@@ -180,3 +180,58 @@ def sweeps_table(points: Sequence[Row]) -> str:
         Column("bound", "bound"),
     )
     return format_table(columns, points, markdown=True)
+
+
+def advice_table(rows: Sequence[Row]) -> str:
+    """One row a network, error and regime: the winner, what is next, four bits; the simulator beside closed forms."""
+    from gblr_hw.advice.advise import FALLBACK
+    from gblr_hw.advice.confirm import label
+
+    lines = []
+    for row in (row for row in rows if "regimes" in row):
+        held = f"{row['tiles']:.2f} of the tiles" if row["tiles"] else f"error {row['error'] or row['errors'][0]:.2f}"
+        for regime in row["regimes"]:
+            ways, dense = regime["closed_form"], regime["closed_form"][FALLBACK]
+            best, second, *_ = sorted(ways, key=lambda way: ways[way])
+            ran = regime["simulated"]
+            lines.append(
+                {
+                    "network": f"{row['network']}, {held}",
+                    "tokens": regime["tokens"],
+                    "binds": regime["binds"],
+                    "best": label(best),
+                    "share": f"{ways[best] / dense:.3f}",
+                    "simulated": f"{ran[best] / ran[FALLBACK]:.3f}",
+                    "second": f"{label(second)} {ways[second] / dense:.3f}",
+                    "int4": f"{ways['dense_int4'] / dense:.3f}",
+                    "each": f"{regime['best_of_each'] / dense:.3f}",
+                }
+            )
+    columns = (
+        Column("network", "network", align="left"),
+        Column("tokens", "tokens", count),
+        Column("dense waits for", "binds", align="left"),
+        Column("best way", "best", align="left"),
+        Column("over dense, 8 bits", "share"),
+        Column("simulated", "simulated"),
+        Column("next", "second", align="left"),
+        Column("4 bits", "int4"),
+        Column("best of each layer", "each"),
+    )
+    decoded = [
+        {
+            "machine": row["machine"],
+            **{f"cycles {bits}": row["decode"][bits]["cycles"] for bits in ("8", "4")},
+            **{f"share {bits}": percent(row["decode"][bits]["share"]) for bits in ("8", "4")},
+        }
+        for row in rows
+        if "decode" in row
+    ]
+    decode_columns = (
+        Column("GPT-2, one token after 1,024", "machine", align="left"),
+        Column("cycles, 8 bits", "cycles 8", count),
+        Column("bytes over bandwidth", "share 8"),
+        Column("cycles, 4 bits", "cycles 4", count),
+        Column("bytes over bandwidth ", "share 4"),
+    )
+    return format_table(columns, lines, markdown=True) + "\n" + format_table(decode_columns, decoded, markdown=True)
