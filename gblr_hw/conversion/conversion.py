@@ -13,9 +13,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gblr_hw.conversion.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
-from gblr_hw.conversion.bits.around import rounded_tiles
+from gblr_hw.conversion.bits.around import OnGrid, rounded_ranks, rounded_tiles
 from gblr_hw.conversion.bits.choose import choose_within, stored_on_grid
-from gblr_hw.conversion.bits.options import narrow_bits_of
+from gblr_hw.conversion.bits.options import Narrow, narrow_of
 from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, read_layers
 from gblr_hw.conversion.convert_whole import whole_to_limit
@@ -67,6 +67,7 @@ def convert(
     energy_pj: float | None = None,
     weight_bytes: str | float | None = None,
     bits: int | Literal["choose"] | None = None,
+    rank_bits: int | None = None,
     tokens: int = 197,
     intervals_only: bool = False,
     family: str | None = None,
@@ -96,6 +97,8 @@ def convert(
         within a latency, an energy or bytes, tiles, ranks and bits are chosen together: layers may be dense in
         weight_bits, dense in narrow_bits, alone or with ranks beside them, or of a structure in either; the result is
         never worse than all layers in one of these. If None all weights have the machine's weight_bits.
+    rank_bits: of ranks, the machine's narrow_bits. v is rounded like dense tiles and stored as codes, u is fitted to
+        what that leaves, and rounded to nearest by lowering, which alone knows what a rank's code stands for.
     covariances: name -> input second moments C (n, n); the error is then ||(W - W') C^(1/2)||. Layers without one are
         plain.
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
@@ -125,7 +128,7 @@ def convert(
     options = FitOptions(schedule or Schedule(), intervals_only, with_dense_tiles)
     chosen = choose_family(family, machine, options, (*converted(), *converted_whole()))
     limit = limit_of(machine, tokens, tiles, latency, energy_pj, weight_bytes)
-    narrow = None if bits is None else narrow_bits_of(machine, bits, chosen, with_dense_tiles)
+    narrow = narrow_of(machine, bits, rank_bits, chosen, with_dense_tiles)
     problems, biases = read_layers(layers, machine, covariances, hidden or {})
     if chosen.whole:
         _check_acting(chosen, schedule is not None, limit, work, allocation, judge)
@@ -141,28 +144,32 @@ def convert(
         )
     else:
         if narrow is not None:
-            limit = narrow_limit(resolve(problems, limit)[0], narrow)
+            limit = narrow_limit(resolve(problems, limit)[0], narrow.by_kind)
         cut = _convert_to_limit(problems, limit, request)
         found = _on_grids(problems, cut, narrow)
     return {name: replace(weights, bias=biases[name]) for name, weights in found.items()}
 
 
 def _on_grids(
-    problems: Mapping[str, FitProblem], found: Mapping[str, Converted], bits: int | None
+    problems: Mapping[str, FitProblem], found: Mapping[str, Converted], narrow: Narrow | None
 ) -> dict[str, Converted]:
-    """The same with dense tiles in so many bits, and ranks fitted again beside them."""
-    if bits is None:
+    """The same in fewer bits, ranks fitted again beside dense tiles."""
+    if narrow is None:
         return dict(found)
     return {
-        name: replace(
-            stored_on_grid(
-                problems[name], rounded_tiles(problems[name], one.structure(), fit_of(one), bits), one.family
-            ),
-            bias=one.bias,
-        )
+        name: replace(_on_grid(problems[name], one, narrow), bias=one.bias)
         for name, one in found.items()
-        if isinstance(one, LatticeWeights)  # as of every family that has dense tiles
+        if isinstance(one, LatticeWeights)  # as of every family that has few bits
     }
+
+
+def _on_grid(problem: FitProblem, one: LatticeWeights, narrow: Narrow) -> LatticeWeights:
+    made = OnGrid(one.structure(), fit_of(one))
+    if narrow.dense:
+        made = rounded_tiles(problem, made.structure, made.fit, narrow.bits)
+    if narrow.ranks:
+        made = rounded_ranks(problem, made, narrow.bits)
+    return stored_on_grid(problem, made, one.family)
 
 
 def _choose(
@@ -189,12 +196,15 @@ def _choose(
         except InputError:
             continue  # the machine, or an option, rules it out
         one = replace(request, family=family)
-        for bits in (None, types.narrow_bits) if family.unit != "rank" else (None,):
+        for narrow in (None, *(Narrow(types.narrow_bits, dense, True) for dense in (False, True))):
+            if narrow is not None and narrow.dense and family.unit == "rank":
+                continue  # no dense tiles
             try:
-                cut = _convert_to_limit(problems, limit if bits is None else narrow_limit(limit, bits), one)
+                cut = _convert_to_limit(problems, limit if narrow is None else narrow_limit(limit, narrow.by_kind), one)
             except InputError:
                 continue  # it takes more than the budget
-            singles.append({n: w for n, w in _on_grids(problems, cut, bits).items() if isinstance(w, LatticeWeights)})
+            made = _on_grids(problems, cut, narrow)
+            singles.append({n: w for n, w in made.items() if isinstance(w, LatticeWeights)})
     found = choose_within(
         problems, types.narrow_bits, types.weight_bits, limit.value, limit.measure, singles, limit.unit
     )

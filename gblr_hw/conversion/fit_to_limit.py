@@ -176,9 +176,9 @@ def _refitted(problem: FitProblem, weights: LatticeWeights, sweeps: int) -> Latt
     return lattice_weights(structure, fit, problem.rows, problem.cols, weights.family)
 
 
-def narrow_limit(limit: Limit, bits: int) -> Limit:
-    """The same limit for networks whose dense tiles will have so many bits, whether they are on a grid yet or not."""
-    return replace(limit, measure=partial(limit.measure, weight_bits={"dense": bits}))
+def narrow_limit(limit: Limit, weight_bits: Mapping[str, int]) -> Limit:
+    """The same limit for networks whose tiles will have so many bits, whether they are on a grid yet or not."""
+    return replace(limit, measure=partial(limit.measure, weight_bits=weight_bits))
 
 
 def _latency_cycles(network: Mapping[str, LayerWeights], machine: Machine, tokens: int, **how: Any) -> float:

@@ -11,7 +11,8 @@ tiles;
 * monarch: arrangement, in_features, out_features; blkdiag1, blkdiag2, bias;
 * kronecker: tensors left, right, bias; tensor_train: core1, core2, bias;
 * dense and lattice on a grid of few bits: bits, group, inputs; tensors step (m,) and shift (m, groups), and in place
-of weight or dense codes, two to a byte up to 4 bits, the first in the lower half;
+of weight or dense codes, two to a byte up to 4 bits, the first in the lower half; in place of v the same, all with v_
+before their names;
 * conv: arrangement, kernel, in_channels, out_channels, parts (sigma and gaussian of each); tensors parts.I.widths ...
 and bias.
 
@@ -79,7 +80,7 @@ def _encode_layer(weights: LayerWeights) -> tuple[Record, dict[str, Tensor]]:
             tensors[name] = torch.from_numpy(np.packbits(tensors[name].cpu().numpy()))
         if not bool(weights.tiles.any()):
             del tensors["dense"]
-        grid = encode_grid(weights.grid, tensors, "dense")
+        grid = encode_grid(weights.grid, tensors, "dense") | encode_grid(weights.rank_grid, tensors, "v", "v_")
         sizes = {**grid, "chunk_in": weights.chunk_in, "chunk_out": weights.chunk_out}
         return {"kind": "lattice", "family": weights.family, **sizes}, tensors
     if isinstance(weights, BLASTWeights):
@@ -224,7 +225,8 @@ def _unpack(name: str, packed: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> LatticeWeights:
-    u, v = take("u"), take("v")
+    u, (held, rank_grid) = take("u"), decode_grid(record, take, "v", "v_")
+    v = take("v") if held is None else held
     chunk_in, chunk_out = record["chunk_in"], record["chunk_out"]
     if not (isinstance(chunk_in, int) and isinstance(chunk_out, int) and chunk_in > 0 and chunk_out > 0):
         raise InputError(
@@ -254,6 +256,7 @@ def _decode_lattice(record: Record, take: Any, gaussian: bool | None) -> Lattice
         chunk_out=chunk_out,
         family=str(ALIASES.get(record["family"], record["family"])),
         grid=grid,
+        rank_grid=rank_grid,
     )
 
 

@@ -85,8 +85,9 @@ class LatticeLinear(nn.Module):
             self.register_buffer(name, torch.empty(0), persistent=False)
         self.kept_tiles = torch.empty(0)  # no buffer: it stays on the CPU
         self.packed = self.open_gradients = False
-        # That the dense weights lie on as long as they are not trained.
+        # That dense weights and v lie on as long as they are not trained.
         self.grid: Grid | None = None
+        self.rank_grid: Grid | None = None
         self.set_structure(structure)
         self.register_load_state_dict_post_hook(_refresh_masks)
 
@@ -192,9 +193,10 @@ class LatticeLinear(nn.Module):
         """The layer as checkpoint weights (copies, zero outside the structure)."""
         dense = torch.zeros_like(self.dense_mask) if self.dense is None else self.dense * self.dense_mask
         bias = None if self.bias is None else self.bias.detach().clone()
+        v = self.v * self.v_mask
         return LatticeWeights(
             u=self.u * self.u_mask,
-            v=self.v * self.v_mask,
+            v=v,
             reads=self.reads.clone(),
             writes=self.writes.clone(),
             tiles=self.tiles.clone(),
@@ -204,6 +206,7 @@ class LatticeLinear(nn.Module):
             chunk_out=self.chunk_out,
             family=self.family,
             grid=kept_grid(self.grid, dense.detach().float().cpu().numpy()),
+            rank_grid=kept_grid(self.rank_grid, v.detach().float().cpu().numpy()),
         )
 
     @classmethod
@@ -226,7 +229,7 @@ class LatticeLinear(nn.Module):
                 module.dense.copy_(weights.dense)
             if module.bias is not None and weights.bias is not None:
                 module.bias.copy_(weights.bias)
-        module.grid = weights.grid
+        module.grid, module.rank_grid = weights.grid, weights.rank_grid
         return module
 
     def extra_repr(self) -> str:

@@ -87,7 +87,7 @@ def lower_plan(
 ) -> LayerSchedule:
     """``lower_layer`` of a plan that has its factors and nothing else yet."""
     machine = plan.machine
-    plan = replace(plan, narrow=with_own_bits(plan.narrow, plan.factors.grid, machine))
+    plan = replace(plan, narrow=with_own_bits(plan.narrow, plan.factors, machine))
     dump("evaluate_masks", partial(describe, plan))
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan, keep_zeros)

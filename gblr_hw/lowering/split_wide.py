@@ -103,6 +103,7 @@ def _rows(held: LayerWeights, first: int, last: int) -> LayerWeights:
         chunk_in=1,
         chunk_out=1,
         grid=None if factors.grid is None else factors.grid.rows(slice(first, last)),
+        rank_grid=None if factors.rank_grid is None else factors.rank_grid.rows(np.flatnonzero(alive)),
     )
 
 

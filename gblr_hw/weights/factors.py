@@ -43,7 +43,7 @@ class Factors:
     rank source added; sorted by target, then source, each pair once, without circles. W = u (chains) v + dense then.
     output_order (m,) int64: row p of u, writes, dense and bias is the layer's output output_order[p]; None means their
     natural order.
-    grid: that the dense weights lie on, rows as they are stored, or None.
+    grid: that the dense weights lie on, rows as they are stored, or None. rank_grid: that v lies on, or None.
     Raises InputError on inconsistent shapes.
     """
 
@@ -64,6 +64,7 @@ class Factors:
     mix_value: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     output_order: NDArray[np.int64] | None = None
     grid: Grid | None = None
+    rank_grid: Grid | None = None
 
     def __post_init__(self) -> None:
         m, n, ranks = self.out_features, self.in_features, self.u.shape[-1]
@@ -235,6 +236,7 @@ def _evaluate_lattice(weights: LatticeWeights) -> Factors:
         family=weights.family,
         multiplications=block_multiplications(writes.sum(axis=1), reads.sum(axis=1), 1) + int(support.sum()),
         grid=weights.grid if has_tiles else None,
+        rank_grid=weights.rank_grid,
     )
 
 

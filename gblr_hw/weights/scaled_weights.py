@@ -47,7 +47,12 @@ def _scaled_inputs(weights: LayerWeights, scale: Tensor) -> LayerWeights:
         share, k1, k2 = weights.kernel.shape[1:]
         own = scale.reshape(k1, k2, weights.groups, share).permute(2, 3, 0, 1)[weights.group_of_output]
         return replace(weights, kernel=_times(weights.kernel, own))
-    weights = replace(weights, v=_times(weights.v, scale))
+    if weights.rank_grid is not None:
+        rounded = columns_scaled(_numbers(weights.v), weights.rank_grid, scale.numpy())
+        v = torch.from_numpy(rounded.matrix().astype(np.float32))
+        weights = replace(weights, v=v, rank_grid=rounded.grid)
+    else:
+        weights = replace(weights, v=_times(weights.v, scale))
     if weights.grid is not None:
         return _regridded(weights, columns_scaled(_numbers(weights.dense), weights.grid, scale.numpy()))
     return replace(weights, dense=_times(weights.dense, scale))

@@ -137,9 +137,11 @@ class LatticeWeights:
     outside `tiles` (R, C). Chunks are runs of chunk_in inputs and chunk_out outputs (the last one may be shorter), so
     C = ceil(n / chunk_in), R = ceil(m / chunk_out). family: the registered one that the layer
     belongs to, which says what a projection takes from it. grid: of few bits, that the dense weights lie on; the
-    hardware then runs its codes, and the ranks beside them in the machine's weight_bits.
+    hardware then runs its codes. rank_grid: the same for v, a step a rank; u then has as many bits, and is rounded when
+    it is lowered, as only then it is known what a rank's code stands for. Ranks without one have the machine's
+    weight_bits.
     Raises InputError on bad shapes or values, on a nonzero outside the declared chunks or tiles, and on dense weights
-    beside their grid.
+    beside their grids.
     """
 
     u: Tensor
@@ -153,6 +155,7 @@ class LatticeWeights:
     chunk_out: int
     family: str = "lattice"
     grid: Grid | None = None
+    rank_grid: Grid | None = None
 
     def __post_init__(self) -> None:
         check_positive("chunk_in", self.chunk_in)
@@ -180,6 +183,8 @@ class LatticeWeights:
         self._check_zero("dense", self.dense, self.dense_support())
         if self.grid is not None:
             self.grid.codes_of(self.dense.detach().float().cpu().numpy())
+        if self.rank_grid is not None:
+            self.rank_grid.codes_of(self.v.detach().float().cpu().numpy())
 
     def _check_bool(self, name: str) -> None:
         dtype = getattr(self, name).dtype

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _LIMITS, _SEVERAL = ("--latency", "--energy", "--bytes"), "several layers"
 _ACTS_WITH = {
     **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj", "weight_bytes"), ALWAYS),
-    "weight_bits": ALWAYS,
+    **dict.fromkeys(("weight_bits", "rank_bits"), ALWAYS),
     "tokens": _LIMITS,
     **dict.fromkeys(("include", "exclude", "covariances", "hidden", "shape"), ALWAYS),
     **dict.fromkeys(("table", "layer", "leave_out", "transposed"), ALWAYS),
@@ -77,6 +77,9 @@ def convert_command(
             "or choose: tiles, ranks and bits together, within a latency, an energy or bytes.",
             metavar="N|choose",
         ),
+    ] = None,
+    rank_bits: Annotated[
+        int | None, typer.Option("--rank-bits", help="Of ranks: the machine's narrow_bits.", min=1)
     ] = None,
     tokens: TokensOption = 197,
     include: Annotated[
@@ -150,7 +153,7 @@ def convert_command(
             dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
             energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, family=family,
             allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
-            work=work, weight_bytes=weight_bytes, bits=_bits(weight_bits),
+            work=work, weight_bytes=weight_bytes, bits=_bits(weight_bits), rank_bits=rank_bits,
         )  # fmt: skip
     save_checkpoint({name: found.get(name, weights) for name, weights in layers.items()}, output)
     rows = _rows(dense, found, loaded_machine, moments, hidden or [])
@@ -160,7 +163,7 @@ def convert_command(
         summary = {"checkpoint": str(output), "machine": loaded_machine.name, "family": family_names}
         print_json({**summary, "layers": rows, "left_out": notes})
         return
-    _print_table(rows, with_bits=weight_bits is not None)
+    _print_table(rows, with_bits=weight_bits is not None or rank_bits is not None)
     for note in notes:
         say(note)
     say(f"{', '.join(kind.label for kind in kinds)}, written to {output}")
@@ -219,20 +222,22 @@ def _rows(
                 "dense_tiles": dense_tile_count(weights.out_features, weights.in_features, machine.rows, machine.cols),
                 "kept_dense": int(weights.tiles.sum()) if isinstance(weights, LatticeWeights) else 0,
                 "ranks": evaluate(weights).ranks,
-                "dense_bits": _dense_bits(weights, machine),
+                **_bits_of(weights, machine),
                 "relative_error": relative_error(problems[name], weights),
             }
         )
     return rows
 
 
-def _dense_bits(weights: Converted, machine: Machine) -> int:
-    """Bits of a layer's dense tiles, 0 without any."""
+def _bits_of(weights: Converted, machine: Machine) -> dict[str, int]:
+    """Bits of a layer's dense tiles and of its ranks, 0 without any."""
     from gblr_hw.weights.stored import LatticeWeights
 
-    if not isinstance(weights, LatticeWeights) or not bool(weights.tiles.any()):
-        return 0
-    return machine.datatypes.weight_bits if weights.grid is None else weights.grid.bits
+    wide = machine.datatypes.weight_bits
+    if not isinstance(weights, LatticeWeights):
+        return {"dense_bits": 0, "rank_bits": wide}
+    parts = (("dense_bits", weights.grid, weights.tiles), ("rank_bits", weights.rank_grid, weights.reads))
+    return {name: (wide if grid is None else grid.bits) if bool(held.any()) else 0 for name, grid, held in parts}
 
 
 def _print_table(rows: list[dict[str, object]], *, with_bits: bool) -> None:
@@ -246,6 +251,7 @@ def _print_table(rows: list[dict[str, object]], *, with_bits: bool) -> None:
     ]
     if with_bits:
         columns.insert(4, Column("their bits", "dense_bits", count))
+        columns.insert(6, Column("their bits", "rank_bits", count))
     print(format_table(columns, rows), end="")
     used, of = (sum(int(str(row[key])) for row in rows) for key in ("tiles", "dense_tiles"))
     print(f"{used:,} of {of:,} tiles ({used / of:.4f})")

@@ -14,8 +14,12 @@ from gblr_hw.conversion.bits.compensate import round_compensating
 from gblr_hw.conversion.fit.accelerate import refit
 from gblr_hw.conversion.fit.fit_layer import truncated_svd
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
-from gblr_hw.weights.bits.grid import FloatArray, Grid, Rounded
-from gblr_hw.weights.structure import Structure
+from gblr_hw.conversion.fit.fit_weights import fit_of
+from gblr_hw.conversion.fit.refit import solve_expand
+from gblr_hw.weights.bits.choose_steps import fitting_grid
+from gblr_hw.weights.bits.grid import FloatArray, Grid, Rounded, round_nearest
+from gblr_hw.weights.stored import LatticeWeights
+from gblr_hw.weights.structure import BoolArray, Structure
 from simulator.base.arithmetic import ceil_div
 
 _TURNS, _SWEEPS = 4, 10
@@ -23,11 +27,12 @@ _TURNS, _SWEEPS = 4, 10
 
 @dataclass(frozen=True, eq=False)
 class OnGrid:
-    """A fit whose dense part is on a grid; None where there are no dense tiles. Dense weights are exact in float32."""
+    """A fit whose dense part, or v, is on a grid; None where it is not. What is on one is exact in float32."""
 
     structure: Structure
     fit: Fit
-    grid: Grid | None
+    grid: Grid | None = None
+    rank_grid: Grid | None = None
 
 
 def rounded_tiles(problem: FitProblem, structure: Structure, fit: Fit, bits: int, turns: int = _TURNS) -> OnGrid:
@@ -35,12 +40,13 @@ def rounded_tiles(problem: FitProblem, structure: Structure, fit: Fit, bits: int
     fitted again. turns: of rounding and fitting; the best of them is taken.
     """
     if not structure.tiles.any():
-        return OnGrid(structure, fit, None)
+        return OnGrid(structure, fit)
     alone = Structure(structure.tiles & False, structure.reads, structure.writes)
     best: OnGrid | None = None
     least = np.inf
     for _ in range(turns if structure.reads.any() else 1):
-        rounded = _on_tiles(problem, structure, problem.matrix - fit.u @ fit.v, bits).stored()
+        left_over = problem.matrix - fit.u @ fit.v
+        rounded = _on_chunks(problem, structure.tiles, left_over, bits, problem.cols).stored()
         dense = rounded.matrix()
         if structure.reads.any():
             left = FitProblem(problem.matrix - dense, problem.moments, problem.rows, problem.cols)
@@ -50,6 +56,38 @@ def rounded_tiles(problem: FitProblem, structure: Structure, fit: Fit, bits: int
             best, least = OnGrid(structure, Fit(fit.u, fit.v, dense), rounded.grid), error
     assert best is not None
     return best
+
+
+def rounded_ranks(problem: FitProblem, made: OnGrid, bits: int) -> OnGrid:
+    """The same with v on a grid, each rank rounded for itself on the inputs that it reads, and u fitted to what that
+    leaves; u is to be rounded when it is lowered. Ranks that nothing reads are gone.
+    """
+    alive = made.structure.reads.any(axis=1)
+    reads, writes = made.structure.reads[alive], made.structure.writes[alive]
+    structure = Structure(made.structure.tiles, reads, writes)
+    u, v = made.fit.u[:, alive], made.fit.v[alive]
+    if not alive.any():
+        return OnGrid(structure, Fit(u, v, made.fit.dense), made.grid)
+    # Of one size to whoever multiplies by u: its weights are rounded at one step an output.
+    size = np.sqrt(np.maximum((problem.weigh(v) * v).sum(axis=1), 1e-300))
+    rounded = _on_chunks(problem, reads, v / size[:, None], bits, 1).stored()
+    v = rounded.matrix()
+    left = problem.matrix if made.fit.dense is None else problem.matrix - made.fit.dense
+    weighted = problem.weigh(v)
+    u = solve_expand(weighted @ v.T, weighted @ left.T, writes, problem.cols)
+    return OnGrid(structure, Fit(u, v, made.fit.dense), made.grid, rounded.grid)
+
+
+def as_lowered(problem: FitProblem, weights: LatticeWeights) -> Fit:
+    """The factors of a layer with u about as lowering will round it, where v is on a grid: to nearest, with ranks in
+    codes of one size.
+    """
+    fit = fit_of(weights)
+    if weights.rank_grid is None or not fit.u.shape[1]:
+        return fit
+    size = np.sqrt(np.maximum((problem.weigh(fit.v) * fit.v).sum(axis=1), 1e-300))
+    grid = fitting_grid(fit.u * size, weights.rank_grid.bits, problem.rows)
+    return Fit(round_nearest(fit.u * size, grid).matrix() / size, fit.v, fit.dense)
 
 
 def tiles_and_ranks(
@@ -80,17 +118,17 @@ def tiles_and_ranks(
     return best
 
 
-def _on_tiles(problem: FitProblem, structure: Structure, wanted: FloatArray, bits: int) -> Rounded:
-    """``wanted`` (m, n) on a grid, zero beside the tiles: output chunks with the same tiles together, each by what its
-    best weights on these inputs would be.
+def _on_chunks(problem: FitProblem, chunks: BoolArray, wanted: FloatArray, bits: int, alike: int) -> Rounded:
+    """``wanted`` (m, n) on a grid, zero beside ``chunks`` (ceil(m / alike), C) of inputs, those of each run of so many
+    rows: rows with the same chunks together, each by what its best weights on these inputs would be.
     """
     (outputs, inputs), rows, cols = wanted.shape, problem.rows, problem.cols
     groups = ceil_div(inputs, rows)
     codes, shift = np.zeros(wanted.shape, np.int8), np.zeros((outputs, groups), np.int64)
     step = np.ones(outputs)
-    patterns, which = np.unique(structure.tiles, axis=0, return_inverse=True)
+    patterns, which = np.unique(chunks, axis=0, return_inverse=True)
     for index, pattern in enumerate(patterns):
-        mine = np.repeat(which.ravel() == index, cols)[:outputs]
+        mine = np.repeat(which.ravel() == index, alike)[:outputs]
         held = np.repeat(pattern, rows)[:inputs]
         if not pattern.any():
             continue

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
-from gblr_hw.conversion.bits.around import OnGrid, tiles_and_ranks
+from gblr_hw.conversion.bits.around import OnGrid, as_lowered, tiles_and_ranks
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
-from gblr_hw.conversion.fit.fit_weights import lattice_weights, relative_error
+from gblr_hw.conversion.fit.fit_weights import lattice_weights
 from gblr_hw.weights.bits.grid import plain_grid, round_nearest
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
@@ -31,9 +32,13 @@ class Choice:
 
 
 def stored_on_grid(problem: FitProblem, made: OnGrid, family: str) -> LatticeWeights:
-    """A fit with its grid as stored weights."""
+    """A fit with its grids as stored weights."""
     weights = lattice_weights(made.structure, made.fit, problem.rows, problem.cols, family)
-    return weights if made.grid is None else replace(weights, grid=made.grid)
+    if made.rank_grid is not None:
+        # The ranks' scale is theirs already.
+        u, v = (torch.from_numpy(part.astype(np.float32)) for part in (made.fit.u, made.fit.v))
+        weights = replace(weights, u=u, v=v, rank_grid=made.rank_grid)
+    return replace(weights, grid=made.grid)
 
 
 def menu(problem: FitProblem, bits: int) -> list[LatticeWeights]:
@@ -52,12 +57,12 @@ def menu(problem: FitProblem, bits: int) -> list[LatticeWeights]:
 
 def held_error(problem: FitProblem, weights: LatticeWeights, weight_bits: int) -> float:
     """Relative squared error as the machine holds it: a dense layer without a grid counts as rounded to weight_bits, a
-    step an output. Ranks and tiles beside them are taken as they are.
+    step an output, and ranks of few bits as lowering rounds them. Ranks and tiles of weight_bits are taken as they are.
     """
     if weights.grid is None and bool(weights.tiles.all()) and not weights.u.shape[1]:
         rounded = round_nearest(problem.matrix, plain_grid(problem.matrix, weight_bits))
         return problem.squared_norm(problem.matrix - rounded.matrix()) / max(problem.energy, 1e-300)
-    return relative_error(problem, weights) ** 2
+    return problem.squared_error(as_lowered(problem, weights)) / max(problem.energy, 1e-300)
 
 
 def choose_within(

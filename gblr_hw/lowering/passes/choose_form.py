@@ -60,7 +60,7 @@ def candidate_forms(plan: LayerPlan) -> tuple[Form, ...]:
     then ranks stay ranks, since multiplied out they would be rounded to what the user did not ask for.
     """
     forms = _forms_without_mixes(plan) if len(plan.factors.mix_source) == 0 else _forms_with_mixes(plan)
-    if plan.factors.grid is not None:
+    if plan.factors.grid is not None or plan.factors.rank_grid is not None:
         # What ranks are multiplied out into lies on no grid.
         return tuple(form for form in forms if form.alive.all())
     if Op.DENSE in plan.narrow and not {Op.REDUCE, Op.EXPAND} <= set(plan.narrow):

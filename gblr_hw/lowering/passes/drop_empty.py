@@ -38,6 +38,7 @@ def keep_ranks(factors: Factors, alive: np.ndarray, dense: np.ndarray | None, su
         factors,
         u=np.ascontiguousarray(factors.u[:, alive]),
         v=factors.v[alive],
+        rank_grid=None if factors.rank_grid is None else factors.rank_grid.rows(np.flatnonzero(alive)),
         writes=factors.writes[alive],
         reads=factors.reads[alive],
         dense=dense,

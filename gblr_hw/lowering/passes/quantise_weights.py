@@ -84,10 +84,19 @@ def quantise_weights(
         input_step=scales.input_step,
         output_step=out_step,
     )
-    grid = None if factors.dense is None or factors.grid is None else factors.grid.step
+    grid = _grid_steps(factors)
     if tiles.narrow.any() or grid is not None:
         tiles, payload = narrow_codes(tiles, payload, scales.sum_step, scales.value_step, machine, grid)
     return replace(schedule, tiles=tiles, payload=payload)
+
+
+def _grid_steps(factors: Factors) -> np.ndarray | None:
+    """Steps of the grids that outputs and then ranks are stored on, (m + K,), 0 without one; None without any."""
+    if factors.grid is None and factors.rank_grid is None:
+        return None
+    none = np.zeros(factors.out_features), np.zeros(factors.ranks)
+    parts = (factors.grid, factors.rank_grid)
+    return np.concatenate([zero if grid is None else grid.step for zero, grid in zip(none, parts, strict=True)])
 
 
 @nb.njit(cache=True, nogil=True)

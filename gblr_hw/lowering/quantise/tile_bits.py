@@ -15,7 +15,7 @@ import numba as nb
 import numpy as np
 
 from gblr_hw.weights.bits.choose_steps import choose_steps, squared_error
-from gblr_hw.weights.bits.grid import Grid
+from gblr_hw.weights.factors import Factors
 from simulator.base.errors import InputError
 from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
 from simulator.numbers.numerics import code_limit
@@ -47,11 +47,11 @@ def narrow_kinds(weight_bits: int | Mapping[str, int] | None, machine: Machine) 
     return tuple(kinds[name] for name, bits in wished.items() if bits != types.weight_bits)
 
 
-def with_own_bits(kinds: tuple[Op, ...], grid: Grid | None, machine: Machine) -> tuple[Op, ...]:
-    """The same, and dense tiles of a layer that is stored on a grid of the machine's narrow bits."""
-    if grid is None or grid.bits != machine.datatypes.narrow_bits or Op.DENSE in kinds:
-        return kinds
-    return (*kinds, Op.DENSE)
+def with_own_bits(kinds: tuple[Op, ...], factors: Factors, machine: Machine) -> tuple[Op, ...]:
+    """The same, and those kinds of a layer's tiles that are stored on a grid of the machine's narrow bits."""
+    own = ((factors.grid, (Op.DENSE,)), (factors.rank_grid, (Op.REDUCE, Op.EXPAND)))
+    stored = [kind for grid, some in own if grid and grid.bits == machine.datatypes.narrow_bits for kind in some]
+    return (*kinds, *(kind for kind in stored if kind not in kinds))
 
 
 def with_narrow(tiles: TileTable, kinds: tuple[Op, ...]) -> TileTable:
@@ -74,25 +74,23 @@ def narrow_codes(
 
     payload: of wide tiles all; its ``values`` are the exact weights. sum_step, value_step (K,): what a rank's sum
     counts in there, and what its activation code stands for. The latter stays, so that ranks mean what they meant.
-    grid_step (m,): of a grid that dense weights lie on, or None; an output whose tiles cannot hold its codes is rounded
-    anew.
+    grid_step (m + K,): of outputs' grids that dense weights lie on, then of ranks' that reduce weights do, 0 without
+    one; None without any. What tiles cannot hold in codes is rounded anew.
     """
     types, outputs = machine.datatypes, len(payload.row_step)
     # Without narrow tiles only the wide ones of a grid are chosen anew.
     limits = code_limit(types.narrow_bits or types.weight_bits), code_limit(types.weight_bits)
     weights, targets = len(payload.values), outputs + len(sum_step)
     scaled, target = np.empty(weights, np.float64), np.empty(weights, np.int32)
-    column, dense = np.full(weights, -1, dtype=np.int32), np.zeros(weights, np.bool_)
+    column, storable = np.full(weights, -1, dtype=np.int32), np.zeros(weights, np.bool_)
     _describe(
         tiles.kind, tiles.target.astype(np.int64) * machine.cols, tiles.lane_ptr, tiles.lane, tiles.lo, tiles.hi,
         tiles.gathered, tiles.narrow, tiles.shift_ptr, payload.values, value_step, outputs, scaled, target, column,
-        dense,
+        storable,
     )  # fmt: skip
-    step, shift, grid = np.zeros(targets), np.zeros(len(tiles.shift), np.int64), np.zeros(targets)
-    if grid_step is not None:
-        grid[:outputs] = grid_step
-    values, of_dense, column_ptr, of_column, wide_largest = _sorted_by_column(
-        scaled, target, column, dense, len(shift), targets
+    step, shift = np.zeros(targets), np.zeros(len(tiles.shift), np.int64)
+    values, of_grid, column_ptr, of_column, wide_largest = _sorted_by_column(
+        scaled, target, column, storable, len(shift), targets
     )
     by_target = np.argsort(of_column, kind="stable")
     target_ptr = np.searchsorted(of_column[by_target], np.arange(targets + 1))
@@ -101,8 +99,8 @@ def narrow_codes(
         shift,
     )  # fmt: skip
     if grid_step is not None:
-        wide = _wide_on_grid(scaled, target, column, dense, grid)
-        _keep(values, of_dense, column_ptr, by_target, target_ptr, grid, wide, wide_largest, *limits, step, shift)
+        wide = _wide_on_grid(scaled, target, column, storable, grid_step)
+        _keep(values, of_grid, column_ptr, by_target, target_ptr, grid_step, wide, wide_largest, *limits, step, shift)
     codes = payload.codes.copy()
     _round(scaled, target, column, step, shift, *limits, codes)
     rows, ranks = step[:outputs], step[outputs:]
@@ -117,10 +115,10 @@ def narrow_codes(
 @nb.njit(cache=True, nogil=True)
 def _describe(
     kind, outputs, lane_ptr, lane, lo, hi, gathered, narrow, shift_ptr, values, value_step, count, scaled, target,
-    column, dense,
+    column, storable,
 ):  # fmt: skip
     """Of each stored weight, (W,): its value in what its sum is made of, the output or ``count`` + rank that it adds
-    to, its column among all of narrow tiles, where it is in one, and whether its tile is a DENSE one.
+    to, its column among all of narrow tiles, where it is in one, and whether its tile is one that may be on a grid.
     """
     at = 0
     for t in range(kind.shape[0]):
@@ -134,7 +132,7 @@ def _describe(
                 else:
                     target[at] = outputs[t] + j
                 scaled[at] = np.float64(values[at])
-                dense[at] = kind[t] == Op.DENSE
+                storable[at] = kind[t] == Op.DENSE or kind[t] == Op.REDUCE
                 if kind[t] == Op.MIX or kind[t] == Op.EXPAND:
                     scaled[at] *= value_step[lane[which]]
                 if narrow[t]:
@@ -143,16 +141,16 @@ def _describe(
 
 
 @nb.njit(cache=True, nogil=True)
-def _sorted_by_column(scaled, target, column, dense, columns, targets):
-    """Weights of narrow tiles column after column, whether each column is a DENSE tile's, (columns + 1,) where each
+def _sorted_by_column(scaled, target, column, storable, columns, targets):
+    """Weights of narrow tiles column after column, whether each column may be on a grid, (columns + 1,) where each
     begins, each column's target, and the largest weight of wide tiles in each target.
     """
     ptr, of_column = np.zeros(columns + 1, dtype=np.int64), np.zeros(columns, dtype=np.int64)
-    of_dense, wide_largest = np.zeros(columns, dtype=np.bool_), np.zeros(targets)
+    of_grid, wide_largest = np.zeros(columns, dtype=np.bool_), np.zeros(targets)
     for i in range(column.shape[0]):
         if column[i] >= 0:
             ptr[column[i] + 1] += 1
-            of_column[column[i]], of_dense[column[i]] = target[i], dense[i]
+            of_column[column[i]], of_grid[column[i]] = target[i], storable[i]
         else:
             wide_largest[target[i]] = max(wide_largest[target[i]], abs(scaled[i]))
     ptr = np.cumsum(ptr)
@@ -161,7 +159,7 @@ def _sorted_by_column(scaled, target, column, dense, columns, targets):
         if column[i] >= 0:
             values[fill[column[i]]] = scaled[i]
             fill[column[i]] += 1
-    return values, of_dense, ptr, of_column, wide_largest
+    return values, of_grid, ptr, of_column, wide_largest
 
 
 @nb.njit(cache=True, nogil=True)
@@ -179,13 +177,13 @@ def _round(scaled, target, column, step, shift, limit, wide_limit, codes):
 
 
 @nb.njit(cache=True, nogil=True)
-def _wide_on_grid(scaled, target, column, dense, grid):
-    """Of each target: the bits in which weights of wide DENSE tiles differ from 0, counted in the grid's steps; -1 if
+def _wide_on_grid(scaled, target, column, storable, grid):
+    """Of each target: the bits in which weights of its wide tiles differ from 0, counted in the grid's steps; -1 if
     some are not on it.
     """
     found = np.zeros(grid.shape[0], np.int64)
     for i in range(scaled.shape[0]):
-        if column[i] < 0 and dense[i] and grid[target[i]] > 0 and found[target[i]] >= 0:
+        if column[i] < 0 and storable[i] and grid[target[i]] > 0 and found[target[i]] >= 0:
             code = _whole(scaled[i] / grid[target[i]])
             found[target[i]] = -1 if code < 0 else found[target[i]] | code
     return found
@@ -198,19 +196,19 @@ def _whole(code):
 
 
 @nb.njit(cache=True, nogil=True)
-def _keep(values, of_dense, column_ptr, columns, target_ptr, grid, wide, wide_largest, limit, wide_limit, step, shift):
+def _keep(values, of_grid, column_ptr, columns, target_ptr, grid, wide, wide_largest, limit, wide_limit, step, shift):
     """Steps and shifts at which weights on a grid keep their codes, where there are such.
 
     An output counts in its grid's step times 2 ** -finer: 1 where that will do, else what its wide ranks need.
     """
-    least, most = np.zeros(of_dense.shape[0], np.int64), np.zeros(of_dense.shape[0], np.int64)
+    least, most = np.zeros(of_grid.shape[0], np.int64), np.zeros(of_grid.shape[0], np.int64)
     for t in range(grid.shape[0]):
         mine = columns[target_ptr[t] : target_ptr[t + 1]]
         if grid[t] == 0 or wide[t] < 0 or (len(mine) == 0 and wide_largest[t] == 0):
             continue
         good = True
         for c in mine:
-            if of_dense[c]:
+            if of_grid[c]:
                 least[c], most[c] = _shifts(values[column_ptr[c] : column_ptr[c + 1]] / grid[t], limit)
                 good &= least[c] <= most[c]
         # Ranks beside narrow tiles: as fine as their weights may be. Alone the grid's own step is fine enough.
@@ -223,11 +221,11 @@ def _keep(values, of_dense, column_ptr, columns, target_ptr, grid, wide, wide_la
             fits = wide_largest[t] <= (wide_limit + 1e-9) * one
             fits &= finer >= 0 or wide[t] % 2**-finer == 0
             for c in mine:
-                fits &= not of_dense[c] or (least[c] + finer <= MAX_COLUMN_SHIFT and most[c] + finer >= 0)
+                fits &= not of_grid[c] or (least[c] + finer <= MAX_COLUMN_SHIFT and most[c] + finer >= 0)
             if fits:
                 step[t] = one
                 for c in mine:
-                    if of_dense[c]:
+                    if of_grid[c]:
                         shift[c] = max(0, least[c] + finer)
                     else:
                         shift[c] = _best_shift(values[column_ptr[c] : column_ptr[c + 1]], one, limit)

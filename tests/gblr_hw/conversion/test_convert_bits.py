@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gblr_hw.conversion.bits.around import rounded_tiles, tiles_and_ranks
+from gblr_hw.conversion.bits.around import OnGrid, as_lowered, rounded_ranks, rounded_tiles, tiles_and_ranks
 from gblr_hw.conversion.bits.choose import held_error
 from gblr_hw.conversion.bits.compensate import round_compensating
 from gblr_hw.conversion.conversion import convert
 from gblr_hw.conversion.conversion_input import read_layers
-from gblr_hw.conversion.fit.fit_layer import Schedule, block_sparse_layer
+from gblr_hw.conversion.fit.fit_layer import Schedule, block_sparse_layer, truncated_layer
 from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
+from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.lowering.quantise.kept_codes import keeps_codes
+from gblr_hw.weights.bits.choose_steps import fitting_grid
+from gblr_hw.weights.bits.grid import round_nearest
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
 from simulator import simulate
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
+from simulator.numbers.execute import execute, input_step
+from simulator.program.operations import Op
+from tests.oracles.integer_layer import int8_outputs
 
 EDGE = Machine.load("edge-16").with_(datatypes={"narrow_bits": 4})
 QUICK = Schedule(steps=2, sweeps=2, final_steps=2, final_sweeps=5)
@@ -134,6 +142,45 @@ def test_bytes_of_four_bits_are_counted_before_tiles_are_rounded() -> None:
     assert narrow["a"].tiles.sum() > 1.5 * wide["a"].tiles.sum()
 
 
+@pytest.mark.parametrize("family", ["low-rank", "lattice", "rank-groups"])
+def test_ranks_in_four_bits_keep_their_codes_and_lose_what_is_said(family: str, tmp_path: Path) -> None:
+    matrices, _ = layers()
+    wide, narrow = (converted(tiles=0.6, family=family, rank_bits=bits) for bits in (None, 4))
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(narrow, path)
+    read = load_checkpoint(path)
+    program = lower(read, EDGE, 8)
+    assert "rounded" not in program.provenance
+    for layer, (name, problem) in zip(program.layers, problems().items(), strict=True):
+        held = read[name]
+        assert isinstance(held, LatticeWeights) and torch.equal(held.v, narrow[name].v)
+        assert held.rank_grid is not None and held.rank_grid.bits == 4
+        assert layer.tiles.narrow[layer.tiles.kind != Op.DENSE].all() and keeps_codes(layer, EDGE, ranks=True)
+        inputs = np.random.default_rng(3).normal(size=(8, len(problem.matrix[0])))
+        found = execute(program, {name: inputs}, mode="int8")[name]
+        assert found.tolist() == int8_outputs(layer, EDGE, inputs.tolist(), input_step(inputs, 8))
+        # White inputs: what lowering's own rounding of u loses is about what is foreseen.
+        white = FitProblem(problem.matrix, None, 16, 16)
+        foreseen = np.sqrt(white.squared_error(as_lowered(problem, narrow[name])))
+        expected = inputs @ matrices[name].T
+        assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1.3 * foreseen / np.linalg.norm(
+            matrices[name]
+        )
+        assert held_error(problem, wide[name], 8) < held_error(problem, narrow[name], 8)
+
+
+def test_rounded_ranks_lose_less_than_nearest_ones() -> None:
+    problem = problems()["a"]
+    structure, fit = truncated_layer(problem, 8)
+    made = rounded_ranks(problem, OnGrid(structure, fit), 4)
+    assert made.rank_grid is not None
+    made.rank_grid.codes_of(made.fit.v)
+    nearest = round_nearest(fit.v, fitting_grid(fit.v, 4, 16)).matrix()
+    least = problem.squared_error(fit)
+    extra = [problem.squared_error(one) - least for one in (made.fit, Fit(fit.u, nearest))]
+    assert 0 < extra[0] < 0.7 * extra[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -145,6 +192,10 @@ def test_bytes_of_four_bits_are_counted_before_tiles_are_rounded() -> None:
         ({"bits": 4, "family": "low-rank"}, "bits: found 4 with low rank; it is of dense tiles"),
         ({"bits": 4, "family": "blast"}, "it is of dense tiles"),
         ({"bits": 4, "with_dense_tiles": False}, "bits: found 4 with no dense tiles"),
+        ({"rank_bits": 3}, "weight_bits: found 3; machine 'edge-16' has tiles of 8 and 4 bits"),
+        ({"rank_bits": 8}, "rank_bits: found 8; all weights have them in any case"),
+        ({"rank_bits": 4, "bits": "choose", "weight_bytes": 999}, "rank_bits: found 4 with bits 'choose'"),
+        ({"rank_bits": 4, "family": "block-sparse"}, "rank_bits: found 4 with block sparse; it is of ranks"),
         ({"weight_bytes": "much"}, "weight_bytes: found 'much'; it is a number of bytes, or a fraction"),
         ({"weight_bytes": 0.5}, "weight_bytes: found 0.5"),
         ({"weight_bytes": 500, "tiles": 0.3}, "budget: found tiles and weight_bytes; there is one budget"),
