@@ -185,7 +185,8 @@ class Translation:
         args, kwargs = self._argument(node.args), self._argument(node.kwargs)
         if args and isinstance(args[0], (View, Complex)):
             like = node.args[0].meta["val"]  # type: ignore[union-attr]
-            args = (torch.empty(tuple(like.shape), dtype=like.dtype), *args[1:])
+            # Random numbers come in the order in which the places lie in memory.
+            args = (torch.empty_strided(tuple(like.shape), like.stride(), dtype=like.dtype), *args[1:])
         result = _called(node, args, kwargs)
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             self._builder.note(

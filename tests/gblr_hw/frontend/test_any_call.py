@@ -296,7 +296,7 @@ class Drawing(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         order = torch.rand(a.shape[1]).argsort()
-        return a[:, order] + torch.randn_like(a)
+        return a[:, order] + torch.randn_like(a.t() * 2).t()
 
 
 def test_one_draw_of_random_numbers_is_kept_and_noted() -> None:
