@@ -102,10 +102,7 @@ def train_single(
         dense = replace(dense, reached=hardware.measure(dense.model))
     if not recipe.entry.needs_target:
         return dense, dense.reached
-    if target is None:
-        wanted = None
-    else:
-        wanted = _wanted(target, dense.reached, hardware, machine)
+    wanted = None if target is None else _wanted(target, dense.reached, hardware, machine)
     network = train_network(
         recipe, dense.model, train_set, test_set, hardware, wanted, report(recipe.family), checkpoint
     )
