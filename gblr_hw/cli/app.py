@@ -1,7 +1,7 @@
 """The commands together, and what an error looks like to the shell.
 
 Exit codes: 0 done, 1 an error of ours, 2 bad input or usage (one paragraph on standard error), 3 a program that cannot
-finish (deadlock), 130 interrupted.
+finish (deadlock), 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations

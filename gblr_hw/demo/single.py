@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from gblr_hw.cost.target import Target
+from gblr_hw.cost.target import Target, UnreachableTargetError
 from gblr_hw.demo.data_sets import DIGITS, DataSet
+from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.replace import linear_names, set_module
 from gblr_hw.lowering.pipeline import MAX_TOKENS
 from gblr_hw.models.vit import ViT
 from gblr_hw.training.loop.loop import EpochRecord
 from gblr_hw.training.loop.run_state import read_run
-from gblr_hw.training.measure.hardware import CostUnit, hardware_of
+from gblr_hw.training.measure.hardware import CostUnit, Hardware, hardware_of
 from gblr_hw.training.measure.whole_hardware import whole_hardware_of
 from gblr_hw.training.networks import train_network
 from gblr_hw.training.recipe import Recipe, TrainedNetwork
+from gblr_hw.weights.stored import GBLRWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
@@ -70,6 +75,13 @@ def train_single(
     recipe = replace(Recipe(family), epochs=epochs, seed=seed, device=device, distil_weight=distil_weight)
     unit: CostUnit = "pJ" if energy else "cycles"
     hardware = hardware_of(machine, images * shape.tokens, unit)
+
+    def hardware_for(model: nn.Module) -> Hardware:
+        if not whole_network:
+            return hardware
+        example = (torch.zeros(images, shape.image, shape.image),)
+        return whole_hardware_of(machine, model, example, images * shape.tokens, unit)
+
     torch.manual_seed(seed)
     start = ViT(shape)
 
@@ -80,20 +92,47 @@ def train_single(
 
         return tell
 
+    if recipe.entry.needs_target and target is not None:
+        _check_reachable(target, start.eval(), hardware_for(start), machine)
     dense = train_network(
         base, start, train_set, test_set, hardware, progress=report("dense start"), checkpoint=dense_run(checkpoint)
     )
     if whole_network:
-        example = (torch.zeros(images, shape.image, shape.image),)
-        hardware = whole_hardware_of(machine, dense.model, example, images * shape.tokens, unit)
+        hardware = hardware_for(dense.model)
         dense = replace(dense, reached=hardware.measure(dense.model))
     if not recipe.entry.needs_target:
         return dense, dense.reached
-    if target is None:
-        wanted = None
-    else:
-        wanted = target.picojoules(dense.reached) if energy else target.cycles(dense.reached, machine.clock_ghz)
+    wanted = None if target is None else _wanted(target, dense.reached, hardware, machine)
     network = train_network(
         recipe, dense.model, train_set, test_set, hardware, wanted, report(recipe.family), checkpoint
     )
     return network, dense.reached
+
+
+def _wanted(target: Target, dense: float, hardware: Hardware, machine: Machine) -> float:
+    if hardware.unit == "pJ":
+        return target.picojoules(dense)
+    return target.cycles(dense, machine.clock_ghz)
+
+
+def _check_reachable(target: Target, model: nn.Module, hardware: Hardware, machine: Machine) -> None:
+    """Raise UnreachableTargetError for a target that the network does not meet with nothing left in any linear layer,
+    and InputError for one that is not below the dense network's; neither depends on what the weights are.
+    """
+    wanted = _wanted(target, hardware.measure(model), hardware, machine)
+    emptied = copy.deepcopy(model)
+    for name in linear_names(emptied):
+        linear = emptied.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        none, one = torch.full((2, 1), -1.0), torch.zeros(1, 1, linear.in_features)
+        bias = None if linear.bias is None else linear.bias.detach()
+        left = GBLRWeights(none, torch.zeros(2, 1), one, torch.zeros(1, linear.out_features, 1), bias, 1.0, False)
+        set_module(emptied, name, GBLRLinear.from_weights(left))
+    least = hardware.measure(emptied.eval())
+    if wanted < least:
+        raise UnreachableTargetError(
+            f"target {'energy' if hardware.unit == 'pJ' else 'latency'}",
+            f"{target} ({wanted:.3g} {hardware.unit})",
+            f"with nothing left in any linear layer the network still takes {least:.0f} {hardware.unit}",
+            "Raise the target.",
+        )

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from gblr_hw.frontend.containers import arguments_by_name, tensors_in, with_tensors
 from gblr_hw.frontend.decide import Decisions, decided
-from gblr_hw.frontend.foreign_code import quiet, told_error
+from gblr_hw.frontend.foreign_code import drawn_alike, quiet, told_error
 from gblr_hw.frontend.graph.builder import Layers
 from gblr_hw.weights.checks import not_stored
 from gblr_hw.weights.stored import WEIGHT_KINDS, ConvWeights, LayerWeights
@@ -263,8 +263,9 @@ def _traced(
             quiet(),
             _unprinted(),
         ):
-            program = torch.export.export(model, tuple(tensors), strict=False)
-            return _taken_apart(program.run_decompositions({}), known)
+            with drawn_alike():
+                program = torch.export.export(model, tuple(tensors), strict=False)
+            return _taken_apart(_run_decompositions(program, {}), known)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
@@ -335,8 +336,14 @@ def _taken_apart(program: torch.export.ExportedProgram, known: Callable[[str], b
         wanted = {target: table[target] for target in targets if target in table and not known(str(target))}
         if not wanted:
             break
-        program = program.run_decompositions(wanted)
+        program = _run_decompositions(program, wanted)
     return program
+
+
+def _run_decompositions(program: torch.export.ExportedProgram, table: dict[Any, Any]) -> torch.export.ExportedProgram:
+    """Each time that values are carried through a graph, the same random numbers are drawn."""
+    with drawn_alike():
+        return program.run_decompositions(table)
 
 
 @contextmanager

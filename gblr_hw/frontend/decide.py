@@ -31,6 +31,9 @@ _WEIGHTS = frozenset({-1})
 # Where not all arguments tell the shape of a result: the place of the first that does.
 _DECIDING = {"aten.index.Tensor": 1, "aten.masked_select.default": 1, "aten.repeat_interleave.self_Tensor": 1}
 
+# As many answers to one line stand in its note: experts of a large layer.
+_MOST_TOLD = 64
+
 # Lines of the framework and ours are none of the model's.
 _FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
@@ -41,6 +44,7 @@ class Decisions:
 
     by_example: whether what the model computes with its weights, or from inputs that are no whole numbers, decides too.
     found: the lines of the model that ask, each with the names of the inputs that decide there, in order.
+    told: what each of them was told, in order: a number, or how many rows were found.
     refused: why none of it was decided, for whoever needs it.
     """
 
@@ -48,6 +52,7 @@ class Decisions:
     by_example: bool
     inputs: Sequence[tuple[str, Tensor]]
     found: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    told: dict[str, list[str]] = field(default_factory=dict)
     refused: InputError | None = None
     active: bool = False
     _of_storage: dict[int, frozenset[int]] = field(default_factory=dict)
@@ -79,22 +84,32 @@ class Decisions:
         if inputs:
             self._mark([one for one in tensors if isinstance(one, FakeTensor)], inputs)
 
-    def decide(self, arguments: Iterable[Any]) -> None:
-        """Note that a number or shape depends on ``arguments``. Raises InputError unless they may decide."""
+    def decide(self, arguments: Iterable[Any]) -> str | None:
+        """The line that asks for a number or shape which depends on ``arguments``, noted; None if that is no input.
+        Raises InputError unless they may decide.
+        """
         inputs = self._inputs([one for one in arguments if isinstance(one, FakeTensor)])
         named = [self.inputs[place] for place in sorted(inputs - _WEIGHTS)]
         if not named or not self.active:
-            return
+            return None
         line, names = _line_of_model(), tuple(name for name, _ in named)
         weighed = bool(inputs & _WEIGHTS) or any(value.dtype.is_floating_point for _, value in named)
         if weighed and not self.by_example:
             raise by_data(self.model, line, names)
         self.found[line] = tuple(dict.fromkeys((*self.found.get(line, ()), *names)))
+        return line
+
+    def tell(self, line: str, result: Any) -> None:
+        """Keep what a line was told: the rows that were found, or the number."""
+        first = next(iter(tree_iter(result)), None)
+        size = first.shape[0] if isinstance(first, Tensor) and first.dim() else first
+        self.told.setdefault(line, []).append(str(size))
 
     def notes(self) -> list[str]:
-        """One line for each line of the model that asked."""
+        """One line for each line of the model that asked, with what it was told: of experts, the rows of each."""
         return [
             f"Decided once, by the example's {_quoted(names)} (the program is for inputs that decide the same): {line}"
+            f"{_listed(self.told.get(line, []))}"
             for line, names in self.found.items()
         ]
 
@@ -136,8 +151,10 @@ def decided(decisions: Decisions) -> Iterator[None]:
     ) -> Any:
         arguments = list(tree_iter((args, kwargs or {})))
         if self.propagate_real_tensors and _by_values(func, arguments):
-            decisions.decide(tree_iter(args[_DECIDING.get(str(func), 0) :]))
+            line = decisions.decide(tree_iter(args[_DECIDING.get(str(func), 0) :]))
             result = _of_values(self, func, args, kwargs or {})
+            if line is not None:
+                decisions.tell(line, result)
         else:
             written = _written_once(func, args, kwargs or {}) if self.propagate_real_tensors else []
             result = before(self, func, types, args, kwargs or {})
@@ -233,6 +250,11 @@ def _line_of_model() -> str:
     frames = [one for one in traceback.extract_stack() if not one.filename.startswith(_FOREIGN)]
     frame = frames[-1]
     return f"{frame.filename}:{frame.lineno}: {(frame.line or '').strip()}"
+
+
+def _listed(told: Sequence[str]) -> str:
+    more = f" and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+    return f" (rows or numbers there, in order: {', '.join(told[:_MOST_TOLD])}{more})" if told else ""
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -8,6 +8,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+import torch
+
+# Of PyTorch's generator, from which a model's random numbers are drawn.
+SEED = 0
+
+
+@contextmanager
+def drawn_alike() -> Iterator[None]:
+    """While it lasts, a model draws the random numbers that it draws after torch.manual_seed(SEED); then PyTorch's
+    generator is as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
+
 
 @contextmanager
 def quiet() -> Iterator[None]:

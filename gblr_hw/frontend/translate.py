@@ -13,6 +13,7 @@ from torch.fx import Node
 from gblr_hw.frontend.capture import Captured, sized_by_data
 from gblr_hw.frontend.decide import decided_value, depends_on_values
 from gblr_hw.frontend.fold_padding import fold_padding
+from gblr_hw.frontend.foreign_code import SEED, drawn_alike
 from gblr_hw.frontend.graph.builder import Builder, Site
 from gblr_hw.frontend.graph.complex_value import Complex
 from gblr_hw.frontend.graph.layout import LayoutError, View
@@ -27,7 +28,7 @@ Treatment = Literal["free", "vector"]
 # Operations that look at nothing of their first argument but its shape and type.
 _SHAPE_ONLY = (
     "aten.full_like", "aten.zeros_like", "aten.ones_like", "aten.new_zeros", "aten.new_ones", "aten.new_full",
-    "aten.empty_like", "aten.new_empty",
+    "aten.empty_like", "aten.new_empty", "aten.rand_like", "aten.randn_like", "aten.randint_like",
 )  # fmt: skip
 
 
@@ -56,6 +57,10 @@ class Translation:
 
     def run(self) -> list[tuple[str, Any]]:
         """The model's outputs: (name, value). Raises InputError for a node that cannot be lowered, naming it."""
+        with drawn_alike():
+            return self._run()
+
+    def _run(self) -> list[tuple[str, Any]]:
         fold_padding(self._captured.nodes, {*self._treat, *self._plugins})
         needed = _needed(self._captured)
         for node in self._captured.nodes:
@@ -180,8 +185,14 @@ class Translation:
         args, kwargs = self._argument(node.args), self._argument(node.kwargs)
         if args and isinstance(args[0], (View, Complex)):
             like = node.args[0].meta["val"]  # type: ignore[union-attr]
-            args = (torch.empty(tuple(like.shape), dtype=like.dtype), *args[1:])
+            # Random numbers come in the order in which the places lie in memory.
+            args = (torch.empty_strided(tuple(like.shape), like.stride(), dtype=like.dtype), *args[1:])
         result = _called(node, args, kwargs)
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            self._builder.note(
+                f"'{node.name}' ({node.target}) draws random numbers at every call of the model. The program holds one "
+                f"draw, which PyTorch makes after torch.manual_seed({SEED}): {self._builder.site.source}"
+            )
         if ".empty" in str(node.target) or ".new_empty" in str(node.target):
             result = torch.zeros_like(result)  # what memory happens to hold is in no program
         return self._named(node, result)

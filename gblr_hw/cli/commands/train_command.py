@@ -144,7 +144,10 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        torch.ones(1, device=device).item()
+        chosen = torch.device(device)
+        if chosen.type == "cpu" and chosen.index not in (None, 0):  # torch takes any number for its one CPU
+            raise ValueError("there is one CPU device")
+        torch.ones(1, device=chosen).item()
     except Exception as error:  # each backend has its own
         raise InputError(
             "--device",

@@ -293,6 +293,15 @@ def test_a_gpu_that_is_not_there_is_told_before_the_work(
         ),
         (("train", "-o", "x.safetensors", "--target-latency", "0.5cycles"), "error: target latency: found '0.5cycles'"),
         ((*TRAIN, "--device", "zz"), "error: --device: found 'zz' (Expected one of cpu, cuda"),
+        ((*TRAIN, "--device", "cpu:7"), "error: --device: found 'cpu:7' (there is one CPU device)"),
+        (
+            ("train", "-o", "x.safetensors", "--target-latency", "1cycles"),
+            "error: target latency: found 1cycles (1 cycles); with nothing left in any linear layer the network still",
+        ),
+        (
+            ("train", "-o", "x.safetensors", "--target-energy", "1e-300uJ", "--whole-network"),
+            "error: target energy: found 1e-306J (1e-294 pJ); with nothing left in any linear layer the network still",
+        ),
         ((*TRAIN, "--device", "meta"), "error: --device: found 'meta' ("),
         ((*TRAIN, "--device", "cpu:x"), "error: --device: found 'cpu:x' ("),
         ((*TRAIN, "--images", 65537), "error: images: found 65537; the machine works on 1 to 65536 at a time. Ask for"),

@@ -198,17 +198,54 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["simulator.base.errors", "numba", "gblr_hw.cli.commands.machine_command"])
-def test_ctrl_c_during_start_up_says_so(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "sent", "word", "code"),
+    [
+        ("simulator.base.errors", signal.SIGINT, "interrupted", 130),
+        ("numba", signal.SIGINT, "interrupted", 130),
+        ("gblr_hw.cli.commands.machine_command", signal.SIGINT, "interrupted", 130),
+        ("gblr_hw.cli.commands.machine_command", signal.SIGTERM, "terminated", 143),
+    ],
+)
+def test_a_signal_during_start_up_ends_with_a_word(module: str, sent: signal.Signals, word: str, code: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING % module], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said == "interrupted; files that were complete are kept\n"
+    assert process.returncode == code
+    assert said == f"{word}; files that were complete are kept\n"
+
+
+HALF_WRITTEN = """
+import sys, time
+import gblr_hw.cli.app as app
+from simulator.base.files import replacing
+def run():
+    with replacing(sys.argv[1]) as file:
+        file.write(b"half")
+        file.flush()
+        print("here", flush=True)
+        time.sleep(60)
+app.run = run
+from gblr_hw.cli.main import main
+main()
+"""
+
+
+def test_a_terminated_command_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HALF_WRITTEN, str(tmp_path / "one")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (143, "terminated; files that were complete are kept\n")
+    assert not list(tmp_path.iterdir())
 
 
 WRITING = """

@@ -289,3 +289,23 @@ def test_an_export_is_quiet_and_leaves_logging_as_it_was(stderr_handler: None, c
     export_network(Noisy().eval(), torch.ones(2, 3))
     assert capfd.readouterr() == ("", "")
     assert logging.root.manager.disable == before
+
+
+class Drawing(nn.Module):
+    """Noise at every call, and places in a random order."""
+
+    def forward(self, a: Tensor) -> Tensor:
+        order = torch.rand(a.shape[1]).argsort()
+        return a[:, order] + torch.randn_like(a.t() * 2).t()
+
+
+def test_one_draw_of_random_numbers_is_kept_and_noted() -> None:
+    model, inputs = Drawing().eval(), torch.randn(2, 5)
+    before = torch.random.get_rng_state()
+    exported = export_network(model, inputs)
+    assert torch.equal(before, torch.random.get_rng_state())
+    drawn = [note for note in exported.notes if "draws random numbers at every call" in note]
+    assert len(drawn) == 2 and all("after torch.manual_seed(0)" in note and __file__ in note for note in drawn)
+    found = run_graph(exported.network, exported.weights, [inputs.numpy()])["output"]
+    torch.manual_seed(0)
+    np.testing.assert_allclose(found, model(inputs), atol=1e-6)

@@ -126,6 +126,16 @@ def test_what_weights_and_numbers_decide_is_refused_and_the_way_out_works(name: 
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("loop", ["nonzero", "tolist"])
+def test_the_load_of_each_expert_is_told(loop: str) -> None:
+    model, x = Routed(loop).eval(), rows()
+    chosen = model.gate(x).topk(2, -1).indices.flatten()
+    load = torch.bincount(chosen, minlength=3).tolist()
+    (note,) = export_network(model, x, by_example=True).decided
+    assert "(rows or numbers there, in order: " in note
+    assert note.endswith(f"{', '.join(map(str, load))})")
+
+
 def test_a_mask_decides_by_itself_and_is_noted() -> None:
     model, x = Masked().eval(), torch.randn(2, 3, 8)
     for mask in (torch.ones(2, 3, dtype=torch.long), torch.tensor([[1, 1, 0], [1, 0, 0]])):
