@@ -13,7 +13,7 @@ from amaranth.lib.wiring import Component
 
 from benchmarks.synthesis.switch_networks import BenesGather, BenesScatter, OmegaGather, OmegaScatter
 from benchmarks.synthesis.tools import MemoryMacros, Part
-from simulator.machine.machine import Machine
+from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
 from simulator.rtl.base.requantiser import requantised
 from simulator.rtl.base.sizes import Sizes, index_bits
 from simulator.rtl.bench.verilog import cell_verilog
@@ -77,6 +77,21 @@ class Requantiser(Elaboratable):
         m = Module()
         advance = list(self.advance)[: self.stages]
         m.d.comb += self.code.eq(requantised(m, self.sum, self.scale, self.code_bits, advance, "only"))
+        return m
+
+
+class ColumnShifter(Elaboratable):
+    """What a column's sum of a narrow tile is shifted by on its way out of the array (machine.md, A6)."""
+
+    def __init__(self, machine: Machine) -> None:
+        bits = Sizes(machine).partial_bits
+        self.sum = Signal(Shape(bits, signed=True))
+        self.shift = Signal(range(MAX_COLUMN_SHIFT + 1))
+        self.shifted = Signal(Shape(bits + MAX_COLUMN_SHIFT, signed=True))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += self.shifted.eq(self.sum << self.shift)
         return m
 
 
@@ -155,9 +170,13 @@ def parts_of(side: int) -> dict[str, Callable[[], Part]]:
     plain = machine_of(side, banks=2 * side, scatter=False)
     cycles, bits = built.rank_memory.network_cycles, built.datatypes.activation_bits
     wide = built.datatypes.accumulator_bits + SCALE_BITS
+    narrow = built.with_(datatypes={"narrow_bits": built.datatypes.weight_bits // 2})
     found: dict[str, Callable[[], Part]] = {
         "cell": lambda: cell(built),
         "array": lambda: array(built),
+        "cell, narrow tiles": lambda: cell(narrow),
+        "array, narrow tiles": lambda: array(narrow),
+        "column shifter": lambda: part_of(ColumnShifter(narrow)),
         "requantiser": lambda: requantiser(built),
         "control, plain": lambda: rank_control(plain),
         f"control, {side} banks": lambda: rank_control(few),

@@ -16,13 +16,13 @@ import torch
 from gblr_hw.advice.ways import WAYS, Way
 from gblr_hw.conversion.allocate import dense_tiles
 from gblr_hw.conversion.bits.around import tiles_and_ranks
-from gblr_hw.conversion.bits.compensate import round_compensating
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import Converted, lattice_weights, relative_error
 from gblr_hw.conversion.fit.fit_whole import Sizes, sizes_of
 from gblr_hw.conversion.fit_one import fit_one, least_tiles
 from gblr_hw.conversion.from_dense import FitOptions
+from gblr_hw.weights.bits.grid import plain_grid, round_nearest
 from gblr_hw.weights.family import FAMILIES
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
 from simulator.base.arithmetic import ceil_div
@@ -101,10 +101,11 @@ def at_tiles(problem: FitProblem, way: Way, share: float, machine: Machine) -> F
 
 def dense_layer(problem: FitProblem, way: Way, machine: Machine) -> Made:
     """The whole matrix, and what rounding it to the way's bits leaves."""
-    types = machine.datatypes
-    bits = types.narrow_bits if way.kinds else types.weight_bits
-    rounded = round_compensating(problem, bits, machine.rows if way.kinds else None, sweeps=4 if way.kinds else 0)
-    left = problem.squared_norm(problem.matrix - rounded.matrix())
+    if way.kinds:
+        held = tiles_and_ranks(problem, machine.datatypes.narrow_bits, 0).fit.matrix()
+    else:
+        held = round_nearest(problem.matrix, plain_grid(problem.matrix, machine.datatypes.weight_bits)).matrix()
+    left = problem.squared_norm(problem.matrix - held)
     return DenseWeights(_float32(problem.matrix)), float(np.sqrt(left / max(problem.energy, 1e-300)))
 
 
@@ -203,7 +204,7 @@ def _ranks_for(values: np.ndarray, left: float) -> int:
 def _ranks_beside(problem: FitProblem, way: Way, error: float, machine: Machine) -> Found:
     """Whole tiles of ranks for what rounding leaves, as few as the error needs."""
     bits, side = machine.datatypes.narrow_bits, min(machine.rows, machine.cols)
-    left = problem.matrix - tiles_and_ranks(problem, bits, 0, 1).fit.matrix()
+    left = problem.matrix - tiles_and_ranks(problem, bits, 0).fit.matrix()
     needed = _ranks_for(_singular(problem, left), error * np.sqrt(problem.energy))
     if needed == 0:
         return Found(way, None, 0.0, "it needs no ranks: dense, 4 bits")
