@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gblr_hw.advice.advise import advise
     from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.conversion_in_order import convert_in_order
     from gblr_hw.conversion.covariances import collect_covariances
@@ -40,6 +41,7 @@ _HOMES = {
     "MonarchLinear": "gblr_hw.layers.monarch_linear",
     "TensorTrainLinear": "gblr_hw.layers.kronecker_linear",
     "Recipe": "gblr_hw.training.recipe",
+    "advise": "gblr_hw.advice.advise",
     "block_grid_weights": "gblr_hw.weights.from_factors",
     "block_sparse_weights": "gblr_hw.weights.from_factors",
     "collect_covariances": "gblr_hw.conversion.covariances",
@@ -64,6 +66,7 @@ __all__ = [
     "MonarchLinear",
     "Recipe",
     "TensorTrainLinear",
+    "advise",
     "block_grid_weights",
     "block_sparse_weights",
     "collect_covariances",
@@ -81,6 +84,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gblr-hw")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gblr_hw' has no attribute '{name}'")

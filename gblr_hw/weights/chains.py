@@ -16,11 +16,12 @@ from torch import Tensor
 from gblr_hw.weights.checks import check_bias, check_dims, check_finite, check_positive, check_shape
 from gblr_hw.weights.mixes import Mixes, carried, check_mixes
 from simulator.base.errors import InputError
+from simulator.base.shown import Shown
 
 MonarchArrangement = Literal["strided", "grid"]
 
 
-class _Chained:
+class _Chained(Shown):
     """What every kind has by its chain."""
 
     def chain(self) -> ChainWeights:
@@ -36,7 +37,7 @@ class _Chained:
         return chain.u.detach().double().cpu() @ torch.from_numpy(rows)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChainWeights(_Chained):
     """A layer as ranks that read inputs, ranks that other ranks feed, and outputs that read ranks.
 
@@ -114,7 +115,7 @@ def sorted_mixes(source: Tensor, target: Tensor, value: Tensor) -> dict[str, Ten
     return {"mix_source": source[order], "mix_target": target[order], "mix_value": value[order]}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BLASTWeights(_Chained):
     """``y_i = B_i sum_j D_ij * (C_j x_j)`` (Lee et al., NeurIPS 2024): a basis for each block of outputs and of inputs,
     and for each pair of blocks a diagonal.
@@ -189,7 +190,7 @@ class BLASTWeights(_Chained):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MonarchWeights(_Chained):
     """The product of two block-diagonal factors with a permutation between (Dao et al., ICML 2022).
 
@@ -268,7 +269,7 @@ class MonarchWeights(_Chained):
         )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorTrainWeights(_Chained):
     """A matrix as a tensor train: ``W[(i1, i2), (j1, j2)] = sum_r core1[0, i1, j1, r] core2[r, i2, j2, 0]``.
 
@@ -327,7 +328,7 @@ class TensorTrainWeights(_Chained):
         )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KroneckerWeights(_Chained):
     """``W = sum_t left[t] (x) right[t]``: left (t, m1, n1), right (t, m2, n2), bias (m1 m2,) or None.
 

@@ -24,13 +24,14 @@ from gblr_hw.weights.stored import (
 )
 from gblr_hw.weights.structure import Structure, touched
 from simulator.base.errors import InputError
+from simulator.base.shown import Shown
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class Factors:
+@dataclass(frozen=True, eq=False, repr=False)
+class Factors(Shown):
     """One layer as the hardware runs it: ``W = u v + dense``, as single ranks with their supports.
 
     u (m, K) and v (K, n) float32, zero outside writes (K, m) and reads (K, n), which are the supports that the

@@ -28,6 +28,7 @@ from gblr_hw.weights.family import lattice_family
 from gblr_hw.weights.structure import Structure
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from simulator.base.shown import Shown
 
 Arrangement = Literal["positions", "unfolded"]
 # An optimiser step may carry a width a little outside [0, 1], and locations are free to go round. A width of dozens is
@@ -36,8 +37,8 @@ _WIDTH_RANGE = (-1.0, 2.0)
 _LOCATION_RANGE = (-64.0, 64.0)
 
 
-@dataclass(frozen=True, eq=False)
-class DenseWeights:
+@dataclass(frozen=True, eq=False, repr=False)
+class DenseWeights(Shown):
     """A dense layer ``y = weight x + bias``: weight (m, n), bias (m,) or None. grid: of few bits, that the weights lie
     on; the hardware then runs its codes. Raises InputError on bad shapes or values, and weights beside their grid.
     """
@@ -66,8 +67,8 @@ class DenseWeights:
         return "dense"
 
 
-@dataclass(frozen=True, eq=False)
-class GBLRWeights:
+@dataclass(frozen=True, eq=False, repr=False)
+class GBLRWeights(Shown):
     """A GBLR layer in the authors' published layout (Lee & Kim, ICLR 2024, arXiv 2310.18882).
 
     widths (2, K) and locations (2, K), normalised to [0, 1], with index 0 = inputs and 1 = outputs; lr_weight1 (K, r,
@@ -129,8 +130,8 @@ class GBLRWeights:
         return "gblr"
 
 
-@dataclass(frozen=True, eq=False)
-class LatticeWeights:
+@dataclass(frozen=True, eq=False, repr=False)
+class LatticeWeights(Shown):
     """Ranks with any set of chunks, plus dense tiles: ``W = u v + dense`` (`Structure` holds which are there).
 
     u (m, K) and v (K, n) are zero outside the chunks of `writes` (K, R) and `reads` (K, C); dense (m, n) is zero
@@ -235,8 +236,8 @@ class LatticeWeights:
         return self.dense.shape[0]
 
 
-@dataclass(frozen=True, eq=False)
-class ConvWeights:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvWeights(Shown):
     """A convolution as GBLR, in one of the two published arrangements.
 
     "positions": one part per kernel position in row-major order (k1, k2), each in_channels -> out_channels, outputs
@@ -302,8 +303,8 @@ class ConvWeights:
         return f"conv_{self.arrangement}"
 
 
-@dataclass(frozen=True, eq=False)
-class GroupedWeights:
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupedWeights(Shown):
     """A convolution whose outputs read a group of the inputs each: kernel (oc, ic / groups, k1, k2), bias (oc,).
 
     As a linear over im2col rows, (k1, k2, ic), its matrix is zero outside the groups' blocks. No file holds it so.

@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from simulator.base.shown import Shown
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class Structure:
+@dataclass(frozen=True, eq=False, repr=False)
+class Structure(Shown):
     """A point of the tile lattice of one layer with C input chunks, R output chunks and K single ranks.
 
     Parameters

@@ -8,6 +8,7 @@ import numpy as np
 
 from simulator.base.columns import kernel_input
 from simulator.base.errors import NOT_OURS, InputError
+from simulator.base.shown import Shown
 from simulator.program.operations import (
     PRODUCERS,
     TILE_OPS,
@@ -46,8 +47,8 @@ def narrowed(where: str, values: np.ndarray, wide: bool = False) -> np.ndarray:
     return kernel_input(column, np.int64 if wide else np.int32)
 
 
-@dataclass(frozen=True, eq=False)
-class Instructions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Instructions(Shown):
     """The flattened program: integer columns of one length N, in program order. Unused operands are -1.
 
     op: Op. layer: index into the program's layers. tile: row of that layer's tile table (LOAD_WEIGHTS and tiles), the

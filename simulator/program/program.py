@@ -21,5 +21,13 @@ class Program(ProgramRecord):
         """Read and verify a file that ``save`` wrote; InputError names the file and what is wrong with it."""
         return load_program(Path(path), Program)
 
+    def __repr__(self) -> str:
+        tiles = sum(len(layer.tiles) for layer in self.layers)
+        what = "network of operators" if self.network is not None else "layers"
+        return (
+            f"<Program for '{self.machine.name}': {len(self.layers):,} {what}, {tiles:,} tiles, "
+            f"{len(self.instructions):,} instructions, {self.tokens:,} rows; str() lists it>"
+        )
+
     def __str__(self) -> str:
         return print_program(self)

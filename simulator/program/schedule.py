@@ -10,6 +10,7 @@ import numpy as np
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import refuse_program
+from simulator.base.shown import Shown
 from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
 from simulator.program.isa import narrowed
 from simulator.program.operations import GATHER_OPS, RANK_OPS, SCATTER_OPS, TILE_OPS, is_any, listed
@@ -22,8 +23,8 @@ FORMS = ("dense", "ranks", "mixed", "activations", "vector")
 RANK_PARAMETER_BYTES = 4  # per place of the multiplier table: requantisation multiplier (rule E5)
 
 
-@dataclass(frozen=True, eq=False)
-class TileTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class TileTable(Shown):
     """The weight tiles of a layer in execution order, as columns; lanes are a ragged table behind ``lane_ptr``.
 
     kind (N,): one of ``operations.TILE_OPS``. source (N,): input chunk read, -1 for a tile that reads ranks. target
@@ -230,8 +231,8 @@ def _read_only(column: np.ndarray) -> np.ndarray:
     return column
 
 
-@dataclass(frozen=True, eq=False)
-class Payload:
+@dataclass(frozen=True, eq=False, repr=False)
+class Payload(Shown):
     """The numbers of a layer, packed as the tile table orders them.
 
     codes (W,) int8 and values (W,) float32: the same stored weights quantised and exact. A rank sum is divided by
@@ -282,8 +283,8 @@ class Slice(NamedTuple):
     last: int
 
 
-@dataclass(frozen=True, eq=False)
-class LayerSchedule:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerSchedule(Shown):
     """One layer y = W x + bias laid out for a machine: its tiles, its ranks' places in rank memory, its token blocks.
     In the program of a whole network it is one of the operators.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.base.shown import Shown
 from simulator.network.vector_functions import VECTOR_GROUPS
 
 # The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md,
@@ -80,8 +81,8 @@ class UnitReport:
     idle_after_last_cycles: int
 
 
-@dataclass(frozen=True, eq=False)
-class Trace:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trace(Shown):
     """Event times of every instruction, one row each, in program order (int64 arrays of one length)."""
 
     op: np.ndarray  # index into ``op_names``
@@ -128,6 +129,14 @@ class Report:
     layers: tuple[LayerReport, ...]
     units: tuple[UnitReport, ...]
     trace: Trace
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report of '{self.program}' on '{self.machine}': {self.latency_cycles:,} cycles, "
+            f"{1e3 * self.latency_s:.4g} ms, {1e-6 * self.energy_pj:.4g} uJ, "
+            f"{self.dram_bytes:,} DRAM bytes, {len(self.layers)} layers, "
+            f"{100 * self.roofline_fraction:.0f} % of the {self.bound} roof>"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """All figures but the trace, as plain JSON types."""

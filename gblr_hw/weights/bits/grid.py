@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
+from simulator.base.shown import Shown
 from simulator.machine.machine import MAX_COLUMN_SHIFT
 from simulator.numbers.numerics import code_limit
 
@@ -17,8 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 _STEP_BITS = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Grid:
+@dataclass(frozen=True, eq=False, repr=False)
+class Grid(Shown):
     """What codes count in: weight (i, j) is code (i, j) times ``step[i] * 2 ** shift[i, j // group]``.
 
     step (m,), above 0. shift (m, ceil(n / group)) int64, from 0 to MAX_COLUMN_SHIFT. group: inputs that share a shift.
@@ -91,8 +92,8 @@ def kept_grid(grid: Grid | None, matrix: npt.NDArray[np.floating]) -> Grid | Non
     return grid
 
 
-@dataclass(frozen=True, eq=False)
-class Rounded:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rounded(Shown):
     """A matrix on a grid: codes (m, n) int8."""
 
     codes: npt.NDArray[np.int8]
