@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gblr_hw.lowering.choose_best import choose_best
-from gblr_hw.lowering.passes.choose_form import as_it_is, numbers
+from gblr_hw.lowering.passes.choose_form import Form, as_it_is, numbers
 from gblr_hw.lowering.passes.drop_empty import drop_empty
 from gblr_hw.lowering.passes.evaluate_masks import evaluate_masks
 from gblr_hw.lowering.passes.plan import LayerPlan, describe, filled, no_tiles
@@ -35,6 +35,8 @@ PASSES = (
     "emit",
 )
 
+_SMALL = 1 << 20  # entries of a part of a stage whose other forms are tried
+
 LazyDump = Callable[[str, Callable[[], str]], None]  # the text is made only if somebody reads it
 
 
@@ -53,8 +55,9 @@ def lower_layer(
 ) -> LayerSchedule:
     """One layer in the form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense. steps:
     activation steps of its input and output where they are known. keep_zeros: whether dense tiles that hold nothing but
-    zeros run like any other. stage: it is part of a stage, which has no form but its own, and a block's inputs may take
-    both input buffers, as they always may where ranks feed ranks. narrow: kinds of its tiles that are narrow.
+    zeros run like any other. stage: it is part of a stage, which has its own form (a small chain any), and a block's
+    inputs may take both input buffers, as they always may where ranks feed ranks. narrow: kinds of its tiles that are
+    narrow.
     """
     plan = replace(evaluate_masks(name, weights, machine, tokens), one_input=stage, narrow=narrow)
     return lower_plan(plan, calibration, dump, explain, steps, keep_zeros, stage)
@@ -92,7 +95,7 @@ def lower_plan(
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan, keep_zeros)
     dump("drop_empty", partial(describe, plan))
-    choice = choose_best(plan, paper_count, explain, (as_it_is(plan),) if stage else None)
+    choice = choose_best(plan, paper_count, explain, _forms_of_stage(plan) if stage else None)
     best = choice.best
     chosen = filled(best.plan, factors=numbers(plan, best.form))
     dump("choose_form", lambda: choice.summary + describe(_without_places(chosen)))
@@ -102,6 +105,12 @@ def lower_plan(
     schedule = quantise_weights(best.schedule, chosen.factors, machine, calibration, steps)
     dump("quantise_weights", partial(_numbers, schedule))
     return schedule
+
+
+def _forms_of_stage(plan: LayerPlan) -> tuple[Form, ...] | None:
+    """Those of a part of a stage: its own; of a small chain all (None), which take long to outline for others."""
+    size = plan.factors.out_features * plan.factors.in_features
+    return None if len(plan.factors.mix_source) and size <= _SMALL else (as_it_is(plan),)
 
 
 def _until(plan: LayerPlan, stage: str) -> LayerPlan:

@@ -86,6 +86,11 @@ class ChainWeights(_Chained):
         """The layer itself."""
         return self
 
+    def with_outputs(self, outputs: Tensor) -> ChainWeights:
+        """The outputs (m',) int64 of the layer, in that order, as a layer."""
+        bias = None if self.bias is None else self.bias[outputs]
+        return replace(self, u=self.u[outputs], writes=self.writes[outputs], bias=bias, output_order=None)
+
 
 def _check_blocks(name: str, tensor: Tensor, layout: str) -> None:
     """Raise InputError unless `tensor` has the dimensions of `layout`, none of them empty, and finite numbers."""

@@ -39,8 +39,10 @@ class Link:
 
     @property
     def order(self) -> NDArray[np.int64] | None:
-        """(outputs,): the one input that each output is a multiple of, if no two are of the same; else None."""
-        if self.matrix.shape[0] != self.matrix.shape[1] or (np.diff(self.matrix.indptr) != 1).any():
+        """(outputs,): the one input that each output is a multiple of, if no two are of the same; else None. Inputs may
+        be left over.
+        """
+        if (np.diff(self.matrix.indptr) != 1).any():
             return None
         source = self.matrix.indices.astype(np.int64)
         return source if len(np.unique(source)) == len(source) else None

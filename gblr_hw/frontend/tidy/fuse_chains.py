@@ -16,7 +16,7 @@ from gblr_hw.frontend.graph.draft import Draft, pruned
 from gblr_hw.frontend.tidy.affine_links import Link, could_be_affine, link_of
 from gblr_hw.frontend.tidy.recognise_blast import blast_of
 from gblr_hw.frontend.tidy.regrouped_rows import with_rows
-from gblr_hw.weights.chains import BLASTWeights, ChainWeights, sorted_mixes
+from gblr_hw.weights.chains import CHAIN_KINDS, BLASTWeights, ChainWeights, sorted_mixes
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.scaled_weights import scaled_outputs, shifted_outputs
 from gblr_hw.weights.stored import GroupedWeights, LayerWeights
@@ -108,22 +108,30 @@ def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Dr
 
 
 def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
-    """A product together with the vector operator that alone reads it, if that is a scale or a shift of its outputs."""
+    """A product together with the vector operator that alone reads it, if that is a scale or a shift of its outputs; or
+    a copy of a chain's outputs into another order, which would move them one by one.
+    """
     operator, held = _named(draft)[name], draft.weights[name]
     place = _sole_readers(draft).get(operator.output)
     behind = None if place is None else draft.operators[place]
-    if behind is None or not could_be_affine(behind) or (behind.batch, behind.tokens) != (
-        operator.batch, operator.tokens
-    ):  # fmt: skip
+    if behind is None or not could_be_affine(behind) or behind.rows != operator.rows:
+        return None
+    copies = behind.operands[0].access == "strided" and isinstance(held, CHAIN_KINDS)
+    if not copies and (behind.batch, behind.tokens) != (operator.batch, operator.tokens):
         return None
     link = link_of(draft, operator.output, [behind], None)
     if link is None or link.order is None:
         return None
-    if not np.array_equal(link.order, np.arange(len(link.order))):
+    if copies and isinstance(held, CHAIN_KINDS):
+        held = held.chain().with_outputs(torch.from_numpy(link.order))
+    elif not np.array_equal(link.order, np.arange(held.out_features)):
         return None
     scaled = scaled_outputs(held, torch.from_numpy(link.matrix.data.copy()))
     weights = shifted_outputs(scaled, torch.from_numpy(link.shift.copy()))
-    return _replaced(draft, behind, replace(operator, output=behind.output), weights)
+    result = _replaced(draft, behind, replace(operator, output=behind.output), weights)
+    if (behind.batch, behind.tokens) == (operator.batch, operator.tokens):
+        return result
+    return with_rows(result, behind.output, operator.batch, operator.tokens)
 
 
 def _replaced(draft: Draft, old: Operator, new: Operator, weights: LayerWeights) -> Draft:

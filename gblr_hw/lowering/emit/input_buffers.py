@@ -79,12 +79,14 @@ def read_ahead(
     """
     ahead = written != turns.stores
     ahead[:1] = False
-    steps = np.maximum(input_keys(block.first_use, block.begin, block.before, False, machine), freed.steps)
+    # Evenly from the block before to the last use, each before half of the tiles ahead of its own have run.
+    count, middle = len(block.first_use), block.begin + block.first_use // 2
+    span = block.begin - block.before + int(block.first_use[-1]) if count else 0
+    steps = np.maximum(np.minimum(block.before + np.arange(count) * span // max(1, count), middle), freed.steps)
     # The first in use comes once the layer before has ended: no other whose place is not free much sooner goes before.
     late = freed.steps > block.begin - machine.weight_slots
-    middle = block.first_use // 2
-    steps = np.where(late, np.maximum(steps, block.begin + middle + 1), steps)
-    users = np.where(late, block.tile + middle, freed.users)
+    steps = np.where(late, np.maximum(steps, middle + 1), steps)
+    users = np.where(late, block.tile + block.first_use // 2, freed.users)
     return InputTurns(
         np.where(ahead, steps, turns.steps),
         np.where(ahead, users, turns.users),

@@ -23,7 +23,7 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
         ),
         "accumulator": (machine.accumulator_rows // 2, "one row of sums, twice"),
         "rank_memory": (
-            machine.rank_rows_per_bank // max(1, slots_needed(plan, plan.places)),
+            machine.rank_rows_per_bank // slots_needed(plan, plan.places) if plan.places else plan.tokens,
             f"{plan.places} sums",
         ),
     }

@@ -221,3 +221,27 @@ def test_rows_in_other_sequences_reach_the_output() -> None:
 
     found = kinds(Model(), torch.randn(2, 5, 12))
     assert found == [("linear", "BLASTWeights"), ("vector", "relu"), ("linear", "DenseWeights")]
+
+
+def test_outputs_that_padding_adds_are_not_moved_apart():
+    """A Monarch layer by hand whose last outputs are padding: those that stay are written in their order."""
+    layer = MonarchLinear(60, 70, 4, values=8).eval()
+    (k, q, p), (l, s, r) = layer.blkdiag1.shape, layer.blkdiag2.shape  # noqa: E741
+
+    def by_hand(own: Weighted, x: Tensor) -> Tensor:
+        values = torch.einsum("nkp,kqp->nkq", x.reshape(-1, k, p), own.first).reshape(-1, r, l)
+        outputs = torch.einsum("nrl,lsr->nsl", values, own.second).reshape(-1, l * s)
+        return outputs[:, :70] + own.bias
+
+    model = Weighted(by_hand, first=(k, q, p), second=(l, s, r), bias=(70,))
+    x = torch.randn(40, 60)
+    assert l * s > 70
+    assert kinds(model, x)[0] == ("linear", "ChainWeights")
+    with torch.no_grad():
+        for mine, theirs in ((layer.blkdiag1, model.first), (layer.blkdiag2, model.second), (layer.bias, model.bias)):
+            mine.copy_(theirs)
+    assert torch.allclose(layer(x), model(x), atol=1e-5)
+    programs = [lower(one, MACHINE, example_inputs=(x,)) for one in (layer, model)]
+    assert len(programs[1].layers) <= 2  # the chain, and the bias that is added behind what is left out
+    cycles = [simulate(program, MACHINE).latency_cycles for program in programs]
+    assert cycles[1] <= 1.5 * cycles[0]
