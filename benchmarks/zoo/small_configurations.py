@@ -156,6 +156,13 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     },
     **{kind: {"rope_parameters": _MROPE} for kind in ("qwen2_vl_text", "qwen2_5_vl_text", "glm4v_text")},
     "convbert": {"head_ratio": 2},
+    "vits": {
+        "hidden_size": 32, "flow_size": 16, "spectrogram_bins": 17, "upsample_initial_channel": 32,
+        "upsample_rates": [4, 4], "upsample_kernel_sizes": [8, 8], "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3]], "depth_separable_num_layers": 2, "duration_predictor_flow_bins": 4,
+        "duration_predictor_num_flows": 2, "prior_encoder_num_flows": 2, "prior_encoder_num_wavenet_layers": 2,
+        "posterior_encoder_num_wavenet_layers": 2,
+    },
     "informer": {"prediction_length": 8, "context_length": 8},
     "segformer": {"num_attention_heads": [1, 2, 4, 8]},
     "detr": {"backbone_config": {"model_type": "resnet", "out_features": ["stage4"]}, "use_timm_backbone": False,

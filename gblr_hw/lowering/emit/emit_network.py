@@ -16,10 +16,14 @@ from gblr_hw.lowering.groups.head_room import HeadRoom
 from gblr_hw.lowering.groups.scratchpad_map import map_regions
 from gblr_hw.lowering.groups.stages import Stage, stages_of
 from simulator.base.arithmetic import ceil_div
+from simulator.base.memory import check_memory
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.isa import Instructions
 from simulator.program.schedule import LayerSchedule
+
+# A pass is an instruction of 72 bytes at least, which is there twice while instructions are put in order.
+PASS_BYTES = 2 * 72
 
 
 def emit_network(
@@ -29,13 +33,32 @@ def emit_network(
     machine: Machine,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Instructions:
-    """The instructions of a network's program. ``schedules``: one an operator, with the block of its group."""
+    """The instructions of a network's program. ``schedules``: one an operator, with the block of its group. Raises
+    InputError if they take more memory than there is.
+    """
+    passes = least_passes(network, schedules, groups)
+    check_memory(
+        "program", f"{passes:,} passes at least", PASS_BYTES * passes, "Give fewer sequences or images at once."
+    )
     e = Emission(network, schedules, machine)
     for done, group in enumerate(groups):
         if progress is not None:
             progress(done, len(groups), network.operators[group.first].name)
         _emit_group(e, group)
     return e.stream.in_order()
+
+
+def least_passes(network: Network, schedules: Sequence[LayerSchedule], groups: Sequence[Group]) -> int:
+    """Of a program: each block of a group's rows meets each tile, or the vector unit once."""
+    return sum(
+        _block_count(network, group) * sum(max(1, len(one.tiles)) for one in schedules[group.first : group.last])
+        for group in groups
+    )
+
+
+def _block_count(network: Network, group: Group) -> int:
+    head = network.operators[group.first]
+    return ceil_div(head.rows, group.block) if group.flat else head.batch * ceil_div(head.tokens, group.block)
 
 
 def _emit_group(e: Emission, group: Group) -> None:

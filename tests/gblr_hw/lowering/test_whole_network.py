@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from gblr_hw import lower
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
@@ -160,3 +164,13 @@ def test_a_row_that_does_not_fit_names_operator_and_memory() -> None:
 
 def test_lowering_twice_gives_the_same_program() -> None:
     assert str(_lowered(Sizes(layers=2))) == str(_lowered(Sizes(layers=2)))
+
+
+def test_a_program_that_memory_has_no_room_for_is_refused_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.Sequential(nn.Linear(40, 70), nn.ReLU(), nn.Linear(70, 20)).eval(), torch.randn(300, 40)
+    program = lower(model, "edge-16", example_inputs=x)
+    monkeypatch.setattr("simulator.base.memory.available_bytes", lambda: 1000)
+    with pytest.raises(InputError, match="this computer has 0.0 GiB to give. Give fewer sequences") as refused:
+        lower(model, "edge-16", example_inputs=x)
+    (told,) = re.findall(r"program: found ([0-9,]+) passes at least", str(refused.value))
+    assert len(program.instructions) / 4 < int(told.replace(",", "")) < len(program.instructions)
