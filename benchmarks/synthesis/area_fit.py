@@ -26,6 +26,9 @@ def rows_of(results: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, floa
         areas = {row["part"]: row["area_um2"] for row in sides[str(side)]}
         cells, bits = side * side, 24 + (side - 1).bit_length()
         found.setdefault("array", []).append((f"{side}", {"cell": cells, "cell_bit": cells * bits}, areas["array"]))
+        added = areas["array, narrow tiles"] - areas["array"]
+        found.setdefault("narrow tiles", []).append((f"{side}", {"narrow_cell": cells}, added))
+        found.setdefault("column shifter", []).append((f"{side}", {"column_shifter": 1}, areas["column shifter"]))
         plain = {"plain": 1, "plain_lane": side}
         found.setdefault("control, plain", []).append((f"{side}", plain, areas["control, plain"]))
         for banks in (side, side * 5 // 4, 2 * side):
@@ -88,6 +91,8 @@ def fits(results: dict[str, Any]) -> dict[str, Fit]:
 # Part of the fit -> how docs/codesign.md calls it, and the counts that it is made of.
 NAMES = {
     "array": ("array", "cells, cells x bits"),
+    "narrow tiles": ("what narrow tiles add to the array", "cells"),
+    "column shifter": ("a narrow tile's column shifter", "1"),
     "control, plain": ("control, plain", "1, lanes"),
     "control": ("control around a network", "lanes, lanes^2, banks, lanes x banks"),
     "scatter": ("scatter crossbar", "lanes x banks x bits, registers"),

@@ -15,6 +15,8 @@ from simulator.machine.area_parts import PARTS, AreaPart
 from simulator.machine.area_table import AreaTable
 from simulator.machine.machine import Machine
 
+_NARROW_BITS = 4  # of the narrow weights that cells were synthesised for
+
 
 @dataclass(frozen=True)
 class Range:
@@ -42,7 +44,7 @@ def area_mm2(machine: Machine, table: AreaTable | None = None) -> Area:
     """Area of ``machine`` by part, without DRAM, in the technology of ``table`` (cmos-180 if None).
 
     Its parts are those of ``area_parts.PARTS`` that the machine has. Raises InputError for other widths than int8 with
-    32-bit sums, and for narrow tiles: no cell was synthesised for them.
+    32-bit sums, and for narrow tiles of other than 4 bits: no cell was synthesised for them.
     """
     table = table or AreaTable.load("cmos-180")
     types = machine.datatypes
@@ -54,12 +56,12 @@ def area_mm2(machine: Machine, table: AreaTable | None = None) -> Area:
             f"area table '{table.name}' is of 8, 8 and 32 bits",
             "Ask for the area of such a machine.",
         )
-    if types.narrow_bits:
+    if types.narrow_bits not in (0, _NARROW_BITS):
         raise InputError(
             f"machine '{machine.name}': field 'datatypes.narrow_bits'",
             f"cells for narrow weights of {types.narrow_bits} bits",
-            f"area table '{table.name}' has none: neither such cells nor the shifters behind them were synthesised",
-            "Ask for the area of the machine without narrow tiles, which is less.",
+            f"area table '{table.name}' is of cells for narrow weights of {_NARROW_BITS} bits",
+            "Ask for the area of such a machine.",
         )
     parts = {part.name: _area(part, machine, table) for part in PARTS if part.stands_on(machine)}
     (smallest, largest), sides = table.data.lanes, (machine.rows, machine.cols)

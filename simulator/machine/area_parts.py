@@ -12,7 +12,7 @@ from simulator.machine.machine import MEMORIES, Machine
 
 _KIB_BITS = 8192
 
-On = Literal["every machine", "scatter", "plain"]
+On = Literal["every machine", "scatter", "plain", "narrow"]
 SECTIONS = ("logic", "memory")  # of the area table
 
 
@@ -27,8 +27,8 @@ class Term:
 
 @dataclass(frozen=True)
 class AreaPart:
-    """A part. on: "scatter", machines with the permutation network alone; "plain", those without. Raises TypeError
-    naming the part if something is missing.
+    """A part. on: "scatter", machines with the permutation network alone; "plain", those without; "narrow", those with
+    narrow tiles. Raises TypeError naming the part if something is missing.
     """
 
     name: str
@@ -52,6 +52,8 @@ class AreaPart:
 
     def stands_on(self, machine: Machine) -> bool:
         """Whether the machine has this part."""
+        if self.on == "narrow":
+            return machine.datatypes.narrow_bits > 0
         return self.on == "every machine" or (self.on == "scatter") == machine.scatter
 
 
@@ -100,7 +102,7 @@ def _memory_of_section(name: str) -> AreaPart:
 def _table(entries: Iterable[AreaPart]) -> tuple[AreaPart, ...]:
     parts = tuple(entries)
     for on in ("scatter", "plain"):
-        names = [part.name for part in parts if part.on in ("every machine", on)]
+        names = [part.name for part in parts if part.on in ("every machine", "narrow", on)]
         for name in names:
             if names.count(name) > 1:
                 raise TypeError(f"area part '{name}': two entries for one machine (simulator/machine/area_parts.py)")
@@ -118,6 +120,14 @@ PARTS = _table(
                     "logic.cell_bit", "cells x bits that pass one",
                     lambda m: _cells(m) * (m.datatypes.activation_bits + m.partial_sum_bits),
                 ),
+            ),
+        ),
+        # Cells that take a part of their shadow weight, the loader's ways to fill it, and a shifter behind each column.
+        AreaPart(
+            "narrow_tiles", "narrow",
+            (
+                Term("logic.narrow_cell", "cells", _cells),
+                Term("logic.column_shifter", "columns", lambda m: m.cols),
             ),
         ),
         # The rank memory's arbitration, addresses and adders, without network and requantisers.

@@ -36,6 +36,7 @@ BY_HAND = {
     ("docs/codesign.md", "| side | quantity | values"): "what a search ranges over, not what it found",
     ("docs/references.md", "| | SCALE-Sim 3.0 | our machine |"): "rules of two machines, not measurements",
     ("docs/verification.md", "| what | command | size |"): "commands and the sizes that they are run with",
+    ("docs/advice.md", "| way | is |"): "what is compared, in words",
 }
 # Files of docs/data that are no figures.
 SETTINGS = {"docs/data/codesign_space.toml"}
