@@ -41,6 +41,39 @@ def cost_model_table(rows: Sequence[Row]) -> str:
     return format_table(columns, rows, markdown=True)
 
 
+FORMATS = ("low rank", "block sparse", "lattice", "Monarch", "BLAST")
+
+
+def formats_table(rows: Sequence[Row]) -> str:
+    """Cycles and energy over dense of each format on each machine, in one cell."""
+    of = {(row["layer"], row["machine"], row["format"]): row for row in rows}
+    lines = []
+    for layer, machine in sorted({key[:2] for key in of if key[2] == "dense"}):
+        dense = of[layer, machine, "dense"]
+        line: dict[str, object] = {"layer": layer, "machine": machine, "mm2": dense["mm2"], "cycles": dense["cycles"]}
+        for name in FORMATS:
+            one = of.get((layer, machine, name))
+            if one is not None:
+                shares = one["cycles"] / dense["cycles"], one["energy_pj"] / dense["energy_pj"]
+                line[name] = " / ".join(f"{share:.3f}" for share in shares)
+        lines.append(line)
+    columns = (
+        Column("layer", "layer", align="left"),
+        Column("machine", "machine", align="left"),
+        Column("mm2", "mm2", lambda value: f"{value:.1f}"),
+        Column("dense cycles", "cycles", count),
+        *(Column(name, name) for name in FORMATS),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
+def int8_formats_table(rows: Sequence[Row]) -> str:
+    """Relative error of int8 by machine and format."""
+    names = [name for name in FORMATS if name in rows[0]]
+    columns = (Column("machine", "machine", align="left"), *(Column(n, n, lambda value: f"{value:.4f}") for n in names))
+    return format_table(columns, rows, markdown=True)
+
+
 def projection_table(rows: Sequence[Row]) -> str:
     """How long it takes to project a whole ViT-Base."""
     columns = (
