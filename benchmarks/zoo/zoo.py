@@ -161,7 +161,7 @@ def _outputs(model: nn.Module, args: Any, kwargs: Any) -> list[tuple[tuple[str, 
 
 def _without_paths(text: str) -> str:
     """Without the folders of this machine."""
-    return re.sub(r"/[^ :]*/site-packages/", "", text)
+    return re.sub(r"/[^ :'\"]*/(?:site-packages/|(?=benchmarks/))", "", text)
 
 
 def _reason(error: InputError) -> str:
@@ -190,7 +190,8 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}"
+    text = _without_paths((str(error).strip().splitlines() or [""])[0])
+    return f"{type(error).__name__}: {text[:120]}"
 
 
 @contextmanager

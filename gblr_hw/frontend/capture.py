@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Node
 from torch.nn import functional
 
@@ -260,6 +261,7 @@ def _traced(
             _opaque(layers, carried),
             _as_function(model, call),
             _converted_once(),
+            _written_as_numbers(),
             quiet(),
             _unprinted(),
         ):
@@ -305,6 +307,21 @@ def _converted_once() -> Iterator[None]:
         yield
     finally:
         nn.Module._apply = before  # type: ignore[method-assign]
+
+
+@contextmanager
+def _written_as_numbers() -> Iterator[None]:
+    """While it lasts, a single number in a text is the number (``f"expert_{index}"``), as where nothing is traced."""
+
+    def written(self: FakeTensor, spec: str) -> str:
+        return format(self.item(), spec) if self.dim() == 0 else object.__format__(self, spec)
+
+    before = FakeTensor.__format__
+    FakeTensor.__format__ = written  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        FakeTensor.__format__ = before  # type: ignore[method-assign]
 
 
 @contextmanager

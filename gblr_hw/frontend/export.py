@@ -139,7 +139,18 @@ def _translated(
             "Return what the model computes, and give the inputs that it computes it from as tensors.",
         )
     _note_types(builder, captured)
+    _note_fast_path(builder, model)
     return ExportedNetwork(*finished(builder, outputs), tuple(builder.treatments), tuple(decided))
+
+
+def _note_fast_path(builder: Builder, model: nn.Module) -> None:
+    """PyTorch's encoder packs padded batches for its fast path, which returns zeros where padding was."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
+            builder.note(
+                f"'{path or type(module).__name__}': rows that a src_key_padding_mask hides are computed like others, "
+                "as with enable_nested_tensor=False; PyTorch's fast path returns zeros there."
+            )
 
 
 def _note_types(builder: Builder, captured: Captured) -> None:

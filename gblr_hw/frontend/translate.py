@@ -132,7 +132,12 @@ class Translation:
 
     def _take_decided(self, node: Node) -> None:
         """What decides a shape, places or truth values, is what it was for the example, for this and other nodes."""
-        for one in (*node.all_input_nodes, node):
+        inputs = node.all_input_nodes
+        for one in (*(one for one in inputs if isinstance(self._values[one.name], View)), node):
+            if one is node and not any(isinstance(self._values[inner.name], View) for inner in inputs):
+                # Constants say more than the trace, which may have drawn other random numbers.
+                self._values[one.name] = self._computed(one)
+                continue
             value = decided_value(one)
             if value is not None and not value.dtype.is_floating_point:
                 self._values[one.name] = self._named(one, value)

@@ -309,3 +309,15 @@ def test_one_draw_of_random_numbers_is_kept_and_noted() -> None:
     found = run_graph(exported.network, exported.weights, [inputs.numpy()])["output"]
     torch.manual_seed(0)
     np.testing.assert_allclose(found, model(inputs), atol=1e-6)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_padded_rows_of_an_encoder_are_computed_and_noted(nested: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=nested).eval()
+    inputs, hidden = torch.randn(2, 4, 8), torch.tensor([[False] * 4, [False, False, True, True]])
+    exported = export_network(model, (inputs,), kwargs={"src_key_padding_mask": hidden})
+    found = run_graph(exported.network, exported.weights, [inputs.numpy(), hidden.numpy()])["output"]
+    wanted = model(inputs, src_key_padding_mask=hidden)  # with gradients: not the fast path
+    np.testing.assert_allclose(found, wanted.detach().numpy(), atol=1e-5)
+    assert any("src_key_padding_mask" in note for note in exported.notes) == nested

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import gblr_hw
 from gblr_hw.frontend import ExportedNetwork, export_network
@@ -186,3 +187,42 @@ def test_a_part_is_lowered_where_the_whole_branches() -> None:
     model, x = Routed().eval(), rows()
     exported = export_network(model.experts[1], (x,))
     agrees(exported, {exported.network.inputs[0].name: x}, model.experts[1](x))
+
+
+class Keyed(nn.Module):
+    """Experts by names into which the number of the expert is written, as Switch Transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(8, 3)
+        self.experts = nn.ModuleDict({f"expert_{number}": nn.Linear(8, 8) for number in range(3)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = functional.one_hot(self.gate(x).argmax(-1), 3)
+        found = torch.zeros_like(x)
+        for number in chosen.sum(0).nonzero().flatten():
+            token = chosen[:, number].nonzero().flatten()
+            found[token] = self.experts[f"expert_{number}"](x[token])
+        return found
+
+
+def test_a_number_in_a_text_is_the_number() -> None:
+    model, x = Keyed().eval(), torch.randn(6, 8)
+    with pytest.raises(InputError, match="a branch or a shape depends there on the values of 'x'"):
+        export_network(model, x)
+    agrees(export_network(model, x, by_example=True), {"x": x}, model(x))
+
+
+class Sampled(nn.Module):
+    """Words that are none are left out, and the others are put in a random order (ViLT's patches)."""
+
+    def forward(self, words: Tensor, x: Tensor) -> Tensor:
+        kept = words.nonzero().flatten()
+        return x[kept[torch.multinomial(torch.ones(kept.shape[0]), kept.shape[0])]] * 2
+
+
+def test_places_that_an_example_decides_and_a_draw_orders_are_those_of_one_draw() -> None:
+    model, words, x = Sampled().eval(), torch.tensor([1, 0, 2, 3, 0, 4, 5, 6]), torch.randn(8, 3)
+    exported = export_network(model, (words, x))
+    torch.manual_seed(0)
+    agrees(exported, {"words": words, "x": x}, model(words, x))
