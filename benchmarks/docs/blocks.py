@@ -68,6 +68,7 @@ def _whole(source: str, table: Callable[[Any], str]) -> Callable[[Figures], str]
 README, RESULTS, NETWORKS, SPEED = "README.md", "docs/results.md", "docs/networks.md", "docs/speed.md"
 MACHINE, MODELS = "docs/machine.md", "docs/models.md"
 CLAIMS, CLAIM_TABLES, SYNTHESIS = "docs/claims.md", "docs/claims-tables.md", "docs/synthesis.md"
+BITS = "docs/bits.md"
 CODESIGN, REFERENCES, VERIFICATION = "docs/codesign.md", "docs/references.md", "docs/verification.md"
 # The study's claims stand in the document itself, what they rest on in its appendix.
 SHORT_CLAIMS = ("completeness", "claims")
@@ -97,6 +98,7 @@ BLOCKS: tuple[Block, ...] = (
         ("MiniLM width", "MiniLM quality"),
         lambda figures: minilm.width_table(figures["MiniLM width"]["rows"], figures["MiniLM quality"]["rows"]),
     ),
+    Block(BITS, "matrices", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_table)),
     Block(RESULTS, "families", ("MiniLM study",), _whole("MiniLM study", minilm.study_table)),
     Block(RESULTS, "projection", ("projection",), _rows("projection", structures.projection_table)),
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),

@@ -64,6 +64,7 @@ SOURCES: Mapping[str, Source] = {
         "docs/data/minilm_conversion.jsonl", "python -m benchmarks.minilm.conversion", read_lines
     ),
     "MiniLM quality": _json("minilm_quality", "python -m benchmarks.minilm.conversion_quality"),
+    "MiniLM bits": _json("minilm_bits", "python -m benchmarks.minilm.bits"),
     "MiniLM width": _json("minilm_width", "python -m benchmarks.minilm.width_conversion"),
     "MiniLM study": Source(
         "docs/data/minilm_study.jsonl", "python -m benchmarks.minilm.study --work minilm-work", read_lines

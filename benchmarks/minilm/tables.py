@@ -112,3 +112,32 @@ def thousandths(value: object) -> str:
 
 def _tiles(row: Row) -> str:
     return f"{row['budget']} of {row['of']}"
+
+
+def bits_table(rows: Sequence[Row]) -> str:
+    """Two matrices in few bits, with and without ranks: bytes, error, and error on other inputs."""
+    columns = (
+        Column("matrix", "matrix", align="left"),
+        Column("held as", "way", align="left"),
+        *_BITS_COLUMNS,
+    )
+    return format_table(columns, rows, markdown=True)
+
+
+def bits_budget_table(rows: Sequence[Row]) -> str:
+    """What conversion chooses within bytes, beside single structures."""
+    columns = (
+        Column("matrix", "matrix", align="left"),
+        Column("bytes at most", "budget", lambda text: text.removesuffix("x-dense"), align="left"),
+        Column("asked for", "way", align="left"),
+        Column("what it is", "layer", align="left"),
+        *_BITS_COLUMNS,
+    )
+    return format_table(columns, rows, markdown=True)
+
+
+_BITS_COLUMNS = (
+    Column("bytes / dense int8", "bytes", lambda value: f"{value:.3f}"),
+    Column("error", "error", lambda value: f"{value:.4f}"),
+    Column("on other texts", "held_out", lambda value: f"{value:.4f}"),
+)

@@ -33,6 +33,7 @@ BY_HAND = {
     ("docs/house.md", ""): "a map, not a measurement; held by tests/test_house.py and tests/recipes/",
     ("docs/training.md", ""): "names and what they mean",
     ("docs/networks.md", "| |"): "what is refused, in words, with one run of a 2.1 GB file",
+    ("docs/bits.md", "| | command | what happens |"): "commands and what they do",
     ("docs/codesign.md", "| side | quantity | values"): "what a search ranges over, not what it found",
     ("docs/references.md", "| | SCALE-Sim 3.0 | our machine |"): "rules of two machines, not measurements",
     ("docs/verification.md", "| what | command | size |"): "commands and the sizes that they are run with",

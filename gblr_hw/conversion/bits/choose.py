@@ -18,7 +18,7 @@ from simulator.base.errors import InputError
 
 Network = Mapping[str, LatticeWeights]
 Measure = Callable[[Network], float]
-_RANK_TILES = (1, 2, 3, 4, 6, 8)  # tiles of ranks beside a chunk of codes
+_HALF_TILES = (1, 2, 3, 4, 6, 8, 12, 16)  # of ranks beside a chunk of codes: a half costs the cycles of a whole one
 _TRIES = 12  # at what single layers may cost, so that all together meet the limit
 
 
@@ -42,12 +42,12 @@ def stored_on_grid(problem: FitProblem, made: OnGrid, family: str) -> LatticeWei
 
 
 def menu(problem: FitProblem, bits: int) -> list[LatticeWeights]:
-    """A layer dense as it is and dense on a grid, alone and with whole tiles of ranks beside it."""
+    """A layer dense as it is and dense on a grid, alone and with ranks beside it, in halves of tiles."""
     (outputs, inputs), rows, cols = problem.matrix.shape, problem.rows, problem.cols
     full = Structure.full(outputs, inputs, 0, rows, cols, dense=True)
     nothing = Fit(np.zeros((outputs, 0)), np.zeros((0, inputs)), problem.matrix)
     found = [lattice_weights(full, nothing, rows, cols, "block_sparse")]
-    for ranks in (0, *(min(rows, cols) * tiles for tiles in _RANK_TILES)):
+    for ranks in (0, *(min(rows, cols) * halves // 2 for halves in _HALF_TILES)):
         # Ranks of more weights than half the matrix cost more than the bits that they make up for.
         if 2 * ranks * (outputs + inputs) <= outputs * inputs:
             family = "lattice" if ranks else "block_sparse"
