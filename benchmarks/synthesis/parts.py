@@ -164,6 +164,10 @@ def gather(machine: Machine, kind: str, width: int, cycles: int) -> Component:
     return GATHER[kind](machine.rank_memory.banks, machine.rows, width, cycles)
 
 
+# Measured for themselves: the price of rank permutation is known without them.
+NARROW_PARTS = ("cell, narrow tiles", "array, narrow tiles", "column shifter")
+
+
 def parts_of(side: int) -> dict[str, Callable[[], Part]]:
     """Name -> maker of everything that is measured at this size."""
     built, some, few = (machine_of(side, banks=side * banks // 4) for banks in (8, 5, 4))
