@@ -99,6 +99,7 @@ BLOCKS: tuple[Block, ...] = (
         lambda figures: minilm.width_table(figures["MiniLM width"]["rows"], figures["MiniLM quality"]["rows"]),
     ),
     Block(BITS, "matrices", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_table)),
+    Block(BITS, "budgets", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_budget_table, "budgets")),
     Block(RESULTS, "families", ("MiniLM study",), _whole("MiniLM study", minilm.study_table)),
     Block(RESULTS, "projection", ("projection",), _rows("projection", structures.projection_table)),
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),
