@@ -66,6 +66,12 @@ class Advice:
     def _forms(self) -> dict[tuple[int, str, int], list[StoredForm]]:
         return {}
 
+    def called(self, regime: Regime) -> str:
+        """A regime in words."""
+        one = "1 token" if regime.tokens == 1 else f"{regime.tokens:,} tokens"
+        what = one if any(group.scales for group in self.groups) else "one run"
+        return f"{what}, {regime.gb_per_s:g} GB/s"
+
     def cost(self, group: int, way: str, regime: Regime) -> LayerCost | None:
         """Of one layer of a group; None where the way has nothing for it."""
         found = self.found[group][way]

@@ -136,7 +136,7 @@ def sentence(advice: Advice, regime: Regime, measure: Measure) -> str:
     best, unit = advice.best(regime, measure), UNITS[measure]
     dense, least = advice.total(FALLBACK, regime, measure), advice.total(best, regime, measure)
     mixed = advice.mixed_total(regime, measure)
-    text = f"{regime.tokens} tokens, {regime.gb_per_s:g} GB/s: "
+    text = f"{advice.called(regime)}: "
     if best == FALLBACK:
         text += f"nothing beats dense in 8 bits, which waits for {_binds(advice, FALLBACK, regime)}"
     else:
@@ -151,12 +151,12 @@ def sentence(advice: Advice, regime: Regime, measure: Measure) -> str:
     return text + "."
 
 
-def confirmed_table(confirmed: Sequence[Confirmed], measure: Measure, whole: bool) -> str:
+def confirmed_table(advice: Advice, confirmed: Sequence[Confirmed], measure: Measure, whole: bool) -> str:
     """Closed form and simulator side by side."""
     base = {one.regime: one for one in confirmed if one.way == FALLBACK}
     rows = [
         {
-            "regime": f"{one.regime.tokens} tokens, {one.regime.gb_per_s:g} GB/s",
+            "regime": advice.called(one.regime),
             "way": label(one.way),
             "closed": f"{one.closed_form / base[one.regime].closed_form:.3f}",
             "simulated": round(one.measured(measure)),
@@ -173,10 +173,8 @@ def confirmed_table(confirmed: Sequence[Confirmed], measure: Measure, whole: boo
     return format_table(columns, rows)
 
 
-def disagreements(confirmed: Sequence[Confirmed], measure: Measure) -> list[str]:
-    """Where closed form and simulator put the ways that were run in different orders, and where they are 5 % apart in
-    what a way saves.
-    """
+def disagreements(advice: Advice, confirmed: Sequence[Confirmed], measure: Measure) -> list[str]:
+    """Where closed forms and the simulator have different winners among the ways that were run."""
     found = []
     for regime in dict.fromkeys(one.regime for one in confirmed):
         mine = [one for one in confirmed if one.regime == regime and one.way != MIXED]
@@ -185,8 +183,8 @@ def disagreements(confirmed: Sequence[Confirmed], measure: Measure) -> list[str]
         if by_form.way != by_simulator.way:
             share = by_simulator.measured(measure) / by_form.measured(measure)
             found.append(
-                f"{regime.tokens} tokens, {regime.gb_per_s:g} GB/s: closed forms say {label(by_form.way)}, the "
-                f"simulator {label(by_simulator.way)} ({share:.3f} of it)."
+                f"{advice.called(regime)}: closed forms say {label(by_form.way)}, the simulator "
+                f"{label(by_simulator.way)} ({share:.3f} of it)."
             )
     return found
 

@@ -127,7 +127,7 @@ def advise_command(
     if random_weights and tiles is None:
         rule = "errors of random weights mean nothing, but costs at a share of the tiles do"
         raise InputError("--random-weights", "no --tiles", rule, "Add --tiles 0.5, say.")
-    held = _machine(machine, narrow_bits, quiet=as_json)
+    held, said = _machine(machine, narrow_bits)
     moments = None if covariances is None else load_covariances(covariances)
     with progress_bar(as_json) as progress:
         progress(0, 1, "reading")
@@ -154,20 +154,21 @@ def advise_command(
     if as_json:
         print_json(told)
         return
+    if said:
+        say(said)
     _print(found, regimes, MEASURES[by], confirmed, whole=exported is not None)
     for path in (output, picture):
         if path is not None:
             say(f"written to {path}")
 
 
-def _machine(name: str, narrow_bits: int, *, quiet: bool) -> Machine:
-    """The machine, with narrow tiles if it has none of its own."""
+def _machine(name: str, narrow_bits: int) -> tuple[Machine, str]:
+    """The machine, with narrow tiles if it has none of its own, and a sentence if so."""
     machine = Machine.load(name)
     if machine.datatypes.narrow_bits or not narrow_bits:
-        return machine
-    if not quiet:
-        say(f"machine '{machine.name}' has no narrow tiles: here with datatypes.narrow_bits = {narrow_bits}")
-    return machine.with_(datatypes={"narrow_bits": narrow_bits})
+        return machine, ""
+    said = f"machine '{machine.name}' has no narrow tiles: here with datatypes.narrow_bits = {narrow_bits}"
+    return machine.with_(datatypes={"narrow_bits": narrow_bits}), said
 
 
 def _fitting(
@@ -226,13 +227,13 @@ def _print(
     console.print("what each way needs", style="bold")
     print(report.layers_table(advice), end="")
     for regime in regimes:
-        console.print(f"\n{regime.tokens} tokens, {regime.gb_per_s:g} GB/s: all layers", style="bold")
+        console.print(f"\n{advice.called(regime)}: all layers", style="bold")
         print(report.regime_table(advice, regime, measure), end="")
     if confirmed:
         console.print("\nclosed forms beside the simulator", style="bold")
-        print(report.confirmed_table(confirmed, measure, whole), end="")
+        print(report.confirmed_table(advice, confirmed, measure, whole), end="")
     console.print("\nadvice", style="bold")
     for regime in regimes:
         print(report.sentence(advice, regime, measure))
-    for line in report.disagreements(confirmed, measure):
+    for line in report.disagreements(advice, confirmed, measure):
         print(f"Where the two disagree: {line}")

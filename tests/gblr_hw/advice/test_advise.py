@@ -110,9 +110,9 @@ def test_confirmed_ways_are_the_best_two_and_the_dense_ones(advice):
     confirmed = confirm(advice, [regime], "latency_cycles", layer_by_layer(advice))
     ranked = sorted(advice.found[0], key=lambda way: advice.total(way, regime, "latency_cycles"))
     assert {FALLBACK, *ranked[:2]} <= {one.way for one in confirmed} <= {FALLBACK, *ranked[:2], MIXED}
-    assert disagreements(confirmed, "latency_cycles") == []
+    assert disagreements(advice, confirmed, "latency_cycles") == []
     worse = [replace(one, latency_cycles=1.0) if one.way == FALLBACK else one for one in confirmed]
-    assert "closed forms say" in disagreements(worse, "latency_cycles")[0]
+    assert "closed forms say" in disagreements(advice, worse, "latency_cycles")[0]
 
 
 def test_the_document_names_what_it_is(advice):

@@ -36,7 +36,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 
 def test_a_checkpoint(layers, monkeypatch, capsys):
     text = told(monkeypatch, capsys, "net.safetensors", "-m", "edge-16", "--tokens", "1,256", "--error", "0.15", *WAYS)
-    assert "1 tokens, 4.2 GB/s: dense, 4 bits with 0." in text
+    assert "1 token, 4.2 GB/s: dense, 4 bits with 0." in text
     assert "256 tokens, 4.2 GB/s: low rank with 0." in text
     assert "closed forms beside the simulator" in text
 
