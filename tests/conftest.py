@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.oracles.bounds import assert_bounds
 
 # Every simulation that a test runs is held against the physical bounds. This file is read before any test module, so
 # that they, and the packages they import, all see this ``simulate``.
-_module = sys.modules["simulator.timing.simulate"]
+_module = import_module("simulator.timing.simulate")
 _simulate = _module.simulate
 
 

@@ -12,28 +12,63 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from gblr_hw.cli.interruption import Interruption, stems_from_interruption
-from simulator.base.errors import InputError
+from simulator.base.errors import DeadlockError, InputError
 from simulator.base.text import printable, shortened
-from simulator.timing.engine import DeadlockError
 
 # Click's, of the click that typer brings along.
 _UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 _MOST_TOLD = 800  # characters of a message that repeats what was typed
+# Name -> where it is, and what the list says of it, its help's first sentence: so the list waits for none.
 _COMMANDS = {
-    "demo": "demo_command:demo_command",
-    "train": "train_command:train_command",
-    "convert": "convert_command:convert_command",
-    "advise": "advise_command:advise_command",
-    "codesign": "codesign_command:codesign_command",
-    "lower": "lower_command:lower_command",
-    "show": "show_command:show_command",
-    "simulate": "simulate_command:simulate_command",
-    "verify": "verify_command:verify_command",
-    "front": "front_command:front_command",
-    "machine": "machine_command:machine_app",
+    "demo": (
+        "demo_command:demo_command",
+        "Train every family on real digits, lower and simulate it, check its outputs against PyTorch, draw the front.",
+    ),
+    "train": (
+        "train_command:train_command",
+        "Train a small vision transformer on images, so that it meets a latency or an energy on a machine.",
+    ),
+    "convert": (
+        "convert_command:convert_command",
+        "Convert a checkpoint's dense layers to layers of one structure family, at a budget of the whole network.",
+    ),
+    "advise": (
+        "advise_command:advise_command",
+        "What to do with each layer: dense int8, int4, a structure, or both, at one error, by tokens and bandwidth.",
+    ),
+    "codesign": (
+        "codesign_command:codesign_command",
+        "Search P, banks, memories and structures together; `--machine` gives clock, DRAM and what is not searched.",
+    ),
+    "lower": (
+        "lower_command:lower_command",
+        "Lower a checkpoint, layer after layer in the form that runs fastest, or a whole model with all its operators.",
+    ),
+    "show": (
+        "show_command:show_command",
+        "Show a program (tiles, forms, listing) or a checkpoint (layers, sizes, multiplications, block map).",
+    ),
+    "simulate": (
+        "simulate_command:simulate_command",
+        "Simulate a program: cycles per layer or operator and per unit, with causes; bytes, energy by component, "
+        "roofline.",
+    ),
+    "verify": (
+        "verify_command:verify_command",
+        "Compile the RTL of the program's machine, run the program on it, and compare every event's cycle and every "
+        "output code with the engine's and with int8 execution.",
+    ),
+    "front": (
+        "front_command:front_command",
+        "Which networks are not beaten in both latency and accuracy, machine by machine; as a table and a picture.",
+    ),
+    "machine": (
+        "machine_command:machine_app",
+        "List the machines that come with the toolkit, or show one as a file to start from.",
+    ),
 }
 
 
@@ -47,11 +82,15 @@ class _LazyGroup(TyperGroup):
         return list(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        # A misspelt name is compared with all of them.
-        for name in [cmd_name] if cmd_name in _COMMANDS else _COMMANDS:
-            if name not in self.commands:
-                self.commands[name] = _load(name)
+        # What has not been called for is listed, and what was typed compared with its name.
+        for name, (_, told) in _COMMANDS.items():
+            self.commands.setdefault(name, TyperCommand(name, help=told))
         return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in _COMMANDS:
+            self.commands[args[0]] = _load(args[0])
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -66,7 +105,7 @@ class _LazyGroup(TyperGroup):
 
 
 def _load(name: str) -> Any:
-    module, attribute = _COMMANDS[name].split(":")
+    module, attribute = _COMMANDS[name][0].split(":")
     loaded = getattr(import_module(f"gblr_hw.cli.commands.{module}"), attribute)
     if not isinstance(loaded, typer.Typer):
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

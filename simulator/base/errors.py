@@ -16,6 +16,10 @@ _MOST_TOLD = 980  # characters of the paragraph: a terminal's screen holds it
 _MOST_PART = 250  # of the place, the rule and the remedy of a paragraph that would be longer
 
 
+class DeadlockError(RuntimeError):
+    """A program that cannot proceed; the message names the instruction that waits and what it waits for."""
+
+
 class InputError(ValueError):
     """Bad input, told in one paragraph: where it is, its value, the rule that it breaks and what to do about it.
 

@@ -12,16 +12,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from numba import njit
-from numba.core import config
-
 
 def find_place() -> None:
     """Have compiled kernels kept in a temporary folder where Numba finds no place for them, and say so when it is made.
 
     Numba's own places are NUMBA_CACHE_DIR, the folder beside each module, and the user's cache; without any, a module
-    with a kernel does not import. Called before the first of ours is.
+    with a kernel does not import. Called before the first of ours is; where the folder beside this module may be
+    written, Numba is not even loaded for it.
     """
+    if _may_write_beside():
+        return
+    from numba import njit
+    from numba.core import config
+
     try:
         njit(cache=True)(_kernel)
     except RuntimeError:
@@ -33,6 +36,17 @@ def find_place() -> None:
                 "written; NUMBA_CACHE_DIR names another place",
                 file=sys.stderr,
             )
+
+
+def _may_write_beside() -> bool:
+    """Whether Python's own cache beside this module may be written, which is Numba's second place."""
+    folder = Path(__file__).parent / "__pycache__"
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _kernel() -> None:

@@ -18,6 +18,7 @@ import numba as nb
 import numpy as np
 
 from simulator.base.columns import kernel_input
+from simulator.base.errors import DeadlockError
 from simulator.program.operations import After, Op, Unit
 from simulator.timing.durations import UNIT_COUNT, Timing
 
@@ -51,10 +52,6 @@ class Events:
     end: np.ndarray
     done: np.ndarray
     stall: np.ndarray
-
-
-class DeadlockError(RuntimeError):
-    """A program that cannot proceed; the message names the instruction that waits and what it waits for."""
 
 
 def run_engine(timing: Timing) -> Events:

@@ -121,6 +121,8 @@ def compile_rtl(machine: Machine, cache_folder: Path) -> CompiledRtl:
 
     Raises InputError if a tool is missing, RuntimeError with the tool's output if it fails.
     """
+    # The compiler runs in a folder of its own: a relative name would be looked for there.
+    cache_folder = cache_folder.resolve()
     library = cache_folder / f"rtl-{_source_key(machine)}.so"
     cache_folder.mkdir(parents=True, exist_ok=True)
     with FileLock(library.with_suffix(".lock")):

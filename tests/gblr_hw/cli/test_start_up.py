@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gblr_hw.cli.app import _COMMANDS, _load
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine
@@ -64,3 +65,16 @@ def test_help_lists_every_command_and_a_misspelt_one_is_guessed() -> None:
         assert f"│ {name} " in text
         assert start(name, "--help").returncode == 0
     assert "Did you mean 'simulate'?" in start("simulat").stderr
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_the_list_says_what_each_command_says_first(name: str) -> None:
+    told = " ".join(str(_load(name).help).split())
+    assert told.startswith(_COMMANDS[name][1])
+
+
+def test_the_list_of_commands_loads_no_engine() -> None:
+    script = "import sys\nfrom gblr_hw.cli.main import main\ntry:\n    main()\nfinally:\n    print('numba' in sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", script, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.stderr.split()[-1] == "False", done.stderr

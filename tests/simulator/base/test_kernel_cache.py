@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-# As root may write anywhere, Numba is left with the place that it is told.
+# As root may write anywhere, no file can be made beside modules, and Numba is left with the place that it is told.
 RUN = """
 import sys
+import tempfile
+def refuse(*arguments, **options):
+    raise PermissionError("read-only")
+tempfile.TemporaryFile = refuse
 from numba.core import caching
 impl = getattr(caching, "CacheImpl", None) or caching._CacheImpl
 impl._locator_classes = [caching.UserProvidedCacheLocator]
@@ -55,3 +59,9 @@ def test_a_folder_that_others_may_write_is_never_run_from(tmp_path: Path) -> Non
     assert str(folder) not in done.stderr
     assert list(tmp_path.iterdir()) == [folder]  # the other one went with the process
     assert list(folder.iterdir()) == []
+
+
+def test_where_the_installation_may_be_written_nothing_is_asked_of_numba(tmp_path: Path) -> None:
+    script = "import sys\nimport simulator.base\nprint('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"

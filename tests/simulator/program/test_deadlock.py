@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from simulator.base.errors import InputError
+from simulator.base.errors import DeadlockError, InputError
 from simulator.program.isa import Instructions
 from simulator.program.operations import TILE_OPS, After, Op
 from simulator.program.program import Program
 from simulator.timing.durations import Timing, resolve_timing
-from simulator.timing.engine import DeadlockError, run_engine
+from simulator.timing.engine import run_engine
 from simulator.timing.reference import run_reference
 from tests.drawn.random_programs import built_program, generator, random_timing, seeds
 from tests.simulator.timing.test_engines import program

@@ -13,10 +13,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from simulator.base.errors import InputError
+from simulator.base.errors import DeadlockError, InputError
 from simulator.program.program import Program
 from simulator.program.program_file import _checksum
-from simulator.timing.engine import DeadlockError
 from simulator.timing.simulate import simulate
 from tests.drawn.random_networks import built_network
 from tests.drawn.random_programs import generator
