@@ -70,13 +70,15 @@ def lower_operator(
     tokens: int,
     *options: Any,
     narrow: tuple[Op, ...] = (),
+    unread: bool = False,
     **more: Any,
 ) -> LayerSchedule:
     """``lower_layer`` of an operator of a network: its outputs stay in their own order, in which the next operator
-    reads them (machine.md, E1).
+    reads them, unless they are ``unread`` by any (machine.md, E1).
     """
     plan = evaluate_masks(name, weights, machine, tokens)
-    return lower_plan(replace(plan, factors=plan.factors.in_natural_order(), narrow=narrow), *options, **more)
+    factors = plan.factors if unread else plan.factors.in_natural_order()
+    return lower_plan(replace(plan, factors=factors, narrow=narrow), *options, **more)
 
 
 def lower_plan(

@@ -18,6 +18,7 @@ from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.quantise.kept_codes import rounded_anew
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.lowering.stage_operators import in_stages
+from gblr_hw.weights.chains import CHAIN_KINDS
 from gblr_hw.weights.network_weights import linear_of
 from gblr_hw.weights.scaled_weights import scaled_weights
 from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
@@ -32,7 +33,7 @@ from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 
 # lower_linear(name, weights, machine, tokens, calibration rows, steps=..., keep_zeros=...), as ``lower_layer``
-# takes them.
+# takes them, and unread=... of weights that are chains, as ``lower_operator`` does.
 LowerLinear = Callable[..., LayerSchedule]
 
 _ROOMY_KIB = 1 << 24
@@ -152,9 +153,11 @@ def _schedule(
     tokens = min(operator.rows, machine.accumulator_rows // 2)
     steps = network.tensors[operator.operands[0].tensor].step, network.tensors[operator.output].step
     held = weights[operator.name]
+    # Only such weights have an order in which their outputs are best stored.
+    more = {"unread": network.unread(operator.output)} if isinstance(held, CHAIN_KINDS) else {}
     return lower_linear(
         operator.name, held, machine, tokens, examples, steps=steps if all(steps) else None,
-        keep_zeros=isinstance(held, (DenseWeights, GroupedWeights)) and not drop_zeros,
+        keep_zeros=isinstance(held, (DenseWeights, GroupedWeights)) and not drop_zeros, **more,
     )  # fmt: skip
 
 

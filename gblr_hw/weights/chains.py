@@ -87,9 +87,18 @@ class ChainWeights(_Chained):
         return self
 
     def with_outputs(self, outputs: Tensor) -> ChainWeights:
-        """The outputs (m',) int64 of the layer, in that order, as a layer."""
-        bias = None if self.bias is None else self.bias[outputs]
-        return replace(self, u=self.u[outputs], writes=self.writes[outputs], bias=bias, output_order=None)
+        """The outputs (m',) int64 of the layer, in that order, as a layer; best stored so that those which the same
+        ranks write lie together.
+        """
+        bias, writes = None if self.bias is None else self.bias[outputs], self.writes[outputs]
+        return replace(self, u=self.u[outputs], writes=writes, bias=bias, output_order=_alike_together(writes))
+
+
+def _alike_together(writes: Tensor) -> Tensor | None:
+    """Outputs (m,) int64 with equal rows of (m, K) bool one behind another, in order of the first; None if they are."""
+    _, first, kind = np.unique(writes.cpu().numpy(), axis=0, return_index=True, return_inverse=True)
+    order = torch.from_numpy(np.argsort(first[kind.reshape(-1)], kind="stable").astype(np.int64))
+    return None if torch.equal(order, torch.arange(len(writes))) else order
 
 
 def _check_blocks(name: str, tensor: Tensor, layout: str) -> None:

@@ -250,6 +250,22 @@ class Network:
                 found.setdefault(tensor.within[0], []).append(tensor.name)
         return {parent: tuple(parts) for parent, parts in found.items()}
 
+    def unread(self, name: str) -> bool:
+        """Whether no operator reads what is in the tensor, nor in one that it lies in."""
+        while (within := self.tensors[name].within) is not None:
+            name = within[0]
+        return name not in self._read_wholes
+
+    @cached_property
+    def _read_wholes(self) -> frozenset[str]:
+        """What operators read, and what it lies in."""
+        found = {*self.readers, *self.index_readers}
+        for name in tuple(found):
+            while (within := self.tensors[name].within) is not None:
+                name = within[0]
+                found.add(name)
+        return frozenset(found)
+
     @cached_property
     def writer(self) -> Mapping[str, int]:
         """Index of the operator that writes each result."""

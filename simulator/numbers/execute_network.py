@@ -74,7 +74,12 @@ class _Operators:
         self.arithmetic, self.drain_numbers = cache(self._arithmetic_of), cache(self._drain_numbers_of)
 
     def outputs(self) -> dict[str, np.ndarray]:
+        """What the host finds in DRAM, channels in their natural order (rule E1)."""
         results = {}
+        for layer, operator in zip(self._program.layers, self._network.operators, strict=True):
+            if layer.reorders:
+                written = self._dram.arrays[operator.output]
+                written[:, :, layer.output_order] = written.copy()
         for port in self._network.outputs:
             stored = np.array(self._dram.arrays[port.tensor])
             results[port.name] = tensor_to_port(port, self._codes.decode(port.tensor, stored))

@@ -58,12 +58,7 @@ def _check_layer(index: int, layers: Sequence[LayerSchedule], network: Network, 
         )
     kind, form = network.operators[index].kind, layers[index].form
     if layers[index].reorders:
-        raise InputError(
-            f"layer '{layer}': 'output_order'",
-            "outputs in another order",
-            "in a network they are in the order in which the next operator reads them",
-            NOT_OURS,
-        )
+        _check_order(layer, network, network.operators[index], machine.cols)
     if form not in _MATRIX_FORMS.get(kind, ("vector",)):
         raise InputError(f"layer '{layer}': 'form'", form, f"it is the form of an operator of kind {kind}", NOT_OURS)
     types = machine.datatypes
@@ -74,6 +69,20 @@ def _check_layer(index: int, layers: Sequence[LayerSchedule], network: Network, 
             "tiles of activations need weights of as many bits as activations",
             "Choose another machine, or leave the operator out of the program.",
         )
+
+
+def _check_order(layer: str, network: Network, operator: Operator, side: int) -> None:
+    """Outputs that are in another order are read by no operator, and their chunks follow each other closely."""
+    written = network.tensors[operator.output]
+    close = written.channels(side) == written.groups * written.width
+    if operator.kind == "linear" and close and network.unread(operator.output):
+        return
+    raise InputError(
+        f"layer '{layer}': 'output_order'",
+        "outputs in another order",
+        "in a network they are in the order in which the next operator reads them",
+        NOT_OURS,
+    )
 
 
 def _refuse(bad: np.ndarray, field: str, values: np.ndarray, limit: np.ndarray) -> None:

@@ -109,7 +109,7 @@ def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Dr
 
 def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
     """A product together with the vector operator that alone reads it, if that is a scale or a shift of its outputs; or
-    a copy of a chain's outputs into another order, which would move them one by one.
+    a copy of some of a chain's outputs, also into another order, which would move them one by one.
     """
     operator, held = _named(draft)[name], draft.weights[name]
     place = _sole_readers(draft).get(operator.output)
@@ -122,10 +122,10 @@ def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
     link = link_of(draft, operator.output, [behind], None)
     if link is None or link.order is None:
         return None
-    if copies and isinstance(held, CHAIN_KINDS):
+    if not np.array_equal(link.order, np.arange(held.out_features)):
+        if not isinstance(held, CHAIN_KINDS):
+            return None
         held = held.chain().with_outputs(torch.from_numpy(link.order))
-    elif not np.array_equal(link.order, np.arange(held.out_features)):
-        return None
     scaled = scaled_outputs(held, torch.from_numpy(link.matrix.data.copy()))
     weights = shifted_outputs(scaled, torch.from_numpy(link.shift.copy()))
     result = _replaced(draft, behind, replace(operator, output=behind.output), weights)
