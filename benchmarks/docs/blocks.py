@@ -127,6 +127,7 @@ BLOCKS: tuple[Block, ...] = (
     ),
     Block(MODELS, "whole", ("zoo",), _whole("zoo", zoo.whole_table)),
     Block(MODELS, "refused", ("zoo",), _whole("zoo", zoo.refused_table)),
+    Block("docs/advice.md", "advice", ("advice",), _whole("advice", networks.advice_table)),
     Block(NETWORKS, "image bytes", ("image bytes",), _rows("image bytes", networks.image_bytes_table)),
     Block(NETWORKS, "groups", ("fusion",), _rows("fusion", networks.fusion_table)),
     Block(SPEED, "simulating", ("engine",), _whole("engine", speed.engine_table)),

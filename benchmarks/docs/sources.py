@@ -87,6 +87,7 @@ SOURCES: Mapping[str, Source] = {
         "docs/data/vit_base.txt", "gblr-hw simulate vit.program --top 12 > docs/data/vit_base.txt", read_text
     ),
     "fusion": _json("fusion", "python -m benchmarks.networks.fusion"),
+    "advice": Source("docs/data/advice.jsonl", "python -m benchmarks.networks.advice --smollm2 FILE.gguf", read_lines),
     "image bytes": _json("image_bytes", "python -m benchmarks.networks.image_bytes"),
     "plain as network": _json("plain_as_network", "python -m benchmarks.networks.plain_as_network"),
     "sweeps": Source("docs/data/network_sweeps.json", "python -m benchmarks.networks.network_sweeps", read_json),
