@@ -87,9 +87,8 @@ class Translation:
             if value is not None and isinstance(value.meta.get("val"), torch.Tensor):
                 tensors[name] = value.meta["val"]
         dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-        packed = frozenset(name for name, tensor in tensors.items() if tensor.is_contiguous())
         operation = str(node.target).split(".")[1] if schema is not None else node.name
-        return Site(path, path in self._leaves, operation.strip("_"), source_of(node), dtypes, packed)
+        return Site(path, path in self._leaves, operation.strip("_"), source_of(node), dtypes, tensors)
 
     def _argument(self, argument: Any) -> Any:
         return torch.fx.node.map_arg(argument, lambda inner: self._values[inner.name])
@@ -177,7 +176,7 @@ class Translation:
         try:
             value = lowering(self._builder, arguments_of(node, self._argument))
             _check_shape(node, value)
-            return value
+            return _typed(node, value)
         except LayoutError as error:
             self._builder.reset(before)
             raise refusal(node, f"{error}, which no operator of the machine reads") from error
@@ -280,6 +279,16 @@ def _check_shape(node: Node, value: Any) -> None:
     for found, said in zip(_flat(value), _flat(node.meta["val"]), strict=False):
         if isinstance(found, View) and isinstance(said, torch.Tensor) and found.shape != tuple(said.shape):
             raise LayoutError(f"its lowering gives shape {found.shape} instead of {tuple(said.shape)}")
+
+
+def _typed(node: Node, value: Any) -> Any:
+    """A constant in the framework's type: a lowering that passes one on (``type_as`` a computed value) leaves its own,
+    in which what follows computes other numbers.
+    """
+    said = node.meta["val"]
+    if isinstance(value, torch.Tensor) and isinstance(said, torch.Tensor) and value.dtype != said.dtype:
+        return value.to(said.dtype)
+    return value
 
 
 def _inside(path: str, outer: str) -> bool:

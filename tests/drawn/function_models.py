@@ -122,6 +122,14 @@ FUNCTIONS_OF_OTHERS: dict[str, Callable[[], Made]] = {
     "distances_by_magnitude": lambda: (of(lambda a: torch.cdist(a[:, :3], a, p=1)), (x(),)),
     "diagonals": lambda: (of(lambda a: torch.diagonal(a, -1, 1, 2)), (x(),)),
     "strides": lambda: (of(lambda a: torch.as_strided(a, (2, 3, 4), (60, 24, 1), 5)), (x(),)),
+    "mask_of_a_computed_type": lambda: (
+        Apply(lambda s, a: (m := torch.arange(12) % 3 > 0).type_as(y := s.l(a)).masked_fill(m, -1e4) + y,
+              **linears(l=(12, 12))), (x(),)),
+    "strides_of_transposed": lambda: (of(lambda a: a.transpose(1, 2).as_strided((2, 4, 4, 5), (60, 12, 3, 1))), (x(),)),
+    "strides_of_every_third": lambda: (of(lambda a: a[:, 1:, ::3].as_strided((2, 3, 4), (60, 12, 3))), (x(),)),
+    "strides_of_the_permuted": lambda: (
+        Apply(lambda s, a: s.l(a).view(2, 5, 3, 4).transpose(1, 2).as_strided((2, 3, 3, 3, 4), (60, 4, 12, 12, 1)),
+              **linears(l=(12, 12))), (x(),)),
     "reduced_at_places": lambda: (
         Apply(lambda s, a, i: torch.zeros(2, 5, 9, dtype=a.dtype).scatter_reduce(2, i, s.l(a), "sum"), **linears(l=(12, 12))),
         (x(), torch.randint(0, 9, (2, 5, 12)))),

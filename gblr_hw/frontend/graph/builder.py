@@ -31,7 +31,8 @@ def single(value: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True)
 class Site:
     """The node at hand: the path of its module and whether that has none inside it, the operation's short name, the
-    source line, the types of its tensor arguments by name, and which of these lie in memory in order.
+    source line, and by name the types of its tensor arguments and these themselves as the framework traces them, which
+    have strides and no values.
     """
 
     path: str = ""
@@ -39,7 +40,7 @@ class Site:
     operation: str = ""
     source: str = ""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
-    contiguous: frozenset[str] = frozenset()
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Mark(NamedTuple):

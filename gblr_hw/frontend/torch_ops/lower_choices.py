@@ -440,16 +440,26 @@ def _diagonal(builder: Builder, a: Arguments) -> View:
 
 @lowers("aten.as_strided.default")
 def _as_strided(builder: Builder, a: Arguments) -> View:
-    """Places of a value in the order in which memory holds it."""
-    view = a["self"]
-    if "self" not in builder.site.contiguous:
-        raise LayoutError("a value whose dimensions lie in another order in memory is read by strides")
-    places = torch.tensor(a["storage_offset"] or 0)
-    for dim, (size, stride) in enumerate(zip(a["size"], a["stride"], strict=True)):
-        along = [1] * len(a["size"])
-        along[dim] = size
-        places = places + (torch.arange(size) * stride).reshape(along)
-    return looked_up(builder, regrouped(builder, view, [view.size]), [places])
+    """Places of a value in the order in which memory holds it: transposed and cut values keep that of what they are
+    taken from.
+    """
+    view, like = a["self"], builder.site.tensors["self"]
+    offset = a["storage_offset"]
+    held = _offsets(view.shape, like.stride(), 0).flatten()
+    wanted = _offsets(a["size"], a["stride"], 0 if offset is None else offset - like.storage_offset())
+    places = torch.full((max(int(held.max()), int(wanted.max())) + 1,), -1)
+    places[held] = torch.arange(len(held))
+    if int(wanted.min()) < 0 or int(places[wanted].min()) < 0:
+        raise LayoutError("memory is read by strides where the value holds nothing")
+    return looked_up(builder, regrouped(builder, view, [view.size]), [places[wanted]])
+
+
+def _offsets(sizes: Sequence[int], strides: Sequence[int], start: int) -> torch.Tensor:
+    """Of each element of a strided value, where memory holds it."""
+    offsets = torch.tensor(start)
+    for size, stride in zip(sizes, strides, strict=True):
+        offsets = offsets[..., None] + torch.arange(size) * stride
+    return offsets
 
 
 @lowers("aten.take_along_dim.default")
