@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from gblr_hw.frontend.containers import arguments_by_name, tensors_in, with_tensors
 from gblr_hw.frontend.decide import Decisions, decided
-from gblr_hw.frontend.foreign_code import drawn_alike, quiet, told_error
+from gblr_hw.frontend.foreign_code import drawn_alike, quiet, told_error, unended
 from gblr_hw.frontend.graph.builder import Layers
 from gblr_hw.weights.checks import not_stored
 from gblr_hw.weights.stored import WEIGHT_KINDS, ConvWeights, LayerWeights
@@ -263,6 +263,7 @@ def _traced(
             _converted_once(),
             _written_as_numbers(),
             quiet(),
+            unended(),
             _unprinted(),
         ):
             with drawn_alike():

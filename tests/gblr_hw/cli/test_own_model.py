@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,9 @@ MODEL = (
         ("\nimport not_there\n", "own.py:2: found ModuleNotFoundError: No module named 'not_there'; the file and its func"),
         ("from torch import not_there\n", "own.py:1: found ImportError: cannot import name 'not_there'"),
         ("import sys\nsys.exit(0)\n", "own.py:2: found SystemExit: 0; the file and its function run to their end, without"),
+        ("import os\nos._exit(0)\n", "own.py:2: found SystemExit: os._exit(0); the file and its function run to their"),
+        (HEAD + "def build():\n    from os import _exit\n    _exit(3)\n", "own.py:5: found SystemExit: os._exit(3); the"),
+        (MODEL.format(body="__import__('os')._exit(0)"), "model Net: found SystemExit: os._exit(0); torch.export has"),
         ("def build():\n    raise SystemExit\n", "own.py:2: found SystemExit; the file and its function run to their end"),
         ("def build():\n    return build()\n", "own.py:2: found RecursionError: maximum recursion depth exceeded"),
         ("def build(size):\n    return size\n", "build(size): missing a required argument: 'size'; the function takes no"),
@@ -68,6 +72,14 @@ def test_what_fails_is_told_with_its_line(text: str, message: str, folder: Path,
     Path("own.py").write_text(text)
     assert message in refusal("lower", "--model", "own.py:build", "-o", "x.program")
     assert not Path("x.program").exists()
+
+
+def test_a_child_of_the_file_may_end_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os._exit
+    text = "import os\nchild = os.fork()\nif not child:\n    os._exit(7)\ncode = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+    Path("own.py").write_text(text + "assert code == 7\n" + MODEL.format(body="return x"))
+    ran(monkeypatch, "lower", "--model", "own.py:build", "-o", "x.program")
+    assert Path("x.program").exists() and os._exit is before
 
 
 @pytest.mark.parametrize("name", ["own.py", "json.py", "numba.py"])
