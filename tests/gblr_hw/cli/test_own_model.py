@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gblr_hw.cli import main as cli
+from gblr_hw.frontend import export_network
+from gblr_hw.frontend.own_model import own_model
 from tests.gblr_hw.cli.conftest import Refusal
 
 HEAD = "import torch\nfrom torch import nn\n"
@@ -41,6 +43,7 @@ MODEL = (
         (HEAD + "def build():\n    return nn.Linear(2, 3), (torch.ones(4, 5),)\n", "model Linear: found RuntimeError: "),
         ("raise RuntimeError('\\x1b[2J' + 'a' * 5000)\n", "own.py:1: found RuntimeError: \\x1b[2Jaaa"),
         (MODEL.format(body="raise ValueError('no')"), "model Net: found ValueError: no; torch.export has to follow"),
+        (MODEL.format(body="raise ValueError('no')"), "own.py:5: raise ValueError('no')."),
         (MODEL.format(body="raise SystemExit(0)"), "model Net: found SystemExit: 0; torch.export has to follow"),
         (MODEL.format(body="return torch.ones(3)"), "model Net: found no output that depends on an input (of 1); a network computes"),
         (MODEL.format(body="return None"), "model Net: found no output that depends on an input (of 0); a network"),
@@ -72,6 +75,19 @@ def test_what_fails_is_told_with_its_line(text: str, message: str, folder: Path,
     Path("own.py").write_text(text)
     assert message in refusal("lower", "--model", "own.py:build", "-o", "x.program")
     assert not Path("x.program").exists()
+
+
+def test_places_in_a_list_are_refused_with_their_line_and_taken_as_a_tensor(folder: Path, refusal: Refusal) -> None:
+    body = "kept = torch.full_like(x, True).bool()\n        kept[{places}] = False\n        return x * kept"
+    inputs = "(torch.ones(4, 6), torch.tensor([[0, 1], [2, 3]]))"
+    model = MODEL.replace("(self, x)", "(self, x, at)").replace("(torch.ones(4, 6),)", inputs)
+    listed = model.format(body=body.format(places="tuple(zip(*at))"))
+    Path("own.py").write_text(listed)
+    told = refusal("lower", "--model", "own.py:build", "-o", "x.program")
+    assert "own.py:6: kept[tuple(zip(*at))] = False; a tensor's values are taken there one by one" in told
+    Path("own.py").write_text(model.format(body=body.format(places="at[:, 0], at[:, 1]")))
+    module, example, _ = own_model("own.py:build")
+    assert export_network(module, example).network.operators
 
 
 def test_a_child_of_the_file_may_end_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
