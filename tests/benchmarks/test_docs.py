@@ -38,7 +38,6 @@ BY_HAND = {
     ("docs/references.md", "| | SCALE-Sim 3.0 | our machine |"): "rules of two machines, not measurements",
     ("docs/verification.md", "| what | command | size |"): "commands and the sizes that they are run with",
     ("docs/advice.md", "| way | is |"): "what is compared, in words",
-    ("docs/bits.md", "| | command | what happens |"): "commands, in words",
 }
 # Files of docs/data that are no figures.
 SETTINGS = {"docs/data/codesign_space.toml"}
