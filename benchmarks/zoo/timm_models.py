@@ -34,7 +34,7 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "efficientvit_mit": ("efficientvit_b0", {}),
     "eva": ("eva02_tiny_patch14_224", {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 56}),
     "fastvit": ("fastvit_t8", {}),
-    "focalnet": ("focalnet_tiny_srf", {"embed_dim": 24}),
+    "focalnet": ("focalnet_tiny_srf", {}),
     "ghostnet": ("ghostnet_050", {}),
     "hgnet": ("hgnetv2_b0", {}),
     "hiera": ("hiera_tiny_224", {"embed_dim": 24, "num_heads": 1, "stages": (1, 1, 1, 1), "img_size": (64, 64)}),

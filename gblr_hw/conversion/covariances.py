@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.files.tensor_files import read_tensors, write_safetensors
-from gblr_hw.layers.model_calls import Batch, call_of, input_of, linear_layer, linear_names
+from gblr_hw.layers.model_calls import Batch, input_of, linear_layer, linear_names, run_batch
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -65,10 +65,9 @@ def collect_covariances(
     model.eval()
     try:
         for batch in batches:
-            called += 1
             mask = None if rows is None else rows(batch).bool()
-            args, kwargs = call_of(model, batch)
-            model(*args, **kwargs)
+            run_batch(model, batch, f"batch {called}")
+            called += 1
     finally:
         model.train(training)
         for handle in handles:

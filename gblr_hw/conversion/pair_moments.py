@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.layers.model_calls import Batch, call_of, input_of, linear_layer, matrix_of
+from gblr_hw.layers.model_calls import Batch, input_of, linear_layer, matrix_of, run_batch
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -146,8 +146,7 @@ def _run(model: nn.Module, batch: Batch, handles: Sequence[torch.utils.hooks.Rem
     training = model.training
     model.eval()
     try:
-        args, kwargs = call_of(model, batch)
-        model(*args, **kwargs)
+        run_batch(model, batch)
     except _ReachedError:
         pass
     finally:

@@ -44,6 +44,7 @@ _DEEPEST = 4  # dicts around the tensors
 _OF_TRAINING = ("optim", "state", "rng")  # how names of dicts begin that hold an optimiser's tensors, not a network's
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin", "model.pt")
+_PART = re.compile(r".+-\d{5}-of-(\d{5})\.\w+")
 _MOST_QUOTED = 160  # characters of what a library says
 
 
@@ -71,6 +72,18 @@ def read_tensors(path: Path) -> TensorFile:
         raise InputError(str(path), "no such file", "the checkpoint must exist", "Check the path.")
     if path.name.endswith(".index.json"):
         return _read_shards(path)
+    part = _PART.fullmatch(path.name)
+    if part is not None and int(part[1]) > 1:
+        raise InputError(
+            str(path),
+            f"one of {int(part[1])} files",
+            "a checkpoint in parts is read whole",
+            "Name its folder or the index beside it (GGUF: merge the parts); a part alone is read under another name.",
+        )
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> TensorFile:
     size = path.stat().st_size
     if size == 0:
         raise InputError(str(path), "an empty file", "a checkpoint holds tensors", "Write it again.")
@@ -159,7 +172,7 @@ def _read_shards(index: Path) -> TensorFile:
             raise InputError(
                 str(index), f"no file '{name}'", "every shard of the index is there", "Copy the missing shard."
             )
-        state.update(read_tensors(index.parent / name).state)
+        state.update(_read_file(index.parent / name).state)
     absent = [name for name in places if name not in state]
     if absent:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from torch.fx import Node
 from torch.nn import functional
 
 from gblr_hw.frontend.containers import arguments_by_name, tensors_in, with_tensors
-from gblr_hw.frontend.decide import Decisions, decided
-from gblr_hw.frontend.foreign_code import drawn_alike, quiet, told_error
+from gblr_hw.frontend.decide import Decisions, decided, line_of_model
+from gblr_hw.frontend.foreign_code import drawn_alike, quiet, told_error, unended
 from gblr_hw.frontend.graph.builder import Layers
 from gblr_hw.weights.checks import not_stored
 from gblr_hw.weights.stored import WEIGHT_KINDS, ConvWeights, LayerWeights
@@ -263,6 +264,7 @@ def _traced(
             _converted_once(),
             _written_as_numbers(),
             quiet(),
+            unended(),
             _unprinted(),
         ):
             with drawn_alike():
@@ -272,13 +274,28 @@ def _traced(
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+# How the framework's text begins where values are read that a traced tensor has not.
+_NO_VALUES = "The tensor has a non-zero number of elements, but its data is not allocated yet"
+
+
 def _cannot_follow(model: nn.Module, error: BaseException) -> InputError:
+    line = line_of_model(traceback.extract_tb(error.__traceback__))
+    where = f"model {type(model).__name__}"
+    if line and str(error).startswith(_NO_VALUES):
+        return InputError(
+            where,
+            line,
+            "a tensor's values are taken there one by one (as a list of places, say), and a traced tensor has none",
+            "Give that line a tensor in place of the list; or lower a part: FILE.py:FUNCTION may return any module of "
+            "the model, with inputs of its own.",
+        )
     return InputError(
-        f"model {type(model).__name__}",
+        where,
         told_error(error),
         "torch.export has to follow the model with static shapes",
         "Run torch.export.export on it for the whole message, and rewrite what it names; or lower a part: "
-        "FILE.py:FUNCTION may return any module of the model, with inputs of its own.",
+        "FILE.py:FUNCTION may return any module of the model, with inputs of its own."
+        f"{f' It is raised in {line}.' if line else ''}",
     )
 
 

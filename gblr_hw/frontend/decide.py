@@ -92,7 +92,7 @@ class Decisions:
         named = [self.inputs[place] for place in sorted(inputs - _WEIGHTS)]
         if not named or not self.active:
             return None
-        line, names = _line_of_model(), tuple(name for name, _ in named)
+        line, names = line_of_model(traceback.extract_stack()), tuple(name for name, _ in named)
         weighed = bool(inputs & _WEIGHTS) or any(value.dtype.is_floating_point for _, value in named)
         if weighed and not self.by_example:
             raise by_data(self.model, line, names)
@@ -246,10 +246,10 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _line_of_model() -> str:
-    frames = [one for one in traceback.extract_stack() if not one.filename.startswith(_FOREIGN)]
-    frame = frames[-1]
-    return f"{frame.filename}:{frame.lineno}: {(frame.line or '').strip()}"
+def line_of_model(frames: Iterable[traceback.FrameSummary]) -> str:
+    """``file:line: code`` of the innermost frame that is neither the framework's nor ours; nothing without one."""
+    own = [one for one in frames if not one.filename.startswith(_FOREIGN)][-1:]
+    return "".join(f"{frame.filename}:{frame.lineno}: {(frame.line or '').strip()}" for frame in own)
 
 
 def _listed(told: Sequence[str]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import NoReturn
 
 import torch
 
@@ -37,6 +39,25 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def unended() -> Iterator[None]:
+    """While it lasts, ``os._exit`` raises SystemExit in this process, as ``sys.exit`` does: at once it would end as if
+    all were well, or with whatever code it says.
+    """
+    before, process = os._exit, os.getpid()
+
+    def raising(status: int) -> NoReturn:
+        if os.getpid() != process:  # a child that was forked ends so
+            before(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = raising
+    try:
+        yield
+    finally:
+        os._exit = before
 
 
 def told_error(error: BaseException) -> str:

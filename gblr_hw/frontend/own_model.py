@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from gblr_hw.frontend.foreign_code import quiet, told_error
+from gblr_hw.frontend.foreign_code import quiet, told_error, unended
 from simulator.base.errors import InputError
 
 Made = TypeVar("Made")
@@ -93,7 +93,7 @@ def _check_arguments(name: str, function: str, made: Callable[..., Any]) -> None
 
 def _run(name: str, path: Path, call: Callable[[], Made]) -> Made:
     try:
-        with quiet():
+        with quiet(), unended():
             return call()
     except (InputError, KeyboardInterrupt):
         raise

@@ -29,6 +29,8 @@ from simulator.program.schedule import LayerSchedule
 LONGEST = 24  # operators in a group
 _CUTS = (*range(1, 17), 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 
+_MOST_DOUBLED = 6  # times, until a scratchpad that would be enough is no longer looked for
+
 
 @dataclass(frozen=True)
 class Group:
@@ -62,7 +64,7 @@ def fuse_groups(
             if found is not None and (best[last] is None or before[0] + found[0] < best[last][0]):  # type: ignore[index]
                 best[last] = (before[0] + found[0], (*before[1], found[1]))
         if best[last] is None:
-            raise _too_large(network, last - 1, machine)
+            raise _too_large(network, schedules, last - 1, machine)
     result = best[count]
     assert result is not None
     return result[1]
@@ -350,14 +352,29 @@ def describe_groups(network: Network, groups: Sequence[Group]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _too_large(network: Network, index: int, machine: Machine) -> InputError:
+def _too_large(network: Network, schedules: Sequence[LayerSchedule], index: int, machine: Machine) -> InputError:
     operator = network.operators[index]
     side = machine.cols
     widths = [region_chunks(network, o, side) * side for o in operator.operands if o.access != "weights"]
     written = output_chunks(network, operator, side) * side
+    enough = _enough(network, schedules, machine)
     return InputError(
         f"operator '{operator.name}' on machine '{machine.name}'",
         f"rows of {' and '.join(map(str, widths))} bytes in and {written} bytes out",
         f"one row of each fits the scratchpad of {machine.scratchpad.size_bytes} bytes",
-        "Enlarge [scratchpad] in the machine file, or use a larger machine.",
-    )
+        "Use a larger machine." if enough is None else
+        f"Enlarge [scratchpad] in the machine file: with kib = {enough} every operator fits.",
+    )  # fmt: skip
+
+
+def _enough(network: Network, schedules: Sequence[LayerSchedule], machine: Machine) -> int | None:
+    """KiB of scratchpad, doubled until each operator by itself fits; None if none of these is enough."""
+    left = list(range(len(network.operators)))
+    for doubled in range(1, _MOST_DOUBLED + 1):
+        kib = machine.scratchpad.kib << doubled
+        scratchpad = machine.scratchpad.model_copy(update={"kib": kib})
+        planner = _Planner(network, schedules, machine.model_copy(update={"scratchpad": scratchpad}))
+        left = [index for index in left if planner.cheapest(index, index + 1) is None]
+        if not left:
+            return kib
+    return None

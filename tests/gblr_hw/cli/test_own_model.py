@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from gblr_hw.cli import main as cli
+from gblr_hw.frontend import export_network
+from gblr_hw.frontend.own_model import own_model
 from tests.gblr_hw.cli.conftest import Refusal
 
 HEAD = "import torch\nfrom torch import nn\n"
@@ -27,6 +30,9 @@ MODEL = (
         ("\nimport not_there\n", "own.py:2: found ModuleNotFoundError: No module named 'not_there'; the file and its func"),
         ("from torch import not_there\n", "own.py:1: found ImportError: cannot import name 'not_there'"),
         ("import sys\nsys.exit(0)\n", "own.py:2: found SystemExit: 0; the file and its function run to their end, without"),
+        ("import os\nos._exit(0)\n", "own.py:2: found SystemExit: os._exit(0); the file and its function run to their"),
+        (HEAD + "def build():\n    from os import _exit\n    _exit(3)\n", "own.py:5: found SystemExit: os._exit(3); the"),
+        (MODEL.format(body="__import__('os')._exit(0)"), "model Net: found SystemExit: os._exit(0); torch.export has"),
         ("def build():\n    raise SystemExit\n", "own.py:2: found SystemExit; the file and its function run to their end"),
         ("def build():\n    return build()\n", "own.py:2: found RecursionError: maximum recursion depth exceeded"),
         ("def build(size):\n    return size\n", "build(size): missing a required argument: 'size'; the function takes no"),
@@ -37,6 +43,7 @@ MODEL = (
         (HEAD + "def build():\n    return nn.Linear(2, 3), (torch.ones(4, 5),)\n", "model Linear: found RuntimeError: "),
         ("raise RuntimeError('\\x1b[2J' + 'a' * 5000)\n", "own.py:1: found RuntimeError: \\x1b[2Jaaa"),
         (MODEL.format(body="raise ValueError('no')"), "model Net: found ValueError: no; torch.export has to follow"),
+        (MODEL.format(body="raise ValueError('no')"), "own.py:5: raise ValueError('no')."),
         (MODEL.format(body="raise SystemExit(0)"), "model Net: found SystemExit: 0; torch.export has to follow"),
         (MODEL.format(body="return torch.ones(3)"), "model Net: found no output that depends on an input (of 1); a network computes"),
         (MODEL.format(body="return None"), "model Net: found no output that depends on an input (of 0); a network"),
@@ -68,6 +75,27 @@ def test_what_fails_is_told_with_its_line(text: str, message: str, folder: Path,
     Path("own.py").write_text(text)
     assert message in refusal("lower", "--model", "own.py:build", "-o", "x.program")
     assert not Path("x.program").exists()
+
+
+def test_places_in_a_list_are_refused_with_their_line_and_taken_as_a_tensor(folder: Path, refusal: Refusal) -> None:
+    body = "kept = torch.full_like(x, True).bool()\n        kept[{places}] = False\n        return x * kept"
+    inputs = "(torch.ones(4, 6), torch.tensor([[0, 1], [2, 3]]))"
+    model = MODEL.replace("(self, x)", "(self, x, at)").replace("(torch.ones(4, 6),)", inputs)
+    listed = model.format(body=body.format(places="tuple(zip(*at))"))
+    Path("own.py").write_text(listed)
+    told = refusal("lower", "--model", "own.py:build", "-o", "x.program")
+    assert "own.py:6: kept[tuple(zip(*at))] = False; a tensor's values are taken there one by one" in told
+    Path("own.py").write_text(model.format(body=body.format(places="at[:, 0], at[:, 1]")))
+    module, example, _ = own_model("own.py:build")
+    assert export_network(module, example).network.operators
+
+
+def test_a_child_of_the_file_may_end_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os._exit
+    text = "import os\nchild = os.fork()\nif not child:\n    os._exit(7)\ncode = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+    Path("own.py").write_text(text + "assert code == 7\n" + MODEL.format(body="return x"))
+    ran(monkeypatch, "lower", "--model", "own.py:build", "-o", "x.program")
+    assert Path("x.program").exists() and os._exit is before
 
 
 @pytest.mark.parametrize("name", ["own.py", "json.py", "numba.py"])

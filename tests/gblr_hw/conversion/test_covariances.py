@@ -32,6 +32,26 @@ def test_moments_are_those_of_the_unmasked_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded["3"], found["3"], rtol=1e-6)
 
 
+def test_labels_among_keyword_arguments_are_left_out() -> None:
+    model, x = nn.Sequential(nn.Linear(5, 4)), torch.randn(6, 5)
+    found = collect_covariances(model, ({"input": one, "labels": torch.ones(3)} for one in (x[:3], x[3:])))
+    np.testing.assert_allclose(found["0"], (x.double().T @ x.double() / 6).numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (torch.randn(2, 5).half(), "batch 1, layer '0': found RuntimeError: mat1 and mat2 must have the same dtype"),
+        (torch.randn(2, 6), "batch 1, layer '0': found RuntimeError: "),
+        ({"labels": torch.ones(2)}, r"batch 1: found TypeError: .*missing 1 required positional argument"),
+        (torch.full((2, 5), torch.nan), "layer '0': found NaN or infinity in its inputs; moments are of finite"),
+    ],
+)
+def test_a_batch_that_the_model_does_not_take_is_told(batch: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        collect_covariances(nn.Sequential(nn.Linear(5, 4)), [torch.randn(2, 5), batch])
+
+
 def test_what_cannot_be_collected_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     with pytest.raises(InputError, match="layer '1': found ReLU"):

@@ -143,6 +143,21 @@ def test_shards_and_folders(tmp_path: Path) -> None:
         load_checkpoint(empty)
 
 
+def test_one_part_of_several_is_not_read_for_the_whole(tmp_path: Path) -> None:
+    part = saved(tmp_path, {"a.weight": torch.ones(4, 8)}, "model-00001-of-00002.safetensors")
+    saved(tmp_path, {"b.weight": torch.ones(4, 8)}, "model-00002-of-00002.safetensors")
+    with pytest.raises(InputError, match=r"found one of 2 files; a checkpoint in parts is read whole. Name its folder"):
+        load_checkpoint(part)
+    places = {f"{name}.weight": f"model-0000{place}-of-00002.safetensors" for name, place in (("a", 1), ("b", 2))}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    assert set(load_checkpoint(tmp_path)) == set(load_checkpoint(index)) == {"a", "b"}
+    assert set(load_checkpoint(part.rename(tmp_path / "part.safetensors"))) == {"a"}
+    assert set(load_checkpoint(saved(tmp_path, {"a.weight": torch.ones(4, 8)}, "m-00001-of-00001.safetensors"))) == {
+        "a"
+    }
+
+
 @pytest.mark.parametrize("container", ["state_dict", "model_state_dict", "state_dict_ema", "params", "model", "net"])
 def test_containers_of_training_code(tmp_path: Path, container: str) -> None:
     path = tmp_path / "run.pt"
