@@ -18,6 +18,7 @@ from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.quantise.kept_codes import rounded_anew
 from gblr_hw.lowering.split_wide import split_wide
 from gblr_hw.lowering.stage_operators import in_stages
+from gblr_hw.lowering.time_blocks import with_timed_block
 from gblr_hw.weights.chains import CHAIN_KINDS
 from gblr_hw.weights.network_weights import linear_of
 from gblr_hw.weights.scaled_weights import scaled_weights
@@ -88,7 +89,7 @@ def lower_network(
         schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear, drop_zeros))
     network, schedules = depthwise_on_vector_unit(network, weights, schedules, machine)
     network, schedules = with_images(network, schedules, machine)
-    groups = fuse_groups(network, schedules, machine, longest)
+    groups = with_timed_block(network, schedules, fuse_groups(network, schedules, machine, longest), machine)
     network = with_kept_rows(network, [(group.first, group.last, group.block) for group in groups], machine)
     if dump is not None:
         dump("network", str(network))

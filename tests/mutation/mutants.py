@@ -17,7 +17,7 @@ MACHINE, ISA, REPORT, COUNTS = (
     "simulator.timing.simulate",
     "simulator.timing.accesses",
 )
-SCHEDULE = "simulator.program.schedule"
+SCHEDULE, RECORD = "simulator.program.schedule", "simulator.program.program_record"
 ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network_layout"
 UNITS, BOUNDS = "simulator.timing.unit_accounts", "simulator.timing.operator_bounds"
 IMAGES = "simulator.network.image_rows"
@@ -268,6 +268,13 @@ PLACES = [
     *_shared("M2", "windows begin a row lower", IMAGES, "return int(self.first_row(row0)), int(", "return int(self.first_row(row0)) + 1, int("),
     *_shared("M2", "rows come round a row late", IMAGES, "down * self.rows.dilation) % kept", "down * self.rows.dilation) % (kept + 1)"),
     *_shared("M2", "rows have no fill beside them", IMAGES, "return self.columns.size * self.pixel", "return self.columns.image * self.pixel"),
+    *_shared("M4", "ranks of a later turn lie in places of their own", SCHEDULE, "self.rank_slot % self.held_slots", "self.rank_slot"),
+    *_shared("M4", "a tile's slots are counted from its last turn", SCHEDULE, "self._turns(np.minimum) * self.held_slots", "self._turns(np.maximum) * self.held_slots"),
+    *_shared("M4", "a tile's slots are counted from the layer's first turn", SCHEDULE, "self.rank_slot[tiles.lane[lanes]] // self.held_slots", "0 * self.rank_slot[tiles.lane[lanes]]"),
+    *_shared("M4", "ranks that share a place share its multiplier", SCHEDULE, "RANK_PARAMETER_BYTES * self.slots", "RANK_PARAMETER_BYTES * self.held_slots"),
+    *_shared("E3", "a layer reads outputs that are not there", RECORD, "run.last <= sizes.get(run.layer, 0)", "run.last <= 1 + sizes.get(run.layer, 0)"),
+    *_shared("E3", "a layer reads its own outputs", RECORD, "            where = f\"program: layer '{layer.name}': sources\"", "            sizes[layer.name] = layer.out_features\n            where = f\"program: layer '{layer.name}': sources\""),
+    *_shared("E3", "a layer reads fewer outputs than it has inputs", RECORD, "width != layer.in_features", "width > layer.in_features"),
     *_shared("E1", "rows of fill move bytes", IMAGES, "int(np.count_nonzero(down >= 0)) * columns", "len(down) * columns"),
     *_shared("E1", "what lies between the pixels that are read moves nothing", IMAGES, "else int(read[-1] - read[0]) + 1", "else len(read)"),
     *_shared("I2", "heads share a tile though they do not make up whole chunks", LAYOUT, " and shared % (side // stride) == 0)", ")"),

@@ -12,7 +12,7 @@ from simulator.machine.machine import Machine
 from simulator.program.isa import Instructions
 from simulator.program.operations import PRODUCERS, TILE_OPS, TRANSFER_OPS, VECTOR_OPS, After, Op, Unit, unit_of_op
 from simulator.program.program import Program
-from simulator.program.schedule import TileTable
+from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES, LayerSchedule, Payload, Slice, TileTable
 from tests.drawn.random_programs import assembled, built_layer, generator, narrowed, small_machine
 from tests.drawn.strategies import case
 
@@ -203,6 +203,52 @@ def test_schedules_refuse_what_does_not_fit():
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             with_tiles(**change)
+
+
+def test_slots_of_ranks_that_take_turns():
+    """Rule M4: two slots in memory serve five; a REDUCE of ranks in slots 1 and 2, an EXPAND of ranks in slots 3 and 4."""
+    columns = {
+        "kind": [Op.REDUCE, Op.EXPAND], "source": [0, -1], "target": [-1, 0], "row_cycles": [1, 1], "lane_ptr": [0, 2, 4],
+        "lane": [1, 2, 3, 4], "first": [1, 1, 1, 0], "lo": [0] * 4, "hi": [1] * 4,
+    }  # fmt: skip
+    layer = LayerSchedule(
+        name="layer", form="ranks", in_features=1, out_features=1, ranks=5, block_tokens=3, multiplications=4,
+        tiles=TileTable(**{name: np.array(values) for name, values in columns.items()}), rank_bank=np.zeros(5),
+        rank_slot=np.arange(5), held_slots=2,
+        payload=Payload(np.zeros(4, int), np.zeros(4), np.ones(1), np.ones(5), np.zeros(1), 0.0, 0.0),
+    )  # fmt: skip
+    assert layer.shares_places
+    assert layer.memory_slot.tolist() == [0, 1, 0, 1, 0]
+    assert layer.first_slot.tolist() == [0, 2]
+    assert layer.last_slot.tolist() == [2, 4]
+    # Six bytes an output; four for each of a row's three places and each of five slots.
+    assert layer.parameter_bytes(3) == PARAMETER_BYTES + 5 * 3 * RANK_PARAMETER_BYTES
+
+
+def test_a_layer_reads_all_its_inputs_of_layers_before_it():
+    """Rule E3: two layers of four and three outputs, and one of five inputs that reads runs of them."""
+    rng = generator(8)
+    machine = small_machine(rng)
+    sizes = {"one": (2, 4), "two": (2, 3), "last": (5, 6)}
+    layers = {name: built_layer(rng, machine, name, sides) for name, sides in sizes.items()}
+
+    def program(*runs: Slice) -> Program:
+        last = replace(layers["last"], sources=runs)
+        return assembled(machine, (layers["one"], layers["two"], last), 1, [])
+
+    assert program(Slice("one", 0, 4), Slice("two", 2, 3)).layers[2].sources[1].first == 2
+    assert program().layers[2].sources == ()
+    for runs, message in (
+        (
+            (Slice("one", 0, 4), Slice("two", 3, 4)),
+            "outputs 3 to 4 of 'two'; a layer reads outputs of layers before it",
+        ),
+        ((Slice("last", 0, 5),), "outputs 0 to 5 of 'last'; a layer reads outputs of layers before it"),
+        ((Slice("one", 0, 4),), "found 4 outputs; they are its 5 inputs"),
+        ((Slice("one", 0, 4), Slice("two", 1, 3)), "found 6 outputs; they are its 5 inputs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            program(*runs)
 
 
 def test_payloads_are_finite():
