@@ -19,6 +19,7 @@ SOURCES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py
 
 # Files that are the user's or somebody else's, not ours.
 NOT_OURS = {"mine.py", "FILE.py", "file.py", "mine.toml", "FILE.toml", "flooded.toml"}
+OTHER_PACKAGES = ("transformers/", "timm/", "torch/")  # the zoo tells lines of their files
 
 _FILE = re.compile(r"(?<![\w/.$<>-])(?:[\w.-]+/)*[\w.-]+\.(?:py|md|toml|jsonl|cpp|tcl)\b(?![\w/(])")
 _FOLDER = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*FLOORS, 'docs'))})/(?:[\w-]+/)*(?:[\w-]+)?(?![\w/.*<-])")
@@ -55,7 +56,7 @@ def named_files(text: str) -> Iterator[str]:
 
 def missing_files(text: str) -> list[str]:
     files = {name for name in named_files(text) if PurePosixPath(name).name not in NOT_OURS}
-    return sorted(name for name in files if name not in endings())
+    return sorted(name for name in files if name not in endings() and not name.startswith(OTHER_PACKAGES))
 
 
 @cache
