@@ -47,7 +47,8 @@ def stored_forms(weights: LayerWeights, cost: MachineCost) -> Iterator[StoredFor
     machine = cost.machine
     stages = stages_of("", weights, machine, cost.tokens)
     if stages is not None:
-        parts = (part_of(evaluate(held), cost, merging=False) for _, held, _ in parts_of(stages))
+        # Products of several blocks are block-diagonal: lowering drops what is empty between the blocks.
+        parts = (part_of(_without_empty(evaluate(held), cost), cost, merging=False) for _, held, _ in parts_of(stages))
         yield StoredForm(tuple(parts), stages.least_whole)
     yield StoredForm(tuple(part_of(evaluate(held), cost) for _, held in narrow_parts("", weights, machine)))
 
@@ -80,6 +81,10 @@ def part_of(factors: Factors, cost: MachineCost, *, merging: bool = True) -> Par
     if may_be_dense(forms[0], cost.narrow):
         forms.append(dense_counts(machine, *size))
     return Part(*size, tuple(forms))
+
+
+def _without_empty(factors: Factors, cost: MachineCost) -> Factors:
+    return drop_empty(LayerPlan("", factors, cost.machine, cost.tokens)).factors
 
 
 def may_be_dense(counts: LayerCounts, narrow: Iterable[Op]) -> bool:
