@@ -109,14 +109,14 @@ def test_a_table_that_lacks_an_option_fails() -> None:
 READ = {
     ("lower", "checkpoint"), ("show", "file"), ("simulate", "program"), ("simulate", "topology"), ("verify", "program"),
     ("convert", "checkpoint"), ("convert", "covariances"), ("codesign", "checkpoint"), ("codesign", "covariances"),
-    ("codesign", "space_file"), ("front", "files"),
+    ("codesign", "space_file"), ("front", "files"), ("advise", "checkpoint"), ("advise", "covariances"),
 }  # fmt: skip
 NAMES = {"--map": "block_map"}
 FOLDERS = {("demo", "out"), ("convert", "work"), ("codesign", "work"), ("codesign", "machines"), ("verify", "cache")}
 
 
 def functions() -> Iterator[tuple[str, Callable[..., None]]]:
-    for name, place in _COMMANDS.items():
+    for name, (place, _) in _COMMANDS.items():
         module, attribute = place.split(":")
         found = getattr(import_module(f"gblr_hw.cli.commands.{module}"), attribute)
         for function in (

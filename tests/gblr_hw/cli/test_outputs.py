@@ -29,13 +29,15 @@ WRITERS = {
     "map": (("show", "c.safetensors"), "--map", "x.png"),
     "front": (("front", "points.json"), "--output", "x.png"),
     "convert": (("convert", "c.safetensors"), "--output", "x.safetensors"),
+    "advise": (("advise", "c.safetensors"), "--output", "x.json"),
+    "advise picture": (("advise", "c.safetensors"), "--picture", "x.png"),
     "codesign": (("codesign", "c.safetensors"), "--output", "x.json"),
     "codesign picture": (("codesign", "c.safetensors"), "--picture", "x.png"),
     "train": (TRAIN, "--output", "x.safetensors"),
     "train checkpoint": ((*TRAIN, "--output", "y.safetensors"), "--checkpoint", "x.pt"),
     "verilog": (("machine", "verilog", "m.toml"), "--output", "x.v"),
 }
-PICTURES = ("timeline", "bars", "roofline", "map", "front", "codesign picture")
+PICTURES = ("timeline", "bars", "roofline", "map", "front", "codesign picture", "advise picture")
 every = pytest.mark.parametrize("writer", list(WRITERS))
 
 

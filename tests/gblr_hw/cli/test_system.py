@@ -202,7 +202,7 @@ main()
     ("module", "sent", "word", "code"),
     [
         ("simulator.base.errors", signal.SIGINT, "interrupted", 130),
-        ("numba", signal.SIGINT, "interrupted", 130),
+        ("pydantic", signal.SIGINT, "interrupted", 130),
         ("gblr_hw.cli.commands.machine_command", signal.SIGINT, "interrupted", 130),
         ("gblr_hw.cli.commands.machine_command", signal.SIGTERM, "terminated", 143),
     ],

@@ -288,7 +288,9 @@ def test_with_one_queue_programs_take_no_longer_together(seed):
     count, total = len(first.instructions), int(a.done.max())
     np.testing.assert_array_equal(whole.done[:count], a.done)
     assert (b.done <= whole.done[count:]).all()
-    assert (whole.done[count:] <= b.done + total).all()
+    # Alone, a narrow tile that is the first is preloaded several rows a cycle; behind a wide one it is not (rule A6).
+    later = machine.rows - ceil_div(machine.rows, machine.datatypes.narrow_rows)
+    assert (whole.done[count:] <= b.done + total + later).all()
 
 
 @settings(max_examples=60)
