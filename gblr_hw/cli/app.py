@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -92,16 +94,26 @@ class _LazyGroup(TyperGroup):
             self.commands[args[0]] = _load(args[0])
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _interruptions():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _interruptions():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            # Typer would end the process without a word.
+
+
+@contextmanager
+def _interruptions() -> Iterator[None]:
+    """Ctrl-C as what typer does not take for its own: it would end the process without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interruption from None
+    except Exception as error:
+        if stems_from_interruption(error):
             raise Interruption from None
-        except Exception as error:
-            if stems_from_interruption(error):
-                raise Interruption from None
-            raise
+        raise
 
 
 def _load(name: str) -> Any:
