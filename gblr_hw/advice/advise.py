@@ -50,8 +50,8 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Advice:
-    """found: each way of each group, [group][way]. error: the one that all ways were held to, by group; None where they
-    were held to `tiles`, a share of the dense ones. on_chip: whether activations stay on chip between layers.
+    """found: each way of each group, [group][way]. errors: what all ways were held to, by group; None where they were
+    held to `tiles`, a share of the dense ones. on_chip: whether activations stay on chip between layers.
     """
 
     machine: Machine

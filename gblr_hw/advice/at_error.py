@@ -16,10 +16,10 @@ import torch
 from gblr_hw.advice.ways import WAYS, Way
 from gblr_hw.conversion.allocate import dense_tiles
 from gblr_hw.conversion.bits.around import tiles_and_ranks
-from gblr_hw.conversion.fit.fit_layer import Schedule
+from gblr_hw.conversion.fit.fit_layer import Schedule, full_tiles
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import Converted, lattice_weights, relative_error
-from gblr_hw.conversion.fit.fit_whole import Sizes, sizes_of
+from gblr_hw.conversion.fit.fit_whole import sizes_of
 from gblr_hw.conversion.fit_one import fit_one, least_tiles
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.weights.bits.grid import plain_grid, round_nearest
@@ -116,17 +116,17 @@ def int4_error(problem: FitProblem, machine: Machine) -> float:
 
 def _fitter(problem: FitProblem, family: str) -> tuple[Callable[[int], Made], int]:
     """A function from a number of tiles to a layer of the family and its error, and the least number."""
-    least = least_tiles(problem, family, _QUICK)
     if FAMILIES[family].whole:
-        sizes = _sizes(problem, family)
+        sizes = sizes_of(family, problem)[:_SIZES]  # those with the fewest blocks
+        least = min(one.tiles(1) for one in sizes)
 
         def made(tiles: int) -> Converted:
             able = [one for one in sizes if one.rank(tiles) > 0] or sizes[:1]
             fits = [one.fit(problem, max(1, one.rank(tiles)), _SWEEPS) for one in able]
             return min(fits, key=lambda weights: relative_error(problem, weights))
 
-        least = min(one.tiles(1) for one in sizes)
     else:
+        least = least_tiles(problem, family, _QUICK)
 
         def made(tiles: int) -> Converted:
             return fit_one(problem, tiles, family, _QUICK)
@@ -136,11 +136,6 @@ def _fitter(problem: FitProblem, family: str) -> tuple[Callable[[int], Made], in
         return weights, relative_error(problem, weights)
 
     return fit, least
-
-
-def _sizes(problem: FitProblem, family: str) -> list[Sizes]:
-    """A few of the family's sizes: those with the fewest blocks."""
-    return sizes_of(family, problem)[:_SIZES]
 
 
 def _tries(way: Way) -> int:
@@ -182,11 +177,7 @@ def _next(known: dict[int, float], wanted: float) -> int:
 
 def _tiles_of_whole_ranks(problem: FitProblem, error: float) -> int:
     """What low rank needs for that error, and where the search of other structures of ranks begins."""
-    return _tiles_of_ranks(problem, _ranks_for(_singular(problem, problem.matrix), error * np.sqrt(problem.energy)))
-
-
-def _tiles_of_ranks(problem: FitProblem, ranks: int) -> int:
-    return ceil_div(ranks, problem.cols) * problem.chunks_in + ceil_div(ranks, problem.rows) * problem.chunks_out
+    return full_tiles(problem, _ranks_for(_singular(problem, problem.matrix), error * np.sqrt(problem.energy)))
 
 
 def _singular(problem: FitProblem, matrix: np.ndarray) -> np.ndarray:
@@ -211,7 +202,7 @@ def _ranks_beside(problem: FitProblem, way: Way, error: float, machine: Machine)
     # So many are enough for codes that were chosen without them; ranks first may do with fewer.
     tiles, best = ceil_div(needed, side), None
     for count in range(tiles, max(tiles - _TRIES, 0), -1):
-        if _tiles_of_ranks(problem, count * side) > dense_tiles(problem) // 2:
+        if full_tiles(problem, count * side) > dense_tiles(problem) // 2:
             continue
         made = _with_ranks(problem, bits, count * side)
         if made[1] > error * (1 + 1e-9):

@@ -14,6 +14,9 @@ from gblr_hw.cli.commands.advise_source import TOKENS, chosen, numbers, of_check
 from gblr_hw.cli.commands.lower_source import model_file
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
+    CovariancesOption,
+    ExcludeOption,
+    IncludeOption,
     JsonOption,
     LayerOption,
     LeaveOutOption,
@@ -81,17 +84,9 @@ def advise_command(
     way: Annotated[
         list[str] | None, typer.Option("--way", help="Compare only these; may be repeated.", metavar="NAME")
     ] = None,
-    covariances: Annotated[
-        Path | None,
-        typer.Option("--covariances", help="Safetensors with input second moments (n, n) under the layers' names."),
-    ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option("--include", help="Shell pattern of layers; may be repeated.", metavar="PATTERN")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="Shell pattern of layers to leave out; may be repeated.", metavar="PATTERN"),
-    ] = None,
+    covariances: CovariancesOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Of a model without weights; only with --tiles.")
     ] = False,

@@ -11,6 +11,9 @@ import typer
 
 from analysis.file_kinds import PICTURES
 from gblr_hw.cli.shared.options import (
+    CovariancesOption,
+    ExcludeOption,
+    IncludeOption,
     JsonOption,
     LayerOption,
     LeaveOutOption,
@@ -37,10 +40,7 @@ if TYPE_CHECKING:
 
 def codesign_command(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint with dense layers, to be approximated.")],
-    covariances: Annotated[
-        Path | None,
-        typer.Option("--covariances", help="Safetensors with input second moments (n, n) under the layers' names."),
-    ] = None,
+    covariances: CovariancesOption = None,
     machine: MachineOption = "mid-32",
     tokens: Annotated[int, typer.Option("--tokens", help="Activation rows that enter every layer.", min=1)] = 64,
     max_area: Annotated[
@@ -51,13 +51,8 @@ def codesign_command(
     ] = None,
     trials: Annotated[int, typer.Option("--trials", help="Pairs to ask for, half of them with scatter.", min=1)] = 200,
     seed: SeedOption = 0,
-    include: Annotated[
-        list[str] | None, typer.Option("--include", help="Shell pattern of layers; may be repeated.", metavar="PATTERN")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="Shell pattern of layers to leave out; may be repeated.", metavar="PATTERN"),
-    ] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     table: TableOption = None,
     layer: LayerOption = None,
     leave_out: LeaveOutOption = None,

@@ -12,6 +12,7 @@ import typer
 from analysis.tables.table import Column, count, format_table
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
+    CovariancesOption,
     JsonOption,
     LayerOption,
     LeaveOutOption,
@@ -90,10 +91,7 @@ def convert_command(
         list[str] | None,
         typer.Option("--exclude", help="Shell pattern of layers to leave dense; may be repeated.", metavar="PATTERN"),
     ] = None,
-    covariances: Annotated[
-        Path | None,
-        typer.Option("--covariances", help="Safetensors with input second moments (n, n) under the layers' names."),
-    ] = None,
+    covariances: CovariancesOption = None,
     hidden: Annotated[
         list[str] | None,
         typer.Option(

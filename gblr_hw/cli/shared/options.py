@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,6 +59,17 @@ ShapeOption = Annotated[
     typer.Option(
         "--shape", help="Outputs and inputs of a Monarch layer, which padding can hide.", metavar="NAME=OUTxIN"
     ),
+]
+CovariancesOption = Annotated[
+    Path | None,
+    typer.Option("--covariances", help="Safetensors with input second moments (n, n) under the layers' names."),
+]
+IncludeOption = Annotated[
+    list[str] | None, typer.Option("--include", help="Shell pattern of layers; may be repeated.", metavar="PATTERN")
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="Shell pattern of layers to leave out; may be repeated.", metavar="PATTERN"),
 ]
 # The largest seed that every generator takes, also the next one's, which some commands use for a second one.
 SeedOption = Annotated[int, typer.Option("--seed", help="Of random numbers.", min=0, max=2**32 - 2)]

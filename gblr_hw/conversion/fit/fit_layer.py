@@ -131,7 +131,7 @@ def choose(
     time.
     """
     hybrid = bool(tiles.any())
-    start = max(budget, _full_tiles(problem, len(fit.v)) + int(tiles.sum()))
+    start = max(budget, full_tiles(problem, len(fit.v)) + int(tiles.sum()))
     total = schedule.steps + schedule.final_steps
     reduce_losses = [curve.losses for curve in reduce_curves(problem, fit, grouped)]
     for step in range(1, total + 1):
@@ -245,7 +245,7 @@ def truncated_svd(problem: FitProblem, matrix: FloatArray, ranks: int) -> Fit:
 def truncated_layer(problem: FitProblem, budget: int) -> tuple[Structure, Fit]:
     """Low rank in whole tiles: as many ranks as fit."""
     ranks = 0
-    while ranks < min(problem.matrix.shape) and _full_tiles(problem, ranks + 1) <= budget:
+    while ranks < min(problem.matrix.shape) and full_tiles(problem, ranks + 1) <= budget:
         ranks += 1
     return _full(problem, ranks), truncated_svd(problem, problem.matrix, ranks)
 
@@ -255,7 +255,8 @@ def _full(problem: FitProblem, ranks: int) -> Structure:
     return Structure.full(outputs, inputs, ranks, problem.rows, problem.cols)
 
 
-def _full_tiles(problem: FitProblem, ranks: int) -> int:
+def full_tiles(problem: FitProblem, ranks: int) -> int:
+    """Tiles of so many ranks that read and write every chunk."""
     return problem.chunks_in * ceil_div(ranks, problem.cols) + problem.chunks_out * ceil_div(ranks, problem.rows)
 
 
