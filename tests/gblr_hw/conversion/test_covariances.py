@@ -23,7 +23,7 @@ def test_moments_are_those_of_the_unmasked_rows(tmp_path: Path) -> None:
     found = collect_covariances(model, batches, ["0", "3"], lambda batch: masks[id(batch)])
     assert model.training
     rows = torch.cat([batch[masks[id(batch)]] for batch in batches]).double()
-    np.testing.assert_allclose(found["0"], (rows.T @ rows / len(rows)).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(found["0"], (rows.T @ rows / len(rows)).numpy(), rtol=1e-12, atol=1e-12)
     inner = torch.relu(model[0](rows.float())).detach().double()
     np.testing.assert_allclose(found["3"], (inner.T @ inner / len(inner)).numpy(), rtol=1e-5, atol=1e-7)
     save_covariances(found, tmp_path / "c.safetensors")
@@ -35,7 +35,7 @@ def test_moments_are_those_of_the_unmasked_rows(tmp_path: Path) -> None:
 def test_labels_among_keyword_arguments_are_left_out() -> None:
     model, x = nn.Sequential(nn.Linear(5, 4)), torch.randn(6, 5)
     found = collect_covariances(model, ({"input": one, "labels": torch.ones(3)} for one in (x[:3], x[3:])))
-    np.testing.assert_allclose(found["0"], (x.double().T @ x.double() / 6).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(found["0"], (x.double().T @ x.double() / 6).numpy(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_batches_are_what_loaders_give() -> None:
     model, x = ByKeyword(), torch.randn(12, 5)
     wanted = collect_covariances(model, [x])
     assert set(wanted) == {"first", "last"}
-    np.testing.assert_allclose(wanted["first"], (x.double().T @ x.double() / 12).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(wanted["first"], (x.double().T @ x.double() / 12).numpy(), rtol=1e-12, atol=1e-12)
     loader = DataLoader(TensorDataset(x, torch.zeros(12)), 5)
     for batches in (loader, (batch for batch in loader), [{"hidden": x[:7]}, {"hidden": x[7:], "scale": 1.0}], [(x,)]):
         found = collect_covariances(model, batches)
         assert set(found) == set(wanted)
         for name in wanted:
-            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5)
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_does_not_overflow() -> None:

@@ -110,7 +110,7 @@ def test_scales_meet_their_inputs_and_outputs() -> None:
     rng = np.random.default_rng(0)
     columns, rows = rng.uniform(0.5, 2, weights.in_features), rng.uniform(0.5, 2, 6)
     scaled = evaluate(scaled_weights(weights, columns, rows))
-    np.testing.assert_allclose(scaled.matrix(), matrix * columns * rows[:, None], rtol=1e-6)
+    np.testing.assert_allclose(scaled.matrix(), matrix * columns * rows[:, None], rtol=1e-6, atol=1e-6)
     again = scaled_outputs(weights, torch.from_numpy(rows))
     np.testing.assert_allclose(again.bias.numpy(), weights.bias.numpy() * rows, rtol=1e-6)  # type: ignore[union-attr]
     with pytest.raises(InputError, match="groups: found 4; they divide the 6 outputs"):
@@ -138,4 +138,4 @@ def test_zero_weights_cost_what_others_do_unless_the_user_says_so() -> None:
     assert dropped.provenance["dropped"] == "0: 4 of 4 tiles; 2: 4 of 4 tiles"
     assert simulate(dropped, machine).latency_cycles < simulate(full, machine).latency_cycles
     (found,) = execute_network(empty, port_arrays(empty.network.inputs, inputs)).values()  # type: ignore[union-attr]
-    np.testing.assert_allclose(found, outputs_of(ZEROS, inputs)[0], rtol=1e-5)
+    np.testing.assert_allclose(found, outputs_of(ZEROS, inputs)[0], rtol=1e-5, atol=1e-6)
