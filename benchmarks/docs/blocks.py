@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.codesign import tables as codesign
 from benchmarks.demo import tables as demo
 from benchmarks.docs.sources import SOURCES
+from benchmarks.energy_tables.reference_case import reference_table
 from benchmarks.minilm import tables as minilm
 from benchmarks.networks import tables as networks
 from benchmarks.peers import tables as peers
@@ -68,7 +69,7 @@ def _whole(source: str, table: Callable[[Any], str]) -> Callable[[Figures], str]
 README, RESULTS, NETWORKS, SPEED = "README.md", "docs/results.md", "docs/networks.md", "docs/speed.md"
 MACHINE, MODELS = "docs/machine.md", "docs/models.md"
 CLAIMS, CLAIM_TABLES, SYNTHESIS = "docs/claims.md", "docs/claims-tables.md", "docs/synthesis.md"
-BITS = "docs/bits.md"
+BITS, ENERGY = "docs/bits.md", "docs/energy.md"
 CODESIGN, REFERENCES, VERIFICATION = "docs/codesign.md", "docs/references.md", "docs/verification.md"
 # The study's claims stand in the document itself, what they rest on in its appendix.
 SHORT_CLAIMS = ("completeness", "claims")
@@ -172,6 +173,7 @@ BLOCKS: tuple[Block, ...] = (
         _rows("codesign", codesign.comparison_table, "plain_and_scatter"),
     ),
     Block(CODESIGN, "front", ("codesign",), _rows("codesign", codesign.front_table, "front")),
+    Block(ENERGY, "energy reference", ("energy reference",), _rows("energy reference", reference_table)),
     Block(REFERENCES, "GEMM cycles", ("GEMM cycles",), _rows("GEMM cycles", peers.gemm_cycles_table)),
     Block(REFERENCES, "speed", ("peers",), _whole("peers", partial(peers.speed_table, gemms=PEER_GEMMS))),
     Block(VERIFICATION, "corpus", ("corpus",), _whole("corpus", verification.corpus_kinds_table)),

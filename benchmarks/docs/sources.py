@@ -99,6 +99,7 @@ SOURCES: Mapping[str, Source] = {
     "synthesis": Source("docs/synthesis.json", "make synth", read_json),
     "permutation price": _json("permutation_price", "python -m benchmarks.synthesis.permutation_price"),
     "codesign": _json("codesign_minilm", "python -m benchmarks.codesign.summary front.json"),
+    "energy reference": _json("energy_reference", "python -m benchmarks.energy_tables.reference_case"),
     "corpus": _json("corpus", "python -m tests.drawn.corpus"),
     "mutants": _json("mutants", "python -m tests.mutation.mutation"),
 }

@@ -12,6 +12,7 @@ from simulator.machine.energy_table import EnergyTable, SramEnergy
 from simulator.machine.events import (
     EVENTS,
     LEAKAGE_COMPONENT,
+    LEAKAGE_ENTRY,
     DramByte,
     Event,
     Free,
@@ -20,15 +21,20 @@ from simulator.machine.events import (
     Wire,
 )
 from simulator.machine.machine import MEMORIES, Machine, Memory
+from simulator.machine.standing import heat_factor, standing_mw
 
+Sums = dict[str, tuple[float, float, float]]
 _MOST_MODELS = 64  # kept, so that a loop of simulations does not interpolate the table anew in each
 
 
 @dataclass(frozen=True)
 class EventCost:
-    """Picojoules of one event, and the component it is reported under."""
+    """Picojoules of one event, or of a cycle; the component it is reported under; the entry that its interval is of:
+    costs of one entry move together.
+    """
 
     component: str
+    entry: str
     pj: float
     low: float
     high: float
@@ -36,22 +42,35 @@ class EventCost:
 
 @dataclass(frozen=True)
 class EnergyModel:
-    """Cost of every event of ``events.EVENTS``, and leakage per cycle, for one machine."""
+    """Cost of every event of ``events.EVENTS``, leakage of memories per cycle, and what stands besides per cycle
+    (``standing.py``), for one machine.
+    """
 
     table: EnergyTable
     events: Mapping[str, tuple[EventCost, ...]]
     leakage: EventCost
+    standing: tuple[EventCost, ...]
 
-    def by_component(self, counts: Mapping[str, int], cycles: int) -> dict[str, tuple[float, float, float]]:
-        """component -> (value, low, high) in pJ for these counts over this many cycles. An event without a cost is an
-        error.
-        """
-        sums: dict[str, tuple[float, float, float]] = {}
+    def costs(self, counts: Mapping[str, int], cycles: int) -> list[tuple[EventCost, int]]:
+        """Every cost of the work, with how often it is paid. An event without a cost is an error."""
         spent = [(cost, times) for event, times in counts.items() for cost in self.events[event]]
-        for cost, times in (*spent, (self.leakage, cycles)):
-            value, low, high = sums.get(cost.component, (0.0, 0.0, 0.0))
-            sums[cost.component] = (value + times * cost.pj, low + times * cost.low, high + times * cost.high)
-        return sums
+        return [*spent, (self.leakage, cycles)]
+
+    def standing_by_component(self, cycles: int) -> Sums:
+        """component -> (value, low, high) in pJ of what stands while the machine is on, whatever it works on."""
+        return _summed([(cost, cycles) for cost in self.standing])
+
+    def by_component(self, counts: Mapping[str, int], cycles: int) -> Sums:
+        """component -> (value, low, high) in pJ of the work: these counts over this many cycles."""
+        return _summed(self.costs(counts, cycles))
+
+
+def _summed(spent: list[tuple[EventCost, int]]) -> Sums:
+    sums: Sums = {}
+    for cost, times in spent:
+        value, low, high = sums.get(cost.component, (0.0, 0.0, 0.0))
+        sums[cost.component] = (value + times * cost.pj, low + times * cost.low, high + times * cost.high)
+    return sums
 
 
 _MODELS: dict[tuple[Machine, str], EnergyModel] = {}
@@ -74,7 +93,21 @@ def _resolved(machine: Machine, table: EnergyTable) -> EnergyModel:
     for name in MEMORIES:
         memory, macro = _macro(name, machine, table)
         leak_pj += memory.banks * macro.leak_uw * 1e-3 / machine.clock_ghz  # uW x ns = fJ
-    return EnergyModel(table, events, EventCost(LEAKAGE_COMPONENT, leak_pj, leak_pj, leak_pj))
+    warmer = heat_factor(machine, table)
+    leak = EventCost(
+        LEAKAGE_COMPONENT,
+        LEAKAGE_ENTRY,
+        leak_pj * warmer.value,
+        leak_pj * warmer.low,
+        leak_pj * warmer.high * table.data.sram.leak_high_factor,
+    )
+    standing = tuple(
+        EventCost(
+            name, name, power.value / machine.clock_ghz, power.low / machine.clock_ghz, power.high / machine.clock_ghz
+        )
+        for name, power in standing_mw(machine, table).items()
+    )
+    return EnergyModel(table, events, leak, standing)
 
 
 def _costs(event: Event, machine: Machine, table: EnergyTable) -> tuple[EventCost, ...]:
@@ -82,8 +115,8 @@ def _costs(event: Event, machine: Machine, table: EnergyTable) -> tuple[EventCos
     component, price, data = event.component, event.price, table.data
     match price:
         case Operations():
-            entries = [data.op[name] for name in price.entries]
-            return tuple(EventCost(component, entry.pj, entry.low, entry.high) for entry in entries)
+            entries = [(name, data.op[name]) for name in price.entries]
+            return tuple(EventCost(component, f"op.{name}", entry.pj, entry.low, entry.high) for name, entry in entries)
         case Wire():
             bit, pitch, activity = data.op["wire_bit_mm"], data.geometry.cell_pitch_mm, data.geometry.wire_activity
             pitches = price.pitches(machine)
@@ -92,14 +125,14 @@ def _costs(event: Event, machine: Machine, table: EnergyTable) -> tuple[EventCos
                 bit.low * pitch.low * activity.low * pitches,
                 bit.high * pitch.high * activity.high * pitches,
             )
-            return (EventCost(component, value, low, high),)
+            return (EventCost(component, "wires", value, low, high),)
         case DramByte():
             dram = table.dram(machine.dram.kind)
-            return (EventCost(component, 8 * dram.pj_per_bit, 8 * dram.low, 8 * dram.high),)
+            return (EventCost(component, "dram", 8 * dram.pj_per_bit, 8 * dram.low, 8 * dram.high),)
         case MemoryAccess():
             _, macro = _macro(price.memory, machine, table)
             pj = {"read": macro.read_pj, "write": macro.write_pj}[price.way]
-            return (EventCost(component, pj, pj * data.sram.low_factor, pj * data.sram.high_factor),)
+            return (EventCost(component, "sram", pj, pj * data.sram.low_factor, pj * data.sram.high_factor),)
         case Free():
             return ()
         case _:

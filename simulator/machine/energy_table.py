@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,31 +38,59 @@ class Quantity(_Sourced):
 
 
 class DramEntry(_Sourced):
+    """Of a kind of DRAM: a bit that is moved, and what stands while nothing is, for each GB/s of its bandwidth."""
+
     pj_per_bit: Amount
     low: Amount
     high: Amount
+    background_mw_per_gb_s: Quantity
+    refresh_mw_per_gb_s: Quantity
 
 
 class Geometry(Strict):
+    """Lengths and activity of wires; areas of a vector lane's integer and float parts."""
+
     cell_pitch_mm: Quantity
     wire_activity: Quantity
+    lane_um2: Quantity
+    float_lane_um2: Quantity
 
 
+class Clock(Strict):
+    """register_bit: pJ of clock pins and tree, each bit and cycle. control_share: control's registers over others."""
+
+    register_bit: Quantity
+    control_share: Quantity
+
+
+class Leakage(Strict):
+    """Of logic by area, at the table's temperature; kelvins over which it doubles, that of memories too."""
+
+    logic_uw_per_mm2: Quantity
+    doubling_k: Quantity
+
+
+# Arithmetic by type and width beside what prices events: `machine show` prints it.
+ARITHMETIC = ("mul_i4", "add_i8", "mul_f16", "add_f16", "mul_f32", "add_f32")
+# Entries that give areas, and price nothing.
+_AREAS = ("sram.area_mm2", "geometry.lane_um2", "geometry.float_lane_um2")
 # What of a table's ``sram`` is no grid of figures.
 _SRAM_AXES = ("size_kib", "word_bits")
-_SRAM_SCALARS = ("source", "low_factor", "high_factor")
+_SRAM_SCALARS = ("source", "low_factor", "high_factor", "leak_high_factor")
 
 
 class Sram(_Sourced):
     """Grids indexed [size][word width]."""
 
-    low_factor: Amount
-    high_factor: Amount
+    low_factor: Annotated[float, Field(ge=0, le=1)]
+    high_factor: Annotated[Amount, Field(ge=1)]
+    leak_high_factor: Annotated[Amount, Field(ge=1)]
     size_kib: Listed[tuple[_Positive, ...]]
     word_bits: Listed[tuple[_Positive, ...]]
     read_pj: Grid
     write_pj: Grid
     leak_uw: Grid
+    area_mm2: Grid
 
     @classmethod
     def grids(cls) -> list[str]:
@@ -91,24 +119,31 @@ class _Table(Strict):
     excludes: Listed[tuple[str, ...]]
     sources: dict[str, str]
     op: dict[str, Entry]  # those that `events.py` names, no fewer and no more
+    arithmetic: dict[str, Entry]  # those of `ARITHMETIC`
     geometry: Geometry
+    clock: Clock
+    leakage: Leakage
     dram: dict[str, DramEntry]
     sram: Sram
 
     @model_validator(mode="after")
     def _ordered_and_sourced(self) -> _Table:
-        entries: list[tuple[str, Entry | Quantity | DramEntry]] = [(f"op.{k}", v) for k, v in self.op.items()]
-        entries += [(f"geometry.{k}", v) for k, v in self.geometry]
-        entries += [(f"dram.{k}", v) for k, v in self.dram.items()]
+        entries: list[tuple[str, Entry | Quantity | DramEntry]] = []
+        for section in ("op", "arithmetic", "dram"):
+            entries += [(f"{section}.{name}", entry) for name, entry in getattr(self, section).items()]
+        for section in ("geometry", "clock", "leakage"):
+            entries += [(f"{section}.{name}", entry) for name, entry in getattr(self, section)]
+        for kind, dram in self.dram.items():
+            entries += [(f"dram.{kind}.{name}", getattr(dram, name)) for name in _STANDING_DRAM]
         for name, entry in entries:
-            value = (
-                entry.pj
-                if isinstance(entry, Entry)
-                else entry.value
-                if isinstance(entry, Quantity)
-                else entry.pj_per_bit
-            )
-            check_entry(name, value, entry.low, entry.high, entry.source, self.sources)
+            check_entry(name, _value(entry), entry.low, entry.high, entry.source, self.sources)
+        if self.sram.source not in self.sources:
+            raise ValueError(f"sram: source '{self.sram.source}' is not in [sources]")
+        if set(self.arithmetic) != set(ARITHMETIC):
+            wrong = min(set(self.arithmetic) ^ set(ARITHMETIC))
+            raise ValueError(f"arithmetic.{wrong}: the entries are {', '.join(ARITHMETIC)}")
+        if self.leakage.doubling_k.low <= 0:
+            raise ValueError("leakage.doubling_k: it must be above 0")
         return self
 
     @model_validator(mode="after")
@@ -123,6 +158,19 @@ class _Table(Strict):
         return self
 
 
+_STANDING_DRAM = ("background_mw_per_gb_s", "refresh_mw_per_gb_s")
+
+
+def _value(entry: Entry | Quantity | DramEntry) -> float:
+    match entry:
+        case Entry():
+            return entry.pj
+        case Quantity():
+            return entry.value
+        case DramEntry():
+            return entry.pj_per_bit
+
+
 def _check_sections() -> None:
     """The entries that are no operations stand in the classes above; TypeError unless they are those that price."""
     there = {
@@ -130,6 +178,7 @@ def _check_sections() -> None:
         *(f"sram.{name}" for name in Sram.grids()),
         *(f"geometry.{name}" for name in Geometry.model_fields),
     }
+    there -= set(_AREAS)
     priced = {name: by for name, by in priced_entries().items() if not name.startswith("op.")}
     for name in sorted(there ^ set(priced)):
         missing = f"energy tables have no entry '{name}', which prices the {priced.get(name)}"
@@ -141,11 +190,12 @@ _check_sections()
 
 @dataclass(frozen=True)
 class SramEnergy:
-    """Energy of one access to a macro, and its leakage."""
+    """Energy of one access to a macro, its leakage at the table's temperature, its area."""
 
     read_pj: float
     write_pj: float
     leak_uw: float
+    area_mm2: float
 
 
 @dataclass(frozen=True)
@@ -161,9 +211,9 @@ class EnergyTable:
         return self.data.name
 
     @staticmethod
-    def load(source: str | Path) -> EnergyTable:
+    def load(source: str | Path, remedy: str = "Mend 'energy.table'.") -> EnergyTable:
         """Read a shipped table by name or a TOML file by path; InputError names file, field, value and rule."""
-        data, sha256 = read_table(_Table, "energy", source, "Mend 'energy.table'.")
+        data, sha256 = read_table(_Table, "energy", source, remedy)
         return EnergyTable(data, sha256, str(source))
 
     def dram(self, kind: str) -> DramEntry:
@@ -194,7 +244,7 @@ class EnergyTable:
                     "Change the memory's size, banks or word width, or use a table that covers it.",
                 )
         return SramEnergy(
-            *(_log_bilinear(grid, table, size_kib, word_bits) for table in (grid.read_pj, grid.write_pj, grid.leak_uw))
+            *(_log_bilinear(grid, getattr(grid, field.name), size_kib, word_bits) for field in fields(SramEnergy))
         )
 
 

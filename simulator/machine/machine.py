@@ -35,6 +35,7 @@ MAX_SIDE = 256  # a lane number and an interval's end must fit the byte that a t
 Bits = Annotated[int, Field(ge=2, le=8)]
 Kib = Annotated[int, Field(ge=1, le=2**24)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Kelvin = Annotated[int, Field(ge=0, le=450)]
 Cycles = Annotated[int, Field(ge=0, le=10**6)]
 MAX_COLUMN_SHIFT = 7  # of a narrow tile's column (rule A6)
 # The ratio of two rates fits an integer: no machine is slower than a thousand cycles, or bytes, a second.
@@ -124,7 +125,16 @@ class Vector(Section):
 
 
 class Energy(Section):
+    """temperature_k: of what leaks; 0 for the table's own."""
+
     table: Annotated[str, Field(min_length=1), PRICE]
+    temperature_k: Annotated[Kelvin, PRICE] = 0
+
+    @model_validator(mode="after")
+    def _temperature_is_a_chips(self) -> Energy:
+        if self.temperature_k and not 200 <= self.temperature_k <= 450:
+            raise ValueError(f"temperature_k = {self.temperature_k}; it is 0, or from 200 to 450 kelvin")
+        return self
 
 
 class Machine(Section):

@@ -35,7 +35,7 @@ def read_table(model: type[Model], kind: str, source: str | Path, remedy: str) -
     kind: "energy" or "area", whose folder of the package is looked into. InputError names file, field, value and rule;
     remedy: what to do about a name that does not exist.
     """
-    shipped = _shipped_names(kind)
+    shipped = shipped_tables(kind)
     if str(source) in shipped:
         return _read_shipped(model, kind, str(source))
     if not Path(source).is_file():
@@ -53,7 +53,8 @@ def _folder(kind: str) -> Traversable:
 
 
 @lru_cache
-def _shipped_names(kind: str) -> tuple[str, ...]:
+def shipped_tables(kind: str) -> tuple[str, ...]:
+    """Names of the package's tables of a kind, "energy" or "area", sorted."""
     return tuple(sorted(f.name.removesuffix(".toml") for f in _folder(kind).iterdir() if f.name.endswith(".toml")))
 
 
@@ -72,6 +73,6 @@ def _read(model: type[Model], kind: str, path: Traversable, source: str) -> tupl
             where, f"a byte that is not UTF-8 ({error.reason})", "a table is UTF-8 text in TOML", "Save it as UTF-8."
         ) from error
     data = validated(
-        model, parsed_toml(text, where, "a table"), where, f"Compare with the table {_shipped_names(kind)[0]}."
+        model, parsed_toml(text, where, "a table"), where, f"Compare with the table {shipped_tables(kind)[0]}."
     )
     return data, hashlib.sha256(raw).hexdigest()

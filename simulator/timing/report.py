@@ -109,6 +109,9 @@ class Report:
     energy_pj: float
     energy_by_component: Mapping[str, float]
     energy_range_pj: tuple[float, float]
+    energy_ranges_pj: Mapping[str, tuple[float, float]]  # (low, high) of each component
+    standing_pj: Mapping[str, float]  # clock, control, logic's leakage, DRAM's background and refresh: not in energy_pj
+    standing_ranges_pj: Mapping[str, tuple[float, float]]
     energy_table: str
     energy_table_sha256: str
     dram_bytes: int

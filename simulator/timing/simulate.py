@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from simulator.base.arithmetic import ceil_div
-from simulator.machine.energy import energy_model
+from simulator.machine.energy import Sums, energy_model
 from simulator.machine.events import MACS
 from simulator.machine.machine import Machine
 from simulator.program.operations import TRANSFER_OPS, Op, Unit, is_any
@@ -35,7 +35,7 @@ def simulate(program: Program, machine: Machine) -> Report:
     total = int(events.done.max(initial=0))
     layers = layer_reports(program, machine, timing, events, counts, model)
     accesses = {name: int(values.sum()) for name, values in counts.items()}
-    parts = model.by_component(accesses, total)
+    parts, standing = model.by_component(accesses, total), model.standing_by_component(total)
     useful = sum(layer.multiplications * layer.tokens for layer in layers)
     roof, bound = _roofline(program, machine, accesses, units)
     return Report(
@@ -49,6 +49,9 @@ def simulate(program: Program, machine: Machine) -> Report:
         energy_pj=sum(value for value, _, _ in parts.values()),
         energy_by_component={name: value for name, (value, _, _) in sorted(parts.items())},
         energy_range_pj=(sum(low for _, low, _ in parts.values()), sum(high for _, _, high in parts.values())),
+        energy_ranges_pj=_ranges(parts),
+        standing_pj={name: value for name, (value, _, _) in sorted(standing.items())},
+        standing_ranges_pj=_ranges(standing),
         energy_table=model.table.name,
         energy_table_sha256=model.table.sha256,
         dram_bytes=accesses["dram_read_bytes"] + accesses["dram_write_bytes"],
@@ -70,6 +73,10 @@ def simulate(program: Program, machine: Machine) -> Report:
         units=_unit_reports(units, total),
         trace=_trace(program, timing, events),
     )
+
+
+def _ranges(parts: Sums) -> dict[str, tuple[float, float]]:
+    return {name: (low, high) for name, (_, low, high) in sorted(parts.items())}
 
 
 def _summed(names: tuple[str, ...], layers: tuple[LayerReport, ...], field: str) -> dict[str, int]:

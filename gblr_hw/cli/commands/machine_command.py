@@ -38,12 +38,18 @@ def show_machine(
     machine: Annotated[str, typer.Argument(help="A preset's name or a TOML file.", metavar="NAME|FILE")],
     as_json: JsonOption = False,
 ) -> None:
-    """The whole description, as TOML that can be saved and changed (or as JSON)."""
+    """The whole description, as TOML that can be saved and changed (or as JSON); then, as comments, area, peak, energy
+    a multiply-accumulate, and all three beside published chips.
+    """
     loaded = Machine.load(machine)
     if as_json:
         print_json(loaded.to_dict())
-    else:
-        print(loaded.to_toml(), end="")
+        return
+    print(loaded.to_toml())
+    from gblr_hw.cli.shared.machine_figures import figure_lines
+
+    for line in figure_lines(loaded):
+        print(line)
 
 
 @machine_app.command("area")

@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 
 from analysis.file_kinds import PICTURES, TRACES
-from gblr_hw.cli.commands.simulate_gemm import (
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
+from gblr_hw.cli.shared.options import JsonOption, say
+from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file, table_file
+from gblr_hw.cli.shared.priced import priced_by
+from gblr_hw.cli.shared.report_tables import print_report
+from gblr_hw.cli.shared.simulate_gemm import (
     check_gemms,
     choose_machine,
     choose_systolic_array,
@@ -18,10 +23,6 @@ from gblr_hw.cli.commands.simulate_gemm import (
     read_gemms,
     run_gemm,
 )
-from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import JsonOption, say
-from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
-from gblr_hw.cli.shared.report_tables import print_report
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
@@ -29,12 +30,14 @@ from simulator.timing.report import Report
 from simulator.timing.simulate import simulate
 
 _PROGRAM, _GEMMS, _ONE, _TABLE = "a program", "GEMMs", "one GEMM", "a table of operators"
+_PRICED = "a simulation on our machine"
 _REPORT = (_PROGRAM, _ONE)
 _ACTS_WITH = {
     "program": ALWAYS,
     "machine": ALWAYS,
     "gemm": ALWAYS,
     "topology": ALWAYS,
+    "energy_table": (_PRICED,),
     "array": (_GEMMS,),
     "option_set": (_GEMMS,),
     "report": _REPORT,
@@ -91,6 +94,14 @@ def simulate_command(
             metavar="NAME",
         ),
     ] = None,
+    energy_table: Annotated[
+        str | None,
+        typer.Option(
+            "--energy-table",
+            help="Price events by another table: cmos-45, cmos-22, cmos-7 or a TOML file.",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write all figures as JSON.")] = None,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write a Chrome trace (.json or .json.gz) for Perfetto.")
@@ -128,16 +139,22 @@ def simulate_command(
     outputs = {kind: path for kind, path in asked.items() if path is not None}
     check_outputs(
         [Output(f"--{kind}", path, _KINDS[kind]) for kind, path in asked.items()],
-        inputs={"the program": program, "--machine": machine_file(machine), "--topology": topology},
+        inputs={
+            "the program": program,
+            "--machine": machine_file(machine),
+            "--topology": topology,
+            "--energy-table": table_file(energy_table),
+        },
     )
     if program is not None:
         loaded = Program.load(program)
-        result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
+        own = loaded.machine if machine is None else Machine.load(machine)
+        result = simulate(loaded, priced_by(own, energy_table))
         show_report(result, outputs, as_json, order, top)
     elif option_set is not None:
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
     else:
-        chosen = choose_machine(machine, array)
+        chosen = priced_by(choose_machine(machine, array), energy_table)
         check_gemms(gemms)
         if len(gemms) == 1:
             show_report(run_gemm(gemms[0], chosen), outputs, as_json)
@@ -162,10 +179,10 @@ def _source(program: Path | None, gemm: list[str] | None, topology: Path | None)
 def _given(source: str, gemms: int, option_set: str | None, as_json: bool) -> list[str]:
     """What the command is about, as the table of options names it."""
     if source == _PROGRAM:
-        return [_PROGRAM, "--json"] if as_json else [_PROGRAM, _TABLE]
+        return [_PROGRAM, _PRICED, "--json"] if as_json else [_PROGRAM, _PRICED, _TABLE]
     if option_set is not None:
         return [f"--as {option_set}", _GEMMS]
-    return [_ONE, _GEMMS] if gemms == 1 else [f"{gemms} GEMMs", _GEMMS]
+    return [_ONE if gemms == 1 else f"{gemms} GEMMs", _PRICED, _GEMMS]
 
 
 def show_report(

@@ -10,6 +10,7 @@ from pathlib import Path
 from simulator.base.errors import InputError
 from simulator.base.files import FileKind, output_file, output_folder
 from simulator.machine.machine import preset_names
+from simulator.machine.table_file import shipped_tables
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ def check_outputs(
 def machine_file(machine: str | None) -> Path | None:
     """The file that a ``--machine`` option reads; None for a preset."""
     return None if machine is None or machine in preset_names() else Path(machine)
+
+
+def table_file(table: str | None) -> Path | None:
+    """The file that an ``--energy-table`` option reads; None for a table of the package."""
+    return None if table is None or table in shipped_tables("energy") else Path(table)
 
 
 def _same(one: Path, two: Path) -> bool:

@@ -5,6 +5,7 @@ wrapped.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from analysis.tables.table import Column, count, format_table, percent
@@ -34,15 +35,13 @@ def print_report(report: Report, order: Order | None = None, top: int | None = N
         print(_group_table(report))
     print(_unit_table(report))
     print(_energy_table(report))
-    low, high = report.energy_range_pj
     if report.network:
         print(_bound_line(report))
     print(
         f"{report.latency_cycles:,} cycles = {report.latency_s * 1e6:,.2f} us on {report.machine} at "
         f"{report.clock_ghz:g} GHz; {report.roofline_fraction:.1%} of the {report.bound} roof "
         f"({report.roofline_cycles:,} cycles); {report.utilisation:.1%} of the array's cell-cycles useful\n"
-        f"{report.energy_pj * 1e-6:,.2f} uJ ({low * 1e-6:,.2f} to {high * 1e-6:,.2f} over the sources of table "
-        f"{printable(report.energy_table)}, {report.energy_table_sha256[:12]}); {report.dram_bytes:,} DRAM bytes"
+        f"{_energy_lines(report)}"
     )
 
 
@@ -159,20 +158,40 @@ def _unit_table(report: Report) -> str:
 
 
 def _energy_table(report: Report) -> str:
+    """Components of the work, largest first, each with its interval; then what stands besides, with no share of it."""
     columns = (
         Column("component", "name", align="left"),
         Column("uJ", "value", _microjoules),
+        Column("low", "low", _microjoules),
+        Column("high", "high", _microjoules),
         Column("share", "share", percent),
     )
-    rows = [
-        {
-            "name": name.replace("_", " "),
-            "value": value,
-            "share": value / report.energy_pj if report.energy_pj else 0.0,
-        }
-        for name, value in sorted(report.energy_by_component.items(), key=lambda item: -item[1])
+    rows = _components(report.energy_by_component, report.energy_ranges_pj)
+    for row in rows:
+        row["share"] = row["value"] / report.energy_pj if report.energy_pj else 0.0
+    return format_table(columns, [*rows, *_components(report.standing_pj, report.standing_ranges_pj, "standing: ")])
+
+
+def _components(
+    values: Mapping[str, float], ranges: Mapping[str, tuple[float, float]], mark: str = ""
+) -> list[dict[str, Any]]:
+    return [
+        {"name": mark + name.replace("_", " "), "value": value, "low": ranges[name][0], "high": ranges[name][1]}
+        for name, value in sorted(values.items(), key=lambda item: -item[1])
     ]
-    return format_table(columns, rows)
+
+
+def _energy_lines(report: Report) -> str:
+    """The sum of the work with its interval and the table's name and hash; then with what stands while it runs."""
+    low, high = report.energy_range_pj
+    standing = sum(report.standing_pj.values())
+    least, most = (sum(ends[i] for ends in report.standing_ranges_pj.values()) for i in (0, 1))
+    return (
+        f"{report.energy_pj * 1e-6:,.2f} uJ ({low * 1e-6:,.2f} to {high * 1e-6:,.2f} over the sources of table "
+        f"{printable(report.energy_table)}, {report.energy_table_sha256[:12]}); {report.dram_bytes:,} DRAM bytes\n"
+        f"{(report.energy_pj + standing) * 1e-6:,.2f} uJ ({(low + least) * 1e-6:,.2f} to {(high + most) * 1e-6:,.2f}) "
+        "with what stands in that time: clock and control, leaking logic, DRAM's background and refresh"
+    )
 
 
 def _causes(cycles: object) -> str:

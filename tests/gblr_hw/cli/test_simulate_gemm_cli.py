@@ -66,7 +66,7 @@ def test_as_scalesim_takes_the_machines_array_and_sums_layers(
 
 def test_as_scalesim_waits_for_neither_torch_nor_matplotlib() -> None:
     program = (
-        "import sys; from gblr_hw.cli.commands.simulate_gemm import *; "
+        "import sys; from gblr_hw.cli.shared.simulate_gemm import *; "
         "print_counted(read_gemms(['4x5x6'], None), choose_systolic_array('scalesim-os', None, '2x3'), 'x', False); "
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"
     )

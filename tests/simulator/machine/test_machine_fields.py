@@ -46,6 +46,7 @@ CHANGES: dict[str, Any] = {
     "weight_buffer.kib": 16, "weight_buffer.banks": 2, "weight_buffer.word_bits": 64, "dma.engines": 1,
     "dram.gb_per_s": 1.0, "dram.latency_ns": 1000.0, "dram.burst_bytes": 4096, "dram.kind": "hbm2",
     "vector.lanes": 1, "vector.latency_cycles": 1000, "vector.parameter_kib": 64,
+    "energy.temperature_k": 350,
 }  # fmt: skip
 
 
@@ -186,7 +187,7 @@ def test_a_later_field_is_absent_where_it_has_its_default() -> None:
     assert LATER.layout_key == MID.layout_key
     assert LATER.to_json() == MID.to_json()
     assert [".".join(field.path) for field in machine_fields(LaterMachine) if field.came_later] == [
-        "array.spare_kib", "datatypes.narrow_bits", "dram.refresh_cycles", "noc.hop_cycles",
+        "array.spare_kib", "datatypes.narrow_bits", "dram.refresh_cycles", "energy.temperature_k", "noc.hop_cycles",
     ]  # fmt: skip
 
 
