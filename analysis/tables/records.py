@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from analysis.file_kinds import POINTS
@@ -25,7 +25,8 @@ class NetworkPoint:
     """One trained network on one machine: a point of the latency-accuracy picture.
 
     ``accuracy`` is a fraction in [0, 1]; ``multiplications`` are for one input, as the paper counts them; ``target`` is
-    what training was asked for (``"0.4x-dense"``, empty without a target). Raises ``InputError`` for impossible values.
+    what training was asked for (``"0.4x-dense"``, empty without a target); ``events`` are the simulator's counts, which
+    other prices can be put on. Raises ``InputError`` for impossible values.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NetworkPoint:
     seed: int = 0
     tiles: int | None = None
     dram_bytes: int | None = None
+    events: Mapping[str, int] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         where = f"network point {self.name!r}"
@@ -54,6 +56,8 @@ class NetworkPoint:
             whole = isinstance(count, int) and not isinstance(count, bool)
             if not optional and not (whole and least <= count < 2**63):
                 _refuse(where, key, count, f"must be a whole number, {least} or more and below 2^63")
+        if self.events is not None:
+            self._check_events(where)
         for key in ("accuracy", "latency_s", "energy_pj"):
             number = getattr(self, key)
             real = isinstance(number, (int, float)) and not isinstance(number, bool)
@@ -62,8 +66,15 @@ class NetworkPoint:
         if self.accuracy > 1:
             _refuse(where, "accuracy", self.accuracy, "must be a fraction between 0 and 1")
 
+    def _check_events(self, where: str) -> None:
+        events = self.events
+        if not isinstance(events, Mapping) or not all(
+            isinstance(times, int) and not isinstance(times, bool) and 0 <= times < 2**63 for times in events.values()
+        ):
+            _refuse(where, "events", events, "must be whole numbers by name, 0 or more and below 2^63")
 
-_OPTIONAL = ("tiles", "dram_bytes")
+
+_OPTIONAL = ("tiles", "dram_bytes", "events")
 _INTEGERS = ("multiplications", "latency_cycles", "seed", "tiles", "dram_bytes")
 _REALS = ("accuracy", "latency_s", "energy_pj")
 _NAMES = tuple(field.name for field in fields(NetworkPoint))
@@ -72,7 +83,7 @@ _REQUIRED = _NAMES[:8]
 
 def save_points(points: Iterable[NetworkPoint], path: str | Path) -> None:
     """Write ``points`` to ``path`` (``.json`` or ``.csv``), atomically; the same points give the same bytes."""
-    rows = [asdict(point) for point in points]
+    rows = [{**asdict(point), "events": point.events and dict(point.events)} for point in points]
     if POINTS.ending(path) == ".json":
         text = json.dumps({"format": FORMAT, "version": VERSION, "points": rows}, indent=2) + "\n"
     else:
@@ -80,7 +91,7 @@ def save_points(points: Iterable[NetworkPoint], path: str | Path) -> None:
         writer = csv.DictWriter(buffer, _NAMES, lineterminator="\n")
         writer.writeheader()
         # csv writes floats with repr, so they read back bit for bit.
-        writer.writerows(rows)
+        writer.writerows({**row, "events": _events_cell(row["events"])} for row in rows)
         text = buffer.getvalue()
     with replacing(path) as file:
         file.write(text.encode("utf-8"))
@@ -147,9 +158,15 @@ def _csv_rows(text: str, path: str | Path) -> list[dict]:
     return rows
 
 
+def _events_cell(events: Mapping[str, int] | None) -> str:
+    return "" if events is None else json.dumps(events)
+
+
 def _from_cell(key: str, cell: str, where: str) -> object:
     if cell == "" and key in _OPTIONAL:
         return None
+    if key == "events":
+        return parsed_json(cell, f"{where}, field 'events'", "a cell of counts")
     convert = int if key in _INTEGERS else float if key in _REALS else str
     try:
         return convert(cell)

@@ -13,14 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from analysis.pictures import style
+from analysis.pictures.tornado import draw_tornado
+from analysis.tables.robustness import claims_of
 from benchmarks.networks.network_sweeps import picture
 from benchmarks.study.claims import study_picture
 from benchmarks.study.runs import PARTS
 from benchmarks.study.waterfall import waterfall_picture
+from simulator import Machine
 
 Figures = Mapping[str, Any]
 
 PICTURES: Mapping[str, Callable[[Figures], Figure]] = {
+    "docs/images/family_order.png": lambda figures: draw_tornado(claims_of(figures["family order"], Machine.load)),
     "docs/images/sweeps.png": lambda figures: picture(figures["sweeps"]),
     "docs/images/waterfall.png": lambda figures: waterfall_picture(figures["waterfall"], figures["study"]),
     **{

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.tables.contenders import Contender, load_contenders
 from benchmarks.study.claims import all_runs
 from benchmarks.study.runs import MEASURED_ON
 from benchmarks.study.settings import Study, read_study
@@ -34,6 +35,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"figures '{path}'", str(error), "each line is JSON", "Run the command that makes it."
         ) from error
+
+
+def _contenders(path: Path) -> tuple[Contender, ...]:
+    return load_contenders(path)
 
 
 def read_whole_study(path: Path) -> Study:
@@ -100,6 +105,9 @@ SOURCES: Mapping[str, Source] = {
     "permutation price": _json("permutation_price", "python -m benchmarks.synthesis.permutation_price"),
     "codesign": _json("codesign_minilm", "python -m benchmarks.codesign.summary front.json"),
     "energy reference": _json("energy_reference", "python -m benchmarks.energy_tables.reference_case"),
+    "family order": Source(
+        "docs/data/family_order.jsonl", "python -m benchmarks.energy_tables.family_order", _contenders
+    ),
     "corpus": _json("corpus", "python -m tests.drawn.corpus"),
     "mutants": _json("mutants", "python -m tests.mutation.mutation"),
 }

@@ -175,13 +175,15 @@ def run(
     }
 
 
-def _on_machines(model: nn.Module, example: tuple[Tensor]) -> dict[str, dict[str, float]]:
-    cycles, energy, exported = {}, {}, export_network(model, example)
+def _on_machines(model: nn.Module, example: tuple[Tensor]) -> dict[str, dict[str, Any]]:
+    """Cycles, energy and counted events by machine: the events are what other prices can be put on."""
+    cycles, energy, events, exported = {}, {}, {}, export_network(model, example)
     for name in MEASURED_ON:
         machine = Machine.load(name)
         report = simulate(lower_network(exported.network, exported.weights, machine), machine)
         cycles[name], energy[name] = int(report.latency_cycles), round(float(report.energy_pj))
-    return {"latency_cycles": cycles, "energy_pj": energy}
+        events[name] = dict(report.accesses)
+    return {"latency_cycles": cycles, "energy_pj": energy, "events": events}
 
 
 def _dense_start(part: str, seed: int, folder: Path, data: Path, width: int | None = None) -> nn.Module:

@@ -67,6 +67,10 @@ _COMMANDS = {
         "front_command:front_command",
         "Which networks are not beaten in both latency and accuracy, machine by machine; as a table and a picture.",
     ),
+    "sensitivity": (
+        "sensitivity_command:sensitivity_command",
+        "Whether the order of families survives every entry's interval and every DRAM; a sentence for each claim.",
+    ),
     "machine": (
         "machine_command:machine_app",
         "List the machines that come with the toolkit, or show one as a file to start from.",

@@ -81,6 +81,7 @@ class Measurement:
             seed=network.seed,
             tiles=report.tiles,
             dram_bytes=report.dram_bytes,
+            events=report.accesses,
         )
 
 

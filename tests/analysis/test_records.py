@@ -118,7 +118,7 @@ def test_csv_errors_name_file_point_and_cell(tmp_path):
     with pytest.raises(InputError, match=r"point 1, field 'latency_cycles': found 'fast'; it must be a whole number"):
         load_points(path)
     path.write_text(good.rstrip("\n") + ",9\n")
-    with pytest.raises(InputError, match="point 2: found 13 cells; every row must have the header's 12 cells"):
+    with pytest.raises(InputError, match="point 2: found 14 cells; every row must have the header's 13 cells"):
         load_points(path)
     path.write_text(good + "short,row\n")
     with pytest.raises(InputError, match="point 3: found 2 cells"):

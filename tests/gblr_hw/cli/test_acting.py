@@ -55,6 +55,7 @@ GEMM = ("simulate", "--gemm", "4x5x6")
         (("show", "p.program", "--layer", "a", "--json"), "--json with a program and --layer: found nothing for it to"),
         (("show", "p.program", "--layer", "a", "--listing"), "--layer: found it with --listing; one of them is printed"),
         (("simulate", "p.program", "--array", "4x4"), "--array with a program: found nothing for it to act on; it acts w"),
+        ((*GEMM, "--as", "scalesim-ws", "--energy-table", "cmos-22"), "--energy-table with --as scalesim-ws: found nothing"),
         (("simulate", "p.program", "--as", "scalesim-ws"), "--as with a program: found nothing for it to act on"),
         (("simulate", "p.program", "--json", "--top", 3), "--top with a program and --json: found nothing for it to act"),
         (("simulate", "p.program", "--json", "--order", "cycles"), "--order with a program and --json: found nothing"),
@@ -109,7 +110,7 @@ def test_a_table_that_lacks_an_option_fails() -> None:
 READ = {
     ("lower", "checkpoint"), ("show", "file"), ("simulate", "program"), ("simulate", "topology"), ("verify", "program"),
     ("convert", "checkpoint"), ("convert", "covariances"), ("codesign", "checkpoint"), ("codesign", "covariances"),
-    ("codesign", "space_file"), ("front", "files"), ("advise", "checkpoint"), ("advise", "covariances"),
+    ("codesign", "space_file"), ("front", "files"), ("sensitivity", "files"), ("advise", "checkpoint"), ("advise", "covariances"),
 }  # fmt: skip
 NAMES = {"--map": "block_map"}
 FOLDERS = {("demo", "out"), ("convert", "work"), ("codesign", "work"), ("codesign", "machines"), ("verify", "cache")}

@@ -28,6 +28,7 @@ WRITERS = {
     "roofline": (("simulate", "p.program"), "--roofline", "x.png"),
     "map": (("show", "c.safetensors"), "--map", "x.png"),
     "front": (("front", "points.json"), "--output", "x.png"),
+    "sensitivity": (("sensitivity", "points.json"), "--output", "x.png"),
     "convert": (("convert", "c.safetensors"), "--output", "x.safetensors"),
     "advise": (("advise", "c.safetensors"), "--output", "x.json"),
     "advise picture": (("advise", "c.safetensors"), "--picture", "x.png"),
@@ -37,7 +38,7 @@ WRITERS = {
     "train checkpoint": ((*TRAIN, "--output", "y.safetensors"), "--checkpoint", "x.pt"),
     "verilog": (("machine", "verilog", "m.toml"), "--output", "x.v"),
 }
-PICTURES = ("timeline", "bars", "roofline", "map", "front", "codesign picture", "advise picture")
+PICTURES = ("timeline", "bars", "roofline", "map", "front", "codesign picture", "advise picture", "sensitivity")
 every = pytest.mark.parametrize("writer", list(WRITERS))
 
 
@@ -102,7 +103,7 @@ def test_an_input_is_never_replaced(writer: str, folder: Path, refusal: Refusal)
     ):
         # Pictures and traces have endings of their own: the input is given under such a name.
         renamed = f"{source}.{ending}" if source != "points.json" else source
-        if writer == "front":
+        if writer in ("front", "sensitivity"):
             assert "found the ending '.json'; pictures are" in refusal(*command, option, source)
             return
         Path(source).rename(renamed)
@@ -160,6 +161,10 @@ def test_one_name_for_two_outputs(command: tuple[str, ...], message: str, folder
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        (
+            (*("simulate", "p.program", "--energy-table", "e.toml"), "--report", "e.toml"),
+            "--report 'e.toml': found the file of --energy-table;",
+        ),
         (("simulate", "--topology", "t.csv", "--report", "t.csv"), "--report 't.csv': found the file of --topology;"),
         (
             ("simulate", "p.program", "-m", "m.toml", "--report", "m.toml"),
