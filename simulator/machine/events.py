@@ -147,6 +147,10 @@ EVENTS = _table(
             "rows x stored weights of each narrow tile",
         ),
         Event(
+            "mac_gated", "operation", "multiply_add", Operations(("add_i32",)),
+            "with zero_gating, rows x stored weights whose code is 0, which are then in none of the two above",
+        ),
+        Event(
             "mac_padding", "operation", "multiply_add",
             Free("a zero operand holds multiplier and adder still; registers and wires are counted as bits"),
             "rows x cells without a stored weight of each tile",
@@ -179,7 +183,8 @@ EVENTS = _table(
 )  # fmt: skip
 
 
-MACS = ("mac_active", "mac_narrow", "mac_padding")  # all cells of all rows
+STORED_MACS = ("mac_active", "mac_narrow", "mac_gated")  # of stored weights, whatever their codes
+MACS = (*STORED_MACS, "mac_padding")  # all cells of all rows
 
 
 def priced_entries(events: Iterable[Event] | None = None) -> dict[str, str]:

@@ -53,13 +53,15 @@ class Array(Section):
 
 class Datatypes(Section):
     """Operand widths. Weights and activations are signed and symmetric, accumulators saturate. narrow_bits: of narrow
-    tiles' weights (machine.md, A6), 0 for a machine that has none.
+    tiles' weights (machine.md, A6), 0 for a machine that has none. zero_gating: a cell whose weight's code is 0 holds
+    its multiplier still (C2).
     """
 
     weight_bits: Annotated[Bits, LAYOUT]
     activation_bits: Annotated[Bits, LAYOUT]
     accumulator_bits: Annotated[int, Field(ge=16, le=32), LAYOUT]
     narrow_bits: Annotated[int, Field(ge=0, le=4), LAYOUT] = 0
+    zero_gating: Annotated[bool, PRICE] = False
 
     @model_validator(mode="after")
     def _narrow_divides_wide(self) -> Datatypes:

@@ -23,6 +23,7 @@ _COLUMN = {name: column for column, name in enumerate(sorted(EVENTS))}
 _uncounted = dict(_COLUMN)
 _MAC_ACTIVE = _uncounted.pop("mac_active")
 _MAC_NARROW = _uncounted.pop("mac_narrow")
+_MAC_GATED = _uncounted.pop("mac_gated")
 _MAC_PADDING = _uncounted.pop("mac_padding")
 _REGISTER_BITS = _uncounted.pop("register_bits")
 _WIRE_BITS = _uncounted.pop("wire_bits")
@@ -110,6 +111,7 @@ def count_events(program: Program, machine: Machine) -> dict[str, np.ndarray]:
         weights,
         _joined([_overwriting_lanes(table) for table in tiles]),
         bits,
+        _gated(program, machine),
         _joined([table.narrow for table in tiles]),
         _words(weights * bits, machine.weight_buffer.word_bits),
         read,
@@ -154,6 +156,20 @@ def _overwriting_lanes(tiles: TileTable) -> np.ndarray:
     return np.bincount(tile, minlength=len(tiles))
 
 
+def _gated(program: Program, machine: Machine) -> np.ndarray:
+    """Weights of each tile whose code is zero and whose cells the machine holds still then; tiles that are filled with
+    activations have no codes before they run, and none are counted.
+    """
+    found = []
+    for layer in program.layers:
+        zeros = np.zeros(len(layer.tiles), dtype=np.int64)
+        if machine.datatypes.zero_gating and len(layer.payload.codes):
+            so_far = np.concatenate([[0], np.cumsum(layer.payload.codes == 0)])
+            zeros = np.diff(so_far[layer.tiles.weight_ptr]).astype(np.int64)
+        found.append(zeros)
+    return _joined(found)
+
+
 def _words(bits: np.ndarray, word_bits: int) -> np.ndarray:
     return ceil_div(bits, word_bits)
 
@@ -191,6 +207,7 @@ def _count(
     weights,
     overwriting,
     weight_bits,
+    gated,
     narrow,
     tile_words,
     vector_read,
@@ -230,7 +247,7 @@ def _count(
             t = first_tile[layer[i]] + tile[i]
             row[_WEIGHT_BUFFER_WRITE if writes == _WEIGHT_BUFFER else _WEIGHT_BUFFER_READ] += tile_words[t]
             if kinds.is_tile[kind]:
-                _count_pass(rows, weights[t], weight_bits[t], narrow[t], costs, row)
+                _count_pass(rows, weights[t], weight_bits[t], gated[t], narrow[t], costs, row)
             if writes == _RANKS:
                 _count_scatter(rows, scattered[t], overwriting[t], costs, row)
             if reads == _RANKS:
@@ -238,10 +255,12 @@ def _count(
 
 
 @nb.njit(cache=True, nogil=True)
-def _count_pass(rows, weights, weight_bits, narrow, costs, row):
+def _count_pass(rows, weights, weight_bits, gated, narrow, costs, row):
     """What every pass through the array does, whatever the tile's kind."""
     bits = rows * costs.row_bits + costs.cells * weight_bits
     row[_MAC_NARROW if narrow else _MAC_ACTIVE] += rows * weights
+    row[_MAC_NARROW if narrow else _MAC_ACTIVE] -= rows * gated
+    row[_MAC_GATED] += rows * gated
     row[_MAC_PADDING] += rows * (costs.cells - weights)
     row[_REGISTER_BITS] += bits
     row[_WIRE_BITS] += bits

@@ -8,7 +8,7 @@ import numpy as np
 
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import Sums, energy_model
-from simulator.machine.events import MACS
+from simulator.machine.events import MACS, STORED_MACS
 from simulator.machine.machine import Machine
 from simulator.program.operations import TRANSFER_OPS, Op, Unit, is_any
 from simulator.program.program import Program
@@ -93,7 +93,7 @@ def _roofline(program: Program, machine: Machine, accesses: dict[str, int], unit
     ins = program.instructions
     moved = ins.dram_bytes[is_any(ins.op, TRANSFER_OPS)]
     roofs = {
-        "compute": ceil_div(accesses["mac_active"] + accesses["mac_narrow"], machine.rows * machine.cols),
+        "compute": ceil_div(sum(accesses[name] for name in STORED_MACS), machine.rows * machine.cols),
         "memory": int(channel_cycles(machine, np.array([moved.sum()]))[0]) if len(moved) else 0,
     }
     if program.network is not None:

@@ -7,6 +7,7 @@ Cycles are looked at one by one and memory words one by one; nothing is taken fr
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from simulator.machine.machine import Machine
 from simulator.program.operations import Op, Unit
@@ -15,6 +16,8 @@ from simulator.timing.accesses import count_events
 from simulator.timing.engine import STALL_NAMES, Events
 from simulator.timing.report import Report
 from tests.oracles.slow_operator_accounts import count_operators
+
+MACS = ("mac_active", "mac_narrow", "mac_gated", "mac_padding")
 
 TILES = (Op.DENSE, Op.REDUCE, Op.EXPAND, Op.MIX)
 TRANSFERS = (Op.LOAD_PARAMETERS, Op.LOAD_INPUT, Op.LOAD_WEIGHTS, Op.STORE)
@@ -62,6 +65,20 @@ def _stored(program: Program, i: int) -> tuple[list[int], list[int], int]:
     return [int(tiles.lane[lane]) for lane in lanes], [int(tiles.first[lane]) for lane in lanes], weights
 
 
+def _zero_codes(program: Program, i: int) -> int:
+    """Codes of the instruction's tile that are 0, one by one; codes stand tile by tile."""
+    ins = program.instructions
+    layer, tile = program.layers[int(ins.layer[i])], int(ins.tile[i])
+    if layer.form == "activations":
+        return 0
+    per_tile = [
+        sum(int(layer.tiles.hi[lane]) - int(layer.tiles.lo[lane]) for lane in range(int(begin), int(end)))
+        for begin, end in pairwise(layer.tiles.lane_ptr)
+    ]
+    begin = sum(per_tile[:tile])
+    return sum(int(code) == 0 for code in layer.payload.codes[begin : begin + per_tile[tile]])
+
+
 def _count_tile(count: Counter[str], program: Program, machine: Machine, i: int) -> None:
     ins, types = program.instructions, machine.datatypes
     op, tokens = int(ins.op[i]), int(ins.tokens[i])
@@ -75,8 +92,10 @@ def _count_tile(count: Counter[str], program: Program, machine: Machine, i: int)
     count["weight_buffer_read"] += words(weights * weight_bits, machine.weight_buffer.word_bits)
     for bits in ("register_bits", "wire_bits"):
         count[bits] += cells * weight_bits
+    still = _zero_codes(program, i) if types.zero_gating else 0
     for _ in range(tokens):
-        count["mac_narrow" if narrow else "mac_active"] += weights
+        count["mac_narrow" if narrow else "mac_active"] += weights - still
+        count["mac_gated"] += still
         count["mac_padding"] += cells - weights
         for bits in ("register_bits", "wire_bits"):
             count[bits] += cells * (types.activation_bits + types.accumulator_bits)
@@ -247,7 +266,7 @@ def differences(report: Report, program: Program, machine: Machine, events: Even
     layers = count_accesses(program, machine)
     sums: Counter[str] = sum(layers, Counter())
     same("accesses", {k: v for k, v in report.accesses.items() if v}, {k: v for k, v in sums.items() if v})
-    same("macs", report.macs, sums["mac_active"] + sums["mac_narrow"] + sums["mac_padding"])
+    same("macs", report.macs, sum(sums[name] for name in MACS))
     same("DRAM", report.dram_bytes, sums["dram_read_bytes"] + sums["dram_write_bytes"])
     begin, charged = 0, _charged(program, machine, events)
     for index, layer in enumerate(report.layers):
@@ -259,7 +278,7 @@ def differences(report: Report, program: Program, machine: Machine, events: Even
             begin = end
         same(f"{layer.name}: causes", {k: v for k, v in layer.cycles_by_cause.items() if v}, dict(causes))
         same(f"{layer.name}: latency", layer.latency_cycles, sum(causes.values()))
-        macs = sum(layers[index][name] for name in ("mac_active", "mac_narrow", "mac_padding"))
+        macs = sum(layers[index][name] for name in MACS)
         same(f"{layer.name}: macs", layer.macs, macs)
         moved = layers[index]["dram_read_bytes"] + layers[index]["dram_write_bytes"]
         same(f"{layer.name}: DRAM", layer.dram_bytes, moved)

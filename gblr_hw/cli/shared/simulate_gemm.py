@@ -12,6 +12,7 @@ from analysis.tables.table import Column, count, energy_from_pj, format_table, p
 from gblr_hw.cli.shared.options import print_json
 from simulator.base.errors import InputError
 from simulator.base.memory import check_memory
+from simulator.base.text import printable
 from simulator.machine.machine import Machine
 from simulator.scalesim.scalesim_topology import read_topology
 from simulator.scalesim.systolic_gemm import OPTION_SETS, Gemm, GemmCycles, SystolicArray, gemm_cycles
@@ -159,7 +160,8 @@ def print_runs(gemms: Sequence[Gemm], machine: Machine, as_json: bool) -> None:
     }
     total["utilisation"] = total["macs"] / (total["latency_cycles"] * machine.rows * machine.cols)
     if as_json:
-        print_json({"machine": machine.name, **total, "layers": rows})
+        priced = {"energy_table": reports[0].energy_table, "energy_table_sha256": reports[0].energy_table_sha256}
+        print_json({"machine": machine.name, **priced, **total, "layers": rows})
         return
     columns = (
         *_size_columns(),
@@ -171,7 +173,8 @@ def print_runs(gemms: Sequence[Gemm], machine: Machine, as_json: bool) -> None:
         Column("energy", "energy_pj", energy_from_pj),
     )
     print(format_table(columns, [*rows, {"name": "total", **total}]), end="")
-    print(f"on {machine.name} ({machine.rows} x {machine.cols}), each layer on its own")
+    table = f"table {printable(reports[0].energy_table)}, {reports[0].energy_table_sha256[:12]}"
+    print(f"on {machine.name} ({machine.rows} x {machine.cols}), each layer on its own; {table}")
 
 
 def _size_columns() -> tuple[Column, ...]:

@@ -68,6 +68,7 @@ def test_another_table_moves_the_price_alone(
     assert found["own"]["energy_table_sha256"] == hashlib.sha256(own.read_bytes()).hexdigest()
     assert set(found["45"]["standing_pj"]) == set(found["45"]["standing_ranges_pj"])
     assert run(monkeypatch, "simulate", "--gemm", "4x5x6", "--gemm", "7x8x9", "--energy-table", "cmos-7") == 0
+    assert "each layer on its own; table cmos-7, " in capsys.readouterr().out
     assert run(monkeypatch, *asked[:-1], "--energy-table", "cmos-7") == 0
     said = capsys.readouterr().out
     assert "standing: clock and control" in said and "with what stands in that time" in said

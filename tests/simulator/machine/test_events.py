@@ -33,7 +33,7 @@ EXTRA = Event("probe_ops", "operation", "vector", Operations(("add_i32",)), "nev
 
 def test_the_table_is_by_name_in_the_order_of_reports() -> None:
     assert tuple(EVENTS) == (
-        "mac_active", "mac_narrow", "mac_padding", "register_bits", "wire_bits", "scratchpad_read", "scratchpad_write", "accumulator_read",
+        "mac_active", "mac_narrow", "mac_gated", "mac_padding", "register_bits", "wire_bits", "scratchpad_read", "scratchpad_write", "accumulator_read",
         "accumulator_write", "rank_memory_read", "rank_memory_write", "network_bits", "weight_buffer_read",
         "weight_buffer_write", "requantise_ops", "vector_ops", "dram_read_bytes", "dram_write_bytes",
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_every_event_happens() -> None:
     for seed in range(6):
         machine = small_machine(generator(seed), array={"scatter": True})
         weights = {f"layer{i}": layer_weights(generator(seed + i), machine) for i in range(3)}
-        machine = machine.with_(datatypes={"narrow_bits": 4})
+        machine = machine.with_(datatypes={"narrow_bits": 4, "zero_gating": bool(seed % 2)})
         counts = count_events(as_stored(weights, machine, 5, generator(seed)), machine)
         assert tuple(counts) == tuple(EVENTS)
         for name, values in counts.items():

@@ -39,6 +39,7 @@ CHANGES: dict[str, Any] = {
     "name": "other", "description": "other",
     "array.rows": 16, "array.cols": 16, "array.clock_ghz": 3.0, "array.scatter": False,
     "datatypes.weight_bits": 4, "datatypes.activation_bits": 4, "datatypes.accumulator_bits": 24, "datatypes.narrow_bits": 4,
+    "datatypes.zero_gating": True,
     "scratchpad.kib": 256, "scratchpad.banks": 8, "scratchpad.word_bits": 64,
     "accumulator.kib": 64, "accumulator.banks": 8, "accumulator.word_bits": 64,
     "rank_memory.kib": 1024, "rank_memory.banks": 32, "rank_memory.word_bits": 512, "rank_memory.network_cycles": 100,
@@ -187,7 +188,7 @@ def test_a_later_field_is_absent_where_it_has_its_default() -> None:
     assert LATER.layout_key == MID.layout_key
     assert LATER.to_json() == MID.to_json()
     assert [".".join(field.path) for field in machine_fields(LaterMachine) if field.came_later] == [
-        "array.spare_kib", "datatypes.narrow_bits", "dram.refresh_cycles", "energy.temperature_k", "noc.hop_cycles",
+        "array.spare_kib", "datatypes.narrow_bits", "datatypes.zero_gating", "dram.refresh_cycles", "energy.temperature_k", "noc.hop_cycles",
     ]  # fmt: skip
 
 

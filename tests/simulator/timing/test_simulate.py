@@ -56,7 +56,7 @@ def check_counts(report: Report, program: Program, machine: Machine) -> None:
         == sum(layer.dram_bytes for layer in report.layers)
     )
     stored = sum(int((layer.tiles.hi - layer.tiles.lo).sum()) for layer in program.layers)
-    assert report.accesses["mac_active"] + report.accesses["mac_narrow"] == stored * program.tokens
+    assert sum(report.accesses[name] for name in ("mac_active", "mac_narrow", "mac_gated")) == stored * program.tokens
     assert (
         report.tiles == sum(len(layer.tiles) for layer in program.layers) == sum(layer.tiles for layer in report.layers)
     )
