@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gblr_hw.layers.monarch_linear import MonarchLinear
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.sweeps.sweep import sweep
     from gblr_hw.training.fit_to_latency import fit_to_latency
     from gblr_hw.training.latency_target import LatencyTarget
     from gblr_hw.training.networks import train_network
@@ -58,6 +59,7 @@ _HOMES = {
     "multiplications": "gblr_hw.weights.multiplications",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
+    "sweep": "gblr_hw.sweeps.sweep",
     "train_network": "gblr_hw.training.networks",
 }
 
@@ -85,6 +87,7 @@ __all__ = [
     "multiplications",
     "replace_linear",
     "save_checkpoint",
+    "sweep",
     "train_network",
 ]
 
