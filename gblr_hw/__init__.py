@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gblr_hw.layers.monarch_linear import MonarchLinear
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.sweeps.sweep import sweep
+    from gblr_hw.training.fit_to_latency import fit_to_latency
+    from gblr_hw.training.latency_target import LatencyTarget
     from gblr_hw.training.networks import train_network
     from gblr_hw.training.recipe import Recipe
     from gblr_hw.weights.from_factors import (
@@ -37,6 +40,7 @@ _HOMES = {
     "GBLRConv2d": "gblr_hw.layers.conv",
     "GBLRLinear": "gblr_hw.layers.linear",
     "HardwareCost": "gblr_hw.cost.hardware_cost",
+    "LatencyTarget": "gblr_hw.training.latency_target",
     "KroneckerLinear": "gblr_hw.layers.kronecker_linear",
     "MonarchLinear": "gblr_hw.layers.monarch_linear",
     "TensorTrainLinear": "gblr_hw.layers.kronecker_linear",
@@ -48,12 +52,14 @@ _HOMES = {
     "convert": "gblr_hw.conversion.conversion",
     "convert_in_order": "gblr_hw.conversion.conversion_in_order",
     "load_checkpoint": "gblr_hw.files.checkpoint",
+    "fit_to_latency": "gblr_hw.training.fit_to_latency",
     "low_rank_weights": "gblr_hw.weights.from_factors",
     "lower": "gblr_hw.lowering.pipeline",
     "monarch_weights": "gblr_hw.weights.from_factors",
     "multiplications": "gblr_hw.weights.multiplications",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
+    "sweep": "gblr_hw.sweeps.sweep",
     "train_network": "gblr_hw.training.networks",
 }
 
@@ -63,6 +69,7 @@ __all__ = [
     "GBLRLinear",
     "HardwareCost",
     "KroneckerLinear",
+    "LatencyTarget",
     "MonarchLinear",
     "Recipe",
     "TensorTrainLinear",
@@ -72,6 +79,7 @@ __all__ = [
     "collect_covariances",
     "convert",
     "convert_in_order",
+    "fit_to_latency",
     "load_checkpoint",
     "low_rank_weights",
     "lower",
@@ -79,6 +87,7 @@ __all__ = [
     "multiplications",
     "replace_linear",
     "save_checkpoint",
+    "sweep",
     "train_network",
 ]
 

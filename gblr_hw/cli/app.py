@@ -58,6 +58,14 @@ _COMMANDS = {
         "Simulate a program: cycles per layer or operator and per unit, with causes; bytes, energy by component, "
         "roofline.",
     ),
+    "sweep": (
+        "explore.sweep_command:sweep_command",
+        "Sweep machines, sizes and fields of a machine for one network: cycles, energy, bytes and area of every point.",
+    ),
+    "compare": (
+        "explore.compare_command:compare_command",
+        "Compare programs operator by operator: where the cycles, bytes and joules of one differ from another's.",
+    ),
     "verify": (
         "verify_command:verify_command",
         "Compile the RTL of the program's machine, run the program on it, and compare every event's cycle and every "

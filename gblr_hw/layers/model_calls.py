@@ -83,7 +83,7 @@ def linear_layer(model: nn.Module, name: str) -> nn.Module:
         module: nn.Module | None = model.get_submodule(name)
     except AttributeError:
         module = None
-    if module is None or not _is_linear(module):
+    if module is None or not is_linear(module):
         raise InputError(
             f"layer '{name}'",
             "no such module" if module is None else type(module).__name__,
@@ -95,7 +95,7 @@ def linear_layer(model: nn.Module, name: str) -> nn.Module:
 
 def linear_names(model: nn.Module) -> list[str]:
     """Names of all linear layers of a model, in its order."""
-    return [name for name, module in model.named_modules() if _is_linear(module)]
+    return [name for name, module in model.named_modules() if is_linear(module)]
 
 
 def matrix_of(layer: nn.Module) -> Tensor:
@@ -115,5 +115,18 @@ def input_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ten
     return given
 
 
-def _is_linear(module: nn.Module) -> bool:
+def as_linear(layer: nn.Module) -> nn.Linear:
+    """The linear layer of that name as nn.Linear: itself, or one of the same weights for a Conv1D."""
+    if isinstance(layer, nn.Linear):
+        return layer
+    matrix, bias = matrix_of(layer), layer.bias
+    linear = nn.Linear(matrix.shape[1], matrix.shape[0], bias is not None, device="meta")
+    linear.weight = nn.Parameter(matrix.detach().clone(), requires_grad=matrix.requires_grad)
+    if isinstance(bias, Tensor):
+        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
+    return linear.train(layer.training)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is nn.Linear or transformers' Conv1D."""
     return isinstance(module, nn.Linear) or is_conv1d(module)

@@ -13,6 +13,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from gblr_hw.layers.blast_linear import BLASTLinear
 from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.model_calls import as_linear, is_linear
 from gblr_hw.layers.monarch_linear import MonarchLinear
 from simulator.base.errors import InputError
 
@@ -36,7 +37,7 @@ def linear_names(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules(remove_duplicate=False)
-        if name and isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+        if name and is_linear(module) and not isinstance(module, NonDynamicallyQuantizableLinear)
     ]
 
 
@@ -59,7 +60,9 @@ def replace_linear(
     init: Literal["svd", "random"] = "svd",
     **options: Any,
 ) -> list[str]:
-    """Replace each nn.Linear whose name matches, in place, and return the names in the model's order.
+    """Replace each linear layer (nn.Linear, or transformers' Conv1D) whose name matches, in place.
+
+    Returns the names in the model's order.
 
     pattern and exclude: shell patterns on module names ("blocks.*.mlp.*"), one or several. A layer used under several
         names is replaced once and shared again, under all of them, if any of them matches (and none is excluded).
@@ -97,8 +100,8 @@ def replace_linear(
     names = [name for name in candidates if id(modules[name]) in matched]
     for name in names:
         old = modules[name]
-        if id(old) not in made and isinstance(old, nn.Linear):
-            made[id(old)] = _replacement(old, KINDS[kind], init, options)
+        if id(old) not in made:
+            made[id(old)] = _replacement(as_linear(old), KINDS[kind], init, options)
     for name in names:
         set_module(model, name, made[id(modules[name])])
     return names

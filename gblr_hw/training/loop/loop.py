@@ -149,7 +149,7 @@ def train(
     same arguments and ends with the same model.
     """
     model.to(settings.device)
-    optimiser = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
+    optimiser = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate)
     if resume is not None:
         _restore(model, optimiser, hooks, resume)
     state = _state(0 if resume is None else resume.epoch, model, optimiser, hooks)
@@ -209,7 +209,7 @@ def _epoch(
     losses: list[float] = []
     for index, (images, labels) in enumerate(loader):
         done = (epoch + index / len(loader)) / settings.epochs
-        rate = settings.learning_rate * _rate(done, settings.warmup)
+        rate = settings.learning_rate * rate_at(done, settings.warmup)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
         images, labels = images.to(settings.device), labels.to(settings.device)
@@ -236,13 +236,14 @@ def _cross_entropy(outputs: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, labels)
 
 
-def _rate(done: float, warmup: float) -> float:
+def rate_at(done: float, warmup: float) -> float:
+    """The learning rate's multiple at a part of the run: a linear warm-up, then a cosine to zero."""
     if done < warmup:
         return max(done / warmup, 0.02)
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
-def _parameter_groups(model: nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:
     """Decay acts on matrices and factors only: decaying widths would be a second, hidden penalty."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []

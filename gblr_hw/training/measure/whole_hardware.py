@@ -24,11 +24,13 @@ class WholeNetwork:
     """Model -> cycles, or pJ, of its whole program. The model is exported once; later ones may differ in their layers.
 
     network, dense: the operator graph, and the weights of its linear operators when it was exported.
+    uncalled: layers that the model had then and did not call.
     """
 
     machine: Machine
     network: Network
     dense: Mapping[str, LayerWeights]
+    uncalled: frozenset[str] = frozenset()
     unit: CostUnit = "cycles"
 
     def __call__(self, model: nn.Module) -> float:
@@ -36,6 +38,8 @@ class WholeNetwork:
         found = weights_of(model)
         for name, one in found.items():
             own = self.dense.get(name)
+            if name in self.uncalled:
+                continue
             if own is None or (own.out_features, own.in_features) != (one.out_features, one.in_features):
                 raise InputError(
                     f"layer '{name}'",
@@ -62,17 +66,36 @@ class ShiftedEstimate:
 
 
 def whole_hardware_of(
-    machine: Machine, model: nn.Module, example_inputs: Any, tokens: int, unit: CostUnit = "cycles"
+    machine: Machine,
+    model: nn.Module,
+    example_inputs: Any,
+    tokens: int,
+    unit: CostUnit = "cycles",
+    *,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Hardware:
-    """A machine that runs all of `model`, a dense network, for inputs shaped like `example_inputs`.
+    """A machine that runs all of `model`, a dense network, for inputs shaped like `example_inputs` and `kwargs`.
 
     tokens: activation rows of its linear layers, for the closed-form cost, which steers on the way to a target; the
     target itself is met in cycles (or pJ) of the whole program. Raises InputError for what cannot be exported.
     """
-    exported = export_network(model.eval(), example_inputs)
-    measure = WholeNetwork(machine, exported.network, exported.weights, unit)
+    measure = exported_measure(machine, model, example_inputs, unit, kwargs=kwargs)
     cost = Cost(machine, tokens, unit, on_chip=True)
     with torch.no_grad():
         rest = measure(model) - float(cost(model))
     linears, estimate = hardware_of(machine, tokens, unit), ShiftedEstimate(cost, rest)
     return replace(linears, measure=measure, estimate=estimate, cost=cost, cost_estimates=False)
+
+
+def exported_measure(
+    machine: Machine,
+    model: nn.Module,
+    example_inputs: Any,
+    unit: CostUnit = "cycles",
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+) -> WholeNetwork:
+    """The exact measure of a model's whole program, exported now. Raises InputError for what cannot be exported."""
+    exported = export_network(model.eval(), example_inputs, kwargs=kwargs)
+    uncalled = frozenset(weights_of(model)) - frozenset(exported.weights)
+    return WholeNetwork(machine, exported.network, exported.weights, uncalled, unit)

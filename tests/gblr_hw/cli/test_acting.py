@@ -83,6 +83,12 @@ GEMM = ("simulate", "--gemm", "4x5x6")
             "--target-latency with the family 'dense': found nothing for it to act on; it acts with a family that is tr",
         ),
         (("train", "-o", "x", "--family", "dense", "--distil", 0.5), "--distil with the family 'dense': found nothing"),
+        (("sweep", "c.safetensors", "--set", "tokens=1,2", "--batch", 2), "--batch with a checkpoint's layers: found nothing"),
+        (("sweep", "c.safetensors", "--set", "tokens=1,2", "--seed", 2), "--seed with a checkpoint's layers: found nothing"),
+        (("sweep", "--set", "tokens=1,2"), "arguments: found both or neither of a checkpoint and --model; there is one"),
+        (("compare", "p.program"), "programs: found 1; two or more are compared"),
+        (("compare", "p.program", "p.program"), "'p.program': found it twice; each program is named once"),
+        (("compare", "p.program", "q.program", "--json", "--top", 3), "--top with --json: found nothing for it to act on"),
     ],
 )  # fmt: skip
 def test_an_option_that_cannot_act_is_an_error(
@@ -111,9 +117,17 @@ READ = {
     ("lower", "checkpoint"), ("show", "file"), ("simulate", "program"), ("simulate", "topology"), ("verify", "program"),
     ("convert", "checkpoint"), ("convert", "covariances"), ("codesign", "checkpoint"), ("codesign", "covariances"),
     ("codesign", "space_file"), ("front", "files"), ("sensitivity", "files"), ("advise", "checkpoint"), ("advise", "covariances"),
+    ("sweep", "checkpoint"), ("compare", "programs"),
 }  # fmt: skip
 NAMES = {"--map": "block_map"}
-FOLDERS = {("demo", "out"), ("convert", "work"), ("codesign", "work"), ("codesign", "machines"), ("verify", "cache")}
+FOLDERS = {
+    ("demo", "out"),
+    ("convert", "work"),
+    ("codesign", "work"),
+    ("sweep", "work"),
+    ("codesign", "machines"),
+    ("verify", "cache"),
+}
 
 
 def functions() -> Iterator[tuple[str, Callable[..., None]]]:

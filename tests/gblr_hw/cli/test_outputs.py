@@ -32,13 +32,25 @@ WRITERS = {
     "convert": (("convert", "c.safetensors"), "--output", "x.safetensors"),
     "advise": (("advise", "c.safetensors"), "--output", "x.json"),
     "advise picture": (("advise", "c.safetensors"), "--picture", "x.png"),
+    "sweep": (("sweep", "c.safetensors", "--set", "tokens=1,2"), "--output", "x.json"),
+    "sweep picture": (("sweep", "c.safetensors", "--set", "tokens=1,2"), "--picture", "x.png"),
     "codesign": (("codesign", "c.safetensors"), "--output", "x.json"),
     "codesign picture": (("codesign", "c.safetensors"), "--picture", "x.png"),
     "train": (TRAIN, "--output", "x.safetensors"),
     "train checkpoint": ((*TRAIN, "--output", "y.safetensors"), "--checkpoint", "x.pt"),
     "verilog": (("machine", "verilog", "m.toml"), "--output", "x.v"),
 }
-PICTURES = ("timeline", "bars", "roofline", "map", "front", "codesign picture", "advise picture", "sensitivity")
+PICTURES = (
+    "timeline",
+    "bars",
+    "roofline",
+    "map",
+    "front",
+    "codesign picture",
+    "advise picture",
+    "sweep picture",
+    "sensitivity",
+)
 every = pytest.mark.parametrize("writer", list(WRITERS))
 
 

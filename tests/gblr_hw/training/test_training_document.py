@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.training.loop.loop import accuracy
 from gblr_hw.training.networks import Recipe
 from simulator.base.errors import InputError
 
@@ -42,8 +44,20 @@ def test_the_first_example_is_short() -> None:
     assert len([line for line in EXAMPLES[0].splitlines() if line]) <= 20
 
 
-def test_the_loop_of_ones_own_runs_after_it(shown: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_ones_own_model_and_loop_meet_their_targets(shown: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     exec(EXAMPLES[1], shown)
+    fitted, (_, test_set) = shown["fitted"], (shown["train_set"], shown["test_set"])
+    assert 0.97 * fitted.target_cycles < fitted.latency_cycles <= fitted.target_cycles
+    assert accuracy(fitted.model, test_set) > shown["dense"].accuracy - 0.02
+    before, shown["mlp"] = shown["mlp"], copy.deepcopy(shown["dense"].model).train()
+    exec(EXAMPLES[2], shown)
+    shown["mlp"] = before
+    assert " cycles, wanted " in capsys.readouterr().out
+    assert 0.9 * shown["aim"].target_cycles < shown["aim"].finish() <= shown["aim"].target_cycles
+
+
+def test_the_loop_of_ones_own_runs_after_it(shown: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    exec(EXAMPLES[3], shown)
     assert shown["names"] == ["0", "2"]
     assert [type(layer) for layer in shown["mlp"][::2]] == [GBLRLinear, GBLRLinear, torch.nn.Linear]
     shrinkage, annealing = shown["hooks"]
