@@ -39,10 +39,11 @@ class _LayerSpan:
 def save_chrome_trace(report: Report, path: str | Path, most_spans: int = _MOST_SPANS) -> None:
     """Write the trace of ``report`` to ``path`` (.json or .json.gz), atomically and in little memory.
 
-    A cycle lasts 1 / (1000 clock_ghz) microseconds. Layer spans divide the array's time line; those of a network's
-    operators go from their first to their last cycle on array or vector unit. Of programs with more than ``most_spans``
-    instructions neighbours are merged (``compact_trace``). The same report gives the same bytes. Raises ``InputError``
-    for another ending, a clock of zero or a trace that does not fit together.
+    A cycle lasts 1 / (1000 clock_ghz) microseconds, and begins at the nearest whole nanosecond, which is what viewers
+    resolve: spans that meet in cycles meet in the picture, whatever the clock. Layer spans divide the array's time
+    line; those of a network's operators go from their first to their last cycle on array or vector unit. Of programs
+    with more than ``most_spans`` instructions neighbours are merged (``compact_trace``). The same report gives the same
+    bytes. Raises ``InputError`` for another ending, a clock of zero or a trace that does not fit together.
     """
     ending = TRACES.ending(path)
     if not report.clock_ghz > 0:
@@ -109,8 +110,8 @@ def _layer_events(report: Report, spans: list[_LayerSpan]) -> list[str]:
                 "ph": "X",
                 "pid": _PID,
                 "tid": 1 + span.track,
-                "ts": _microseconds(span.start, report),
-                "dur": _microseconds(span.end - span.start, report),
+                "ts": _nanoseconds(span.start, report) / 1000,
+                "dur": (_nanoseconds(span.end, report) - _nanoseconds(span.start, report)) / 1000,
                 "args": {
                     "start_cycle": span.start,
                     "cycles": span.end - span.start,
@@ -138,7 +139,6 @@ def _unit_events(report: Report, spans: Spans, above: int) -> Iterator[list[str]
         for tid, name in enumerate(trace.unit_names, start=above + 1)
     ]
     layers = [_json(layer.name) for layer in report.layers]
-    per_microsecond = report.clock_ghz * 1000
     for low in range(0, len(spans.op), _EVENTS_AT_ONCE):
         some = slice(low, low + _EVENTS_AT_ONCE)
         columns = (spans.op, spans.unit, spans.layer, spans.start, spans.end, spans.done)
@@ -146,10 +146,11 @@ def _unit_events(report: Report, spans: Spans, above: int) -> Iterator[list[str]
         merged = _merged(spans, some)
         yield [
             f'{{"name":{layers[layer] if report.network else operations[op]},{tracks[unit]},'
-            f'"ts":{start / per_microsecond:.15g},"dur":{(end - start) / per_microsecond:.15g},'
+            f'"ts":{begin / 1000},"dur":{(finish - begin) / 1000},'
             f'"args":{{{_key(report, operations[op], layers[layer])},"start_cycle":{start},"cycles":{end - start},'
             f'"done_cycle":{done}{more}}}}}'
             for (op, unit, layer, start, end, done), more in zip(rows, merged, strict=False)
+            for begin, finish in [(_nanoseconds(start, report), _nanoseconds(end, report))]
         ]
 
 
@@ -166,9 +167,9 @@ def _merged(spans: Spans, some: slice) -> Iterable[str]:
     return (f',"instructions":{count},"busy_cycles":{busy}' for count, busy in rows)
 
 
-def _microseconds(cycles: int, report: Report) -> float:
-    # Fifteen digits, as for the instructions: no rounding noise such as 0.30000000000000004.
-    return float(f"{cycles / (report.clock_ghz * 1000):.15g}")
+def _nanoseconds(cycle: int, report: Report) -> int:
+    """When a cycle begins, to the nearest nanosecond."""
+    return int(cycle / report.clock_ghz + 0.5)
 
 
 def _json(value: object) -> str:

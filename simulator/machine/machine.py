@@ -19,6 +19,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.base.files import read_text
 from simulator.base.schema import parsed_toml, validated
+from simulator.base.shown import html_table
 from simulator.machine.field_marks import (
     LAYOUT,
     NOTHING,
@@ -265,6 +266,16 @@ class Machine(Section):
             old = data.get(key)
             data[key] = {**(old if isinstance(old, dict) else {}), **change} if isinstance(change, Mapping) else change
         return _validated(type(self), data, f"machine '{self.name}', changed in code")
+
+    def _repr_html_(self) -> str:
+        """In a notebook: every field with its value."""
+        rows = [
+            (f"{key}.{name}" if name else key, one)
+            for key, value in self.to_dict().items()
+            if key not in ("schema_version", "schema", "name", "description")
+            for name, one in (value.items() if isinstance(value, dict) else [("", value)])
+        ]
+        return html_table(f"{self.name}: {self.description}", ("field", "value"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The whole description as plain JSON types; ``from_dict`` reads it back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simulator.base.shown import html_table
 from simulator.program.listing import print_program
 from simulator.program.program_file import load_program, save_program
 from simulator.program.program_record import ProgramRecord
@@ -28,6 +29,15 @@ class Program(ProgramRecord):
             f"<Program for '{self.machine.name}': {len(self.layers):,} {what}, {tiles:,} tiles, "
             f"{len(self.instructions):,} instructions, {self.tokens:,} rows; str() lists it>"
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the layers, or the operators that lowering gave tiles, in the program's order."""
+        columns = ("layer", "form", "inputs", "outputs", "ranks", "tiles")
+        rows = [
+            (layer.name, layer.form, layer.in_features, layer.out_features, layer.ranks, len(layer.tiles))
+            for layer in self.layers
+        ]
+        return html_table(repr(self).strip("<>").removesuffix("; str() lists it"), columns, rows)
 
     def __str__(self) -> str:
         return print_program(self)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from simulator.base.shown import Shown
+from simulator.base.errors import InputError
+from simulator.base.shown import Shown, html_table
 from simulator.network.vector_functions import VECTOR_GROUPS
 
 # The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md,
@@ -140,6 +142,37 @@ class Report:
             f"{self.dram_bytes:,} DRAM bytes, {len(self.layers)} layers, "
             f"{100 * self.roofline_fraction:.0f} % of the {self.bound} roof>"
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the layers or operators, those with the most cycles first, under a line for the whole."""
+        columns = ("layer", "form", "cycles", "share", "bound by", "tiles", "DRAM bytes", "uJ")
+        rows = [
+            (
+                layer.name, layer.form, layer.latency_cycles,
+                f"{100 * layer.latency_cycles / max(1, self.latency_cycles):.1f} %", layer.bound, layer.tiles,
+                layer.dram_bytes, 1e-6 * layer.energy_pj,
+            )
+            for layer in sorted(self.layers, key=lambda layer: -layer.latency_cycles)
+        ]  # fmt: skip
+        return html_table(repr(self).strip("<>"), columns, rows)
+
+    def to_dataframe(self) -> Any:
+        """A pandas.DataFrame with a row for each layer or operator, in the program's order.
+
+        Each figure has a column, cycles by cause as "cycles_compute" and so on. Raises InputError without pandas.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise InputError(
+                "to_dataframe", "no package 'pandas'", "it makes the table", "pip install pandas, or use to_dict()."
+            ) from error
+        rows = []
+        for layer in self.layers:
+            row = layer.to_dict()
+            row.pop("cycles_by_cause")
+            rows.append({**row, **{f"cycles_{cause}": cycles for cause, cycles in layer.cycles_by_cause.items()}})
+        return pandas.DataFrame(rows)
 
     def to_dict(self) -> dict[str, object]:
         """All figures but the trace, as plain JSON types."""

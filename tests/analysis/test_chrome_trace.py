@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import tracemalloc
 from dataclasses import replace
@@ -23,7 +24,7 @@ def load(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("clock_ghz", [1.0, 0.7, 0.1])
+@pytest.mark.parametrize("clock_ghz", [1.0, 0.7, 0.1, 1.3, 3.0])
 def test_every_instruction_is_one_event(tmp_path, clock_ghz):
     report = fake_report(NAMES, clock_ghz=clock_ghz)
     path = tmp_path / "trace.json"
@@ -39,8 +40,14 @@ def test_every_instruction_is_one_event(tmp_path, clock_ghz):
         assert tracks[event["tid"]] == UNITS[trace.unit[i]]
         assert event["args"]["layer"] == NAMES[trace.layer[i]]
         assert event["args"]["done_cycle"] == trace.done[i]
-        assert event["ts"] == pytest.approx(trace.start[i] / (clock_ghz * 1000), rel=1e-14)
-        assert event["dur"] == pytest.approx((trace.end[i] - trace.start[i]) / (clock_ghz * 1000), rel=1e-14)
+        # Within half a nanosecond, in whole ones.
+        assert event["ts"] == pytest.approx(trace.start[i] / (clock_ghz * 1000), abs=0.000501)
+        assert event["ts"] + event["dur"] == pytest.approx(trace.end[i] / (clock_ghz * 1000), abs=0.000501)
+        assert event["ts"] == round(event["ts"], 3) and event["dur"] == round(event["dur"], 3)
+    for track in tracks:
+        mine = sorted((e for e in spans if e["tid"] == track), key=lambda e: e["args"]["start_cycle"])
+        for one, two in itertools.pairwise(mine):
+            assert round(1000 * one["ts"]) + round(1000 * one["dur"]) <= round(1000 * two["ts"])
 
 
 def test_layers_have_their_own_track_without_gaps(tmp_path):

@@ -196,6 +196,8 @@ def lower_command(
         print_program_table(program)
         for note in notes:
             say(note)
+        if model is None and tokens is None:
+            say(f"{_ROWS} activation rows enter each layer, as --tokens does not say otherwise")
         say(f"written to {target}")
 
 
