@@ -15,7 +15,7 @@ from simulator.base.schema import parsed_json
 from simulator.machine.events import EVENTS
 
 _WHERE_FROM = (
-    "network points of `gblr-hw train` or `demo`, a report of `gblr-hw simulate --report`, or lines of a study"
+    "network points of `gblr-hw demo`, a report of `gblr-hw simulate --report`, or lines of a study"
 )
 
 
