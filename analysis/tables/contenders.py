@@ -14,9 +14,7 @@ from simulator.base.files import read_text
 from simulator.base.schema import parsed_json
 from simulator.machine.events import EVENTS
 
-_WHERE_FROM = (
-    "network points of `gblr-hw train` or `demo`, a report of `gblr-hw simulate --report`, or lines of a study"
-)
+_WHERE_FROM = "network points of `gblr-hw demo`, a report of `gblr-hw simulate --report`, or lines of a study"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from benchmarks.codesign import tables as codesign
 from benchmarks.demo import tables as demo
 from benchmarks.docs.sources import SOURCES
 from benchmarks.energy_tables.family_order import order_table
-from benchmarks.energy_tables.reference_case import reference_table
+from benchmarks.energy_tables.reference_case import chips_table, reference_table
 from benchmarks.minilm import tables as minilm
 from benchmarks.networks import tables as networks
 from benchmarks.peers import tables as peers
@@ -175,6 +175,7 @@ BLOCKS: tuple[Block, ...] = (
     ),
     Block(CODESIGN, "front", ("codesign",), _rows("codesign", codesign.front_table, "front")),
     Block(ENERGY, "energy reference", ("energy reference",), _rows("energy reference", reference_table)),
+    Block(ENERGY, "chips", ("energy reference",), _rows("energy reference", chips_table, "chips")),
     Block(ENERGY, "family order", ("family order",), _whole("family order", order_table)),
     Block(REFERENCES, "GEMM cycles", ("GEMM cycles",), _rows("GEMM cycles", peers.gemm_cycles_table)),
     Block(REFERENCES, "speed", ("peers",), _whole("peers", partial(peers.speed_table, gemms=PEER_GEMMS))),

@@ -1,4 +1,5 @@
-"""The reference case by component: 197 x 768 x 768 on mid-32 at 45 nm, beside an independent estimate.
+"""The reference case by component: 197 x 768 x 768 on mid-32 at 45 nm, beside an independent estimate; mid-32 beside
+published chips.
 
 python -m benchmarks.energy_tables.reference_case [--out docs/data/energy_reference.json]
 """
@@ -10,7 +11,7 @@ from typing import Any
 
 from analysis.tables.table import Column, format_table
 from benchmarks.shared.measurement import out_option, write_json
-from gblr_hw.cli.shared.machine_figures import TYPICAL
+from gblr_hw.cli.shared.machine_figures import TYPICAL, at_chips
 from gblr_hw.cli.shared.simulate_gemm import run_gemm
 from simulator import Machine
 
@@ -51,6 +52,39 @@ def _one_macro() -> dict[str, Any]:
     return {"component": ONE_MACRO, "standing": False, **told, "estimate": ESTIMATE[ONE_MACRO]}
 
 
+def chip_rows() -> list[dict[str, Any]]:
+    """mid-32's peak and typical figure at the node of each published chip, beside the chip's own."""
+    machine = Machine.load("mid-32")
+    found = []
+    for chip, peak, typical in at_chips(machine, run_gemm(TYPICAL, machine)):
+        pairs = (("peak", chip.peak_pj_per_mac, peak), ("typical", chip.typical_pj_per_mac, typical))
+        for name, theirs, ours in pairs:
+            told = {key: round(end, 4) for key, end in vars(ours).items()}
+            found.append({"chip": chip.name, "node_nm": chip.node_nm, "rate": name, "theirs": round(theirs, 4), **told})
+    return found
+
+
+def chips_table(found: list[dict[str, Any]]) -> str:
+    """pJ a multiply-accumulate: a chip's, ours at its node, their ratio, and whether theirs is inside our interval."""
+    shown = [
+        {
+            **row,
+            "ratio": row["value"] / row["theirs"],
+            "inside": "yes" if row["low"] <= row["theirs"] <= row["high"] else "**no**",
+        }
+        for row in found
+    ]
+    columns = [
+        Column("chip", "chip", align="left"),
+        Column("nm", "node_nm"),
+        Column("at its rate", "rate", align="left"),
+    ]
+    columns += [Column(heading, key, _pj) for heading, key in (("theirs", "theirs"), ("ours", "value"))]
+    columns += [Column(key, key, _pj) for key in ("low", "high")]
+    ratio = Column("ours over theirs", "ratio", lambda value: f"{value:.2f}")
+    return format_table([*columns, ratio, Column("inside", "inside")], shown, markdown=True)
+
+
 def reference_table(found: list[dict[str, Any]]) -> str:
     """pJ a multiply-accumulate by component, its interval, the estimate, and whether that lies inside."""
     shown = [{**row, "component": row["component"].replace("_", " ")} for row in found]
@@ -76,9 +110,9 @@ def _pj(value: object) -> str:
 
 def main() -> None:
     options = out_option(__doc__)
-    found = rows()
-    print(reference_table(found), end="")
-    write_json(options.out, rows=found)
+    found, chips = rows(), chip_rows()
+    print(reference_table(found), chips_table(chips), sep="\n", end="")
+    write_json(options.out, rows=found, chips=chips)
 
 
 if __name__ == "__main__":

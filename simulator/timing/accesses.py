@@ -258,8 +258,7 @@ def _count(
 def _count_pass(rows, weights, weight_bits, gated, narrow, costs, row):
     """What every pass through the array does, whatever the tile's kind."""
     bits = rows * costs.row_bits + costs.cells * weight_bits
-    row[_MAC_NARROW if narrow else _MAC_ACTIVE] += rows * weights
-    row[_MAC_NARROW if narrow else _MAC_ACTIVE] -= rows * gated
+    row[_MAC_NARROW if narrow else _MAC_ACTIVE] += rows * (weights - gated)
     row[_MAC_GATED] += rows * gated
     row[_MAC_PADDING] += rows * (costs.cells - weights)
     row[_REGISTER_BITS] += bits

@@ -250,7 +250,7 @@ COUNTERS = [
     *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),
     *_shared("C2", "operands read for every row though broadcast", LAYOUT, "return 1 if operand.tokens == 1 and (operator.tokens > 1 or read_by_all(network, operator, operand)) else 0", "return 0", "agreement"),
     *_shared("C2", "DRAM bytes without bursts", COUNTS, "ceil_div(dram_bytes[i], costs.burst_bytes) * costs.burst_bytes", "dram_bytes[i]", "agreement"),
-    *_shared("C3", "a roof a cycle too high", REPORT, '"compute": ceil_div(accesses', '"compute": 1 + ceil_div(accesses'),
+    *_shared("C3", "a roof a cycle too high", REPORT, '"compute": ceil_div(', '"compute": 1 + ceil_div('),
     *_shared("C4", "a row's first cycle counted as a conflict too", ACCOUNTS, "(row_cycles[i] - 1)", "row_cycles[i]", "agreement"),
     *_shared("C4", "a gap is the tile's alone", ACCOUNTS, "since = max(at, done[after[column, i]])", "since = at", "agreement"),
     *_shared("C4", "an instruction is next when the one before it is done", ACCOUNTS, "end[previous[i]] > ready:", "done[previous[i]] > ready:", "agreement"),

@@ -25,7 +25,7 @@ def sensitivity_command(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Points (.json, .csv) of `gblr-hw train` or `demo`, reports (.json) of `simulate --report`, or lines "
+            help="Points (.json, .csv) of `gblr-hw demo`, reports (.json) of `simulate --report`, or lines "
             "(.jsonl) of a study, with their counted events; several are joined.",
         ),
     ],

@@ -65,14 +65,20 @@ def of_report(report: Report, machine: Machine) -> tuple[Ranged, Ranged]:
     return pj_per_mac(energy_model(machine), report.accesses, report.latency_cycles, TYPICAL.macs)
 
 
-def _chips(machine: Machine, report: Report) -> str:
-    """Cycles and counted events do not depend on the table, so one run serves all nodes."""
+def at_chips(machine: Machine, report: Report) -> list[tuple[PublishedChip, Ranged, Ranged]]:
+    """Each published chip, and the machine's peak and typical figure at its node. Cycles and counted events do not
+    depend on the table, so one run of the reference layer serves all nodes.
+    """
     peaks, typical = {}, {}
     for node, (priced, peak) in by_node(machine).items():
         peaks[node], typical[node] = peak, of_report(report, priced)[0]
+    return [(chip, at_node(peaks, chip.node_nm), at_node(typical, chip.node_nm)) for chip in CHIPS]
+
+
+def _chips(machine: Machine, report: Report) -> str:
     lines = ["Beside published chips, pJ a multiply-accumulate without DRAM (ours by the tables of 45, 22, 7 nm):"]
-    for chip in CHIPS:
-        lines += _beside(chip, at_node(peaks, chip.node_nm), at_node(typical, chip.node_nm))
+    for chip, peak, typical in at_chips(machine, report):
+        lines += _beside(chip, peak, typical)
     lines.append(
         "Not in ours: glitching, multiplexers of the permutation network, interfaces to host and DRAM, margins of a "
         "real design. So ours are low."
