@@ -23,6 +23,8 @@ from gblr_hw.cli.shared.options import JsonOption, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.report_tables import print_report
 from simulator.base.errors import InputError
+from simulator.dram.standards import STANDARDS
+from simulator.machine.dram_choice import with_dram_model
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
 from simulator.timing.report import Report
@@ -33,6 +35,7 @@ _REPORT = (_PROGRAM, _ONE)
 _ACTS_WITH = {
     "program": ALWAYS,
     "machine": ALWAYS,
+    "dram": _REPORT,
     "gemm": ALWAYS,
     "topology": ALWAYS,
     "array": (_GEMMS,),
@@ -66,6 +69,15 @@ def simulate_command(
             "-m",
             help="Preset or TOML file; without it the machine a program was lowered for, and mid-32 for GEMMs.",
             metavar="NAME|FILE",
+        ),
+    ] = None,
+    dram: Annotated[
+        str | None,
+        typer.Option(
+            "--dram",
+            help="Another DRAM for the machine: bandwidth (one latency, one bandwidth) or a standard's banks and rows: "
+            f"{', '.join(STANDARDS)}; as many channels as come nearest to its bandwidth.",
+            metavar="MODEL",
         ),
     ] = None,
     gemm: Annotated[
@@ -132,17 +144,21 @@ def simulate_command(
     )
     if program is not None:
         loaded = Program.load(program)
-        result = simulate(loaded, loaded.machine if machine is None else Machine.load(machine))
+        result = simulate(loaded, _with_dram(loaded.machine if machine is None else Machine.load(machine), dram))
         show_report(result, outputs, as_json, order, top)
     elif option_set is not None:
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
     else:
-        chosen = choose_machine(machine, array)
+        chosen = _with_dram(choose_machine(machine, array), dram)
         check_gemms(gemms)
         if len(gemms) == 1:
             show_report(run_gemm(gemms[0], chosen), outputs, as_json)
         else:
             print_runs(gemms, chosen, as_json)
+
+
+def _with_dram(machine: Machine, model: str | None) -> Machine:
+    return machine if model is None else with_dram_model(machine, model)
 
 
 def _source(program: Path | None, gemm: list[str] | None, topology: Path | None) -> str:
