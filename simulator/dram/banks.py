@@ -13,8 +13,9 @@ from simulator.dram.standards import Standard
 
 LONG_AGO = -(1 << 40)
 # A channel's line of ``Controller.lines``. First what is there once: last read, write and activate; when the next
-# refresh is due; when the last burst got its place; the end of the last data; bursts served; then what is counted.
-READ, WRITE, ACTIVATE, REFRESH_DUE, TAKEN, BUSY_UNTIL, SERVED = range(7)
+# refresh is due; when the last burst got its place; the end of the last data; the place of the next column command;
+# then what is counted.
+READ, WRITE, ACTIVATE, REFRESH_DUE, TAKEN, BUSY_UNTIL, PLACE = range(7)
 HITS, MISSES, CONFLICTS, REFRESHES, BUSY, READS, WRITES = range(7, 14)
 COUNTED = ("hits", "misses", "conflicts", "refreshes", "busy", "reads", "writes")
 # Then the last four activates; of each group its last read, write and activate; of each bank the row that is open or
@@ -55,6 +56,7 @@ RULES = np.dtype(
             "window",
             "groups",
             "channels",
+            "channel_bits",
             "banks_at",
             "columns_at",
             "stripe",
@@ -69,7 +71,7 @@ class Controller(NamedTuple):
     each channel, which kernels change.
     """
 
-    rules: np.void
+    rules: np.record
     lines: np.ndarray
 
     def counted(self) -> dict[str, int]:
@@ -110,12 +112,13 @@ def new_controller(standard: Standard, channels: int, mapping: str, scheduler: s
         window=window,
         groups=groups,
         channels=channels,
+        channel_bits=channels.bit_length() - 1,
         banks_at=banks_at,
         columns_at=banks_at + BANK_SIZE * banks,
         stripe=_stripe(standard, mapping),
     )
     values |= resolve_mapping(mapping, standard, channels)._asdict()
-    rules = np.zeros(1, dtype=RULES)[0]
+    rules = np.zeros(1, dtype=RULES).view(np.recarray)[0]  # names are attributes in plain Python, too
     for name in RULES.names or ():
         rules[name] = values[name]
     return Controller(rules, np.tile(_idle(values), (channels, 1)))
@@ -135,7 +138,7 @@ def _stripe(standard: Standard, mapping: str) -> int:
 def _idle(values: dict[str, int]) -> np.ndarray:
     """The line of a channel at clock 0."""
     line = np.full(values["columns_at"] + values["queue"], LONG_AGO, dtype=np.int64)
-    line[[BUSY_UNTIL, SERVED]], line[REFRESH_DUE], line[HITS:FOUR] = 0, values["refresh_every"], 0
+    line[[BUSY_UNTIL, PLACE]], line[REFRESH_DUE], line[HITS:FOUR] = 0, values["refresh_every"], 0
     banks = line[values["banks_at"] : values["columns_at"]].reshape(-1, BANK_SIZE)
     banks[:, BANK_ROW], banks[:, BANK_PRECHARGE:] = -1, 0
     return line

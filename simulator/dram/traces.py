@@ -63,7 +63,7 @@ def run_trace(trace: BurstTrace, memory: Controller, burst_clocks: int) -> Trace
 @nb.njit(cache=True, nogil=True)
 def _run(rules, lines, numbers, writes, asked, ptr, finished):
     room = numbers.shape[0]
-    blocks, written = np.empty(room, np.int64), np.empty(room, np.bool_)
+    blocks, written = np.empty(room, np.int64), np.empty(room, np.int64)
     taken, done = np.empty(room, np.int64), np.empty(room, np.int64)
     for t in range(asked.shape[0]):
         for c in range(rules.channels):
@@ -73,5 +73,5 @@ def _run(rules, lines, numbers, writes, asked, ptr, finished):
                     blocks[count], written[count] = numbers[i], writes[i]
                     count += 1
             if count:
-                _, end = serve_list(rules, lines[c], blocks, written, count, asked[t], taken, done, True)
+                _, end = serve_list(rules, lines[c], blocks, written, count, asked[t], taken, done, False)
                 finished[t] = max(finished[t], end)

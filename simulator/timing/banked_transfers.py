@@ -30,7 +30,7 @@ class BankedTransfers(NamedTuple):
     latest: (1,) when the last transfer is done. scratch: see ``serve_run``.
     """
 
-    rules: np.void
+    rules: np.record
     lines: np.ndarray
     first: np.ndarray
     bursts: np.ndarray
@@ -39,7 +39,7 @@ class BankedTransfers(NamedTuple):
     clock: int
     latency: int
     latest: np.ndarray
-    scratch: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    scratch: np.ndarray
 
     @property
     def memory(self) -> Controller:
@@ -66,12 +66,7 @@ def banked_transfers(program: ProgramRecord, machine: Machine) -> BankedTransfer
         standard.tck_fs // shared,
         machine.dram_latency_cycles,
         np.zeros(1, dtype=np.int64),
-        (
-            np.empty(room, np.int64),
-            np.empty(room, np.bool_),
-            np.empty(room, np.int64),
-            np.empty(room, np.int64),
-        ),
+        np.empty((4, room), dtype=np.int64),
     )
 
 
@@ -91,14 +86,20 @@ def with_served(timing: Timing, start: np.ndarray, end: np.ndarray, done: np.nda
     )
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, inline="always")
 def serve_transfer(banked, i, begin):  # type: ignore[no-untyped-def]
     """Serve instruction i from cycle ``begin`` on: when its last burst is taken, and when it is done."""
-    asked = ceil_div(begin * banked.cycle, banked.clock)
+    cycle, clock = banked.cycle, banked.clock
     taken, data = serve_run(
-        banked.rules, banked.lines, banked.first[i], banked.bursts[i], banked.write[i], asked, banked.scratch
+        banked.rules,
+        banked.lines,
+        banked.first[i],
+        banked.bursts[i],
+        banked.write[i],
+        ceil_div(begin * cycle, clock),
+        banked.scratch,
     )
-    end = max(begin + 1, ceil_div(taken * banked.clock, banked.cycle))
-    done = max(end, ceil_div(data * banked.clock, banked.cycle) + banked.latency, banked.latest[0])
+    end = max(begin + 1, ceil_div(taken * clock, cycle))
+    done = max(end, ceil_div(data * clock, cycle) + banked.latency, banked.latest[0])
     banked.latest[0] = done
     return end, done

@@ -94,7 +94,7 @@ def run_lists(drawn: Drawn) -> TraceReport:
 def run_runs(drawn: Drawn) -> tuple[list[int], Controller]:
     """The kernel for bursts one after another, which the engine uses: ends of the transfers, and the memory."""
     memory, ends = drawn.memory(), []
-    scratch = tuple(np.empty(64, kind) for kind in (np.int64, np.bool_, np.int64, np.int64))
+    scratch = np.empty((4, 64), dtype=np.int64)
     for asked, bursts in drawn.transfers:
         _, end = serve_run(memory.rules, memory.lines, bursts[0].number, len(bursts), bursts[0].write, asked, scratch)
         ends.append(int(end))
