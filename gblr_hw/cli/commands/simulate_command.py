@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.file_kinds import PICTURES, TRACES
+from analysis.file_kinds import DRAM_TRACES, PICTURES, TRACES
 from gblr_hw.cli.commands.simulate_gemm import (
     check_gemms,
     choose_machine,
@@ -42,6 +42,7 @@ _ACTS_WITH = {
     "option_set": (_GEMMS,),
     "report": _REPORT,
     "trace": _REPORT,
+    "dram_trace": (_PROGRAM,),
     "timeline": _REPORT,
     "bars": _REPORT,
     "roofline": _REPORT,
@@ -107,6 +108,13 @@ def simulate_command(
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write a Chrome trace (.json or .json.gz) for Perfetto.")
     ] = None,
+    dram_trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--dram-trace",
+            help="Of a program: write its DRAM bursts for Ramulator 2, as addresses (.ldst) or banks and rows (.rw).",
+        ),
+    ] = None,
     timeline: Annotated[
         Path | None, typer.Option("--timeline", help="Draw the units' time line (PNG, SVG or PDF).")
     ] = None,
@@ -139,13 +147,23 @@ def simulate_command(
     asked = {"report": report, "trace": trace, "timeline": timeline, "bars": bars, "roofline": roofline}
     outputs = {kind: path for kind, path in asked.items() if path is not None}
     check_outputs(
-        [Output(f"--{kind}", path, _KINDS[kind]) for kind, path in asked.items()],
+        [
+            *(Output(f"--{kind}", path, _KINDS[kind]) for kind, path in asked.items()),
+            Output("--dram-trace", dram_trace, DRAM_TRACES),
+        ],
         inputs={"the program": program, "--machine": machine_file(machine), "--topology": topology},
     )
     if program is not None:
         loaded = Program.load(program)
-        result = simulate(loaded, _with_dram(loaded.machine if machine is None else Machine.load(machine), dram))
+        chosen = _with_dram(loaded.machine if machine is None else Machine.load(machine), dram)
+        result = simulate(loaded, chosen)
+        if dram_trace is not None:
+            from analysis.traces.dram_trace import burst_trace, save_dram_trace
+
+            save_dram_trace(burst_trace(loaded, chosen, result), chosen, dram_trace)
         show_report(result, outputs, as_json, order, top)
+        if dram_trace is not None and not as_json:
+            say(f"DRAM trace written to {dram_trace}")
     elif option_set is not None:
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
     else:
