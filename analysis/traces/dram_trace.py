@@ -15,10 +15,11 @@ import numpy as np
 from simulator.base.errors import InputError
 from simulator.base.files import replacing
 from simulator.dram.mapping import resolve_mapping
-from simulator.dram.traces import BurstTrace
+from simulator.dram.traces import BurstTrace, run_trace
 from simulator.machine.machine import Machine
 from simulator.program.operations import TRANSFER_OPS, Place, is_any, reads
 from simulator.program.program import Program
+from simulator.timing.banked_transfers import new_memory
 from simulator.timing.dram_places import transfer_bursts
 from simulator.timing.report import Report
 
@@ -36,6 +37,16 @@ def burst_trace(program: Program, machine: Machine, report: Report) -> BurstTrac
     numbers = np.repeat(first[order] - ptr[:-1], counts) + np.arange(ptr[-1])
     writes = np.repeat(reads(program.instructions.op, Place.SCRATCHPAD)[order], counts)
     return BurstTrace(numbers, writes, np.zeros(len(order), dtype=np.int64), ptr)
+
+
+def replayed_clocks(trace: BurstTrace, machine: Machine) -> int:
+    """Clocks of the DRAM that a trace takes when it is replayed as these frontends do, each burst as soon as there is a
+    place for it, and any may pass another; of a machine with banks.
+    """
+    standard = machine.dram.standard
+    assert standard is not None, "the machine has banks"
+    report = run_trace(BurstTrace.of(trace.numbers, trace.writes), new_memory(machine), standard.clocks()["tBL"])
+    return report.clocks
 
 
 def save_dram_trace(trace: BurstTrace, machine: Machine, path: Path) -> None:

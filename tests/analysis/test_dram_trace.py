@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from analysis.traces.dram_trace import burst_trace, save_dram_trace
+from analysis.traces.dram_trace import burst_trace, replayed_clocks, save_dram_trace
 from gblr_hw.cli.app import app
 from gblr_hw.lowering.pipeline import lower
+from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 from simulator.machine.dram_choice import with_dram_model
 from simulator.machine.machine import Machine
@@ -19,6 +21,7 @@ from simulator.program.program import Program
 from simulator.timing.dram_places import transfer_bursts
 from simulator.timing.simulate import simulate
 from tests.drawn.strategies import generator, layer_weights
+from tests.oracles.replay_controller import replay
 from tests.oracles.slow_dram import place_of
 
 MID = Machine.load("mid-32")
@@ -77,8 +80,23 @@ def test_the_command_line_writes_traces(tmp_path: Path) -> None:
     small_program().save(program)
     done = CliRunner().invoke(app, ["simulate", str(program), "--dram", "ddr4-3200", "--dram-trace", str(path)])
     assert done.exit_code == 0 and f"DRAM trace written to {path}" in done.stdout.replace("\n", "")
-    assert path.read_text().startswith("R 0,0,")
+    assert path.read_text().startswith("R 0,0,") and "replayed as fast as it goes: " in done.stdout
     with pytest.raises(InputError, match=r"\.ldst"):
         CliRunner().invoke(
             app, ["simulate", str(program), "--dram-trace", str(tmp_path / "net.txt")], catch_exceptions=False
         )
+
+
+@pytest.mark.parametrize("model", ["ddr4-3200", "lpddr4-3200", "lpddr5-6400", "hbm2-1600"])
+@pytest.mark.parametrize("tokens", [1, 100])
+def test_replayed_traces_take_as_long_as_on_a_controller_of_another_kind(model: str, tokens: int) -> None:
+    """Within 5 %: traces of programs, read and written, without times, as other simulators replay them."""
+    layers = {"fc1": DenseWeights(torch.ones(192, 256)), "fc2": layer_weights(generator(11), MID)}
+    program = lower(layers, MID, tokens=tokens)
+    machine = with_dram_model(MID, model)
+    trace = burst_trace(program, machine, simulate(program, machine))
+    standard = machine.dram.standard
+    assert standard is not None
+    other = replay(trace.numbers.tolist(), trace.writes.tolist(), standard, machine.dram.channels, machine.dram.mapping)
+    assert len(trace.numbers) > 200 and trace.writes.any()
+    assert replayed_clocks(trace, machine) == pytest.approx(other, rel=0.05, abs=0)

@@ -157,13 +157,10 @@ def simulate_command(
         loaded = Program.load(program)
         chosen = _with_dram(loaded.machine if machine is None else Machine.load(machine), dram)
         result = simulate(loaded, chosen)
-        if dram_trace is not None:
-            from analysis.traces.dram_trace import burst_trace, save_dram_trace
-
-            save_dram_trace(burst_trace(loaded, chosen, result), chosen, dram_trace)
+        told = "" if dram_trace is None else write_dram_trace(loaded, chosen, result, dram_trace)
         show_report(result, outputs, as_json, order, top)
-        if dram_trace is not None and not as_json:
-            say(f"DRAM trace written to {dram_trace}")
+        if told and not as_json:
+            say(told)
     elif option_set is not None:
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
     else:
@@ -177,6 +174,18 @@ def simulate_command(
 
 def _with_dram(machine: Machine, model: str | None) -> Machine:
     return machine if model is None else with_dram_model(machine, model)
+
+
+def write_dram_trace(program: Program, machine: Machine, result: Report, path: Path) -> str:
+    """Write the bursts of a program and say so; on a machine with banks also how long a replay of them takes."""
+    from analysis.traces.dram_trace import burst_trace, replayed_clocks, save_dram_trace
+
+    trace = burst_trace(program, machine, result)
+    save_dram_trace(trace, machine, path)
+    told = f"DRAM trace written to {path}: {len(trace.numbers):,} bursts"
+    if machine.dram.standard is None:
+        return told
+    return f"{told}; replayed as fast as it goes: {replayed_clocks(trace, machine):,} clocks of the DRAM"
 
 
 def _source(program: Path | None, gemm: list[str] | None, topology: Path | None) -> str:
