@@ -40,6 +40,43 @@ def families_table(rows: Sequence[Row]) -> str:
     return format_table(columns, lines, markdown=True)
 
 
+def families_text(rows: Sequence[Row]) -> str:
+    """The table, and how far banks move a share and an order that one latency and as many bytes a second give."""
+    shares = _shares(rows)
+    moves, swapped = [], []
+    for (machine, tokens, memory, gb_per_s), banks in shares.items():
+        plain = shares[machine, tokens, "bandwidth", gb_per_s]
+        if memory != "bandwidth":
+            moves += [(abs(banks[name] - plain[name]), name, machine, tokens, memory) for name in FAMILIES]
+            pairs = [(a, b) for a in FAMILIES for b in FAMILIES if plain[a] < plain[b] and banks[a] > banks[b]]
+            swapped += [max(plain[b] - plain[a], banks[a] - banks[b]) for a, b in pairs]
+    largest, name, machine, tokens, memory = max(moves)
+    apart = max(swapped, default=0.0)
+    return (
+        f"{families_table(rows)}\nBanks move a family's share of dense by {largest:.3f} at most ({name}, {tokens} row"
+        f"{'s' * (tokens > 1)} on {machine}, {memory}), against one latency and as many bytes a second. Families "
+        f"change places {len(swapped)} times; those that do are never further apart than {apart:.3f} of dense.\n"
+    )
+
+
+def _shares(rows: Sequence[Row]) -> dict[tuple[str, int, str, float], dict[str, float]]:
+    cycles: dict[tuple[str, int, str, float], dict[str, int]] = {}
+    for row in rows:
+        key = (row["machine"], row["tokens"], row["model"], round(row["gb_per_s"], 1))
+        cycles.setdefault(key, {})[row["family"]] = row["cycles"]
+    return {key: {name: mine[name] / mine["dense"] for name in FAMILIES} for key, mine in cycles.items()}
+
+
+def layout_text(rows: Sequence[Row]) -> str:
+    """The table, and what the order is worth."""
+    cycles = {(row["form"], row["order"]): row["cycles"] for row in rows}
+    gains = [
+        f"{1 - cycles[form, 'as loaded'] / cycles[form, 'shuffled']:.1%} of the cycles, {form}"
+        for form in dict.fromkeys(row["form"] for row in rows)
+    ]
+    return f"{layout_table(rows)}\nThe order saves {'; '.join(gains)}.\n"
+
+
 _LETTERS = {"low rank": "r", "block sparse": "s", "lattice": "l", "Monarch": "m", "BLAST": "b", "GBLR": "g"}
 
 
