@@ -13,10 +13,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The nightly size: 20,000 programs against the reference, 5,120 against the RTL, every mutant of every rule, and the energy tables.
+# The nightly size: 20,000 programs against the reference, 5,120 against the RTL, 5,000 traces of DRAM, every mutant of every
+# rule, and the energy tables.
 verify: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --corpus-scale 10 tests/simulator/program tests/simulator/timing \
-		tests/simulator/rtl
+		tests/simulator/rtl tests/simulator/dram
 	$(MAKE) energy-tables-check
 
 lint: $(STAMP)

@@ -7,3 +7,4 @@ from simulator.base.files import FileKind
 PICTURES = FileKind("pictures", (".png", ".svg", ".pdf"))
 TRACES = FileKind("traces", (".json", ".json.gz"))
 POINTS = FileKind("network points", (".json", ".csv"))
+DRAM_TRACES = FileKind("DRAM traces", (".ldst", ".rw"))

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.codesign import tables as codesign
 from benchmarks.demo import tables as demo
 from benchmarks.docs.sources import SOURCES
+from benchmarks.dram import tables as dram
 from benchmarks.energy_tables.family_order import order_table
 from benchmarks.energy_tables.reference_case import chips_table, reference_table
 from benchmarks.minilm import tables as minilm
@@ -70,7 +71,7 @@ def _whole(source: str, table: Callable[[Any], str]) -> Callable[[Figures], str]
 README, RESULTS, NETWORKS, SPEED = "README.md", "docs/results.md", "docs/networks.md", "docs/speed.md"
 MACHINE, MODELS = "docs/machine.md", "docs/models.md"
 CLAIMS, CLAIM_TABLES, SYNTHESIS = "docs/claims.md", "docs/claims-tables.md", "docs/synthesis.md"
-BITS, ENERGY = "docs/bits.md", "docs/energy.md"
+BITS, ENERGY, DRAM = "docs/bits.md", "docs/energy.md", "docs/dram.md"
 CODESIGN, REFERENCES, VERIFICATION = "docs/codesign.md", "docs/references.md", "docs/verification.md"
 # The study's claims stand in the document itself, what they rest on in its appendix.
 SHORT_CLAIMS = ("completeness", "claims")
@@ -132,6 +133,11 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/advice.md", "advice", ("advice",), _whole("advice", networks.advice_table)),
     Block(NETWORKS, "image bytes", ("image bytes",), _rows("image bytes", networks.image_bytes_table)),
     Block(NETWORKS, "groups", ("fusion",), _rows("fusion", networks.fusion_table)),
+    Block(DRAM, "families", ("dram",), _rows("dram", dram.families_text, "families")),
+    Block(DRAM, "ViT-Base", ("dram",), _rows("dram", dram.networks_table, "networks")),
+    Block(DRAM, "layout", ("dram",), _rows("dram", dram.layout_text, "layouts")),
+    Block(DRAM, "patterns", ("dram",), _rows("dram", dram.patterns_table, "patterns")),
+    Block(DRAM, "speed", ("dram",), _rows("dram", dram.speed_table, "speed")),
     Block(SPEED, "simulating", ("engine",), _whole("engine", speed.engine_table)),
     Block(SPEED, "start-up", ("engine",), _whole("engine", speed.start_table)),
     Block(SPEED, "lowering", ("lowering",), _whole("lowering", speed.lowering_table)),

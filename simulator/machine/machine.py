@@ -20,6 +20,8 @@ from simulator.base.errors import InputError
 from simulator.base.files import read_text
 from simulator.base.schema import parsed_toml, validated
 from simulator.base.shown import html_table
+from simulator.dram.mapping import MAPPINGS, SCHEDULERS
+from simulator.dram.standards import STANDARDS, Standard
 from simulator.machine.field_marks import (
     LAYOUT,
     NOTHING,
@@ -39,6 +41,7 @@ Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Kelvin = Annotated[int, Field(ge=0, le=450)]
 Cycles = Annotated[int, Field(ge=0, le=10**6)]
 MAX_COLUMN_SHIFT = 7  # of a narrow tile's column (rule A6)
+BANDWIDTH = "bandwidth"  # the DRAM model without banks (rule D5)
 # The ratio of two rates fits an integer: no machine is slower than a thousand cycles, or bytes, a second.
 Rate = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
@@ -113,10 +116,59 @@ class Dma(Section):
 
 
 class Dram(Section):
+    """model: "bandwidth" (machine.md, D2 and D4), or a name of ``STANDARDS`` for banks and rows (D5 to D12), whose
+    mapping, scheduler and places of a channel's queue are the last three fields.
+    """
+
     gb_per_s: Annotated[Rate, TIME]
     latency_ns: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False), TIME]
     burst_bytes: Annotated[int, Field(ge=1, le=65536), TIME]
     kind: Annotated[str, Field(min_length=1), PRICE]
+    model: Annotated[str, TIME] = BANDWIDTH
+    mapping: Annotated[str, TIME] = next(iter(MAPPINGS))
+    scheduler: Annotated[str, TIME] = "fr-fcfs"
+    queue_entries: Annotated[int, Field(ge=1, le=4096), TIME] = 32
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Dram:
+        for name, known in (
+            ("model", (BANDWIDTH, *STANDARDS)),
+            ("mapping", tuple(MAPPINGS)),
+            ("scheduler", SCHEDULERS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = '{getattr(self, name)}'; it is one of {', '.join(known)}")
+        for name in ("mapping", "scheduler", "queue_entries"):
+            if self.standard is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f'{name} = {getattr(self, name)!r} does nothing where model = "{BANDWIDTH}"; name a standard as '
+                    "the model, or leave it out"
+                )
+        if self.standard is not None:
+            self._fits(self.standard)
+        return self
+
+    def _fits(self, standard: Standard) -> None:
+        """What is said twice agrees: bandwidth and bursts are the standard's."""
+        if self.burst_bytes != standard.burst_bytes:
+            raise ValueError(
+                f"burst_bytes = {self.burst_bytes}, but {standard.name} moves {standard.burst_bytes} bytes a burst"
+            )
+        peak, found = standard.gb_per_s, self.channels
+        if found < 1 or found & (found - 1) or abs(self.gb_per_s - found * peak) > 0.01 * found * peak:
+            raise ValueError(
+                f"gb_per_s = {self.gb_per_s:g} is not 1, 2, 4, ... channels of {standard.name} at {peak:.1f} GB/s each"
+            )
+
+    @property
+    def standard(self) -> Standard | None:
+        """The standard whose banks are modelled, if any are."""
+        return STANDARDS.get(self.model)
+
+    @property
+    def channels(self) -> int:
+        """Memory channels; 1 where there are no banks."""
+        return 1 if self.standard is None else round(self.gb_per_s / self.standard.gb_per_s)
 
 
 class Vector(Section):
@@ -174,6 +226,10 @@ class Machine(Section):
             raise ValueError(
                 f"weight_buffer.kib = {self.weight_buffer.kib} holds fewer than two tiles of {self.rows} x {self.cols} "
                 "weights; preload needs two"
+            )
+        if self.dram.standard is not None and not 0.01 <= self.clock_ghz <= 100:
+            raise ValueError(
+                f"array.clock_ghz = {self.clock_ghz:g}; with a standard's DRAM it lies between 0.01 and 100"
             )
         if min(self.accumulator_rows, self.rank_rows_per_bank) < 2:
             raise ValueError("accumulator and rank memory must hold at least two rows: one in use, one being drained")

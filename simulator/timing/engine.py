@@ -20,6 +20,7 @@ import numpy as np
 from simulator.base.columns import kernel_input
 from simulator.base.errors import DeadlockError
 from simulator.program.operations import After, Op, Unit
+from simulator.timing.banked_transfers import BankedTransfers, serve_transfer
 from simulator.timing.durations import UNIT_COUNT, Timing
 
 _ARRAY, _VECTOR = int(Unit.ARRAY), int(Unit.VECTOR)  # the DMA engines stand below
@@ -54,8 +55,12 @@ class Events:
     stall: np.ndarray
 
 
-def run_engine(timing: Timing) -> Events:
-    """Event times of every instruction. Raises DeadlockError when some instruction can never start."""
+def run_engine(timing: Timing, banked: BankedTransfers | None = None) -> Events:
+    """Event times of every instruction. Raises DeadlockError when some instruction can never start.
+
+    banked: the memory that serves transfers by banks and rows (rules D5 to D12), which is changed; without it they take
+    as long as ``timing`` says.
+    """
     count = len(timing.unit)
     preload, start, end, done = (np.full(count, -1, dtype=np.int64) for _ in range(4))
     stall = np.full(count, -1, dtype=np.int8)
@@ -71,6 +76,7 @@ def run_engine(timing: Timing) -> Events:
         end,
         done,
         stall,
+        banked,
     )
     if committed < count:
         raise DeadlockError(describe_deadlock(timing, done))
@@ -110,7 +116,7 @@ def _place_in_queue(timing: Timing, done: np.ndarray, i: int) -> str:
 
 
 @nb.njit(cache=True, nogil=True)
-def _advance(unit, busy, tail, lead, after, preload_cycles, preload, start, end, done, stall):
+def _advance(unit, busy, tail, lead, after, preload_cycles, preload, start, end, done, stall, banked):
     """Commit instructions until all are done or none can proceed; returns how many were committed."""
     queue, queue_ptr = _queues(unit)
     tile, tile_end, tile_blocker, array_free = queue_ptr[_ARRAY], queue_ptr[_ARRAY + 1], np.int64(-1), np.int64(0)
@@ -161,7 +167,13 @@ def _advance(unit, busy, tail, lead, after, preload_cycles, preload, start, end,
         ready, cause = requests[chosen, 1], requests[chosen, 2]
         if channel_free > earliest:
             ready, cause = channel_free, STALL_CHANNEL
-        channel_free = busy[i] + _commit(i, free[chosen], ready, cause, busy, tail, start, end, done, stall)
+        if banked is None:
+            channel_free = busy[i] + _commit(i, free[chosen], ready, cause, busy, tail, start, end, done, stall)
+        else:
+            start[i] = max(free[chosen], ready)
+            stall[i] = cause if ready > free[chosen] else STALL_NONE
+            channel_free, done[i] = serve_transfer(banked, i, start[i])
+            end[i] = channel_free
         free[chosen] = channel_free
         requests[chosen, 0] = -1
         head[chosen] += 1

@@ -4,6 +4,7 @@ Q, D, A, V).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,10 +43,16 @@ class _UnitState:
     requested_at: int = -1
 
 
+# Of a memory with banks: instruction and the cycle in which it gets the channel -> its end, and when it is done.
+Serve = Callable[[int, int], tuple[int, int]]
+
+
 @dataclass
 class _Clock:
     timing: Timing
+    serve: Serve | None = None
     cycle: int = 0
+    limit: int = 0  # a program that is not through by then never is
     events: Events = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,24 +75,30 @@ class _Clock:
         """Take the head off its queue: the unit is busy from this cycle on (rules Q1, Q4)."""
         timing, events = self.timing, self.events
         unit.queue.pop(0)
-        unit.busy_left = int(timing.busy[i])
-        events.start[i] = self.cycle
-        events.end[i] = self.cycle + unit.busy_left
-        events.done[i] = events.end[i] + timing.tail[i]
+        end = self.cycle + int(timing.busy[i])
+        done = end + int(timing.tail[i])
+        if self.serve is not None and timing.is_transfer[i]:
+            end, done = self.serve(i, self.cycle)
+            self.limit += done - self.cycle
+        unit.busy_left = end - self.cycle
+        events.start[i], events.end[i], events.done[i] = self.cycle, end, done
         events.stall[i] = unit.idle_cause if unit.idled else STALL_NONE
         unit.idled, unit.idle_cause = False, STALL_NONE
 
 
-def run_reference(timing: Timing) -> Events:
-    """Event times of every instruction, found by counting cycles. Raises DeadlockError like the fast engine."""
-    clock = _Clock(timing)
+def run_reference(timing: Timing, serve: Serve | None = None) -> Events:
+    """Event times of every instruction, found by counting cycles. Raises DeadlockError like the fast engine.
+
+    serve: a memory with banks, which is asked for each transfer in the order in which they get the channel.
+    """
+    clock = _Clock(timing, serve)
     units = [_UnitState([int(i) for i in np.flatnonzero(timing.unit == u)]) for u in Unit]
     loader = _Loader(list(units[Unit.ARRAY].queue))
     longest = timing.busy + timing.tail + timing.lead + timing.preload + 1
-    limit = int(longest.sum()) + 1
+    clock.limit = int(longest.sum()) + 1
     channel_left = 0
     while any(unit.queue for unit in units):
-        if clock.cycle > limit:
+        if clock.cycle > clock.limit:
             raise DeadlockError(describe_deadlock(timing, clock.events.done))
         channel_left = _step_transfers(clock, units[: Unit.ARRAY], channel_left)
         _step_array(clock, units[Unit.ARRAY], loader)
@@ -131,7 +144,7 @@ def _step_transfers(clock: _Clock, units: list[_UnitState], channel_left: int) -
         clock.start(granted, i)
         granted.requested_at = -1
         waiting.remove(min(waiting))
-        channel_left = int(clock.timing.busy[i])
+        channel_left = int(clock.events.end[i]) - clock.cycle
     for _, number in waiting:
         units[number].idled, units[number].idle_cause = True, STALL_CHANNEL
     return channel_left

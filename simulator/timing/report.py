@@ -83,6 +83,28 @@ class UnitReport:
     idle_after_last_cycles: int
 
 
+@dataclass(frozen=True)
+class DramReport:
+    """What happened in a memory with banks (machine.md, rules D5 to D12), in all of its channels.
+
+    bursts: those that found their row open (hits), none open (misses), another one open (conflicts). refreshes: of
+    channels. efficiency: share of the clocks in which a channel had something to do that data took. utilisation: share
+    of all clocks.
+    """
+
+    model: str
+    channels: int
+    mapping: str
+    scheduler: str
+    bursts: int
+    hits: int
+    misses: int
+    conflicts: int
+    refreshes: int
+    efficiency: float
+    utilisation: float
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Trace(Shown):
     """Event times of every instruction, one row each, in program order (int64 arrays of one length)."""
@@ -134,6 +156,7 @@ class Report:
     layers: tuple[LayerReport, ...]
     units: tuple[UnitReport, ...]
     trace: Trace
+    dram: DramReport | None = None  # of a machine whose DRAM has banks
 
     def __repr__(self) -> str:
         return (
@@ -176,10 +199,12 @@ class Report:
 
     def to_dict(self) -> dict[str, object]:
         """All figures but the trace, as plain JSON types."""
-        skipped = {"layers", "units", "trace"}
+        skipped = {"layers", "units", "trace", "dram"}
         head = {key: _plain(value) for key, value in vars(self).items() if key not in skipped}
         head["layers"] = [layer.to_dict() for layer in self.layers]
         head["units"] = [{k: _plain(v) for k, v in vars(unit).items()} for unit in self.units]
+        if self.dram is not None:
+            head["dram"] = vars(self.dram)
         return head
 
     def to_json(self) -> str:

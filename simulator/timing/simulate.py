@@ -13,10 +13,11 @@ from simulator.machine.machine import Machine
 from simulator.program.operations import TRANSFER_OPS, Op, Unit, is_any
 from simulator.program.program import Program
 from simulator.timing.accesses import count_events
+from simulator.timing.banked_transfers import BankedTransfers, banked_transfers, with_served
 from simulator.timing.durations import Timing, channel_cycles, resolve_timing
 from simulator.timing.engine import STALL_NAMES, STALL_NONE, Events, run_engine
 from simulator.timing.layer_reports import layer_reports
-from simulator.timing.report import BOUNDS, GROUPS, LayerReport, Report, Trace, UnitReport
+from simulator.timing.report import BOUNDS, GROUPS, DramReport, LayerReport, Report, Trace, UnitReport
 from simulator.timing.unit_accounts import UnitAccounts, account_units
 
 
@@ -28,8 +29,10 @@ def simulate(program: Program, machine: Machine) -> Report:
     """
     program.require_machine(machine)
     model = energy_model(machine)
-    timing = resolve_timing(program, machine)
-    events = run_engine(timing)
+    timing, banked = resolve_timing(program, machine), banked_transfers(program, machine)
+    events = run_engine(timing, banked)
+    if banked is not None:
+        timing = with_served(timing, events.start, events.end, events.done)
     counts = count_events(program, machine)
     units = account_units(timing, events)
     total = int(events.done.max(initial=0))
@@ -72,6 +75,27 @@ def simulate(program: Program, machine: Machine) -> Report:
         layers=layers,
         units=_unit_reports(units, total),
         trace=_trace(program, timing, events),
+        dram=None if banked is None else _dram_report(machine, banked, total),
+    )
+
+
+def _dram_report(machine: Machine, banked: BankedTransfers, total: int) -> DramReport:
+    standard, counted = machine.dram.standard, banked.memory.counted()
+    assert standard is not None, "there are banks"
+    bursts = counted["reads"] + counted["writes"]
+    data = bursts * standard.clocks()["tBL"]
+    return DramReport(
+        model=standard.name,
+        channels=machine.dram.channels,
+        mapping=machine.dram.mapping,
+        scheduler=machine.dram.scheduler,
+        bursts=bursts,
+        hits=counted["hits"],
+        misses=counted["misses"],
+        conflicts=counted["conflicts"],
+        refreshes=counted["refreshes"],
+        efficiency=data / max(1, counted["busy"]),
+        utilisation=data * banked.clock / max(1, total * banked.cycle * machine.dram.channels),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.file_kinds import PICTURES, TRACES
+from analysis.file_kinds import DRAM_TRACES, PICTURES, TRACES
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import JsonOption, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file, table_file
@@ -24,6 +24,8 @@ from gblr_hw.cli.shared.simulate_gemm import (
     run_gemm,
 )
 from simulator.base.errors import InputError
+from simulator.dram.standards import STANDARDS
+from simulator.machine.dram_choice import with_dram_model
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
 from simulator.timing.report import Report
@@ -35,6 +37,7 @@ _REPORT = (_PROGRAM, _ONE)
 _ACTS_WITH = {
     "program": ALWAYS,
     "machine": ALWAYS,
+    "dram": _REPORT,
     "gemm": ALWAYS,
     "topology": ALWAYS,
     "energy_table": (_PRICED,),
@@ -42,6 +45,7 @@ _ACTS_WITH = {
     "option_set": (_GEMMS,),
     "report": _REPORT,
     "trace": _REPORT,
+    "dram_trace": (_PROGRAM,),
     "timeline": _REPORT,
     "bars": _REPORT,
     "roofline": _REPORT,
@@ -69,6 +73,15 @@ def simulate_command(
             "-m",
             help="Preset or TOML file; without it the machine a program was lowered for, and mid-32 for GEMMs.",
             metavar="NAME|FILE",
+        ),
+    ] = None,
+    dram: Annotated[
+        str | None,
+        typer.Option(
+            "--dram",
+            help="Another DRAM for the machine: bandwidth (one latency, one bandwidth) or a standard's banks and rows: "
+            f"{', '.join(STANDARDS)}; as many channels as come nearest to its bandwidth.",
+            metavar="MODEL",
         ),
     ] = None,
     gemm: Annotated[
@@ -106,6 +119,13 @@ def simulate_command(
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write a Chrome trace (.json or .json.gz) for Perfetto.")
     ] = None,
+    dram_trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--dram-trace",
+            help="Of a program: write its DRAM bursts for Ramulator 2, as addresses (.ldst) or banks and rows (.rw).",
+        ),
+    ] = None,
     timeline: Annotated[
         Path | None, typer.Option("--timeline", help="Draw the units' time line (PNG, SVG or PDF).")
     ] = None,
@@ -138,7 +158,10 @@ def simulate_command(
     asked = {"report": report, "trace": trace, "timeline": timeline, "bars": bars, "roofline": roofline}
     outputs = {kind: path for kind, path in asked.items() if path is not None}
     check_outputs(
-        [Output(f"--{kind}", path, _KINDS[kind]) for kind, path in asked.items()],
+        [
+            *(Output(f"--{kind}", path, _KINDS[kind]) for kind, path in asked.items()),
+            Output("--dram-trace", dram_trace, DRAM_TRACES),
+        ],
         inputs={
             "the program": program,
             "--machine": machine_file(machine),
@@ -149,17 +172,37 @@ def simulate_command(
     if program is not None:
         loaded = Program.load(program)
         own = loaded.machine if machine is None else Machine.load(machine)
-        result = simulate(loaded, priced_by(own, energy_table))
+        chosen = priced_by(_with_dram(own, dram), energy_table)
+        result = simulate(loaded, chosen)
+        told = "" if dram_trace is None else write_dram_trace(loaded, chosen, result, dram_trace)
         show_report(result, outputs, as_json, order, top)
+        if told and not as_json:
+            say(told)
     elif option_set is not None:
         print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
     else:
-        chosen = priced_by(choose_machine(machine, array), energy_table)
+        chosen = priced_by(_with_dram(choose_machine(machine, array), dram), energy_table)
         check_gemms(gemms)
         if len(gemms) == 1:
             show_report(run_gemm(gemms[0], chosen), outputs, as_json)
         else:
             print_runs(gemms, chosen, as_json)
+
+
+def _with_dram(machine: Machine, model: str | None) -> Machine:
+    return machine if model is None else with_dram_model(machine, model)
+
+
+def write_dram_trace(program: Program, machine: Machine, result: Report, path: Path) -> str:
+    """Write the bursts of a program and say so; on a machine with banks also how long a replay of them takes."""
+    from analysis.traces.dram_trace import burst_trace, replayed_clocks, save_dram_trace
+
+    trace = burst_trace(program, machine, result)
+    save_dram_trace(trace, machine, path)
+    told = f"DRAM trace written to {path}: {len(trace.numbers):,} bursts"
+    if machine.dram.standard is None:
+        return told
+    return f"{told}; replayed as fast as it goes: {replayed_clocks(trace, machine):,} clocks of the DRAM"
 
 
 def _source(program: Path | None, gemm: list[str] | None, topology: Path | None) -> str:

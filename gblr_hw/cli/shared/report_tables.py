@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from analysis.tables.table import Column, count, format_table, percent
 from simulator.base.text import printable
-from simulator.timing.report import BOUNDS, CAUSES, GROUPS, Report
+from simulator.timing.report import BOUNDS, CAUSES, GROUPS, DramReport, Report
 
 Order = Literal["program", "cycles"]
 
@@ -37,6 +37,8 @@ def print_report(report: Report, order: Order | None = None, top: int | None = N
     print(_energy_table(report))
     if report.network:
         print(_bound_line(report))
+    if report.dram is not None:
+        print(_dram_line(report.dram))
     print(
         f"{report.latency_cycles:,} cycles = {report.latency_s * 1e6:,.2f} us on {report.machine} at "
         f"{report.clock_ghz:g} GHz; {report.roofline_fraction:.1%} of the {report.bound} roof "
@@ -134,6 +136,15 @@ def _bound_line(report: Report) -> str:
     named = ", ".join(f"{name} {cycles[name]:,}" for name in BOUNDS if cycles[name])
     linears = report.cycles_by_group["linear"] / total
     return f"share of linears: {linears:.1%} of the cycles; cycles bound {', '.join(parts)} ({named})"
+
+
+def _dram_line(dram: DramReport) -> str:
+    shares = [f"{getattr(dram, name) / max(1, dram.bursts):.1%} {name}" for name in ("hits", "misses", "conflicts")]
+    return (
+        f"DRAM {dram.model}, {dram.channels} channels, {dram.mapping}, {dram.scheduler}: {dram.bursts:,} bursts, "
+        f"{', '.join(shares)}; {dram.refreshes:,} refreshes; data take {dram.efficiency:.1%} of a busy channel's "
+        f"clocks and {dram.utilisation:.1%} of all"
+    )
 
 
 def _unit_table(report: Report) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulator.machine.machine import Machine
+from simulator.base.errors import InputError
+from simulator.machine.machine import BANDWIDTH, Machine
 from simulator.numbers.execute import LayerNumbers, layer_numbers
 from simulator.program.encoding import EncodedProgram, encode
 from simulator.program.operations import Op
@@ -42,8 +43,16 @@ def compare(
     rtl: CompiledRtl, program: Program, machine: Machine, numbers: Sequence[LayerNumbers], memory_seed: int = 1
 ) -> Agreement:
     """Run ``program`` on both with the bandwidth and latency of ``machine``. ``memory_seed``: what the RTL's memories
-    hold at power-up.
+    hold at power-up. Raises InputError for a machine whose DRAM has banks: the hardware is proved against the bandwidth
+    model.
     """
+    if machine.dram.standard is not None:
+        raise InputError(
+            f"machine '{machine.name}': field 'dram.model'",
+            f"'{machine.dram.model}'",
+            f"the RTL is compared with the engine under the DRAM model '{BANDWIDTH}' (machine.md, rule D5)",
+            f'Say model = "{BANDWIDTH}" under [dram], or leave it out: the accelerator itself is the same.',
+        )
     events = run_engine(resolve_timing(program, machine))
     encoded = encode(program, numbers)
     last = int(events.done.max(initial=0)) + _MORE_CYCLES

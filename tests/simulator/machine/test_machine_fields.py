@@ -46,9 +46,18 @@ CHANGES: dict[str, Any] = {
     "rank_memory.requantise_cycles": 100,
     "weight_buffer.kib": 16, "weight_buffer.banks": 2, "weight_buffer.word_bits": 64, "dma.engines": 1,
     "dram.gb_per_s": 1.0, "dram.latency_ns": 1000.0, "dram.burst_bytes": 4096, "dram.kind": "hbm2",
+    "dram.model": "ddr4-3200", "dram.mapping": "bank-group-row-column-channel", "dram.scheduler": "fcfs", "dram.queue_entries": 1,
     "vector.lanes": 1, "vector.latency_cycles": 1000, "vector.parameter_kib": 64,
     "energy.temperature_k": 350,
 }  # fmt: skip
+
+
+BANKS = MID.with_(dram={"model": "ddr4-3200"})
+
+
+def base_of(name: str) -> Machine:
+    """The machine on which a field does something."""
+    return BANKS if name in ("dram.mapping", "dram.scheduler", "dram.queue_entries") else MID
 
 
 def with_field(machine: Machine, name: str, value: Any) -> Machine:
@@ -113,7 +122,7 @@ def test_the_first_machine_files_still_load() -> None:
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_layout_key_moves_with_the_fields_marked_layout(name: str) -> None:
     """And those alone may be changed under a program."""
-    changed = with_field(MID, name, CHANGES[name])
+    changed = with_field(base_of(name), name, CHANGES[name])
     assert changed != MID
     moves = FIELDS[name].moves.what == "layout"
     assert (changed.layout_key != MID.layout_key) == moves
@@ -131,7 +140,7 @@ def test_a_change_of_every_field_is_tried() -> None:
 @pytest.mark.parametrize("name", [name for name in CHANGES if FIELDS[name].moves.what != "layout"])
 def test_a_mark_says_what_moves(name: str) -> None:
     """Cycles for a time, energy and no cycles for a price, neither for what is computed with nowhere."""
-    before, after = report_on(MID), report_on(with_field(MID, name, CHANGES[name]))
+    before, after = report_on(base_of(name)), report_on(with_field(base_of(name), name, CHANGES[name]))
     moved = (after.latency_cycles != before.latency_cycles, after.energy_pj != before.energy_pj)
     assert moved in {
         "time": {(True, True), (True, False)}, "price": {(False, True)}, "nothing": {(False, False)},
@@ -188,7 +197,9 @@ def test_a_later_field_is_absent_where_it_has_its_default() -> None:
     assert LATER.layout_key == MID.layout_key
     assert LATER.to_json() == MID.to_json()
     assert [".".join(field.path) for field in machine_fields(LaterMachine) if field.came_later] == [
-        "array.spare_kib", "datatypes.narrow_bits", "datatypes.zero_gating", "dram.refresh_cycles", "energy.temperature_k", "noc.hop_cycles",
+        "array.spare_kib", "datatypes.narrow_bits", "datatypes.zero_gating",
+        "dram.model", "dram.mapping", "dram.scheduler", "dram.queue_entries", "dram.refresh_cycles",
+        "energy.temperature_k", "noc.hop_cycles",
     ]  # fmt: skip
 
 

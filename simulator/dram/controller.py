@@ -1,0 +1,382 @@
+"""The controller's kernels: bursts in, clocks of their commands out (machine.md, rules D8, D9, D10 and D11).
+
+A burst's precharge, activate and column command each go at the first clock that the rules allow, which is known as soon
+as the burst is chosen: time is computed, not counted. Column commands of a channel are chosen one after another and
+never go back in time; row commands may be earlier than column commands that were chosen before, which is what a
+controller does that looks ahead in its queue.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from simulator.dram.banks import (
+    ACTIVATE,
+    BANK_ACTIVATE,
+    BANK_PRECHARGE,
+    BANK_READ,
+    BANK_ROW,
+    BANK_SIZE,
+    BANK_WRITE,
+    BUSY,
+    BUSY_UNTIL,
+    CONFLICTS,
+    FOUR,
+    GROUP_ACTIVATE,
+    GROUP_READ,
+    GROUP_SIZE,
+    GROUP_WRITE,
+    GROUPS,
+    HITS,
+    MISSES,
+    PLACE,
+    READ,
+    READS,
+    REFRESH_DUE,
+    REFRESHES,
+    TAKEN,
+    WRITE,
+    WRITES,
+)
+
+_ANOTHER, _REFRESHED = -1, -2  # why the oldest burst was not served
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _places(rules, block):
+    """Where the group and the bank of a burst stand in a channel's line, and its row."""
+    group = (block >> rules.group_shift) & rules.group_mask
+    bank = ((block >> rules.bank_shift) & rules.bank_mask) * rules.groups + group
+    row = (block >> rules.row_shift) & rules.row_mask
+    return GROUPS + GROUP_SIZE * group, rules.banks_at + BANK_SIZE * bank, row
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _any_column(rules, line, write):
+    """No column command of a direction goes before this clock (tCCD_S, tWTR_S, tRTW)."""
+    if write:
+        return max(line[WRITE] + rules.column_apart, line[READ] + rules.read_write)
+    return max(line[READ] + rules.column_apart, line[WRITE] + rules.write_read_apart)
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _column(rules, line, group, bank, row, write, taken, bus):
+    """First clock of a burst's column command, and of its activate (-1: its row is open). bus: ``_any_column``."""
+    if write:
+        bus = max(bus, line[group + GROUP_WRITE] + rules.column_group)
+    else:
+        bus = max(
+            bus, line[group + GROUP_READ] + rules.column_group, line[group + GROUP_WRITE] + rules.write_read_group
+        )
+    is_open = line[bank + BANK_ROW]
+    if is_open == row:
+        return max(bus, taken, line[bank + (BANK_WRITE if write else BANK_READ)]), np.int64(-1)
+    ready = max(taken, line[bank + BANK_ACTIVATE])
+    if is_open >= 0:
+        ready = max(max(taken, line[bank + BANK_PRECHARGE]) + rules.precharge, line[bank + BANK_ACTIVATE])
+    activate = max(
+        ready,
+        line[ACTIVATE] + rules.activates_apart,
+        line[group + GROUP_ACTIVATE] + rules.activates_group,
+        line[FOUR] + rules.four_activates,
+    )
+    return max(bus, activate + (rules.activate_write if write else rules.activate_read)), activate
+
+
+@nb.njit(cache=True, nogil=True)
+def _open(rules, line, group, bank, row, activate):
+    """The row commands of a burst take place; what it found is counted."""
+    line[MISSES if line[bank + BANK_ROW] < 0 else CONFLICTS] += 1
+    line[bank + BANK_ROW] = row
+    line[ACTIVATE] = line[group + GROUP_ACTIVATE] = activate
+    line[FOUR], line[FOUR + 1], line[FOUR + 2], line[FOUR + 3] = (
+        line[FOUR + 1],
+        line[FOUR + 2],
+        line[FOUR + 3],
+        activate,
+    )
+    line[bank + BANK_PRECHARGE] = activate + rules.activate_precharge
+    line[bank + BANK_ACTIVATE] = activate + rules.activate_activate
+    line[bank + BANK_READ] = activate + rules.activate_read
+    line[bank + BANK_WRITE] = activate + rules.activate_write
+
+
+@nb.njit(cache=True, nogil=True)
+def _serve(rules, line, group, bank, write, column, since, place):
+    """The column command of a burst takes place; the first clock behind its data. since: the oldest that waits was
+    taken then.
+    """
+    line[place] = column
+    line[PLACE] = place + 1 - rules.columns_at if place + 1 - rules.columns_at < rules.queue else 0
+    if write:
+        line[WRITE] = line[group + GROUP_WRITE] = column
+        line[bank + BANK_PRECHARGE] = max(line[bank + BANK_PRECHARGE], column + rules.write_precharge)
+        line[WRITES] += 1
+        data = column + rules.write_data
+    else:
+        line[READ] = line[group + GROUP_READ] = column
+        line[bank + BANK_PRECHARGE] = max(line[bank + BANK_PRECHARGE], column + rules.read_precharge)
+        line[READS] += 1
+        data = column + rules.read_data
+    if data > line[BUSY_UNTIL]:
+        line[BUSY] += data - max(since, line[BUSY_UNTIL])
+        line[BUSY_UNTIL] = data
+    return data
+
+
+@nb.njit(cache=True, nogil=True)
+def _refresh(rules, line):
+    """Precharge all banks, refresh, begin anew (rule D11)."""
+    ready = begin = line[REFRESH_DUE]
+    is_open = False
+    for bank in range(rules.banks_at, rules.columns_at, BANK_SIZE):
+        if line[bank + BANK_ROW] >= 0:
+            is_open = True
+            begin = max(begin, line[bank + BANK_PRECHARGE])
+        else:
+            ready = max(ready, line[bank + BANK_ACTIVATE])
+    if is_open:
+        ready = max(ready, begin + rules.precharge_all)
+    for bank in range(rules.banks_at, rules.columns_at, BANK_SIZE):
+        line[bank + BANK_ROW] = -1
+        line[bank + BANK_ACTIVATE] = ready + rules.refresh_takes
+    line[REFRESH_DUE] += rules.refresh_every
+    line[REFRESHES] += 1
+
+
+@nb.njit(cache=True, nogil=True)
+def _choose(rules, line, blocks, writes, head, entered, taken, finished, near):
+    """Which of the bursts that wait goes next, and when (rule D10): its number, its column command and activate. near:
+    so many bursts behind each there is, in the same row of all groups, one of its own row, which is never earlier; 0 of
+    bursts of any order.
+    """
+    chosen, best, opens = head, np.int64(-1), np.int64(-1)
+    seen = 0
+    for i in range(head, entered):
+        if finished[i] >= 0:
+            continue
+        seen += 1
+        if seen > rules.window:
+            break
+        ahead = i - near
+        if near and ahead >= head and finished[ahead] < 0 and _bursts_of_row(rules, blocks[ahead]) > near:
+            continue
+        group, bank, row = _places(rules, blocks[i])
+        bus = _any_column(rules, line, writes[i])
+        column, activate = _column(rules, line, group, bank, row, writes[i], taken[i], bus)
+        if best < 0 or column < best:
+            chosen, best, opens = i, column, activate
+    return chosen, best, opens
+
+
+@nb.njit(cache=True, nogil=True)
+def serve_list(rules, line, blocks, writes, count, asked, taken, finished, run):
+    """Serve bursts of the channel of ``line`` that one transfer brings, in the order in which they are chosen.
+
+    blocks, writes: (count,) numbers of the bursts, and whether they are written (1). asked: the first clock in which
+    they may be taken. taken, finished: (count,), room for the clock in which each gets a place in the queue, and the
+    first one behind its data. run: they lie one after another in memory; then it ends where those that were served are
+    the first ones. Returns how many were served, and the largest ``finished``.
+    """
+    before = line[PLACE]
+    entered = head = served = np.int64(0)
+    end = np.int64(0)
+    finished[:count] = -1
+    near = rules.groups if run else 0
+    while served < count and (not run or served == 0 or head < served):
+        while entered < min(count, served + rules.queue):
+            free = line[rules.columns_at + (before + entered) % rules.queue]
+            line[TAKEN] = taken[entered] = max(asked, line[TAKEN] + 1, free)
+            entered += 1
+        chosen, column, activate = _choose(rules, line, blocks, writes, head, entered, taken, finished, near)
+        if column >= line[REFRESH_DUE]:
+            _refresh(rules, line)
+            continue
+        group, bank, row = _places(rules, blocks[chosen])
+        if activate >= 0:
+            _open(rules, line, group, bank, row, activate)
+        else:
+            line[HITS] += 1
+        place = rules.columns_at + (before + served) % rules.queue
+        finished[chosen] = _serve(rules, line, group, bank, writes[chosen], column, taken[head], place)
+        end = max(end, finished[chosen])
+        served += 1
+        while head < count and finished[head] >= 0:
+            head += 1
+    line[TAKEN] = taken[served - 1]  # of the others it is found again when they are served
+    return served, end
+
+
+@nb.njit(cache=True, nogil=True)
+def _serve_hits(rules, line, first, count, write, asked):
+    """Bursts first, first + channels, ... for as long as each goes as soon as the bus is free: such a burst is the
+    oldest and nobody is earlier, so that it is chosen whatever waits behind it. Returns how many, and the first clock
+    behind their data. What ``_column`` and ``_serve`` do stands here once more, with what does not change taken out of
+    the loop, and bursts of one row and all groups in turn are taken together.
+    """
+    other = line[READ] + rules.read_write if write else line[WRITE] + rules.write_read_apart
+    mine, group_mine, bank_ready = (WRITE, GROUP_WRITE, BANK_WRITE) if write else (READ, GROUP_READ, BANK_READ)
+    to_data, to_precharge = (
+        (rules.write_data, rules.write_precharge) if write else (rules.read_data, rules.read_precharge)
+    )
+    apart, in_group, write_read = rules.column_apart, rules.column_group, rules.write_read_group
+    due, queue, columns_at, channels = line[REFRESH_DUE], rules.queue, rules.columns_at, rules.channels
+    column, taken, until = line[mine], line[TAKEN], line[BUSY_UNTIL]
+    place = line[PLACE]
+    i = np.int64(0)
+    left = stripe = np.int64(0)
+    while i < count:
+        block = first + i * channels
+        if left == 0:
+            left, stripe = _bursts_of_row(rules, block), np.int64(0)
+        if stripe == rules.groups and left > 1:
+            many = min(left, count - i)
+            if column + many * apart >= due:
+                many = (due - 1 - column) // apart
+            if many > 1:
+                place, taken = _fill(line, columns_at, queue, place, column, apart, many, asked, taken)
+                column += many * apart
+                _settle(rules, line, block, many, column, group_mine, to_precharge)
+                line[BUSY] += max(0, column + to_data - until)  # always some of them wait
+                until = max(until, column + to_data)
+                i, left = i + many, left - many
+                continue
+        group, bank, row = _places(rules, block)
+        got = max(asked, taken + 1, line[columns_at + place])
+        goes = max(column + apart, other, got)
+        ready = max(line[group + group_mine] + in_group, line[bank + bank_ready])
+        if not write:
+            ready = max(ready, line[group + GROUP_WRITE] + write_read)
+        if line[bank + BANK_ROW] != row or ready > goes or goes >= due:
+            break
+        column, taken = goes, got
+        line[group + group_mine] = line[columns_at + place] = column
+        line[bank + BANK_PRECHARGE] = max(line[bank + BANK_PRECHARGE], column + to_precharge)
+        if column + to_data > until:
+            line[BUSY] += column + to_data - max(taken, until)
+            until = column + to_data
+        place = place + 1 if place + 1 < queue else 0
+        i, left, stripe = i + 1, left - 1, stripe + 1
+    if i:
+        line[HITS] += i
+        line[PLACE] = place
+        line[WRITES if write else READS] += i
+        line[mine], line[TAKEN], line[BUSY_UNTIL] = column, taken, until
+    return i, column + to_data
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _bursts_of_row(rules, block):
+    """From a burst on, so many of its channel lie in one row of all groups in turn; 1 where the mapping, or the
+    distance within a group, does not let them follow as closely as the bus does.
+    """
+    return rules.stripe - ((block >> rules.group_shift) & (rules.stripe - 1))
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _fill(line, columns_at, queue, place, column, apart, many, asked, taken):
+    """Column commands of ``many`` bursts, ``apart`` behind each other; the next place, and when the last was taken."""
+    last = place + many - 1
+    if many > queue:
+        column += (many - queue) * apart
+        free, place, many_kept = column, (last + 1) % queue, queue
+    else:
+        if last >= queue:
+            last -= queue
+        free, many_kept = line[columns_at + last], many
+    for i in range(columns_at + place, columns_at + min(queue, place + many_kept)):
+        column += apart
+        line[i] = column
+    for i in range(columns_at, columns_at + place + many_kept - queue):
+        column += apart
+        line[i] = column
+    place += many_kept
+    return place - queue if place >= queue else place, max(asked + many - 1, taken + many, free)
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _settle(rules, line, block, many, column, group_mine, to_precharge):
+    """What groups and banks remember of ``many`` bursts from ``block`` on, the last of which went at ``column``."""
+    for back in range(min(many, rules.groups)):
+        group, bank, _ = _places(rules, block + (many - 1 - back) * rules.channels)
+        last = column - back * rules.column_apart
+        line[group + group_mine] = last
+        line[bank + BANK_PRECHARGE] = max(line[bank + BANK_PRECHARGE], last + to_precharge)
+
+
+@nb.njit(cache=True, nogil=True)
+def _serve_oldest(rules, line, first, count, write, asked):
+    """Serve burst ``first``, behind which first + channels, ... wait, if it is chosen (rule D10). Of the others those
+    need a look that are the first of a row in their bank. Returns the first clock behind its data, or
+    why it was not served: another one goes first, or all wait for a refresh, which has then taken place.
+    """
+    place = line[PLACE]
+    taken = max(asked, line[TAKEN] + 1, line[rules.columns_at + place])
+    bus = _any_column(rules, line, write)
+    group, bank, row = _places(rules, first)
+    column, activate = _column(rules, line, group, bank, row, write, taken, bus)
+    waiting = min(count, rules.window)
+    begin, size = np.int64(0), _bursts_of_row(rules, first)
+    i = np.int64(1)
+    while True:
+        if i >= begin + min(rules.groups, size):  # on to the next row of all groups
+            begin += size
+            size = _bursts_of_row(rules, first + begin * rules.channels)
+            i = begin
+        if i >= waiting:
+            break
+        at = place + i - rules.queue if place + i >= rules.queue else place + i
+        got = max(asked + i, line[TAKEN] + 1 + i, line[rules.columns_at + at])
+        other_group, other_bank, other_row = _places(rules, first + i * rules.channels)
+        if _column(rules, line, other_group, other_bank, other_row, write, got, bus)[0] < column:
+            return np.int64(_ANOTHER)
+        i += 1
+    if column >= line[REFRESH_DUE]:
+        _refresh(rules, line)
+        return np.int64(_REFRESHED)
+    line[TAKEN] = taken
+    if activate >= 0:
+        _open(rules, line, group, bank, row, activate)
+    else:
+        line[HITS] += 1
+    return _serve(rules, line, group, bank, write, column, taken, rules.columns_at + place)
+
+
+@nb.njit(cache=True, nogil=True)
+def _serve_channel(rules, line, first, count, write, asked, scratch):
+    """Serve bursts first, first + channels, ... of one channel; the first clock behind their data."""
+    served, done = _serve_hits(rules, line, first, count, write, asked)
+    while served < count:
+        begin, rest = first + served * rules.channels, count - served
+        data = np.int64(_REFRESHED)
+        while data == _REFRESHED:
+            data = _serve_oldest(rules, line, begin, rest, write, asked)
+        some = np.int64(1)
+        if data == _ANOTHER:
+            blocks, writes, taken, finished = scratch[0], scratch[1], scratch[2], scratch[3]
+            for i in range(rest):
+                blocks[i], writes[i] = begin + i * rules.channels, write
+            some, data = serve_list(rules, line, blocks, writes, rest, asked, taken, finished, True)
+        served, done = served + some, max(done, data)
+        some, data = _serve_hits(rules, line, first + served * rules.channels, count - served, write, asked)
+        served, done = served + some, max(done, data)
+    return done
+
+
+@nb.njit(cache=True, nogil=True)
+def serve_run(rules, lines, first, count, write, asked, scratch):
+    """Serve ``count`` bursts that lie one after another, from number ``first`` on, all read or all written: a transfer.
+
+    asked: the clock from which on they may be taken. scratch: (4, bursts that a channel gets at most) int64,
+    room for what ``serve_list`` wants. Returns the clock behind the last one that was taken, and the first one behind
+    the last data.
+    """
+    channels = rules.channels
+    done = end = asked
+    for offset in range(min(channels, count)):
+        line = lines[(first + offset) & rules.channel_mask]
+        number = (count - offset + channels - 1) >> rules.channel_bits
+        done = max(done, _serve_channel(rules, line, first + offset, number, write, asked, scratch))
+        end = max(end, line[TAKEN] + 1)
+    return end, done
