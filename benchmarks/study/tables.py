@@ -27,6 +27,8 @@ STRUCTURES = (
     "GBLR, width shrinkage",
     "GBLR, hardware cost",
     "ranks",
+    "Monarch",
+    "BLAST",
 )
 SMALLER = ("narrower", "shallower")
 LEARNED, ANY_WIDTH, BLIND = "learned lattice", "learned lattice, any width", "GBLR, width shrinkage"

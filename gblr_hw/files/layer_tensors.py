@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from gblr_hw.weights.checks import not_stored
 from simulator.base.errors import InputError
 
 
@@ -19,6 +20,9 @@ def as_float32(name: str, tensor: Tensor) -> Tensor:
             "weights are tensors of real floating-point numbers",
             "Convert it to float32 first; integers of a quantised network need its scales.",
         )
+    if found := not_stored(tensor):
+        rule = "weights are dense tensors with their numbers"
+        raise InputError(f"tensor '{name}'", found, rule, "Load it, or make it dense by to_dense().")
     if tensor.dtype == torch.float64:
         return tensor.detach()
     try:
@@ -41,6 +45,9 @@ def check_keys(
     kind: str, mapping: Mapping[str, Tensor], required: Collection[str], optional: Collection[str] = ("bias",)
 ) -> None:
     """Raise InputError unless `mapping` has all `required` keys and nothing but those and the `optional` ones."""
+    if not isinstance(mapping, Mapping):
+        rule = f"it maps {', '.join(required)} to tensors"
+        raise InputError(f"{kind} layer", f"a {type(mapping).__name__}", rule, "Pass a state dict of one layer.")
     missing = [key for key in required if key not in mapping]
     if missing:
         found = f"no {', '.join(missing)}"

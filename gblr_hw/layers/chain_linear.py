@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
 from gblr_hw.weights.checks import check_positive
+from simulator.base.errors import InputError
 
 Stored = TypeVar("Stored", BLASTWeights, MonarchWeights, KroneckerWeights, TensorTrainWeights)
 
@@ -89,8 +90,16 @@ class ChainLinear(nn.Module, Generic[Stored]):
 
 
 def block_pair(name: str, blocks: int | tuple[int, int]) -> tuple[int, int]:
-    """Blocks of outputs and of inputs, from one number for both or a pair. Raises InputError below 1."""
-    outputs, inputs = (blocks, blocks) if isinstance(blocks, int) else blocks
+    """Blocks of outputs and of inputs, from one number for both or a pair. Raises InputError for others."""
+    return size_pair(name, blocks if isinstance(blocks, tuple | list) else (blocks, blocks))
+
+
+def size_pair(name: str, sizes: tuple[int, int] | list[int]) -> tuple[int, int]:
+    """Two sizes, of outputs and of inputs. Raises InputError for others and below 1."""
+    if not isinstance(sizes, tuple | list) or len(sizes) != 2:
+        rule = "it is a pair of whole numbers, of outputs and of inputs"
+        raise InputError(name, repr(sizes), rule, f"Give it as {name}=(2, 2).")
+    outputs, inputs = sizes
     check_positive(name, outputs)
     check_positive(name, inputs)
     return outputs, inputs

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.layers.chain_linear import ChainLinear
+from gblr_hw.layers.chain_linear import ChainLinear, size_pair
 from gblr_hw.weights.chains import KroneckerWeights, TensorTrainWeights
 from gblr_hw.weights.checks import check_positive
 from simulator.base.errors import InputError
@@ -45,6 +45,7 @@ class KroneckerLinear(ChainLinear[KroneckerWeights]):
     ) -> None:
         super().__init__()
         check_positive("terms", terms)
+        left = size_pair("left", left)
         (m1, n1), (m2, n2) = left, _right_size(in_features, out_features, left)
         self.in_features, self.out_features = in_features, out_features
         shapes = {"left": (terms, m1, n1), "right": (terms, m2, n2)}
@@ -102,6 +103,7 @@ class TensorTrainLinear(ChainLinear[TensorTrainWeights]):
     ) -> None:
         super().__init__()
         check_positive("rank", rank)
+        first = size_pair("first", first)
         (m1, n1), (m2, n2) = first, _right_size(in_features, out_features, first)
         self.in_features, self.out_features = in_features, out_features
         shapes = {"core1": (1, m1, n1, rank), "core2": (rank, m2, n2, 1)}
@@ -145,6 +147,6 @@ def nearest_products(weight: Tensor, outer: tuple[int, int], terms: int) -> tupl
 def _right_size(in_features: int, out_features: int, left: tuple[int, int]) -> tuple[int, int]:
     for name, size, part in (("out_features", out_features, left[0]), ("in_features", in_features, left[1])):
         check_positive(name, size)
-        if part < 1 or size % part:
+        if size % part:
             raise InputError(name, str(size), f"{part}, of the first factor, divides it", "Choose another factor.")
     return out_features // left[0], in_features // left[1]

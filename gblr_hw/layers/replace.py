@@ -78,7 +78,8 @@ def replace_linear(
     Raises InputError if a pattern matches nothing (with the candidates), or kind, init or an option is unknown; the
     model is then unchanged.
     """
-    if kind not in KINDS:
+    made_of = KINDS.get(str(kind).replace("-", "_"))
+    if made_of is None:
         raise InputError("kind", repr(kind), f"it is one of {', '.join(KINDS)}", "Choose one of them.")
     if init not in ("svd", "random"):
         raise InputError("init", repr(init), "it is 'svd' or 'random'", "Choose one of them.")
@@ -101,7 +102,7 @@ def replace_linear(
     for name in names:
         old = modules[name]
         if id(old) not in made:
-            made[id(old)] = _replacement(as_linear(old), KINDS[kind], init, options)
+            made[id(old)] = _replacement(as_linear(old), made_of, init, options)
     for name in names:
         set_module(model, name, made[id(modules[name])])
     return names

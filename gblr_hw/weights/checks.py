@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -81,6 +82,8 @@ def check_sigma(sigma: float) -> None:
 
 def check_positive(name: str, value: int) -> None:
     """Raise InputError unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(name, repr(value), "it is a whole number", "Check the layer's sizes.")
     if value < 1:
         raise InputError(name, str(value), "it must be at least 1", "Check the layer's sizes.")
 

@@ -163,6 +163,13 @@ def test_what_replace_linear_refuses() -> None:
         (lambda: MonarchLinear(8, 8, (3, 2), values=4), "3 output blocks have as many each of what 2 input blocks give"),
         (lambda: KroneckerLinear(8, 8, (3, 2)), "out_features: found 8; 3, of the first factor, divides it"),
         (lambda: TensorTrainLinear(8, 8, (2, 2), 0), "rank: found 0; it must be at least 1"),
+        (lambda: TensorTrainLinear(8, 8, (2, 0)), "first: found 0; it must be at least 1"),
+        (lambda: KroneckerLinear(8, 8, (2, 2, 2)), "left: found (2, 2, 2); it is a pair of whole numbers"),  # type: ignore[arg-type]
+        (lambda: KroneckerLinear(8, 8, 2), "left: found 2; it is a pair of whole numbers"),  # type: ignore[arg-type]
+        (lambda: BLASTLinear(8, 8, (2,)), "blocks: found (2,); it is a pair of whole numbers"),  # type: ignore[arg-type]
+        (lambda: BLASTLinear(8, 8, 2, 2.5), "rank: found 2.5; it is a whole number"),  # type: ignore[arg-type]
+        (lambda: MonarchLinear(8.0, 8), "in_features: found 8.0; it is a whole number"),  # type: ignore[arg-type]
+        (lambda: MonarchLinear(True, 8), "in_features: found True; it is a whole number"),
     ],
 )  # fmt: skip
 def test_sizes_that_are_refused(make: Any, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,3 +147,32 @@ def test_a_shape_of_a_blast_layer_must_be_its_own() -> None:
     with pytest.raises(InputError, match="BLAST pads nothing"):
         load_checkpoint(REFERENCE / f"{BLAST[0]}.pt", shapes={"fc": (192, 95)})
     assert load_checkpoint(REFERENCE / f"{BLAST[0]}.pt", shapes={"fc": (192, 96)})
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (None, "BLAST layer: found a NoneType; it maps B, C, D to tensors"),
+        ([1, 2], "BLAST layer: found a list; it maps B, C, D to tensors"),
+        ({"B": 1, "C": torch.ones(1, 1, 1), "D": torch.ones(1, 1, 1)}, "tensor 'B': found a int; weights are tensors"),
+        (
+            {"B": torch.ones(2, 3, 4, device="meta"), "C": torch.ones(2, 4, 3), "D": torch.ones(2, 2, 4)},
+            "tensor 'B': found shape (2, 3, 4) on the device 'meta', which holds no numbers",
+        ),
+        (
+            {"B": torch.ones(2, 3, 4), "C": torch.ones(2, 4, 3), "D": torch.ones(2, 2, 4).to_sparse()},
+            "tensor 'D': found shape (2, 2, 4), layout torch.sparse_coo; weights are dense tensors",
+        ),
+    ],
+)
+def test_bad_states(state: Any, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        BLASTLinear.from_state(state)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [23.5, "24", True])
+def test_a_size_is_a_whole_number(size: Any) -> None:
+    state = {"blkdiag1": torch.ones(4, 8, 6), "blkdiag2": torch.ones(4, 6, 8)}
+    with pytest.raises(InputError, match=f"in_features: found {size!r}; it is a whole number"):
+        MonarchLinear.from_state(state, in_features=size)
