@@ -119,7 +119,7 @@ READ = {
     ("codesign", "space_file"), ("front", "files"), ("sensitivity", "files"), ("advise", "checkpoint"), ("advise", "covariances"),
     ("sweep", "checkpoint"), ("compare", "programs"),
 }  # fmt: skip
-NAMES = {"--map": "block_map"}
+NAMES = {"--map": "block_map", "--dram-trace": "dram_trace"}
 FOLDERS = {
     ("demo", "out"),
     ("convert", "work"),

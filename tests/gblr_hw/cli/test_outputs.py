@@ -23,6 +23,7 @@ WRITERS = {
     "lower a model": (("lower", "--model", "net.py:build"), "--output", "x.program"),
     "report": (("simulate", "p.program"), "--report", "x.json"),
     "trace": (("simulate", "p.program"), "--trace", "x.json"),
+    "dram trace": (("simulate", "p.program", "--dram", "ddr4-3200"), "--dram-trace", "x.rw"),
     "timeline": (("simulate", "p.program"), "--timeline", "x.png"),
     "bars": (("simulate", "p.program"), "--bars", "x.png"),
     "roofline": (("simulate", "p.program"), "--roofline", "x.png"),
