@@ -97,6 +97,25 @@ def doors_table(rows: Sequence[Row]) -> str:
     return format_table(columns, lines, markdown=True)
 
 
+def mixed_lattice_table(rows: Sequence[Row]) -> str:
+    """Relative errors of the lattice, of BLAST, and of the best sum of both, at equal tiles."""
+    lines = []
+    for row in rows:
+        sums = {share: row[share] for share in ("0.25", "0.5", "0.75") if row[share] is not None}
+        best = min(sums, key=lambda share: sums[share])
+        lines.append(row | {"sum": sums[best], "best": best})
+    columns = (
+        Column("matrix", "matrix", align="left"),
+        Column("tiles", "tiles", count),
+        Column("of dense", "share", lambda value: f"{value:.3f}"),
+        Column("lattice", "lattice", lambda value: f"{value:.3f}"),
+        Column("BLAST", "blast", lambda value: f"{value:.3f}"),
+        Column("best sum of both", "sum", lambda value: f"{value:.3f}"),
+        Column("BLAST's share of its tiles", "best"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
 def projection_table(rows: Sequence[Row]) -> str:
     """How long it takes to project a whole ViT-Base."""
     columns = (
