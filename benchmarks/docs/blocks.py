@@ -110,6 +110,8 @@ BLOCKS: tuple[Block, ...] = (
     Block(RESULTS, "cost model", ("cost model",), _rows("cost model", structures.cost_model_table)),
     Block(RESULTS, "random layer", ("random layer",), _rows("random layer", structures.random_layer_table)),
     Block(RESULTS, "formats", ("formats",), _whole("formats", structures.formats_table)),
+    Block(RESULTS, "mixed lattice", ("mixed lattice",), _rows("mixed lattice", structures.mixed_lattice_table)),
+    Block(RESULTS, "doors", ("doors",), _whole("doors", structures.doors_table)),
     Block(RESULTS, "int8 formats", ("int8 formats",), _rows("int8 formats", structures.int8_formats_table)),
     Block(RESULTS, "int8", ("accuracy",), _rows("accuracy", networks.accuracy_table)),
     *(

@@ -84,6 +84,8 @@ SOURCES: Mapping[str, Source] = {
     "training step": _json("training_step", "python -m benchmarks.speed.training_step [--compile]"),
     "cost model": _json("cost_model", "python -m benchmarks.structures.cost_model"),
     "formats": Source("docs/data/formats.jsonl", "python -m benchmarks.structures.formats", read_lines),
+    "mixed lattice": _json("mixed_lattice", "python -m benchmarks.structures.mixed_lattice --covariances FILE"),
+    "doors": Source("docs/data/doors.jsonl", "python -m benchmarks.structures.doors", read_lines),
     "int8 formats": _json("int8_formats", "python -m benchmarks.structures.int8_formats"),
     "random layer": _json("random_layer", "python -m benchmarks.structures.random_layer"),
     "accuracy": _json("network_accuracy", "python -m benchmarks.networks.network_accuracy --work minilm-work"),

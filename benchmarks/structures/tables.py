@@ -74,6 +74,48 @@ def int8_formats_table(rows: Sequence[Row]) -> str:
     return format_table(columns, rows, markdown=True)
 
 
+def doors_table(rows: Sequence[Row]) -> str:
+    """How far apart the cycles of one layer by three doors are, by machine."""
+    lines: list[dict[str, object]] = []
+    for machine in dict.fromkeys(row["machine"] for row in rows):
+        own = [row for row in rows if row["machine"] == machine]
+        ratios = [max(row["cycles"]) / min(row["cycles"]) for row in own]
+        worst = own[ratios.index(max(ratios))]
+        doors = ("checkpoint", "module", "own products")
+        slow = doors[worst["cycles"].index(max(worst["cycles"]))]
+        line = {"machine": machine, "cases": len(own), "error": max(row.get("error", 0.0) for row in own)}
+        line |= {f"{share}": sum(ratio <= 1 + share / 100 for ratio in ratios) for share in (1, 5)}
+        lines.append(line | {"worst": f"{max(ratios):.3f}, {worst['family']} by {slow}, {worst['tokens']} tokens"})
+    columns = (
+        Column("machine", "machine", align="left"),
+        Column("layers and tokens", "cases"),
+        Column("within 1 %", "1"),
+        Column("within 5 %", "5"),
+        Column("the slowest over the quickest at most", "worst"),
+        Column("largest error", "error", lambda value: f"{value:.1e}"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
+def mixed_lattice_table(rows: Sequence[Row]) -> str:
+    """Relative errors of the lattice, of BLAST, and of the best sum of both, at equal tiles."""
+    lines = []
+    for row in rows:
+        sums = {share: row[share] for share in ("0.25", "0.5", "0.75") if row[share] is not None}
+        best = min(sums, key=lambda share: sums[share])
+        lines.append(row | {"sum": sums[best], "best": best})
+    columns = (
+        Column("matrix", "matrix", align="left"),
+        Column("tiles", "tiles", count),
+        Column("of dense", "share", lambda value: f"{value:.3f}"),
+        Column("lattice", "lattice", lambda value: f"{value:.3f}"),
+        Column("BLAST", "blast", lambda value: f"{value:.3f}"),
+        Column("best sum of both", "sum", lambda value: f"{value:.3f}"),
+        Column("BLAST's share of its tiles", "best"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
 def projection_table(rows: Sequence[Row]) -> str:
     """How long it takes to project a whole ViT-Base."""
     columns = (

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gblr_hw.cost.event_counts import LayerWork, layer_events
 from gblr_hw.cost.touches import LayerCounts
+from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, sum_places
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.energy import EnergyModel, energy_model
 from simulator.machine.machine import Machine
@@ -77,9 +78,9 @@ class MachineCost:
     def energy(self) -> EnergyModel:
         return energy_model(self.machine)
 
-    def block_sizes(self, in_features: int, ranks: int, buffers: int = 1) -> tuple[int, ...]:
+    def block_sizes(self, in_features: int, ranks: int, buffers: int = 1, cuts: int = 1) -> tuple[int, ...]:
         """Token blocks that lowering would cut for a layer with this many ranks, whose inputs have so many of the input
-        buffers (rules M1 to M3).
+        buffers (rules M1 to M3); cuts: times as many as must be.
         """
         machine = self.machine
         half = machine.accumulator_rows // 2
@@ -87,20 +88,26 @@ class MachineCost:
         scratch = buffers * (max(0, machine.scratchpad.size_bytes - 2 * machine.cols * half) // 2)
         per_bank = ceil_div(ranks, machine.rank_memory.banks if machine.scatter else machine.group_size)
         most = max(1, min(half, scratch // inputs, machine.rank_rows_per_bank // max(1, per_bank)))
-        blocks = ceil_div(self.tokens, most)
+        blocks = ceil_div(self.tokens, most) * cuts
         size = ceil_div(self.tokens, blocks)
         return tuple(min(size, self.tokens - first) for first in range(0, self.tokens, size))
 
     def layer(self, counts: LayerCounts, in_features: int, out_features: int) -> LayerCost:
         """Cost of a layer with these counts, differentiable in them. Where ranks feed ranks, a block's inputs may have
-        both buffers.
+        both buffers; blocks of a layer by itself, whose weights stay, may be smaller than they must.
         """
         places = round(float((counts.ranks - counts.sharing).detach()))
         may_have = (1, 2) if float(counts.mix_tiles.detach()) else (1,)
-        cuts = dict.fromkeys(self.block_sizes(in_features, places, buffers) for buffers in may_have)
+        tiles = sum(float(counts.tiles_of(kind).detach().sum()) for kind in TILE_OPS)
+        finer = () if self.on_chip or tiles > self.machine.weight_slots else FINER_CUTS
+        all_cuts = dict.fromkeys(
+            self.block_sizes(in_features, places, buffers, cuts) for cuts in (1, *finer) for buffers in may_have
+        )
         # Larger blocks move fewer weights; between cuts that differ by less than the form is exact to, they are taken.
         best = None
-        for blocks in cuts:
+        for blocks in all_cuts:
+            if best is not None and blocks[0] < self.machine.rows:
+                continue
             cost = self._layer(counts, blocks, out_features)
             if best is None or float(cost.latency_cycles.detach()) < _AS_GOOD * float(best.latency_cycles.detach()):
                 best = cost
@@ -179,10 +186,11 @@ class MachineCost:
         network = machine.rank_memory.network_cycles
         wait = fill + 2 * network + machine.rank_memory.requantise_cycles
         bubble = len(blocks) * wait * torch.tanh(counts.expand_tiles.sum()) * torch.exp(-counts.dense_tiles)
-        # Output chunks leave no faster than the vector unit drains them, nor than two buffers in rotation are stored.
+        # Output chunks leave no faster than the vector unit drains them, nor than buffers in rotation are stored.
         store = 0 if self.on_chip else block * machine.cols / per_cycle + machine.dram_latency_cycles
         leave = drain + machine.vector.latency_cycles + store
-        drains = ceil_div(out_features, machine.cols) * len(blocks) * max(float(drain), leave / 2)
+        apart = max(float(drain), leave / sum_places(machine, block)[0])
+        drains = ceil_div(out_features, machine.cols) * len(blocks) * apart
         outputs = torch.clamp(self._array_cycles(counts, (Op.EXPAND, Op.DENSE), blocks), min=drains)
         busy = self._array_cycles(counts, (Op.REDUCE, Op.MIX), blocks) + outputs
         end = fill * torch.tanh(tiles) + leave

@@ -2,12 +2,15 @@
 
 Forms that cannot win are passed over. The array alone takes max(T, P) cycles a tile and token block (machine.md, A2 and
 A3), and a lower bound of the tiles is known before ranks are placed, so a form is not placed, let alone timed, when
-that is more than the best latency so far. A layer with one form is not timed at all.
+that is more than the best latency so far. A layer with one form is not timed for it.
+
+The form that wins may be cut into smaller blocks of tokens, where the first block's inputs and the last one's outputs
+take so long beside the array that it would gain from them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +18,7 @@ import numpy as np
 from gblr_hw.lowering.chains.pack_mixes import pack_mixes
 from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.emit.emit import emit_instructions
-from gblr_hw.lowering.passes.block_tokens import block_tokens
+from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, block_tokens
 from gblr_hw.lowering.passes.build_schedule import build_schedule
 from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
 from gblr_hw.lowering.passes.colour_banks import colour_banks
@@ -26,8 +29,11 @@ from gblr_hw.lowering.passes.plan import LayerPlan, filled
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.program.schedule import LayerSchedule
-from simulator.timing.durations import time_instructions
+from simulator.timing.durations import channel_cycles, time_instructions
 from simulator.timing.engine import run_engine
+
+# Smaller blocks are timed where the ends of a layer take more than this share of what its array takes alone.
+_LONG_ENDS = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +60,14 @@ class Choice:
     summary: str
 
 
-def choose_best(plan: LayerPlan, paper_count: int, explain: bool, forms: tuple[Form, ...] | None = None) -> Choice:
+def choose_best(
+    plan: LayerPlan, paper_count: int, explain: bool, forms: tuple[Form, ...] | None = None, finer: bool = False
+) -> Choice:
     """The form that runs fastest on its own; ties go to fewer DRAM bytes, then to ranks over dense.
 
     ``explain``: whether the summary is wanted, which times a form without rivals too. forms: those there are, None for
-    all. Raises InputError if the machine
-    can hold none of them.
+    all. finer: whether its blocks of tokens may be smaller than they must. Raises InputError if the machine can hold
+    none of them.
     """
     outlines: list[tuple[int, int, Form, LayerPlan]] = []
     lines: dict[int, str] = {}
@@ -88,8 +96,30 @@ def choose_best(plan: LayerPlan, paper_count: int, explain: bool, forms: tuple[F
     if not ranked:
         raise max(refusals, key=lambda refusal: refusal[0])[1]
     _, chosen, best = ranked[0]
+    if finer and (smaller := _finer(best)) is not best:
+        (cycles, moved), best = smaller.cost, smaller
+        lines[chosen] += f"  the same in blocks of {best.plan.block_tokens}: {cycles} cycles, {moved} bytes\n"
     lines[chosen] = "*" + lines[chosen][1:]
     return Choice(best, "".join(lines[index] for index in sorted(lines)))
+
+
+def _finer(placed: PlacedForm) -> PlacedForm:
+    """The form in the blocks of tokens that run fastest of its own and smaller ones, which have room where it has. Only
+    of weights that stay in their buffer: others would be loaded once more for each block, which costs energy.
+    """
+    plan = placed.plan
+    machine, size = plan.machine, plan.block_tokens
+    ends = channel_cycles(machine, size * np.array([plan.factors.in_features, plan.factors.out_features])).sum()
+    if ends <= _LONG_ENDS * _least_cycles(plan) or len(placed.schedule.tiles) > machine.weight_slots:
+        return placed
+    blocks = ceil_div(plan.tokens, size)
+    sizes = dict.fromkeys(ceil_div(plan.tokens, blocks * cuts) for cuts in FINER_CUTS)
+    smaller = [
+        PlacedForm(placed.form, filled(plan, block_tokens=one), replace(placed.schedule, block_tokens=one))
+        for one in sizes
+        if machine.rows <= one < size
+    ]
+    return min((placed, *smaller), key=lambda one: one.cost)
 
 
 def _outlines(plan: LayerPlan, form: Form) -> list[LayerPlan]:

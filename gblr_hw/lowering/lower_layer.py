@@ -60,7 +60,7 @@ def lower_layer(
     narrow.
     """
     plan = replace(evaluate_masks(name, weights, machine, tokens), one_input=stage, narrow=narrow)
-    return lower_plan(plan, calibration, dump, explain, steps, keep_zeros, stage)
+    return lower_plan(plan, calibration, dump, explain, steps, keep_zeros, stage, finer=not stage)
 
 
 def lower_operator(
@@ -89,15 +89,18 @@ def lower_plan(
     steps: tuple[float, float] | None = None,
     keep_zeros: bool = False,
     stage: bool = False,
+    finer: bool = False,
 ) -> LayerSchedule:
-    """``lower_layer`` of a plan that has its factors and nothing else yet."""
+    """``lower_layer`` of a plan that has its factors and nothing else yet. finer: whether blocks of tokens may be
+    smaller than they must, which an operator of a network is cut into with its group.
+    """
     machine = plan.machine
     plan = replace(plan, narrow=with_own_bits(plan.narrow, plan.factors, machine))
     dump("evaluate_masks", partial(describe, plan))
     paper_count = plan.factors.multiplications
     plan = drop_empty(plan, keep_zeros)
     dump("drop_empty", partial(describe, plan))
-    choice = choose_best(plan, paper_count, explain, _forms_of_stage(plan) if stage else None)
+    choice = choose_best(plan, paper_count, explain, _forms_of_stage(plan) if stage else None, finer)
     best = choice.best
     chosen = filled(best.plan, factors=numbers(plan, best.form))
     dump("choose_form", lambda: choice.summary + describe(_without_places(chosen)))

@@ -9,6 +9,7 @@ from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.groups.fuse_groups import Group, block_limit
 from gblr_hw.lowering.groups.scratchpad_map import map_regions
 from gblr_hw.lowering.groups.stages import stages_of
+from gblr_hw.lowering.passes.block_tokens import FINER_CUTS
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
@@ -20,8 +21,8 @@ from simulator.timing.engine import run_engine
 def with_timed_block(
     network: Network, schedules: Sequence[LayerSchedule], groups: tuple[Group, ...], machine: Machine
 ) -> tuple[Group, ...]:
-    """The groups; of one linear operator that reads rows as they lie, in the block that runs fastest of the one chosen
-    and the larger ones of equal cuts. Its forms were timed too, and a layer of a checkpoint has the largest block.
+    """The groups; of one linear operator that reads rows as they lie, in the block that runs fastest of the one chosen,
+    the larger ones of equal cuts and, of weights that stay, a few smaller ones, as a layer of a checkpoint has.
     """
     operator = network.operators[0]
     if len(network.operators) > 1 or operator.kind != "linear" or operator.operands[0].access != "rows":
@@ -29,15 +30,17 @@ def with_timed_block(
     (chosen,) = groups
     rows = operator.rows if chosen.flat else operator.tokens
     limit, stages = block_limit(schedules[0], machine), stages_of(network, 0, 1, machine.cols)
-    sizes = {ceil_div(rows, cuts) for cuts in range(1, ceil_div(rows, chosen.block))}
-    larger = [
+    blocks = ceil_div(rows, chosen.block)
+    finer = FINER_CUTS if len(schedules[0].tiles) <= machine.weight_slots else ()
+    sizes = {ceil_div(rows, cuts) for cuts in (*range(1, blocks), *(blocks * cuts for cuts in finer))}
+    others = [
         replace(chosen, block=size)
-        for size in sorted(sizes)
-        if chosen.block < size <= limit and map_regions(network, stages, size, machine) is not None
+        for size in sorted(sizes - {chosen.block})
+        if machine.rows <= size <= limit and map_regions(network, stages, size, machine) is not None
     ]
-    if not larger:
+    if not others:
         return groups
-    return (min((chosen, *larger), key=lambda group: _cycles(network, schedules, group, machine)),)
+    return (min((chosen, *others), key=lambda group: _cycles(network, schedules, group, machine)),)
 
 
 def _cycles(network: Network, schedules: Sequence[LayerSchedule], group: Group, machine: Machine) -> int:

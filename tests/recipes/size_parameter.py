@@ -18,8 +18,8 @@ RECIPE = Recipe(
         Edit(_MACHINE, "        return self.kib * 1024\n", "        return (self.kib - self.reserved_kib) * 1024\n"),
         Edit(
             "docs/machine.md",
-            "| scratchpad | activations: two input buffers, two output buffers; one space in a network (M2) |",
-            "| scratchpad | activations: two input buffers, two output buffers; one space in a network (M2); "
+            "| scratchpad | activations: two input buffers, and output buffers; one space in a network (M2) |",
+            "| scratchpad | activations: two input buffers, and output buffers; one space in a network (M2); "
             "`reserved_kib` of it are left alone |",
         ),
     ),

@@ -6,6 +6,7 @@ layer whose ranks feed ranks: nothing of it need go through memory.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from gblr_hw.frontend.tidy.regrouped_rows import with_rows
 from gblr_hw.weights.chains import CHAIN_KINDS, BLASTWeights, ChainWeights, sorted_mixes
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.scaled_weights import scaled_outputs, shifted_outputs
-from gblr_hw.weights.stored import GroupedWeights, LayerWeights
+from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
 from simulator.network.network import Operator
 
 # Sums of more ranks leave rank memories fewer rows than an array needs to be busy.
@@ -50,9 +51,9 @@ class _Ranks:
 
 
 def chains_fused(draft: Draft) -> Draft:
-    """Chains of products with block-diagonal matrices, where they multiply less than their whole matrix; and what such
-    a product's outputs alone go through, as far as it scales and shifts them. An order of the outputs stays with who
-    reads them: ranks of a block write outputs that lie together.
+    """Chains of products with block-diagonal matrices, where they multiply less than their whole matrix, which they
+    become where not; and what such a product's outputs alone go through, as far as it scales and shifts them. An order
+    of the outputs stays with who reads them: ranks of a block write outputs that lie together.
     """
     made: dict[str, _Ranks] = {}
     for name in [operator.name for operator in draft.operators if operator.kind == "linear"]:
@@ -60,7 +61,7 @@ def chains_fused(draft: Draft) -> Draft:
         draft = draft if fused is None else fused
     for name in [operator.name for operator in draft.operators if operator.kind == "linear"]:
         if name in made or isinstance(draft.weights[name], GroupedWeights):
-            while (absorbed := _with_the_one_behind(draft, name)) is not None:
+            while (absorbed := _with_the_one_behind(draft, name, made)) is not None:
                 draft = absorbed
     return pruned(draft)
 
@@ -97,7 +98,7 @@ def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Dr
     begun = made.get(first.name) or _begun(_product(start))
     ranks = _joined(begun, link, _product(held))
     whole = ranks.writes.shape[0] * ranks.reads.shape[1]
-    weights = None if ranks.entries >= whole else _weights(ranks)
+    weights = _whole(ranks) if ranks.entries >= whole else _weights(ranks)
     if weights is None:
         return None
     chain = replace(operator, operands=first.operands, batch=first.batch, tokens=first.tokens)
@@ -107,7 +108,7 @@ def _with_the_one_before(draft: Draft, name: str, made: dict[str, _Ranks]) -> Dr
     return result
 
 
-def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
+def _with_the_one_behind(draft: Draft, name: str, made: Collection[str]) -> Draft | None:
     """A product together with the vector operator that alone reads it, if that is a scale or a shift of its outputs; or
     a copy of some of a chain's outputs, also into another order, which would move them one by one.
     """
@@ -116,22 +117,31 @@ def _with_the_one_behind(draft: Draft, name: str) -> Draft | None:
     behind = None if place is None else draft.operators[place]
     if behind is None or not could_be_affine(behind) or behind.rows != operator.rows:
         return None
-    copies = behind.operands[0].access == "strided" and isinstance(held, CHAIN_KINDS)
+    ordered = (*CHAIN_KINDS, DenseWeights) if name in made else CHAIN_KINDS
+    copies = behind.operands[0].access == "strided" and isinstance(held, ordered)
     if not copies and (behind.batch, behind.tokens) != (operator.batch, operator.tokens):
         return None
     link = link_of(draft, operator.output, [behind], None)
     if link is None or link.order is None:
         return None
     if not np.array_equal(link.order, np.arange(held.out_features)):
-        if not isinstance(held, CHAIN_KINDS):
+        if not isinstance(held, ordered):
             return None
-        held = held.chain().with_outputs(torch.from_numpy(link.order))
+        held = _with_outputs(held, torch.from_numpy(link.order))
     scaled = scaled_outputs(held, torch.from_numpy(link.matrix.data.copy()))
     weights = shifted_outputs(scaled, torch.from_numpy(link.shift.copy()))
     result = _replaced(draft, behind, replace(operator, output=behind.output), weights)
     if (behind.batch, behind.tokens) == (operator.batch, operator.tokens):
         return result
     return with_rows(result, behind.output, operator.batch, operator.tokens)
+
+
+def _with_outputs(held: LayerWeights, outputs: torch.Tensor) -> LayerWeights:
+    """A chain or a whole matrix with those outputs, in that order."""
+    if isinstance(held, DenseWeights):
+        return DenseWeights(held.weight[outputs], None if held.bias is None else held.bias[outputs])
+    assert isinstance(held, CHAIN_KINDS)
+    return held.chain().with_outputs(outputs)
 
 
 def _replaced(draft: Draft, old: Operator, new: Operator, weights: LayerWeights) -> Draft:
@@ -190,6 +200,18 @@ def _joined(ranks: _Ranks, link: Link, product: _Product) -> _Ranks:
     return _Ranks(reads, csr_matrix(mixes + fresh), writes, bias)
 
 
+def _whole(ranks: _Ranks) -> DenseWeights:
+    """The matrix of a chain that multiplies as often as it, or more."""
+    writes, matrix = ranks.writes, (ranks.writes @ ranks.reads).toarray()
+    while (writes := csr_matrix(writes @ ranks.mixes)).nnz:
+        matrix += (writes @ ranks.reads).toarray()
+    return DenseWeights(torch.from_numpy(matrix.astype(np.float32)), _bias(ranks))
+
+
+def _bias(ranks: _Ranks) -> torch.Tensor | None:
+    return torch.from_numpy(ranks.bias.astype(np.float32)) if ranks.bias.any() else None
+
+
 def _weights(ranks: _Ranks) -> BLASTWeights | ChainWeights | None:
     """What a chain holds, as a BLAST layer if it is one; None for other chains that are too large to lay out."""
     found = blast_of(ranks.reads, ranks.mixes, ranks.writes, ranks.bias)
@@ -198,10 +220,9 @@ def _weights(ranks: _Ranks) -> BLASTWeights | ChainWeights | None:
     edges = ranks.mixes.tocoo()
     source, target = (torch.from_numpy(one.astype(np.int64)) for one in (edges.col, edges.row))
     (u, writes), (v, reads) = _dense(ranks.writes), _dense(ranks.reads)
-    bias = torch.from_numpy(ranks.bias.astype(np.float32)) if ranks.bias.any() else None
     value = torch.from_numpy(edges.data.astype(np.float32))
     mixes = sorted_mixes(source, target, value)
-    return ChainWeights(u, v, reads, writes, **mixes, bias=bias)  # type: ignore[arg-type]
+    return ChainWeights(u, v, reads, writes, **mixes, bias=_bias(ranks))  # type: ignore[arg-type]
 
 
 def _dense(matrix: csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:

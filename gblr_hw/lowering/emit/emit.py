@@ -39,7 +39,7 @@ from gblr_hw.lowering.emit.runs_of_layer import (
     put_tiles,
     put_weights,
 )
-from gblr_hw.lowering.passes.block_tokens import check_parameters, input_half_bytes, output_half_bytes
+from gblr_hw.lowering.passes.block_tokens import check_parameters, input_half_bytes, output_half_bytes, sum_places
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.program.isa import Instructions
@@ -111,6 +111,11 @@ class _Layer:
         chunks = ceil_div(self.schedule.in_features, self.machine.rows)
         return chunks * self.machine.rows * self.schedule.block_tokens > input_half_bytes(self.machine)
 
+    @cached_property
+    def places(self) -> tuple[int, int]:
+        """Places of a block's sums in the accumulator memory, and rows from one to the next."""
+        return sum_places(self.machine, self.schedule.block_tokens)
+
     @property
     def instructions(self) -> int:
         tiles, blocks = len(self.passes), self.blocks
@@ -134,8 +139,9 @@ class _Emission:
     blocks: int = 0  # token blocks so far; block g reads input buffer g mod 2
     block_user: list[int] = field(default_factory=lambda: [-1, -1])  # last tile that read inputs, of two latest blocks
     input_uses: InputUses = field(default_factory=InputUses)  # of the latest block
-    drains: int = 0  # drain w uses accumulator and output buffers w mod 2
-    drain_ids: list[int] = field(default_factory=lambda: [-1, -1])  # of the two latest
+    drains: int = 0  # drain w uses accumulator and output buffers w mod places
+    places: tuple[int, int] = (2, 0)  # of the latest layer
+    drain_ids: list[int] = field(default_factory=lambda: [-1, -1])  # of the latest, as many as places
     store_ids: list[int] = field(default_factory=lambda: [-1, -1])
     layer_steps: list[int] = field(default_factory=list)  # first step of each layer
     layer_drains: list[int] = field(default_factory=list)  # each layer's last drain
@@ -148,6 +154,10 @@ def _emit_layer(e: _Emission, layer: _Layer) -> None:
     parameters = _emit_parameters(e, layer)
     e.layer_steps.append(begin)
     previous_store = e.store_ids[-1]
+    if layer.places != e.places:
+        # Places overlap others: what is in any of them leaves before, as it has where inputs are there (rule E3).
+        e.places, e.drains = layer.places, 0
+        e.drain_ids, e.store_ids = ([ids[-1]] * layer.places[0] for ids in (e.drain_ids, e.store_ids))
     first_tile = e.stream.reserve(layer.blocks * count)
     weights = _emit_weights(e, layer, first_tile)
     for block in range(layer.blocks):
@@ -255,14 +265,15 @@ def _emit_inputs(e: _Emission, layer: _Layer, block: int, block_start: int, tile
 def _emit_drains(
     e: _Emission, layer: _Layer, block: int, block_start: int, tile: int, parameters: int, previous_store: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drains and stores of a block's output chunks, by accumulator halves and output buffers in turn (rules M1, M2).
+    """Drains and stores of a block's output chunks, by accumulator places and output buffers in turn (rules M1, M2).
     Returns, by chunk, the drain that its accumulator waits for, and its row.
     """
     machine, passes, rows = e.machine, layer.passes, layer.rows(block)
     chunks = len(passes.drained)
     turn = e.drains + np.arange(chunks)
-    sums = (turn % 2) * (machine.accumulator_rows // 2)
-    buffers = machine.scratchpad.size_bytes - (2 - turn % 2) * output_half_bytes(machine)
+    places, apart = layer.places
+    sums = turn % places * apart
+    buffers = machine.scratchpad.size_bytes - 2 * output_half_bytes(machine) + sums * machine.cols
     drain, store = e.stream.reserve(chunks), e.stream.reserve(chunks)
     drain_ids = np.array([*e.drain_ids, *range(drain, drain + chunks)])
     store_ids = np.array([*e.store_ids, *range(store, store + chunks)])
@@ -277,7 +288,7 @@ def _emit_drains(
         buffers,
         after_weights=parameters,
         after_array=np.where(passes.has_sums, tile + passes.finish, -1),
-        after_store=np.where(turn >= 2, store_ids[:chunks], previous_store),
+        after_store=np.where(turn >= places, store_ids[:chunks], previous_store),
     )
     put_stores(
         e.stream,
@@ -290,7 +301,7 @@ def _emit_drains(
         machine.cols,
         drain + np.arange(chunks),
     )
-    e.drain_ids, e.store_ids = drain_ids[-2:].tolist(), store_ids[-2:].tolist()
+    e.drain_ids, e.store_ids = drain_ids[-places:].tolist(), store_ids[-places:].tolist()
     e.drains += chunks
     e.sequence = order.end
     return by_chunk(passes, drain_ids[:chunks]), by_chunk(passes, sums)

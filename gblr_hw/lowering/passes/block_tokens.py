@@ -8,6 +8,9 @@ from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
 
+# Times as many blocks as must be: what a layer may be cut into where that is faster.
+FINER_CUTS = (2, 3, 4)
+
 
 def block_tokens(plan: LayerPlan) -> LayerPlan:
     """Choose the fewest equal blocks that fit (rules M1 to M4). InputError when not even one token fits."""
@@ -81,8 +84,15 @@ def slots_needed(plan: LayerPlan, places: int) -> int:
     return ceil_div(places, plan.machine.rank_memory.banks if plan.machine.scatter else plan.machine.group_size)
 
 
+def sum_places(machine: Machine, block_tokens: int) -> tuple[int, int]:
+    """Places of a block's sums in the accumulator memory, and rows from one to the next (rule M1)."""
+    half = machine.accumulator_rows // 2
+    count = 2 * half // block_tokens
+    return (2, half) if count == 2 else (count, block_tokens)
+
+
 def output_half_bytes(machine: Machine) -> int:
-    """Bytes of one of the two output buffers at the top of the scratchpad (rule M2)."""
+    """Half of the bytes that output buffers have at the top of the scratchpad (rule M2)."""
     return machine.cols * (machine.accumulator_rows // 2)
 
 

@@ -46,7 +46,7 @@ def test_narrow_dense_layers(preset, tokens):
     report = simulate(lower({"layer": weights}, machine, tokens=tokens, weight_bits=4), machine)
     cost = HardwareCost(machine, tokens, weight_bits=4)(Held(weights))
     assert report.tiles == report.layers[0].narrow_tiles
-    assert float(cost.latency_cycles) == pytest.approx(report.latency_cycles, rel=0.07)
+    assert float(cost.latency_cycles) == pytest.approx(report.latency_cycles, rel=0.08)
     assert float(cost.energy_pj) == pytest.approx(report.energy_pj, rel=0.04)
 
 
@@ -59,7 +59,7 @@ def test_wide_ranks_beside_narrow_dense_tiles_stay_ranks(preset, tokens):
     cost = HardwareCost(machine, tokens, weight_bits={"dense": 4})(Held(weights))
     chunks = 768 // machine.rows
     assert (report.layers[0].narrow_tiles, report.tiles) == (chunks**2, chunks**2 + 2 * chunks)
-    assert float(cost.latency_cycles) == pytest.approx(report.latency_cycles, rel=0.07)
+    assert float(cost.latency_cycles) == pytest.approx(report.latency_cycles, rel=0.08)
     assert float(cost.energy_pj) == pytest.approx(report.energy_pj, rel=0.05)
 
 

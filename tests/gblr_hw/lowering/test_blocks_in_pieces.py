@@ -116,7 +116,7 @@ def test_a_layer_costs_the_same_as_a_model_and_as_a_checkpoint(machine: str) -> 
     whole = lower(layer, machine, example_inputs=(torch.randn(1, 197, 768),))
     plain = lower(nn.Sequential(layer), machine, tokens=197)
     cycles = [simulate(program, program.machine).latency_cycles for program in (whole, plain)]
-    assert abs(cycles[0] - cycles[1]) <= 0.01 * cycles[1]
+    assert abs(cycles[0] - cycles[1]) <= 0.02 * cycles[1]
 
 
 def test_inputs_are_asked_for_as_they_are_used() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gblr_hw.lowering.emit.emit import emit
+from gblr_hw.lowering.passes.block_tokens import sum_places
 from simulator.program.operations import TILE_OPS, Op
 from simulator.rtl.bench.agreement import numbers_for
 from tests.drawn.mixed_layers import as_chain, many_parts
@@ -52,6 +53,9 @@ def _note(case):
     _SEEN["one token"] += int((ins.tokens[np.isin(ins.op, TILE_OPS)] == 1).any())
     _SEEN["several blocks"] += sum(layer.block_tokens < case.program.tokens for layer in case.program.layers)
     _SEEN["weights reloaded"] += int((ins.op == Op.LOAD_WEIGHTS).sum() > case.program.tile_count)
+    places = [sum_places(case.machine, layer.block_tokens) for layer in case.program.layers]
+    _SEEN["more than two places of sums"] += any(count > 2 for count, _ in places)
+    _SEEN["layers of other places"] += len(set(places)) > 1
     narrow = [
         bool(case.program.layers[ins.layer[i]].tiles.narrow[ins.tile[i]])
         for i in np.flatnonzero(np.isin(ins.op, TILE_OPS))
@@ -68,6 +72,6 @@ def test_the_corpus_reaches_every_feature():
         pytest.skip("the corpus was not run in this process")
     wanted = [op.name for op in Op if op != Op.VECTOR]  # the RTL has the subset of plain layers
     wanted += ["conflict", "one token", "several blocks", "weights reloaded", "bias alone"]
-    wanted += ["narrow", "narrow behind wide"]
+    wanted += ["narrow", "narrow behind wide", "more than two places of sums", "layers of other places"]
     wanted += ["1 engines", "2 engines", "3 engines"]
     assert [feature for feature in wanted if _SEEN[feature] < 10] == []
