@@ -235,7 +235,7 @@ def _serve_hits(rules, line, first, count, write, asked):
             if column + many * apart >= due:
                 many = (due - 1 - column) // apart
             if many > 1:
-                place, taken = _fill(line, columns_at, queue, place, column, apart, many, asked, taken)
+                place, taken = _fill(line, columns_at, queue, place, column, apart, many, taken)
                 column += many * apart
                 _settle(rules, line, block, many, column, group_mine, to_precharge)
                 line[BUSY] += max(0, column + to_data - until)  # always some of them wait
@@ -275,7 +275,7 @@ def _bursts_of_row(rules, block):
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def _fill(line, columns_at, queue, place, column, apart, many, asked, taken):
+def _fill(line, columns_at, queue, place, column, apart, many, taken):
     """Column commands of ``many`` bursts, ``apart`` behind each other; the next place, and when the last was taken."""
     last = place + many - 1
     if many > queue:
@@ -292,7 +292,7 @@ def _fill(line, columns_at, queue, place, column, apart, many, asked, taken):
         column += apart
         line[i] = column
     place += many_kept
-    return place - queue if place >= queue else place, max(asked + many - 1, taken + many, free)
+    return place - queue if place >= queue else place, max(taken + many, free)
 
 
 @nb.njit(cache=True, nogil=True, inline="always")

@@ -91,11 +91,15 @@ def run_lists(drawn: Drawn) -> TraceReport:
     return run_trace(trace, drawn.memory(), drawn.standard.clocks()["tBL"])
 
 
-def run_runs(drawn: Drawn) -> tuple[list[int], Controller]:
-    """The kernel for bursts one after another, which the engine uses: ends of the transfers, and the memory."""
-    memory, ends = drawn.memory(), []
+def run_runs(drawn: Drawn) -> tuple[list[int], list[int], Controller]:
+    """The kernel for bursts one after another, which the engine uses: ends of the transfers, when they
+    were taken, and the memory."""
+    memory, ends, takes = drawn.memory(), [], []
     scratch = np.empty((4, 64), dtype=np.int64)
     for asked, bursts in drawn.transfers:
-        _, end = serve_run(memory.rules, memory.lines, bursts[0].number, len(bursts), bursts[0].write, asked, scratch)
+        taken, end = serve_run(
+            memory.rules, memory.lines, bursts[0].number, len(bursts), bursts[0].write, asked, scratch
+        )
         ends.append(int(end))
-    return ends, memory
+        takes.append(int(taken))
+    return ends, takes, memory

@@ -226,11 +226,13 @@ def issue_column(channel: SlowChannel, waiting: list[tuple[int, int, int, Place,
 
 def run_slowly(
     transfers: Sequence[Transfer], standard: Standard, channels: int, mapping: str, scheduler: str, queue: int
-) -> tuple[list[int], list[SlowChannel]]:
-    """The first clock behind the last data of every transfer, and what each channel did."""
+) -> tuple[list[int], list[int], list[SlowChannel]]:
+    """The first clock behind the last data of every transfer, the clock behind the one in which its last burst was
+    taken, and what each channel did.
+    """
     window = 1 if scheduler == "fcfs" else queue
     lines = [SlowChannel(standard.clocks(), queue, window) for _ in range(channels)]
-    ends = [0] * len(transfers)
+    ends, takes = [0] * len(transfers), [0] * len(transfers)
     for number, line in enumerate(lines):
         mine = []
         for transfer in transfers:
@@ -240,8 +242,10 @@ def run_slowly(
         at = 0
         for index, (_, bursts) in enumerate(mine):
             done = [line.finished[at + i] for i in range(len(bursts))]
-            ends[index], at = max([ends[index], *done]), at + len(bursts)
-    return ends, lines
+            taken = [line.taken[at + i] + 1 for i in range(len(bursts))]
+            ends[index], takes[index] = max([ends[index], *done]), max([takes[index], *taken])
+            at += len(bursts)
+    return ends, takes, lines
 
 
 @dataclass
@@ -263,9 +267,7 @@ class SlowMemory:
         clock_ns = Fraction(self.standard.tck_fs, 10**6)
         bursts = tuple(Burst(first + i, write) for i in range(count))
         self.asked.append(Transfer(ceil(cycle * self.cycle_ns / clock_ns), bursts))
-        ends, lines = run_slowly(self.asked, self.standard, self.channels, self.mapping, self.scheduler, self.queue)
-        mine = [place_of(b.number, self.standard, self.mapping, self.channels).channel for b in bursts]
-        taken = max(max(lines[channel].taken.values()) for channel in mine)
-        end = max(cycle + 1, ceil((taken + 1) * clock_ns / self.cycle_ns))
+        ends, takes, _ = run_slowly(self.asked, self.standard, self.channels, self.mapping, self.scheduler, self.queue)
+        end = max(cycle + 1, ceil(takes[-1] * clock_ns / self.cycle_ns))
         self.latest = max(end, self.latest, ceil(ends[-1] * clock_ns / self.cycle_ns) + self.latency)
         return end, self.latest

@@ -81,6 +81,17 @@ def test_engine_and_reference_agree_on_banks(seed: int) -> None:
     np.testing.assert_array_equal(events.end + served.tail, events.done)
 
 
+def test_one_kernel_serves_all_standards() -> None:
+    from numba.core.types import none
+
+    from simulator.timing.engine import _advance
+
+    program = layers_program(MID, 1)
+    for model in STANDARDS:
+        simulate(program, with_dram_model(MID, model))
+    assert len([signature for signature in _advance.signatures if signature[-1] != none]) == 1
+
+
 def test_a_load_by_hand() -> None:
     """One weight tile on a machine of 1 GHz with DDR4-3200 and 10 ns on the way. Parameters, 256 bytes, are 4 bursts in
     4 groups: activates in clocks 0, 4, 8, 12; their last data end in clock 12 + 22 + 22 + 4 = 60, in ns 37.5.

@@ -16,7 +16,7 @@ def traces(corpus_scale: int) -> int:
     return 60 if corpus_scale == 1 else 250 * corpus_scale
 
 
-def slowly(drawn: Drawn) -> tuple[list[int], list[SlowChannel]]:
+def slowly(drawn: Drawn) -> tuple[list[int], list[int], list[SlowChannel]]:
     return run_slowly(drawn.transfers, drawn.standard, drawn.channels, drawn.mapping, drawn.scheduler, drawn.queue)
 
 
@@ -30,7 +30,7 @@ def assert_same_counts(counted: dict[str, int], lines: list[SlowChannel], seed: 
 def test_kernel_of_lists_and_clocks_agree(corpus_scale: int) -> None:
     for seed in range(traces(corpus_scale)):
         drawn = drawn_memory(np.random.default_rng(seed), runs=False)
-        report, (ends, lines) = run_lists(drawn), slowly(drawn)
+        report, (ends, _, lines) = run_lists(drawn), slowly(drawn)
         assert report.finished.tolist() == ends, seed
         assert_same_counts(report.counted, lines, seed)
 
@@ -38,8 +38,8 @@ def test_kernel_of_lists_and_clocks_agree(corpus_scale: int) -> None:
 def test_kernel_of_runs_and_clocks_agree(corpus_scale: int) -> None:
     for seed in range(traces(corpus_scale)):
         drawn = drawn_memory(np.random.default_rng(100_000 + seed), runs=True)
-        (ends, memory), (slow, lines) = run_runs(drawn), slowly(drawn)
-        assert ends == slow, seed
+        (ends, takes, memory), (slow, taken, lines) = run_runs(drawn), slowly(drawn)
+        assert (ends, takes) == (slow, taken), seed
         assert_same_counts(memory.counted(), lines, seed)
 
 

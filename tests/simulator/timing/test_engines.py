@@ -313,6 +313,8 @@ def test_no_instructions():
 
 
 def test_kernels_are_compiled_once():
+    from numba.core.types import none
+
     from simulator.timing import accesses, cycle_accounts, engine, operator_bounds, unit_accounts
 
     for seed in range(5):
@@ -330,7 +332,9 @@ def test_kernels_are_compiled_once():
         unit_accounts._account_units,
         operator_bounds._add_work,
     )
-    assert [len(kernel.signatures) for kernel in kernels] == [1] * len(kernels)
+    # The engine's has one more for memories with banks, if another test needed it.
+    compiled = {k: [s for s in k.signatures if k is not engine._advance or s[-1] == none] for k in kernels}
+    assert [len(found) for found in compiled.values()] == [1] * len(kernels)
 
 
 def test_a_columns_type_makes_no_difference():
