@@ -22,7 +22,8 @@ from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import Converted, fit_of, lattice_weights
 from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
 from gblr_hw.conversion.from_dense import FitOptions
-from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.conversion.in_order.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.conversion.in_order.runs import Runs, block_index, chain_of
 from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of
 from gblr_hw.weights.family import converted, converted_whole
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
@@ -79,7 +80,8 @@ def convert_in_order(
     if not batches:
         raise InputError("batches", "none", "the model is called with one at least", "Give batches.")
     kept = None if start is None else _structures(start, names := list(names))
-    order = [name for stage in stages(model, batches, names) for name in stage]
+    turns = stages(model, batches, names)
+    order = [name for stage in turns for name in stage]
     dense = {name: _weights(model, name) for name in order}
     options = FitOptions(schedule or Schedule(), with_dense_tiles=with_dense_tiles)
     kind, folder = choose_family(family, machine, options, (*converted(), *converted_whole())).name, work_folder(work)
@@ -98,8 +100,12 @@ def convert_in_order(
     for name, problem in problems.items():
         _put(teacher, name, torch.from_numpy(problem.matrix), biases[name])
     student, found = copy.deepcopy(teacher), dict[str, Converted]()
-    for stage in stages(model, batches, names):
-        moments = pair_moments(teacher, student, batches, stage, sums or {}, rows)
+    blocks = chain_of(teacher, batches[0], turns)
+    wanted, given = (Runs(one, batches, blocks) for one in (teacher, student))
+    for stage in turns:
+        for runs in (wanted, given):
+            runs.skip(block_index(blocks, stage[0]) or 0)
+        moments = pair_moments(wanted, given, stage, sums or {}, rows)
         for name in stage:
             if progress is not None:
                 progress(len(found), len(order), name)

@@ -18,7 +18,8 @@ from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_whole import tiles_of
 from gblr_hw.conversion.fit_one import fit_one
 from gblr_hw.conversion.from_dense import FitOptions
-from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.conversion.in_order.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.conversion.in_order.runs import Runs
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -79,8 +80,9 @@ def test_moments_are_those_of_the_two_runs_written_out() -> None:
         student.up.weight.mul_(0.9)
     masks = {id(batch): torch.rand(8, 10) < 0.6 for batch in batches}
     rows = lambda batch: masks[id(batch)]  # noqa: E731
-    found = pair_moments(teacher, student, batches, ["down"], SUMS, rows)["down"]
-    own = pair_moments(teacher, student, batches, ["down"], {}, rows)["down"]
+    runs = [Runs(one, batches) for one in (teacher, student)]
+    found = pair_moments(*runs, ["down"], SUMS, rows)["down"]
+    own = pair_moments(*runs, ["down"], {}, rows)["down"]
     dense, given = (
         torch.cat([_hidden(model, batch)[rows(batch)] for batch in batches]).double() for model in (teacher, student)
     )
@@ -95,7 +97,7 @@ def test_moments_are_those_of_the_two_runs_written_out() -> None:
     # With the residual changed as well, only the sum tells.
     with torch.no_grad():
         student.query.weight.mul_(0.5)
-    found, own = (pair_moments(teacher, student, batches, ["down"], sums, rows)["down"] for sums in (SUMS, {}))
+    found, own = (pair_moments(*runs, ["down"], sums, rows)["down"] for sums in (SUMS, {}))
     assert np.abs(found.wanted - own.wanted).max() > 0.01
 
 

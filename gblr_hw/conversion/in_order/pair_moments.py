@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gblr_hw.conversion.in_order.runs import Runs
 from gblr_hw.layers.model_calls import Batch, input_of, linear_layer, matrix_of, run_batch
 from simulator.base.errors import InputError
 
@@ -36,10 +37,6 @@ class PairMoments:
             self.inputs - np.outer(self.mean_input, self.mean_input),
             self.wanted - np.outer(self.mean_wanted, self.mean_input),
         )
-
-
-class _ReachedError(Exception):
-    """All that is wanted of a run has been seen."""
 
 
 def stages(model: nn.Module, batches: Sequence[Batch], names: Iterable[str]) -> list[list[str]]:
@@ -76,19 +73,19 @@ def stages(model: nn.Module, batches: Sequence[Batch], names: Iterable[str]) -> 
 
 
 def pair_moments(
-    teacher: nn.Module,
-    student: nn.Module,
-    batches: Iterable[Batch],
+    teacher: Runs,
+    student: Runs,
     stage: Sequence[str],
     sums: Mapping[str, str],
     rows: Callable[[Batch], Tensor] | None,
 ) -> dict[str, PairMoments]:
-    """Moments of the layers of one stage, whose dense weights are still in both models.
+    """Moments of the layers of one stage, whose dense weights are still in both models, which run the same batches.
 
     Behind a layer is its own output, or the input of the module that `sums` names for it. rows: as for
     `collect_covariances`.
     """
     behind = {name: sums[name] for name in stage if name in sums}
+    points = {"": stage[0], **behind}
     totals: dict[str, FloatArray] = {}
     count = 0
 
@@ -96,9 +93,9 @@ def pair_moments(
         # In float64 from the start: covariances are what is left of these sums when the means are taken out.
         totals[key] = totals.get(key, 0.0) + (left.double().T @ right.double()).numpy()
 
-    for batch in batches:
+    for index, batch in enumerate(teacher.batches):
         mask = None if rows is None else rows(batch).bool()
-        wanted, given = (_seen(model, batch, stage[0], behind, mask) for model in (teacher, student))
+        wanted, given = (_rows_of(model.inputs(index, points), mask) for model in (teacher, student))
         x, gap = given[""], wanted[""] - given[""]
         ones = torch.ones(len(x), 1)
         count += len(x)
@@ -113,33 +110,14 @@ def pair_moments(
         key = name if name in behind else ""
         missing, mean_missing = totals[f"wanted {key}"] / count, totals[f"mean wanted {key}"][:, 0] / count
         if name not in behind:
-            matrix: FloatArray = matrix_of(linear_layer(teacher, name)).detach().cpu().double().numpy()
+            matrix: FloatArray = matrix_of(linear_layer(teacher.model, name)).detach().cpu().double().numpy()
             missing, mean_missing = matrix @ missing, matrix @ mean_missing
         found[name] = PairMoments(inputs, missing, mean_input, mean_missing)
     return found
 
 
-def _seen(
-    model: nn.Module, batch: Batch, first: str, behind: Mapping[str, str], mask: Tensor | None
-) -> dict[str, Tensor]:
-    """The input of layer `first` under "", and the inputs of the modules behind, under the layers' names."""
-    found: dict[str, Tensor] = {}
-
-    def keep(key: str) -> Hook:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = input_of(points[key], args, kwargs).detach().float().cpu()
-            found[key] = x.reshape(-1, x.shape[-1]) if mask is None else x[mask]
-            if len(found) == len(behind) + 1:
-                raise _ReachedError
-
-        return hook
-
-    points = {"": first, **behind}
-    hooked = [
-        model.get_submodule(at).register_forward_pre_hook(keep(key), with_kwargs=True) for key, at in points.items()
-    ]
-    _run(model, batch, hooked)
-    return found
+def _rows_of(inputs: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+    return {key: x.reshape(-1, x.shape[-1]) if mask is None else x[mask] for key, x in inputs.items()}
 
 
 def _run(model: nn.Module, batch: Batch, handles: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
@@ -147,8 +125,6 @@ def _run(model: nn.Module, batch: Batch, handles: Sequence[torch.utils.hooks.Rem
     model.eval()
     try:
         run_batch(model, batch)
-    except _ReachedError:
-        pass
     finally:
         model.train(training)
         for handle in handles:
