@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gblr_hw.conversion.conversion_input import positive_moments
+from gblr_hw.conversion.covariances import collect_covariances
 from gblr_hw.conversion.in_order.runs import Runs
 from gblr_hw.layers.model_calls import Batch, input_of, linear_layer, matrix_of, run_batch
 from simulator.base.errors import InputError
@@ -23,13 +25,19 @@ Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 class PairMoments:
     """Moments of a layer's input x' (n) in the converted model and of e (m), what the dense model has more behind it.
 
-    inputs: E[x' x'^T] (n, n). wanted: E[e x'^T] (m, n). mean_input (n,), mean_wanted (m,).
+    inputs: E[x' x'^T] (n, n). wanted: E[e x'^T] (m, n). mean_input (n,), mean_wanted (m,). noise: sum of the variances
+    of what `inputs` holds off its diagonal, as estimates, rows taken for independent.
     """
 
     inputs: FloatArray
     wanted: FloatArray
     mean_input: FloatArray
     mean_wanted: FloatArray
+    noise: float = 0.0
+
+    def made_up(self, share: float) -> PairMoments:
+        """The same, as if so much of what is missing were missing."""
+        return replace(self, wanted=share * self.wanted, mean_wanted=share * self.mean_wanted)
 
     def about_means(self) -> tuple[FloatArray, FloatArray]:
         """inputs and wanted as covariances."""
@@ -87,7 +95,7 @@ def pair_moments(
     behind = {name: sums[name] for name in stage if name in sums}
     points = {"": stage[0], **behind}
     totals: dict[str, FloatArray] = {}
-    count = 0
+    count, fourth = 0, 0.0
 
     def add(key: str, left: Tensor, right: Tensor) -> None:
         # In float64 from the start: covariances are what is left of these sums when the means are taken out.
@@ -99,12 +107,15 @@ def pair_moments(
         x, gap = given[""], wanted[""] - given[""]
         ones = torch.ones(len(x), 1)
         count += len(x)
+        squares = x.double().square()
+        fourth += float((squares.sum(1).square() - squares.square().sum(1)).sum())
         add("inputs", x, x)
         add("mean input", x, ones)
         for key, ahead in (("", gap), *((name, wanted[name] - given[name]) for name in behind)):
             add(f"wanted {key}", ahead, x)
             add(f"mean wanted {key}", ahead, ones)
     mean_input, inputs = totals["mean input"][:, 0] / count, totals["inputs"] / count
+    noise = max(0.0, fourth / count - _off_diagonal(inputs)) / count
     found = {}
     for name in stage:
         key = name if name in behind else ""
@@ -112,8 +123,38 @@ def pair_moments(
         if name not in behind:
             matrix: FloatArray = matrix_of(linear_layer(teacher.model, name)).detach().cpu().double().numpy()
             missing, mean_missing = matrix @ missing, matrix @ mean_missing
-        found[name] = PairMoments(inputs, missing, mean_input, mean_missing)
+        found[name] = PairMoments(inputs, missing, mean_input, mean_missing, noise)
     return found
+
+
+def shrunk(inputs: FloatArray, noise: float | None, share: float = 0.0) -> FloatArray:
+    """Moments (n, n) with what is off their diagonal drawn to zero by a share, or by as much of it as noise is."""
+    if noise is not None:
+        share = min(1.0, noise / max(_off_diagonal(inputs), 1e-300))
+    return (1 - share) * inputs + share * np.diag(np.diag(inputs))
+
+
+def ridged(inputs: FloatArray, ridge: float) -> FloatArray:
+    """Moments with a share of their mean variance more in every direction: errors count a little where no input was."""
+    return np.asarray(inputs + ridge * float(np.trace(inputs)) / len(inputs) * np.eye(len(inputs)), np.float64)
+
+
+def input_moments(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    turns: Sequence[Sequence[str]],
+    rows: Callable[[Batch], Tensor] | None,
+    ridge: float,
+) -> dict[str, FloatArray]:
+    """Second moments (n, n) by layer, ridged; layers of one stage share an array."""
+    found = collect_covariances(model, batches, [stage[0] for stage in turns], rows)
+    each = {name: ridged(positive_moments(name, moments, len(moments)), ridge) for name, moments in found.items()}
+    return {name: each[stage[0]] for stage in turns for name in stage}
+
+
+def _off_diagonal(inputs: FloatArray) -> float:
+    """Squared norm off the diagonal."""
+    return float(np.square(inputs).sum() - np.square(np.diag(inputs)).sum())
 
 
 def _rows_of(inputs: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.conversion.conversion_in_order import convert_in_order
 from gblr_hw.conversion.fit.fit_layer import Schedule
+from gblr_hw.conversion.in_order.conversion_in_order import convert_in_order
 from gblr_hw.conversion.in_order.pair_moments import stages
 from gblr_hw.conversion.in_order.runs import Runs, chain_of
 
@@ -98,6 +98,6 @@ def test_chains_change_no_result(past: bool) -> None:
     model, given = Stack(3, past=past), batches()
     found = convert_in_order(model, ARRAY, given, names(model), 0.8, schedule=QUICK)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gblr_hw.conversion.conversion_in_order.chain_of", lambda *_: [])
+        patch.setattr("gblr_hw.conversion.in_order.conversion_in_order.chain_of", lambda *_: [])
         whole = convert_in_order(model, ARRAY, given, names(model), 0.8, schedule=QUICK)
     assert all(torch.equal(found[name].matrix(), whole[name].matrix()) for name in found)
