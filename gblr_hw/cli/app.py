@@ -35,7 +35,8 @@ _COMMANDS = {
     ),
     "convert": (
         "convert_command:convert_command",
-        "Convert a checkpoint's dense layers to layers of one structure family, at a budget of the whole network.",
+        "Convert dense layers of a checkpoint, or of a model, to layers of one structure family, at a budget of the "
+        "whole network.",
     ),
     "advise": (
         "advise_command:advise_command",

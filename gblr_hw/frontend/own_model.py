@@ -18,6 +18,7 @@ from simulator.base.errors import InputError
 
 Made = TypeVar("Made")
 _RETURNS = "the function takes nothing and returns (nn.Module, example inputs) or, with a dict, keyword arguments too"
+_YIELDS = "the function takes nothing and returns or yields batches, which the model is called with"
 _REMEDY = "Mend it there, or run the file with Python to see more."
 
 
@@ -28,23 +29,10 @@ def own_model(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
     Raises InputError for a file that is not there, whatever running it or the function raises (an exit among it),
     with its line, and for a function that takes arguments or returns anything else.
     """
-    file, _, function = name.rpartition(":")
-    path = Path(file)
-    spec = importlib.util.spec_from_file_location(f"model_file_{path.stem}", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise InputError(f"model '{name}'", f"no file '{file}'", "it is FILE.py:FUNCTION", "Check the path.")
-    module = importlib.util.module_from_spec(spec)
-    # Under a name that no package has: the file may be called as one that others import.
-    sys.modules[spec.name] = module
-    # Its neighbours are found, as Python finds them for a script, but never in the place of a package.
-    folder = str(path.absolute().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    _run(name, path, lambda: _executed(spec.loader, module))
-    made = getattr(module, function, None)
+    path, function, made = _function_of("model", name)
     if callable(made):
-        _check_arguments(name, function, made)
-        built = _run(name, path, made)
+        _check_arguments(f"model '{name}'", function, made, _RETURNS)
+        built = _run(f"model '{name}'", path, made)
     else:
         built = made
     if not (callable(made) and _is_model(built)):
@@ -57,8 +45,49 @@ def own_model(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
             "Write such a function.",
         )
     model, inputs, *kwargs = built
-    _run(name, path, model.eval)
+    _run(f"model '{name}'", path, model.eval)
     return model, inputs, dict(kwargs[0]) if kwargs else {}
+
+
+def own_batches(name: str) -> list[Any]:
+    """What ``FILE.py:FUNCTION`` yields: batches that a model is called with.
+
+    Raises InputError as `own_model` does, and for a function that yields nothing.
+    """
+    path, function, made = _function_of("data", name)
+    where = f"data '{name}'"
+    if not callable(made):
+        raise InputError(where, f"{function} = {type(made).__name__}", _YIELDS, "Write such a function.")
+    _check_arguments(where, function, made, _YIELDS)
+    found = _run(where, path, lambda: _listed(made()))
+    if not found:
+        raise InputError(where, "no batch", _YIELDS, "Yield one at least.")
+    return found
+
+
+def _listed(given: Any) -> list[Any]:
+    if not hasattr(given, "__iter__") or hasattr(given, "shape") or isinstance(given, (str, Mapping)):
+        raise TypeError(f"{type(given).__name__} is no series of batches")
+    return list(given)
+
+
+def _function_of(kind: str, name: str) -> tuple[Path, str, Any]:
+    """The file of ``FILE.py:FUNCTION``, which has been run, the name of the function, and what it names there."""
+    file, _, function = name.rpartition(":")
+    path = Path(file)
+    spec = importlib.util.spec_from_file_location(f"model_file_{path.stem}", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise InputError(f"{kind} '{name}'", f"no file '{file}'", "it is FILE.py:FUNCTION", "Check the path.")
+    module = importlib.util.module_from_spec(spec)
+    # Under a name that no package has: the file may be called as one that others import.
+    sys.modules[spec.name] = module
+    # Its neighbours are found, as Python finds them for a script, but never in the place of a package.
+    folder = str(path.absolute().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    _run(f"{kind} '{name}'", path, lambda: _executed(spec.loader, module))
+    made = getattr(module, function, None)
+    return path, function, made
 
 
 def _is_model(built: Any) -> bool:
@@ -77,21 +106,21 @@ def _executed(loader: Any, module: ModuleType) -> None:
         sys.dont_write_bytecode = before
 
 
-def _check_arguments(name: str, function: str, made: Callable[..., Any]) -> None:
+def _check_arguments(where: str, function: str, made: Callable[..., Any], rule: str) -> None:
     try:
         inspect.signature(made).bind()
     except TypeError as error:
         raise InputError(
-            f"model '{name}'",
+            where,
             f"{function}{inspect.signature(made)}: {error}",
-            _RETURNS,
+            rule,
             "Give its arguments defaults.",
         ) from error
     except ValueError:  # one that Python cannot look into
         return
 
 
-def _run(name: str, path: Path, call: Callable[[], Made]) -> Made:
+def _run(where: str, path: Path, call: Callable[[], Made]) -> Made:
     try:
         with quiet(), unended():
             return call()
@@ -100,7 +129,7 @@ def _run(name: str, path: Path, call: Callable[[], Made]) -> Made:
     except BaseException as error:  # an exit among it
         line = _line_of(error, path)
         raise InputError(
-            f"model '{name}', {path}{f':{line}' if line else ''}",
+            f"{where}, {path}{f':{line}' if line else ''}",
             told_error(error),
             "the file and its function run to their end, without an error or an exit",
             _REMEDY,

@@ -79,8 +79,8 @@ def put_weights(
             layers, _ = layers_from_state(held, gaussian, shapes=_shapes(model, held))
     missing = _open_places(model)
     lost = []  # biases of layers that the model has without one
+    put_layers(model, layers, str(path))
     for name, weights in layers.items():
-        _put_layer(model, name, weights, path)
         if not isinstance(weights, DenseWeights):
             missing = {place for place in missing if not place.startswith(f"{name}.")}
             continue
@@ -93,6 +93,14 @@ def put_weights(
     total = sum(tensor.numel() for tensor in file.state.values() if tensor.is_floating_point())
     share = sum((plain | file.state)[name].numel() for name in [*unused, *lost]) / max(1, total)
     return Filled(tuple(sorted(missing)), (*unused, *lost), share)
+
+
+def put_layers(model: nn.Module, layers: Mapping[str, LayerWeights], where: str) -> None:
+    """Layers in the place of the model's own of the same names. Raises InputError, saying so of ``where``, for one that
+    the model does not have or that has other sizes.
+    """
+    for name, weights in layers.items():
+        _put_layer(model, name, weights, where)
 
 
 def _named_as_model(model: nn.Module, state: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
@@ -134,13 +142,13 @@ def _open_places(model: nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters()} | (statistics & set(model.state_dict()))
 
 
-def _put_layer(model: nn.Module, name: str, weights: LayerWeights, path: Path) -> None:
-    module = _module(model, name, path)
+def _put_layer(model: nn.Module, name: str, weights: LayerWeights, where: str) -> None:
+    module = _module(model, name, where)
     is_turned = is_conv1d(module)
     shape = module.weight.T.shape if is_turned else module.weight.shape
     if (shape[0], math.prod(shape[1:])) != (weights.out_features, weights.in_features):
         raise InputError(
-            f"{path}: layer '{name}'",
+            f"{where}: layer '{name}'",
             f"{weights.out_features} x {weights.in_features}",
             f"the model's has a weight of shape {tuple(module.weight.shape)}",
             "Give the checkpoint of this model.",
@@ -208,7 +216,7 @@ def _kind(tensor: Tensor) -> str:
     return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
-def _module(model: nn.Module, name: str, path: Path) -> Any:
+def _module(model: nn.Module, name: str, where: str) -> Any:
     try:
         module = model.get_submodule(name)
     except AttributeError:
@@ -216,7 +224,7 @@ def _module(model: nn.Module, name: str, path: Path) -> Any:
     if module is None or not isinstance(getattr(module, "weight", None), Tensor):
         known = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) or is_conv1d(m)]
         raise InputError(
-            f"{path}: layer '{name}'",
+            f"{where}: layer '{name}'",
             "no such layer in the model",
             f"it has {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}",
             "Give the code that the checkpoint belongs to, or leave --model out and lower layer by layer.",

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analysis.file_kinds import PICTURES
-from gblr_hw.cli.commands.advise_source import TOKENS, chosen, numbers, of_checkpoint, of_model
-from gblr_hw.cli.commands.lower_source import model_file
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     CovariancesOption,
@@ -29,6 +27,8 @@ from gblr_hw.cli.shared.options import (
     say,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.cli.sources.advise_source import TOKENS, chosen, numbers, of_checkpoint, of_model
+from gblr_hw.cli.sources.lower_source import model_file
 from simulator.base.errors import InputError
 from simulator.base.files import replacing
 from simulator.machine.machine import Machine

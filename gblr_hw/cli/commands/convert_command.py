@@ -1,8 +1,9 @@
-"""``gblr-hw convert``: from a dense checkpoint to a structure family at one budget of the network."""
+"""``gblr-hw convert``: from a dense checkpoint, or a model, to a structure family at one budget of the network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,33 +29,89 @@ from gblr_hw.cli.shared.options import (
     told_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.cli.sources.convert_source import ModelSource, data_file, source_of
+from gblr_hw.cli.sources.lower_source import model_file
 from gblr_hw.weights.family import FAMILIES, converted, converted_whole, told
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
     from gblr_hw.conversion.fit.fit_weights import Converted
-    from gblr_hw.weights.stored import DenseWeights
+    from gblr_hw.files.accounting import Told
+    from gblr_hw.weights.stored import DenseWeights, LayerWeights
 
 _LIMITS, _SEVERAL = ("--latency", "--energy", "--bytes"), "several layers"
+_LAYERS, _MODEL, _ORDER = "a checkpoint's layers", "a model", "--in-order"
+_ALONE = "each layer by itself and none by loss"
+_BADLY = 0.5  # relative error of a layer from which on it is told
 _ACTS_WITH = {
-    **dict.fromkeys(("checkpoint", "output", "machine", "tiles", "latency", "energy_uj", "weight_bytes"), ALWAYS),
-    **dict.fromkeys(("weight_bits", "rank_bits"), ALWAYS),
+    **dict.fromkeys(("checkpoint", "output", "machine", "tiles"), ALWAYS),
+    **dict.fromkeys(("latency", "energy_uj", "weight_bytes", "weight_bits", "rank_bits"), (_ALONE,)),
+    "model": ALWAYS,
+    **dict.fromkeys(("data", "in_order", "by_loss", "distil"), (_MODEL,)),
+    "shrink": (_ORDER,),
     "tokens": _LIMITS,
-    **dict.fromkeys(("include", "exclude", "covariances", "hidden", "shape"), ALWAYS),
-    **dict.fromkeys(("table", "layer", "leave_out", "transposed"), ALWAYS),
+    **dict.fromkeys(("include", "exclude"), ALWAYS),
+    "hidden": (_ALONE, _ORDER),
+    **dict.fromkeys(("covariances", "shape", "table", "layer", "leave_out", "transposed"), (_LAYERS,)),
     "by_error": (_SEVERAL,),
-    **dict.fromkeys(("intervals_only", "family", "work", "as_json"), ALWAYS),
+    "intervals_only": (_ALONE,),
+    **dict.fromkeys(("family", "work", "as_json"), ALWAYS),
 }
 
 
 def convert_command(
     context: typer.Context,
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint with dense layers; layers of other families are kept as they are.")
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(help="A checkpoint with dense layers; layers of other families are kept as they are."),
+    ] = None,
     machine: MachineOption = "mid-32",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Convert the linear layers of a model, named as for `lower`: a known network, or FILE.py:FUNCTION, "
+            "which returns (module, example inputs). A checkpoint then fills its weights.",
+            metavar="NAME",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Of a model: a .npz or .safetensors file of its inputs by name, or FILE.py:FUNCTION, which yields "
+            "batches.",
+            metavar="FILE",
+        ),
+    ] = None,
+    in_order: Annotated[
+        bool,
+        typer.Option(
+            "--in-order",
+            help="Of a model: layer after layer, each on the inputs that those before it leave, and making up for what "
+            "they got wrong.",
+        ),
+    ] = False,
+    shrink: Annotated[
+        str,
+        typer.Option(
+            "--shrink",
+            help="Draw what the inputs' moments say off their diagonal to zero: a share, or auto, by their noise.",
+            metavar="auto|X",
+        ),
+    ] = "0",
+    by_loss: Annotated[
+        bool,
+        typer.Option(
+            "--by-loss",
+            help="Of a model: tiles go where its output would lose most without them, by second moments of gradients.",
+        ),
+    ] = False,
+    distil: Annotated[
+        int, typer.Option("--distil", help="Of a model: train what was converted for so many steps.", min=0)
+    ] = 0,
     tiles: Annotated[
         float | None,
         typer.Option("--tiles", help="Budget: fraction of the layers' dense tiles, all together (0.3 if none given)."),
@@ -126,45 +183,120 @@ def convert_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert a checkpoint's dense layers to layers of one structure family, at a budget of the whole network."""
+    """Convert dense layers of a checkpoint, or of a model, to layers of one structure family, at a budget of the whole
+    network.
+    """
     from gblr_hw.conversion.conversion import convert
-    from gblr_hw.conversion.covariances import load_covariances
-    from gblr_hw.files.checkpoint import read_checkpoint, save_checkpoint
+    from gblr_hw.files.checkpoint import save_checkpoint
     from gblr_hw.weights.dense_layers import dense_layers
 
     loaded_machine = Machine.load(machine)
     check_outputs(
         [Output("--output", output)],
-        inputs={"the checkpoint": checkpoint, "--machine": machine_file(machine), "--covariances": covariances},
+        inputs={
+            "the checkpoint": checkpoint, "--machine": machine_file(machine), "--covariances": covariances,
+            "--model": model_file(model), "--data": data_file(data),
+        },
         folders={"--work": work},
-    )
+    )  # fmt: skip
     told = told_of(table, layer, leave_out, transposed)
-    contents = read_checkpoint(checkpoint, shapes=shapes_of(shape or ()), told=told)
-    layers, notes = contents.layers, contents.account.notes()
-    dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
     budgets = {"--latency": latency, "--energy": energy_uj, "--bytes": weight_bytes}
     given = [name for name, value in budgets.items() if value is not None] or ["a budget in tiles"]
-    check_acting(context, [*given, _SEVERAL if len(dense) > 1 else "one layer"], _ACTS_WITH)
-    moments = None if covariances is None else load_covariances(covariances)
+    way = _ORDER if in_order else "--by-loss" if by_loss else _ALONE
+    how = [*given, way, _LAYERS] if model is None else [_MODEL, way, *given]
+    shrinking = _share(shrink)
+    source = None if model is None else source_of(model, data, checkpoint)
+    layers, moments, notes = _given(checkpoint, source, shape or (), told, covariances)
+    dense = dense_layers(
+        layers, f"checkpoint '{checkpoint}'" if model is None else f"model '{model}'", include, exclude
+    )
+    check_acting(context, [*how, _SEVERAL if len(dense) > 1 and way == _ALONE else "one layer"], _ACTS_WITH)
+    pairs = _pairs(hidden or [], list(dense))
+    if source is not None:
+        moments = source.moments(list(dense))
     with progress_bar(as_json) as progress:
-        found = convert(
-            dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
-            energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, family=family,
-            allocation="by-error" if by_error else "even", hidden=_pairs(hidden or [], list(dense)), progress=progress,
-            work=work, weight_bytes=weight_bytes, bits=_bits(weight_bits), rank_bits=rank_bits,
-        )  # fmt: skip
-    save_checkpoint({name: found.get(name, weights) for name, weights in layers.items()}, output)
+        if source is not None and in_order:
+            found = source.in_order(
+                loaded_machine, list(dense), tiles, pairs, family, shrinking, by_loss, work, progress
+            )  # fmt: skip
+        elif source is not None and by_loss:
+            found = source.by_loss(dense, loaded_machine, tiles, family, work, progress)
+        else:
+            found = convert(
+                dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,
+                energy_pj=None if energy_uj is None else energy_uj * 1e6, intervals_only=intervals_only, family=family,
+                allocation="by-error" if by_error else "even", hidden=pairs, progress=progress,
+                work=work, weight_bytes=weight_bytes, bits=_bits(weight_bits), rank_bits=rank_bits,
+            )  # fmt: skip
+        if source is not None and distil:
+            found = source.distilled(found, distil, progress)
+        cycles = None if source is None else source.cycles(loaded_machine, found)
+    kept = layers if source is None else dict(found)
+    save_checkpoint({name: found.get(name, weights) for name, weights in kept.items()}, output)
     rows = _rows(dense, found, loaded_machine, moments, hidden or [])
+    _tell(rows, found, loaded_machine, output, notes, cycles, as_json, weight_bits is not None or rank_bits is not None)
+
+
+def _given(
+    checkpoint: Path | None,
+    source: ModelSource | None,
+    shape: Sequence[str],
+    told: Told,
+    covariances: Path | None,
+) -> tuple[Mapping[str, LayerWeights], Mapping[str, np.ndarray] | None, list[str]]:
+    """Layers by name, the moments that a file has of them, and what is to be told."""
+    from gblr_hw.conversion.covariances import load_covariances
+    from gblr_hw.files.checkpoint import read_checkpoint
+
+    if source is not None:
+        return source.dense(), None, source.notes
+    if checkpoint is None:
+        raise InputError("arguments", "no checkpoint", "there is a checkpoint or a --model", "Name one.")
+    contents = read_checkpoint(checkpoint, shapes=shapes_of(shape), told=told)
+    moments = None if covariances is None else load_covariances(covariances)
+    return contents.layers, moments, contents.account.notes()
+
+
+def _tell(
+    rows: list[dict[str, object]],
+    found: Mapping[str, Converted],
+    machine: Machine,
+    output: Path,
+    notes: list[str],
+    cycles: tuple[int, int] | None,
+    as_json: bool,
+    with_bits: bool,
+) -> None:
     kinds = [FAMILIES[name] for name in dict.fromkeys(weights.family for weights in found.values())]
     if as_json:
         family_names = ", ".join(kind.name for kind in kinds)
-        summary = {"checkpoint": str(output), "machine": loaded_machine.name, "family": family_names}
+        summary: dict[str, object] = {"checkpoint": str(output), "machine": machine.name, "family": family_names}
+        if cycles is not None:
+            summary |= {"latency_cycles": cycles[0], "dense_cycles": cycles[1]}
         print_json({**summary, "layers": rows, "left_out": notes})
         return
-    _print_table(rows, with_bits=weight_bits is not None or rank_bits is not None)
+    _print_table(rows, with_bits=with_bits)
+    bad = [str(row["name"]) for row in rows if float(str(row["relative_error"])) > _BADLY]
+    if bad:
+        say(f"badly met, with an error of more than {_BADLY:g} of its norm: {', '.join(bad)}")
     for note in notes:
         say(note)
+    if cycles is not None:
+        say(f"{cycles[0]:,} cycles, {cycles[0] / cycles[1]:.4f} of the dense model's {cycles[1]:,}")
     say(f"{', '.join(kind.label for kind in kinds)}, written to {output}")
+
+
+def _share(text: str) -> float | Literal["auto"]:
+    """Of ``--shrink``."""
+    if text == "auto":
+        return "auto"
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError("--shrink", repr(text), "it is auto, or a share from 0 to 1", "Give auto.")
+    return share
 
 
 def _bits(text: str | None) -> int | Literal["choose"] | None:

@@ -8,16 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gblr_hw.cli.commands.lower_source import (
-    Wish,
-    has_weights,
-    is_onnx,
-    model_file,
-    model_of,
-    renames,
-    sizes_of,
-    treatments,
-)
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     GaussianOption,
@@ -37,6 +27,16 @@ from gblr_hw.cli.shared.options import (
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
+from gblr_hw.cli.sources.lower_source import (
+    Wish,
+    has_weights,
+    is_onnx,
+    model_file,
+    model_of,
+    renames,
+    sizes_of,
+    treatments,
+)
 from simulator.base.errors import InputError
 from simulator.base.text import printable
 from simulator.machine.machine import Machine

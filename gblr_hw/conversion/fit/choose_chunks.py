@@ -72,16 +72,16 @@ def choose_reads(problem: FitProblem, fit: Fit, curves: Sequence[Curve], tiles: 
     if problem.moments is None:
         left = problem.matrix if fit.dense is None else problem.matrix - fit.dense
         return reads, Fit(fit.u, solve_reduce(gram, fit.u.T @ left, reads, problem.rows), fit.dense)
-    v, slope = fit.v.copy(), _slope(problem, fit)
+    left = problem.weighted if fit.dense is None else problem.weighted - problem.weigh(fit.dense)
+    cross, v = fit.u.T @ left, fit.v.copy()
     for chunk, inverse in enumerate(problem.inverses):
         span = slice(chunk * problem.rows, (chunk + 1) * problem.rows)
         ranks = np.flatnonzero(reads[:, chunk])
-        wanted = slope[:, span] @ inverse + gram @ v[:, span]
-        new = np.zeros_like(v[:, span])
+        slope = cross[ranks, span] - gram[ranks] @ (v @ problem.moments[:, span])
+        wanted = slope @ inverse + gram[ranks] @ v[:, span]
+        v[:, span] = 0.0
         if len(ranks):
-            new[ranks] = solve_gram(gram[np.ix_(ranks, ranks)], wanted[ranks])
-        slope -= gram @ ((new - v[:, span]) @ problem.moments[span])
-        v[:, span] = new
+            v[ranks, span] = solve_gram(gram[np.ix_(ranks, ranks)], wanted)
     return reads, Fit(fit.u, v, fit.dense)
 
 

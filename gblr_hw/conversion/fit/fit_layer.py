@@ -46,6 +46,9 @@ class Schedule:
     final_sweeps: int = 30
 
 
+# For networks of hundreds of layers: a quarter of the time, errors a tenth higher.
+QUICK = Schedule(steps=3, sweeps=2, final_steps=2, final_sweeps=8)
+
 # (problem, budget, schedule, dense tiles to begin with) -> structure within the budget, and its fit
 Search = Callable[[FitProblem, int, Schedule, BoolArray], tuple[Structure, Fit]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dposv
 
 from gblr_hw.weights.structure import BoolArray
 
@@ -75,13 +76,13 @@ def descend_reduce(
     inverses: list[FloatArray],
 ) -> FloatArray:
     """Better reduce factors from gram = u^T u (K, K), cross = u^T target C (K, n) and the inverses of C's blocks."""
-    v, slope = v.copy(), cross - gram @ (v @ covariance)
+    v = v.copy()
     for index in range(reads.shape[1]):
         ranks, span = np.flatnonzero(reads[:, index]), slice(index * chunk, (index + 1) * chunk)
         if len(ranks):
-            change = solve_gram(gram[np.ix_(ranks, ranks)], slope[ranks, span] @ inverses[index])
-            v[ranks, span] += change
-            slope -= gram[:, ranks] @ (change @ covariance[span])
+            # The slope of this chunk alone: to keep that of all chunks up to date would cost as many times more.
+            slope = cross[ranks, span] - gram[ranks] @ (v @ covariance[:, span])
+            v[ranks, span] += solve_gram(gram[np.ix_(ranks, ranks)], slope @ inverses[index])
     return v
 
 
@@ -97,4 +98,7 @@ def solve_gram(gram: FloatArray, right: FloatArray) -> FloatArray:
     ridge = _RIDGE * float(np.trace(gram)) / len(gram)
     if ridge <= 0:
         return np.zeros_like(right)
-    return np.asarray(np.linalg.solve(gram + ridge * np.eye(len(gram)), right), np.float64)
+    ridged = gram + ridge * np.eye(len(gram))
+    _, solved, failed = dposv(ridged, right)
+    # Rounding may leave a Gram matrix with eigenvalues a little below zero, further than the ridge reaches.
+    return np.asarray(np.linalg.solve(ridged, right) if failed else solved, np.float64)

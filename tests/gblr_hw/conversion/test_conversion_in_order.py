@@ -11,20 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.conversion.conversion import convert
-from gblr_hw.conversion.conversion_in_order import _fit, convert_in_order
 from gblr_hw.conversion.covariances import collect_covariances
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_whole import tiles_of
 from gblr_hw.conversion.fit_one import fit_one
 from gblr_hw.conversion.from_dense import FitOptions
-from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.conversion.in_order.conversion_in_order import _fit, convert_in_order, measured
+from gblr_hw.conversion.in_order.one_by_one import convert_by_loss
+from gblr_hw.conversion.in_order.pair_moments import PairMoments, pair_moments, shrunk, stages
+from gblr_hw.conversion.in_order.runs import Runs
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 MACHINE = SimpleNamespace(rows=4, cols=4)
 QUICK = Schedule(steps=3, sweeps=2, final_steps=1, final_sweeps=6)
+ALL = FitOptions(QUICK)
 NAMES = ("query", "key", "up", "down")
 SUMS = {"down": "norm"}
 
@@ -79,8 +82,9 @@ def test_moments_are_those_of_the_two_runs_written_out() -> None:
         student.up.weight.mul_(0.9)
     masks = {id(batch): torch.rand(8, 10) < 0.6 for batch in batches}
     rows = lambda batch: masks[id(batch)]  # noqa: E731
-    found = pair_moments(teacher, student, batches, ["down"], SUMS, rows)["down"]
-    own = pair_moments(teacher, student, batches, ["down"], {}, rows)["down"]
+    runs = [Runs(one, batches) for one in (teacher, student)]
+    found = pair_moments(*runs, ["down"], SUMS, rows)["down"]
+    own = pair_moments(*runs, ["down"], {}, rows)["down"]
     dense, given = (
         torch.cat([_hidden(model, batch)[rows(batch)] for batch in batches]).double() for model in (teacher, student)
     )
@@ -95,7 +99,7 @@ def test_moments_are_those_of_the_two_runs_written_out() -> None:
     # With the residual changed as well, only the sum tells.
     with torch.no_grad():
         student.query.weight.mul_(0.5)
-    found, own = (pair_moments(teacher, student, batches, ["down"], sums, rows)["down"] for sums in (SUMS, {}))
+    found, own = (pair_moments(*runs, ["down"], sums, rows)["down"] for sums in (SUMS, {}))
     assert np.abs(found.wanted - own.wanted).max() > 0.01
 
 
@@ -202,3 +206,81 @@ def test_a_family_chosen_whole_in_order(family: str) -> None:
     assert output_error(model, found, batches) < output_error(model, alone, batches)
     with pytest.raises(InputError, match=f"start: layer 'query': found {family}; only factors of a structure of tiles"):
         convert_in_order(model, MACHINE, batches, NAMES, start=found)
+
+
+def test_tiles_go_where_the_output_would_lose_most() -> None:
+    model, batches = made()
+    with torch.no_grad():
+        model.up.weight.mul_(0.02)  # the MLP says next to nothing
+        model.up.bias.zero_()
+        model.down.weight.mul_(0.02)
+    tiles = {}
+    errors = {}
+    for family in ("lattice", "low-rank"):
+        for allocation in ("even", "by-loss"):
+            found = convert_in_order(
+                model, MACHINE, batches, NAMES, 0.6, family=family, allocation=allocation, schedule=QUICK
+            )
+            key = family, allocation
+            tiles[key] = {name: tiles_of(weights, 4, 4) for name, weights in found.items()}
+            errors[key] = output_error(model, found, batches)
+            assert sum(tiles[key].values()) <= 0.6 * 96
+        assert tiles[family, "by-loss"]["query"] > tiles[family, "even"]["query"]
+        assert errors[family, "by-loss"] < 0.5 * errors[family, "even"]
+
+
+def test_moments_shrink_as_far_as_their_noise_asks_for() -> None:
+    model, rng = nn.Sequential(nn.Linear(6, 6)), np.random.default_rng(0)
+    truth = np.diag(np.linspace(1, 3, 6))
+    truth[0, 1] = truth[1, 0] = 0.5
+    root, errors = np.linalg.cholesky(truth), []
+    for _ in range(60):
+        x = torch.from_numpy(rng.normal(size=(12, 6)) @ root.T).float()
+        runs = Runs(model, [x]), Runs(model, [x])
+        moments = pair_moments(*runs, ["0"], {}, None)["0"]
+        # The variance of a mean, entry by entry.
+        products = np.einsum("ti,tj->tij", x.double().numpy(), x.double().numpy())
+        variances = products.var(axis=0) / 12
+        assert moments.noise == pytest.approx(variances.sum() - np.trace(variances), rel=1e-4, abs=1e-8)
+        drawn = shrunk(moments.inputs, moments.noise)
+        np.testing.assert_allclose(np.diag(drawn), np.diag(moments.inputs), atol=1e-12)
+        errors.append([np.square(one - truth).sum() for one in (moments.inputs, drawn)])
+    plain, better = np.mean(errors, axis=0)
+    assert better < 0.8 * plain
+    np.testing.assert_allclose(shrunk(moments.inputs, None, 0.25)[0, 1], 0.75 * moments.inputs[0, 1], atol=1e-12)
+
+
+def test_how_much_is_made_up_for() -> None:
+    rng = np.random.default_rng(0)
+    x, matrix, missing = rng.normal(size=(200, 9)), rng.normal(size=(5, 9)), rng.normal(size=(200, 5))
+    moments = PairMoments(x.T @ x / 200, missing.T @ x / 200, x.mean(0), missing.mean(0))
+    fits = [
+        _fit(FitProblem(matrix, None, 4, 4), None, moments.made_up(share), 0.0, lambda p: fit_one(p, 6, "lattice", ALL))
+        for share in (0.0, 0.5, 1.0)
+    ]
+    none, half, all_of_it = (fit.matrix().numpy() for fit in fits)
+    np.testing.assert_allclose(none, matrix, atol=1e-5)
+    np.testing.assert_allclose(half - none, (all_of_it - none) / 2, atol=1e-5)
+    assert np.abs(all_of_it - none).max() > 0.01
+
+
+def test_a_sensitivity_that_is_given_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches = made()
+    turns = stages(model, batches, NAMES)
+    known = measured(model, batches, turns)
+    ask = {"allocation": "by-loss", "schedule": QUICK}
+    plain = convert_in_order(model, MACHINE, batches, NAMES, 0.6, **ask)
+    monkeypatch.setattr("gblr_hw.conversion.in_order.conversion_in_order.measured", None)
+    given = convert_in_order(model, MACHINE, batches, NAMES, 0.6, sensitivity=known, **ask)
+    assert all(torch.equal(plain[name].matrix(), given[name].matrix()) for name in NAMES)
+    # The same tiles, each layer by itself: errors are not made up for.
+    layers = {name: model.get_submodule(name) for name in NAMES}
+    dense = {name: DenseWeights(layer.weight.detach(), layer.bias) for name, layer in layers.items()}
+    alone = convert_by_loss(dense, MACHINE, known, 0.6, schedule=QUICK)
+    assert {name: tiles_of(one, 4, 4) for name, one in alone.items()} == {
+        name: tiles_of(one, 4, 4) for name, one in given.items()
+    }
+    assert all(torch.equal(alone[name].bias, dense[name].bias) for name in NAMES if dense[name].bias is not None)
+    evenly = convert(dense, MACHINE, 0.6, known.inputs, schedule=QUICK)
+    errors = [output_error(model, network, batches) for network in (given, alone, evenly)]
+    assert errors[0] < errors[1] < 1.05 * errors[2]

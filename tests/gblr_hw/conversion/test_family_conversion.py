@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gblr_hw.conversion.conversion import convert
-from gblr_hw.conversion.conversion_in_order import convert_in_order
 from gblr_hw.conversion.fit.fit_layer import Schedule
 from gblr_hw.conversion.from_dense import FROM_DENSE, Fitting, FromDense, check_from_dense, fitting_of, layer_start
+from gblr_hw.conversion.in_order.conversion_in_order import convert_in_order
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.family import converted
 from gblr_hw.weights.stored import DenseWeights

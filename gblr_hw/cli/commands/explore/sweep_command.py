@@ -9,7 +9,6 @@ import typer
 
 from analysis.file_kinds import PICTURES, POINTS
 from analysis.tables.table import Column, count, format_table
-from gblr_hw.cli.commands.lower_source import Wish, has_weights, model_file, model_of
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import (
     GaussianOption,
@@ -21,6 +20,7 @@ from gblr_hw.cli.shared.options import (
     say,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.cli.sources.lower_source import Wish, has_weights, model_file, model_of
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gblr_hw.cli.commands.lower_source import Wish, model_of
 from gblr_hw.cli.shared.options import told_of
+from gblr_hw.cli.sources.lower_source import Wish, model_of
 from simulator.base.errors import InputError
 
 if TYPE_CHECKING:

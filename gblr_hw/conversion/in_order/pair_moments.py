@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gblr_hw.conversion.conversion_input import positive_moments
+from gblr_hw.conversion.covariances import collect_covariances
+from gblr_hw.conversion.in_order.runs import Runs
 from gblr_hw.layers.model_calls import Batch, input_of, linear_layer, matrix_of, run_batch
 from simulator.base.errors import InputError
 
@@ -22,13 +25,19 @@ Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 class PairMoments:
     """Moments of a layer's input x' (n) in the converted model and of e (m), what the dense model has more behind it.
 
-    inputs: E[x' x'^T] (n, n). wanted: E[e x'^T] (m, n). mean_input (n,), mean_wanted (m,).
+    inputs: E[x' x'^T] (n, n). wanted: E[e x'^T] (m, n). mean_input (n,), mean_wanted (m,). noise: sum of the variances
+    of what `inputs` holds off its diagonal, as estimates, rows taken for independent.
     """
 
     inputs: FloatArray
     wanted: FloatArray
     mean_input: FloatArray
     mean_wanted: FloatArray
+    noise: float = 0.0
+
+    def made_up(self, share: float) -> PairMoments:
+        """The same, as if so much of what is missing were missing."""
+        return replace(self, wanted=share * self.wanted, mean_wanted=share * self.mean_wanted)
 
     def about_means(self) -> tuple[FloatArray, FloatArray]:
         """inputs and wanted as covariances."""
@@ -36,10 +45,6 @@ class PairMoments:
             self.inputs - np.outer(self.mean_input, self.mean_input),
             self.wanted - np.outer(self.mean_wanted, self.mean_input),
         )
-
-
-class _ReachedError(Exception):
-    """All that is wanted of a run has been seen."""
 
 
 def stages(model: nn.Module, batches: Sequence[Batch], names: Iterable[str]) -> list[list[str]]:
@@ -76,70 +81,84 @@ def stages(model: nn.Module, batches: Sequence[Batch], names: Iterable[str]) -> 
 
 
 def pair_moments(
-    teacher: nn.Module,
-    student: nn.Module,
-    batches: Iterable[Batch],
+    teacher: Runs,
+    student: Runs,
     stage: Sequence[str],
     sums: Mapping[str, str],
     rows: Callable[[Batch], Tensor] | None,
 ) -> dict[str, PairMoments]:
-    """Moments of the layers of one stage, whose dense weights are still in both models.
+    """Moments of the layers of one stage, whose dense weights are still in both models, which run the same batches.
 
     Behind a layer is its own output, or the input of the module that `sums` names for it. rows: as for
     `collect_covariances`.
     """
     behind = {name: sums[name] for name in stage if name in sums}
+    points = {"": stage[0], **behind}
     totals: dict[str, FloatArray] = {}
-    count = 0
+    count, fourth = 0, 0.0
 
     def add(key: str, left: Tensor, right: Tensor) -> None:
         # In float64 from the start: covariances are what is left of these sums when the means are taken out.
         totals[key] = totals.get(key, 0.0) + (left.double().T @ right.double()).numpy()
 
-    for batch in batches:
+    for index, batch in enumerate(teacher.batches):
         mask = None if rows is None else rows(batch).bool()
-        wanted, given = (_seen(model, batch, stage[0], behind, mask) for model in (teacher, student))
+        wanted, given = (_rows_of(model.inputs(index, points), mask) for model in (teacher, student))
         x, gap = given[""], wanted[""] - given[""]
         ones = torch.ones(len(x), 1)
         count += len(x)
+        squares = x.double().square()
+        fourth += float((squares.sum(1).square() - squares.square().sum(1)).sum())
         add("inputs", x, x)
         add("mean input", x, ones)
         for key, ahead in (("", gap), *((name, wanted[name] - given[name]) for name in behind)):
             add(f"wanted {key}", ahead, x)
             add(f"mean wanted {key}", ahead, ones)
     mean_input, inputs = totals["mean input"][:, 0] / count, totals["inputs"] / count
+    noise = max(0.0, fourth / count - _off_diagonal(inputs)) / count
     found = {}
     for name in stage:
         key = name if name in behind else ""
         missing, mean_missing = totals[f"wanted {key}"] / count, totals[f"mean wanted {key}"][:, 0] / count
         if name not in behind:
-            matrix: FloatArray = matrix_of(linear_layer(teacher, name)).detach().cpu().double().numpy()
+            matrix: FloatArray = matrix_of(linear_layer(teacher.model, name)).detach().cpu().double().numpy()
             missing, mean_missing = matrix @ missing, matrix @ mean_missing
-        found[name] = PairMoments(inputs, missing, mean_input, mean_missing)
+        found[name] = PairMoments(inputs, missing, mean_input, mean_missing, noise)
     return found
 
 
-def _seen(
-    model: nn.Module, batch: Batch, first: str, behind: Mapping[str, str], mask: Tensor | None
-) -> dict[str, Tensor]:
-    """The input of layer `first` under "", and the inputs of the modules behind, under the layers' names."""
-    found: dict[str, Tensor] = {}
+def shrunk(inputs: FloatArray, noise: float | None, share: float = 0.0) -> FloatArray:
+    """Moments (n, n) with what is off their diagonal drawn to zero by a share, or by as much of it as noise is."""
+    if noise is not None:
+        share = min(1.0, noise / max(_off_diagonal(inputs), 1e-300))
+    return (1 - share) * inputs + share * np.diag(np.diag(inputs))
 
-    def keep(key: str) -> Hook:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = input_of(points[key], args, kwargs).detach().float().cpu()
-            found[key] = x.reshape(-1, x.shape[-1]) if mask is None else x[mask]
-            if len(found) == len(behind) + 1:
-                raise _ReachedError
 
-        return hook
+def ridged(inputs: FloatArray, ridge: float) -> FloatArray:
+    """Moments with a share of their mean variance more in every direction: errors count a little where no input was."""
+    return np.asarray(inputs + ridge * float(np.trace(inputs)) / len(inputs) * np.eye(len(inputs)), np.float64)
 
-    points = {"": first, **behind}
-    hooked = [
-        model.get_submodule(at).register_forward_pre_hook(keep(key), with_kwargs=True) for key, at in points.items()
-    ]
-    _run(model, batch, hooked)
-    return found
+
+def input_moments(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    turns: Sequence[Sequence[str]],
+    rows: Callable[[Batch], Tensor] | None,
+    ridge: float,
+) -> dict[str, FloatArray]:
+    """Second moments (n, n) by layer, ridged; layers of one stage share an array."""
+    found = collect_covariances(model, batches, [stage[0] for stage in turns], rows)
+    each = {name: ridged(positive_moments(name, moments, len(moments)), ridge) for name, moments in found.items()}
+    return {name: each[stage[0]] for stage in turns for name in stage}
+
+
+def _off_diagonal(inputs: FloatArray) -> float:
+    """Squared norm off the diagonal."""
+    return float(np.square(inputs).sum() - np.square(np.diag(inputs)).sum())
+
+
+def _rows_of(inputs: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+    return {key: x.reshape(-1, x.shape[-1]) if mask is None else x[mask] for key, x in inputs.items()}
 
 
 def _run(model: nn.Module, batch: Batch, handles: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
@@ -147,8 +166,6 @@ def _run(model: nn.Module, batch: Batch, handles: Sequence[torch.utils.hooks.Rem
     model.eval()
     try:
         run_batch(model, batch)
-    except _ReachedError:
-        pass
     finally:
         model.train(training)
         for handle in handles:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,13 @@ from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import Converted, fit_of, lattice_weights
 from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
 from gblr_hw.conversion.from_dense import FitOptions
-from gblr_hw.conversion.pair_moments import PairMoments, pair_moments, stages
+from gblr_hw.conversion.in_order.minding import minding
+from gblr_hw.conversion.in_order.pair_moments import PairMoments, input_moments, pair_moments, ridged, shrunk, stages
+from gblr_hw.conversion.in_order.runs import Runs, block_index, chain_of
+from gblr_hw.conversion.in_order.sensitivity import output_moments
+from gblr_hw.conversion.in_order.share_by_loss import Sensitivity, share_by_loss
 from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of
-from gblr_hw.weights.family import converted, converted_whole
+from gblr_hw.weights.family import FAMILIES, converted, converted_whole
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -46,6 +51,10 @@ def convert_in_order(
     family: str | None = None,
     with_dense_tiles: bool = True,
     ridge: float = 0.01,
+    shrink: float | Literal["auto"] = 0.0,
+    allocation: Literal["even", "by-loss"] = "even",
+    sensitivity: Sensitivity | None = None,
+    make_up: float = 1.0,
     start: Mapping[str, Converted] | None = None,
     schedule: Schedule | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -61,11 +70,17 @@ def convert_in_order(
     ----------
     model: in evaluation mode while this runs, and left as it is. batches, rows: as for `collect_covariances`.
     names: the linear layers (nn.Linear, Conv1D) to convert.
-    tiles, hidden, family, with_dense_tiles, schedule, progress, work: as for `convert`, each layer with the same
-        fraction.
+    tiles, hidden, family, with_dense_tiles, schedule, progress, work: as for `convert`.
     sums: layer -> module whose input its output is added to (the normalisation after a residual sum): it is this sum
         that is then made to fit, so that errors that came along the residual are made up for as well.
     ridge: pull towards W, relative to the mean of the inputs' variances.
+    shrink: how far what the inputs' moments say off their diagonal is drawn to zero, 0 to 1; "auto": as far as their
+        noise asks for (Schafer & Strimmer, 2005, taking rows for independent).
+    allocation: "even" gives each layer the same fraction. "by-loss" gives tiles where the model's output would lose
+        most without them, and fits ranks and tiles to what counts for it. sensitivity: what `measured` found, so that
+        it is not measured again.
+    make_up: how much of the error before it a layer makes up for, 0 to 1: with few batches for its width, it learns
+        their noise as well.
     start: a network made by `convert` with the same `hidden`, of a family that is cut tile by tile: its structures are
         kept, and only its factors are fitted anew (`schedule.final_sweeps` sweeps), which is much quicker.
 
@@ -79,13 +94,24 @@ def convert_in_order(
     if not batches:
         raise InputError("batches", "none", "the model is called with one at least", "Give batches.")
     kept = None if start is None else _structures(start, names := list(names))
-    order = [name for stage in stages(model, batches, names) for name in stage]
+    turns = stages(model, batches, names)
+    order = [name for stage in turns for name in stage]
     dense = {name: _weights(model, name) for name in order}
     options = FitOptions(schedule or Schedule(), with_dense_tiles=with_dense_tiles)
     kind, folder = choose_family(family, machine, options, (*converted(), *converted_whole())).name, work_folder(work)
     problems, biases = read_layers(dense, machine, None, hidden or {})
+    teacher = copy.deepcopy(model).eval()
+    for name, problem in problems.items():
+        _put(teacher, name, torch.from_numpy(problem.matrix), biases[name])
     least = {name: least_tiles(problem, kind, options, f"layer '{name}'") for name, problem in problems.items()}
-    shares = share_evenly(problems, total_tiles(problems, tiles), least)
+    outputs: Mapping[str, FloatArray] = {}
+    budget = total_tiles(problems, tiles)
+    if kept is None and allocation == "by-loss":
+        known = sensitivity or measured(teacher, batches, turns, rows, ridge)
+        outputs = known.outputs
+        shares = share_by_loss(problems, known, budget, least, whole_ranks=FAMILIES[kind].unit == "rank")
+    else:
+        shares = share_evenly(problems, budget, least)
 
     def approximate(name: str, problem: FitProblem) -> Converted:
         if kept is None:
@@ -94,19 +120,35 @@ def convert_in_order(
         fit = refit(problem, structure, fit, options.schedule.final_sweeps)
         return lattice_weights(structure, fit, problem.rows, problem.cols, kept[name].family)
 
-    teacher = copy.deepcopy(model).eval()
-    for name, problem in problems.items():
-        _put(teacher, name, torch.from_numpy(problem.matrix), biases[name])
     student, found = copy.deepcopy(teacher), dict[str, Converted]()
-    for stage in stages(model, batches, names):
-        moments = pair_moments(teacher, student, batches, stage, sums or {}, rows)
+    blocks = chain_of(teacher, batches[0], turns)
+    runs = Runs(teacher, batches, blocks), Runs(student, batches, blocks)
+    for stage in turns:
+        for one in runs:
+            one.skip(block_index(blocks, stage[0]) or 0)
+        moments = pair_moments(*runs, stage, sums or {}, rows)
         for name in stage:
             if progress is not None:
                 progress(len(found), len(order), name)
-            weights = _fit(problems[name], biases[name], moments[name], ridge, partial(approximate, name))
+            fit = minding(outputs.get(name), kind, partial(approximate, name))
+            seen = moments[name].made_up(make_up)
+            weights = _fit(problems[name], biases[name], seen, ridge, fit, shrink)
             found[name] = weights
             _put(student, name, weights.matrix(), weights.bias)
     return found
+
+
+def measured(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    turns: Sequence[Sequence[str]],
+    rows: Callable[[Batch], Tensor] | None = None,
+    ridge: float = 0.01,
+) -> Sensitivity:
+    """A model's sensitivity, and moments ridged as for conversion. turns: its layers, as `pair_moments.stages`."""
+    names = [name for stage in turns for name in stage]
+    inputs = input_moments(model, batches, turns, rows, ridge)
+    return Sensitivity(output_moments(model, batches, names, rows), inputs)
 
 
 def _fit(
@@ -115,12 +157,12 @@ def _fit(
     moments: PairMoments,
     ridge: float,
     approximate: Callable[[FitProblem], Converted],
+    shrink: float | Literal["auto"] = 0.0,
 ) -> Converted:
     """A layer's target and its norm from the moments, and the bias that makes up for means."""
     inputs, wanted = moments.about_means() if bias is not None else (moments.inputs, moments.wanted)
-    inputs = positive_moments("to convert in order", inputs, problem.matrix.shape[1])
-    # Ridge regression towards W: errors count in the covariance and, by the pull, in every direction a little.
-    inputs = inputs + ridge * float(np.trace(inputs)) / len(inputs) * np.eye(len(inputs))
+    inputs = shrunk(inputs, moments.noise if shrink == "auto" else None, 0.0 if shrink == "auto" else shrink)
+    inputs = ridged(positive_moments("to convert in order", inputs, problem.matrix.shape[1]), ridge)
     change = np.linalg.solve(inputs, wanted.T).T
     weights = approximate(FitProblem(problem.matrix + change, inputs, problem.rows, problem.cols))
     if bias is None:
