@@ -43,6 +43,7 @@ def draw_tornado(claims: Sequence[Claim]) -> Figure:
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
         if len(claims) > len(shown):
             figure.suptitle(f"the {len(shown)} of {len(claims)} claims that are closest to turning")
+        figure.draw_without_rendering()  # the room for long names is found while drawing: the next time changes nothing
     return figure
 
 

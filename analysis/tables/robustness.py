@@ -129,12 +129,15 @@ def _by_energy(a: Contender, b: Contender, machine: Machine) -> Claim:
 
 
 def _energy_by_dram(a: Contender, b: Contender, machine: Machine) -> dict[str, float]:
-    """By kind at the machine's own latency and bandwidth, or the recorded ones of a kind; then by recorded setting."""
+    """By kind at the machine's own latency and bandwidth; then by recorded setting, at the price of the kind that it is
+    named after ("ddr4-3200"), if it is named after one.
+    """
     found = {}
     model = energy_model(machine)
     settings = dict.fromkeys((*model.table.data.dram, *(name for name in a.cycles_by_dram if name in b.cycles_by_dram)))
     for name in settings:
-        priced = energy_model(machine.with_(dram={"kind": name})) if name in model.table.data.dram else model
+        kind = name.partition("-")[0]
+        priced = energy_model(machine.with_(dram={"kind": kind})) if kind in model.table.data.dram else model
         one, two = (_spent(run, priced, run.cycles_by_dram.get(name, run.latency_cycles)).pj for run in (a, b))
         found[name] = _ratio(one, two, {})
     return found

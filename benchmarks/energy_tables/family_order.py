@@ -18,6 +18,7 @@ from benchmarks.shared.result_lines import ResultLines
 from benchmarks.structures.formats import CASES, MACHINES, formats
 from gblr_hw import lower
 from simulator import Machine, simulate
+from simulator.machine.dram_choice import with_dram_model
 
 KEY = ("machine", "group", "family")
 # What a sceptic of a constant latency and bandwidth would ask for: rows that miss, refresh, turnarounds.
@@ -27,6 +28,7 @@ SETTINGS = {
     "70 % of the bandwidth": (0.0, 0.70),
     "60 ns more and 85 %": (60.0, 0.85),
 }
+STANDARDS = ("ddr4-3200", "lpddr4-3200", "lpddr5-6400", "hbm2-1600")  # banks and rows, at about the machine's bandwidth
 LAYERS = ("ViT-B fc1",)
 
 
@@ -45,7 +47,8 @@ def main() -> None:
     lines = ResultLines(parser.parse_args().out, KEY)
     for name in MACHINES:
         machine = Machine.load(name)
-        slower = {setting: _before(machine, *change) for setting, change in SETTINGS.items()}
+        others = {setting: _before(machine, *change) for setting, change in SETTINGS.items()}
+        others |= {standard: with_dram_model(machine, standard) for standard in STANDARDS}
         for case in (case for case in CASES if case.name in LAYERS):
             for family, make in formats(case, machine).items():
                 row = {"machine": name, "group": case.name, "family": family}
@@ -54,7 +57,7 @@ def main() -> None:
                 program = lower({"layer": make()}, machine, tokens=case.tokens)
                 report = simulate(program, machine)
                 row |= {"latency_cycles": report.latency_cycles, "events": dict(report.accesses)}
-                row["cycles_by_dram"] = {s: simulate(program, other).latency_cycles for s, other in slower.items()}
+                row["cycles_by_dram"] = {s: simulate(program, other).latency_cycles for s, other in others.items()}
                 lines.add(row)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,17 @@ def test_recorded_latencies_move_energy_and_have_an_order_of_their_own() -> None
     assert energy_claim.by_dram["slow"] > 1 > energy_claim.ratio
     said = sentence(latency_claim)
     assert said == "On mid-32, g: a is faster than b (0.833 of it); turned before slow (up to 1.333)."
+
+
+def test_a_recorded_standard_has_the_price_of_its_kind() -> None:
+    one = Contender("a", "", "a", "mid-32", None, 100, {**EVENTS, "dram_read_bytes": 64}, {"ddr4-3200": 150})
+    two = Contender("b", "", "b", "mid-32", None, 100, EVENTS, {"ddr4-3200": 200})
+    (claim,) = [each for each in claims(one, two) if each.measure == "energy"]
+    before = MID.with_(dram={"kind": "ddr4"})
+    later = [replace(run_, latency_cycles=run_.cycles_by_dram["ddr4-3200"]) for run_ in (one, two)]
+    expected = energy(later[0], before) / energy(later[1], before)
+    assert claim.by_dram["ddr4-3200"] == pytest.approx(expected, abs=1e-12)
+    assert claim.by_dram["ddr4-3200"] != pytest.approx(claim.by_dram["ddr4"], abs=1e-6)
 
 
 def test_a_family_is_its_cheapest_run_that_is_accurate_enough() -> None:
