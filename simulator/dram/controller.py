@@ -4,6 +4,9 @@ A burst's precharge, activate and column command each go at the first clock that
 as the burst is chosen: time is computed, not counted. Column commands of a channel are chosen one after another and
 never go back in time; row commands may be earlier than column commands that were chosen before, which is what a
 controller does that looks ahead in its queue.
+
+Kernels of other modules are compiled with these within them, and Numba's cache does not see a change of this file:
+delete the ``__pycache__`` of ``simulator/dram`` and ``simulator/timing`` behind one.
 """
 
 from __future__ import annotations
@@ -271,7 +274,7 @@ def _bursts_of_row(rules, block):
     """From a burst on, so many of its channel lie in one row of all groups in turn; 1 where the mapping, or the
     distance within a group, does not let them follow as closely as the bus does.
     """
-    return rules.stripe - ((block >> rules.group_shift) & (rules.stripe - 1))
+    return rules.stripe - ((block >> rules.channel_bits) & (rules.stripe - 1))
 
 
 @nb.njit(cache=True, nogil=True, inline="always")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from simulator.dram.mapping import MAPPINGS
+from simulator.dram.standards import STANDARDS
 from tests.drawn.random_dram import Drawn, drawn_memory, run_lists, run_runs
-from tests.oracles.slow_dram import SlowChannel, run_slowly
+from tests.oracles.slow_dram import Burst, SlowChannel, Transfer, run_slowly
 
 COUNTED = ("hits", "misses", "conflicts", "refreshes")
 
@@ -41,6 +43,22 @@ def test_kernel_of_runs_and_clocks_agree(corpus_scale: int) -> None:
         (ends, takes, memory), (slow, taken, lines) = run_runs(drawn), slowly(drawn)
         assert (ends, takes) == (slow, taken), seed
         assert_same_counts(memory.counted(), lines, seed)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("name", STANDARDS)
+def test_both_kernels_agree_on_long_runs_of_every_standard_and_mapping(name: str, mapping: str) -> None:
+    rng = np.random.default_rng(7)
+    for scheduler, channels in (("fcfs", 2), ("fr-fcfs", 1)):
+        begins = rng.integers(0, 1 << 14, 6).tolist()
+        transfers = tuple(
+            Transfer(0, tuple(Burst(begin + i, write == 0) for i in range(60)))
+            for begin, write in zip(begins, rng.integers(0, 3, 6).tolist(), strict=True)
+        )
+        drawn = Drawn(STANDARDS[name], channels, mapping, scheduler, 32, transfers)
+        ends, _, memory = run_runs(drawn)
+        report = run_lists(drawn)
+        assert report.finished.tolist() == ends and report.counted == memory.counted()
 
 
 def test_the_traces_reach_what_there_is() -> None:
