@@ -22,6 +22,7 @@ from benchmarks.energy_tables.reference_case import chips_table, reference_table
 from benchmarks.minilm import tables as minilm
 from benchmarks.networks import tables as networks
 from benchmarks.peers import tables as peers
+from benchmarks.smollm import tables as smollm
 from benchmarks.speed import tables as speed
 from benchmarks.structures import tables as structures
 from benchmarks.study import claims, summary, waterfall_tables
@@ -103,6 +104,7 @@ BLOCKS: tuple[Block, ...] = (
     ),
     Block(BITS, "matrices", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_table)),
     Block(BITS, "budgets", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_budget_table, "budgets")),
+    Block(RESULTS, "smollm", ("SmolLM2",), _whole("SmolLM2", smollm.perplexity_table)),
     Block(RESULTS, "families", ("MiniLM study",), _whole("MiniLM study", minilm.study_table)),
     Block(RESULTS, "projection", ("projection",), _rows("projection", structures.projection_table)),
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),

@@ -16,6 +16,7 @@ from analysis.pictures import style
 from analysis.pictures.tornado import draw_tornado
 from analysis.tables.robustness import claims_of
 from benchmarks.networks.network_sweeps import picture
+from benchmarks.smollm.tables import perplexity_picture
 from benchmarks.study.claims import study_picture
 from benchmarks.study.runs import PARTS
 from benchmarks.study.waterfall import waterfall_picture
@@ -26,6 +27,7 @@ Figures = Mapping[str, Any]
 PICTURES: Mapping[str, Callable[[Figures], Figure]] = {
     "docs/images/family_order.png": lambda figures: draw_tornado(claims_of(figures["family order"], Machine.load)),
     "docs/images/sweeps.png": lambda figures: picture(figures["sweeps"]),
+    "docs/images/smollm.png": lambda figures: perplexity_picture(figures["SmolLM2"]),
     "docs/images/waterfall.png": lambda figures: waterfall_picture(figures["waterfall"], figures["study"]),
     **{
         f"docs/images/study-{part}.png": partial(lambda figures, part: study_picture(figures["study"], part), part=part)

@@ -35,6 +35,15 @@ class ResultLines:
         recorded stays as it was.
         """
         self._lines.append(row)
+        self._write()
+
+    def replace(self, row: dict[str, Any]) -> None:
+        """Put a result in the place of the one of the same key fields, and write the file."""
+        same = [all(one[field] == row[field] for field in self.key) for one in self.rows]
+        self._lines = [row if is_same else one for one, is_same in zip(self._lines, same, strict=True)]
+        self._write()
+
+    def _write(self) -> None:
         self._lines.sort(key=lambda one: [(isinstance(one[field], str), one[field]) for field in self.key])
         with replacing(self.path) as file:
             file.write("".join(json.dumps(one) + "\n" for one in self._lines).encode())
