@@ -100,6 +100,11 @@ class Standard:
         return self.burst_bytes * 1e6 / (self.clocks()["tBL"] * self.tck_fs)
 
     @property
+    def kind(self) -> str:
+        """The standard without its speed, as energy tables know it."""
+        return self.name.rpartition("-")[0]
+
+    @property
     def closed_row_ns(self) -> float:
         """Time of one read of a closed row alone: activate, column command, data."""
         t = self.clocks()

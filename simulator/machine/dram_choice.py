@@ -11,9 +11,9 @@ from simulator.machine.machine import BANDWIDTH, Machine
 
 def with_dram_model(machine: Machine, model: str) -> Machine:
     """``machine`` with ``dram.model`` a standard's name: as many channels, a power of two, as come nearest to its
-    bandwidth, by ratio, and the standard's bursts. What is left of its latency is the way to the DRAM, so that a read
-    of a closed row alone takes as long as before, if the DRAM's own time is not longer. "bandwidth" gives the machine
-    with the bandwidth model, its bandwidth, latency and bursts as they are.
+    bandwidth, by ratio, the standard's bursts, and its kind's energy. What is left of its latency is the way to the
+    DRAM, so that a read of a closed row alone takes as long as before, if the DRAM's own time is not longer.
+    "bandwidth" gives the machine with the bandwidth model, its bandwidth, latency, bursts and kind as they are.
 
     Raises InputError for another name.
     """
@@ -29,6 +29,7 @@ def with_dram_model(machine: Machine, model: str) -> Machine:
     own = 0.0 if machine.dram.standard is None else machine.dram.standard.closed_row_ns
     change = {
         "model": model,
+        "kind": standard.kind,
         "gb_per_s": round(channels * standard.gb_per_s, 3),
         "burst_bytes": standard.burst_bytes,
         "latency_ns": round(max(0.0, machine.dram.latency_ns + own - standard.closed_row_ns), 6),
