@@ -182,18 +182,8 @@ QUOTES: tuple[Quote, ...] = (
     Quote(README, "`make study` ({} networks", lambda f: numbers(f"{f['study'].size}")),
     Quote(
         README,
-        "at a fifth of its tiles ({} of its matrices' cycles)",
-        lambda f: [_minilm_share(f, "lattice", 0.2, "mid-32")],
-    ),
-    Quote(
-        README,
         "runs in {} % of the dense cycles on `mid-32`",
         lambda f: [percent(r["share"]) for r in f["random layer"]["rows"] if r["machine"] == "mid-32"],
-    ),
-    Quote(
-        README,
-        "dense: accuracy {})",
-        lambda f: [f"{row['accuracy']:.3f}" for row in f["MiniLM conversion"] if row["network"] == "dense"],
     ),
     Quote(
         README,

@@ -23,16 +23,6 @@ def conversion_table(rows: Sequence[Row]) -> str:
     return format_table(columns, _by_budget(rows), markdown=True)
 
 
-def short_conversion_table(rows: Sequence[Row]) -> str:
-    """The same for README, without errors."""
-    columns = (
-        Column("tiles / dense", "tiles", align="left"),
-        Column("activation-weighted low rank: cosine, accuracy", LOW_RANK),
-        Column("lattice: cosine, accuracy", LATTICE),
-    )
-    return format_table(columns, _by_budget(rows), markdown=True)
-
-
 def _by_budget(rows: Sequence[Row]) -> list[dict[str, object]]:
     """One row a budget, the largest first."""
     found = {(row["network"], row["tiles"]): row for row in rows}

@@ -40,7 +40,7 @@ def gguf_file() -> Path:
 
 
 def from_llama_cpp(tensors: Mapping[str, Tensor], heads: int, kv_heads: int) -> dict[str, Tensor]:
-    """llama.cpp's tensors of a Llama with a tied head, under transformers' names.
+    """llama-cpp's tensors of a Llama with a tied head, under transformers' names.
 
     The file has the two rotary halves of each head of q and k interleaved (channels 0, d/2, 1, d/2 + 1, ...);
     transformers has one half after the other.
@@ -103,7 +103,7 @@ def load_network(cache: Path, path: Path | None = None) -> LlamaForCausalLM:
 
 
 def tokenizer(path: Path | None = None) -> Tokenizer:
-    """The file's byte-level BPE; every digit is a piece of its own ("smollm" in llama.cpp)."""
+    """The file's byte-level BPE; every digit is a piece of its own ("smollm" in llama-cpp)."""
     fields = _fields(path or gguf_file())
     words, merges = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.merges"]
     pairs = [tuple(merge.split(" ", 1)) for merge in merges]

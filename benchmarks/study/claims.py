@@ -19,7 +19,7 @@ from benchmarks.study import study
 from benchmarks.study.picture import draw_study
 from benchmarks.study.runs import MEASURED_ON
 from benchmarks.study.settings import Study, read_study
-from benchmarks.study.summary import claims
+from benchmarks.study.summary import chosen, claims
 from benchmarks.study.tables import (
     ANY_WIDTH,
     LEARNED,
@@ -50,6 +50,7 @@ def all_runs() -> list[study.Job]:
 BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "completeness": completeness,
     "claims": partial(claims, machines=MEASURED_ON, plain=PLAIN, scattered=SCATTERED),
+    "chosen": chosen,
     "accuracies": everything,
     "iso latency": partial(iso_accuracy, machines=MEASURED_ON, quantity="latency_cycles"),
     "iso energy": partial(iso_accuracy, machines=MEASURED_ON, quantity="energy_pj"),

@@ -21,6 +21,7 @@ from benchmarks.study import tables as study_tables
 from benchmarks.study.equal_accuracy import cheapest, cost_at, front_volume, paired
 from benchmarks.study.settings import Run, Setting, Study, gather
 from benchmarks.study.structures import network_file, shown_networks
+from benchmarks.study.summary import chosen
 from simulator.base.errors import InputError
 
 MACHINES = ("m", "n")
@@ -386,3 +387,17 @@ def test_the_picture_needs_a_dense_network_and_colours_do_not_depend_on_what_is_
 
     assert colours(some).items() <= colours(more).items()
     assert "narrower" in colours(more)
+
+
+def test_what_was_chosen_is_counted_by_kind_under_todays_names() -> None:
+    rows = [
+        row("learned lattice", 0.5, seed, 0.9, kind=kind) for seed, kind in enumerate(["lattice", "block_low_rank"])
+    ]
+    rows += [row("learned lattice, any width", 0.5, seed, 0.9, kind="dense") for seed in range(3)]
+    rows += [row("ranks", 0.5, 0, 0.9, kind="low_rank")]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in chosen(study_of(*DENSE, *rows)).splitlines()]
+    assert lines[0] == ["", "runs", "narrower dense", "rank groups", "lattice"]
+    assert lines[2:] == [
+        ["automatic choice of structure", "2", "0", "1", "1"],
+        ["automatic choice of structure and width", "3", "3", "0", "0"],
+    ]
