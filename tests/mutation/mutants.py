@@ -75,8 +75,8 @@ def _shared(rule: str, error: str, module: str, old: str, new: str, check: Check
 
 _FREED = "free[chosen] = channel_free"
 _LEAD = "(lead if d == After.ARRAY or d == After.WEIGHTS else 0)"
-_END = "events.end[i] = self.cycle + unit.busy_left"
-_GRANT = "channel_left = int(clock.timing.busy[i])"
+_END = "unit.busy_left = end - self.cycle"
+_GRANT = "channel_left = int(clock.events.end[i]) - clock.cycle"
 
 
 def _freed(cycles: int) -> tuple[Edit, ...]:
@@ -94,13 +94,13 @@ ORDER = [
         "Q1",
         "a unit is free a cycle early",
         _freed(-1),
-        (_reference(_END, _END + "; unit.busy_left -= 1"),),
+        (_reference(_END, _END + " - 1"),),
     ),
     *_order(
         "Q1",
         "a unit is free a cycle late",
         _freed(1),
-        (_reference(_END, _END + "; unit.busy_left += 1"),),
+        (_reference(_END, _END + " + 1"),),
     ),
     *_order(
         "Q2",

@@ -57,7 +57,9 @@ BANKS = MID.with_(dram={"model": "ddr4-3200"})
 
 def base_of(name: str) -> Machine:
     """The machine on which a field does something."""
-    return BANKS if name in ("dram.mapping", "dram.scheduler", "dram.queue_entries") else MID
+    if name == "dram.scheduler":  # which has a choice where rows of several groups wait
+        return BANKS.with_(dram={"mapping": "row-bank-group-column-channel"})
+    return BANKS if name in ("dram.mapping", "dram.queue_entries") else MID
 
 
 def with_field(machine: Machine, name: str, value: Any) -> Machine:
