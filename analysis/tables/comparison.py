@@ -10,7 +10,6 @@ from simulator.timing.report import CAUSES, LayerReport, Report
 
 # What is summed over operators and compared.
 MEASURES = ("latency_cycles", "dram_bytes", "energy_pj", "macs")
-Measure = str
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ComparedRow:
         return (self.values[-1] or 0.0) - (self.values[0] or 0.0)
 
 
-def compare_reports(reports: Sequence[Report], measure: Measure = "latency_cycles") -> tuple[ComparedRow, ...]:
+def compare_reports(reports: Sequence[Report], measure: str = "latency_cycles") -> tuple[ComparedRow, ...]:
     """A row for the whole, then one for each operator, in the order of the largest differences.
 
     Operators are matched by name. The cycles of a program's operators sum to its latency (machine.md, C4). Raises
@@ -53,7 +52,7 @@ def compare_reports(reports: Sequence[Report], measure: Measure = "latency_cycle
     return (whole, *sorted(rows, key=lambda row: -abs(row.difference)))
 
 
-def _row(name: str, layers: Sequence[LayerReport | None], measure: Measure) -> ComparedRow:
+def _row(name: str, layers: Sequence[LayerReport | None], measure: str) -> ComparedRow:
     values = tuple(None if layer is None else float(getattr(layer, measure)) for layer in layers)
     held = [layer for layer in layers if layer is not None]
     if len(held) < len(layers):

@@ -77,6 +77,14 @@ def _asked_for(model: nn.Module) -> int:
     return sum(one.kind in kinds and one.default is inspect.Parameter.empty for one in parameters)
 
 
+def tensors_of(result: Any) -> list[Tensor]:
+    """The tensors that a module returns: itself one, or those of a mapping or a series, in their order."""
+    if isinstance(result, Tensor):
+        return [result]
+    values = result.values() if hasattr(result, "values") else result if hasattr(result, "__iter__") else ()
+    return [one for one in values if isinstance(one, Tensor)]
+
+
 def linear_layer(model: nn.Module, name: str) -> nn.Module:
     """The linear layer of that name: nn.Linear, or transformers' Conv1D. Raises InputError if it is none."""
     try:

@@ -47,7 +47,8 @@ def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(owner), attribute, module)
 
 
-def _patterns(pattern: str | Iterable[str]) -> list[str]:
+def patterns_of(pattern: str | Iterable[str]) -> list[str]:
+    """One shell pattern or several, as a list."""
     return [pattern] if isinstance(pattern, str) else list(pattern)
 
 
@@ -84,7 +85,7 @@ def replace_linear(
     if init not in ("svd", "random"):
         raise InputError("init", repr(init), "it is 'svd' or 'random'", "Choose one of them.")
     candidates, modules = linear_names(model), dict(model.named_modules(remove_duplicate=False))
-    for one in _patterns(pattern):
+    for one in patterns_of(pattern):
         if not any(fnmatchcase(name, one) for name in candidates):
             raise InputError(
                 "pattern",
@@ -92,9 +93,9 @@ def replace_linear(
                 f"it must match a linear layer; there are: {', '.join(candidates) or 'none'}",
                 "Correct it.",
             )
-    refused = {id(modules[name]) for name in candidates for one in _patterns(exclude) if fnmatchcase(name, one)}
+    refused = {id(modules[name]) for name in candidates for one in patterns_of(exclude) if fnmatchcase(name, one)}
     matched = {
-        id(modules[name]) for name in candidates for one in _patterns(pattern) if fnmatchcase(name, one)
+        id(modules[name]) for name in candidates for one in patterns_of(pattern) if fnmatchcase(name, one)
     } - refused
     # All replacements are made before the first swap, so that an error leaves the model as it was.
     made: dict[int, nn.Module] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from itertools import islice
 
 from gblr_hw.sweeps.axes import Settings
 from gblr_hw.sweeps.measure import Row, measure_point
@@ -43,7 +43,7 @@ def _in_processes(
     while left:
         executor = ProcessPoolExecutor(jobs, initializer=_hold, initargs=(source,))
         try:
-            for index, row in _drained(executor.submit, _measure_held, (base, tokens), dict(left), 2 * jobs):
+            for index, row in _drained(executor, base, tokens, list(left.items()), 2 * jobs):
                 del left[index]
                 losses = 0
                 yield index, row
@@ -83,15 +83,15 @@ def _on_cluster(
 
 
 def _drained(
-    submit: Callable[..., Future[Row]], call: Any, given: tuple[Any, ...], left: dict[int, Settings], most: int
+    executor: Executor, base: Machine, tokens: int, left: Sequence[tuple[int, Settings]], most: int
 ) -> Iterator[tuple[int, Row]]:
     """Results in the order of completion, with at most so many points handed out at a time."""
-    waiting = list(left.items())
-    running: dict[Future[Row], int] = {}
-    while waiting or running:
-        while waiting and len(running) < most:
-            index, settings = waiting.pop(0)
-            running[submit(call, *given, dict(settings))] = index
+    waiting, running = iter(left), dict[Future[Row], int]()
+    while True:
+        for index, settings in islice(waiting, most - len(running)):
+            running[executor.submit(_measure_held, base, tokens, dict(settings))] = index
+        if not running:
+            return
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             yield running.pop(future), future.result()

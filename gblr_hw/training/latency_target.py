@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.cost.target import UnreachableTargetError, parse_target
 from gblr_hw.layers.model_calls import as_linear, call_of, linear_layer
-from gblr_hw.layers.replace import linear_names, set_module
+from gblr_hw.layers.replace import linear_names, patterns_of, set_module
 from gblr_hw.training.measure.whole_hardware import WholeNetwork, exported_measure, whole_hardware_of
 from gblr_hw.training.shrink.project_training import ProjectionSchedule
 from gblr_hw.weights.family import FAMILIES, family_named
@@ -142,7 +142,7 @@ class LatencyTarget:
         self._schedule.before_step(self.model, self.progress)
 
     def _after(self) -> None:
-        self._measured(lambda: self._schedule.after_step(self.model, self.progress, 0.0))
+        self._schedule.after_step(self.model, self.progress, 0.0)
         self.seen += 1
 
     def finish(self) -> float:
@@ -153,28 +153,22 @@ class LatencyTarget:
             handle.remove()
         self._attached = []
         self._measure = None
-        self._measured(lambda: self._schedule.finish(self.model))
-        return float(self._measured(lambda: self._exact(self.model)))
+        self._schedule.finish(self.model)
+        return self._exact(self.model)
 
     def estimated_cycles(self) -> float:
         """Latency of the model as it stands, in closed form, some per cent from the simulator's."""
-        return float(self._measured(lambda: self.hardware.quick(self.model)))
+        return self.hardware.quick(self.model)
 
     def _exact(self, model: nn.Module) -> float:
         """What lowering the model and simulating it gives."""
         if self._measure is None:
-            args, kwargs = self._call
-            self._measure = exported_measure(self.machine, model, args, kwargs=kwargs)
+            (args, kwargs), training = self._call, model.training
+            try:
+                self._measure = exported_measure(self.machine, model, args, kwargs=kwargs)  # in evaluation mode
+            finally:
+                model.train(training)
         return self._measure(model)
-
-    def _measured(self, act: Any) -> Any:
-        """Weights are read where the model is in evaluation mode."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            return act()
-        finally:
-            self.model.train(training)
 
     def state_dict(self) -> dict[str, Any]:
         """Beside the model's own state, all that is needed to go on."""
@@ -193,10 +187,10 @@ def _chosen(model: nn.Module, layers: str | Iterable[str], exclude: str | Iterab
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             users[id(parameter)] = users.get(id(parameter), 0) + 1
-    once = {id(model.get_submodule(name)): name for name in reversed(linear_names(model))}
-    candidates = [name for name in linear_names(model) if name in set(once.values())]
+    first = {name for name, _ in model.named_modules()}  # of names that one module has
+    candidates = [name for name in linear_names(model) if name in first]
     own = [name for name in candidates if users[id(linear_layer(model, name).weight)] == 1]
-    listed = {"layers": _patterns(layers), "exclude": _patterns(exclude)}
+    listed = {"layers": patterns_of(layers), "exclude": patterns_of(exclude)}
     for what, patterns in listed.items():
         for one in patterns:
             if not any(fnmatchcase(name, one) for name in candidates):
@@ -219,10 +213,6 @@ def _chosen(model: nn.Module, layers: str | Iterable[str], exclude: str | Iterab
             "Let `layers` name more.",
         )  # fmt: skip
     return found
-
-
-def _patterns(given: str | Iterable[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
 
 
 @torch.no_grad()

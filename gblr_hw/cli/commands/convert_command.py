@@ -212,15 +212,14 @@ def convert_command(
     )
     check_acting(context, [*how, _SEVERAL if len(dense) > 1 and way == _ALONE else "one layer"], _ACTS_WITH)
     pairs = _pairs(hidden or [], list(dense))
-    if source is not None:
-        moments = source.moments(list(dense))
+    moments = moments if source is None else source.moments(list(dense))
     with progress_bar(as_json) as progress:
         if source is not None and in_order:
             found = source.in_order(
                 loaded_machine, list(dense), tiles, pairs, family, shrinking, by_loss, work, progress
             )  # fmt: skip
         elif source is not None and by_loss:
-            found = source.by_loss(dense, loaded_machine, tiles, family, work, progress)
+            found = source.by_loss(dense, loaded_machine, moments, tiles, family, work, progress)
         else:
             found = convert(
                 dense, loaded_machine, tiles, moments, latency=latency, tokens=tokens,

@@ -79,18 +79,19 @@ class ModelSource:
         self,
         dense: Mapping[str, DenseWeights],
         machine: Machine,
+        moments: Mapping[str, np.ndarray] | None,
         tiles: float | None,
         family: str | None,
         work: Path | None,
         progress: Progress,
     ) -> dict[str, Converted]:
-        """The layers, each by itself."""
+        """The layers, each by itself. moments: of their inputs, where they are known."""
         from gblr_hw.conversion.fit.fit_layer import QUICK
         from gblr_hw.conversion.in_order.conversion_in_order import measured
         from gblr_hw.conversion.in_order.one_by_one import convert_by_loss
         from gblr_hw.conversion.in_order.pair_moments import stages
 
-        known = measured(self.model, self.batches, stages(self.model, self.batches, dense))
+        known = measured(self.model, self.batches, stages(self.model, self.batches, dense), covariances=moments)
         share = 0.3 if tiles is None else tiles
         return convert_by_loss(
             dense, machine, known, share, family=family, schedule=QUICK, work=work, progress=progress

@@ -144,10 +144,13 @@ def measured(
     turns: Sequence[Sequence[str]],
     rows: Callable[[Batch], Tensor] | None = None,
     ridge: float = 0.01,
+    covariances: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> Sensitivity:
-    """A model's sensitivity, and moments ridged as for conversion. turns: its layers, as `pair_moments.stages`."""
+    """A model's sensitivity, and moments ridged as for conversion. turns: its layers, as `pair_moments.stages`.
+    covariances: of their inputs on the same batches, where they are known already.
+    """
     names = [name for stage in turns for name in stage]
-    inputs = input_moments(model, batches, turns, rows, ridge)
+    inputs = input_moments(model, batches, turns, rows, ridge, covariances)
     return Sensitivity(output_moments(model, batches, names, rows), inputs)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from gblr_hw.conversion.fit.fit_weights import Converted
 from gblr_hw.frontend.put_weights import put_layers
 from gblr_hw.layers.lattice_linear import LatticeLinear
-from gblr_hw.layers.model_calls import Batch, run_batch
+from gblr_hw.layers.model_calls import Batch, run_batch, tensors_of
 from simulator.base.errors import InputError
 
 
@@ -123,7 +123,4 @@ def _apart(given: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _first(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    values = output.values() if hasattr(output, "values") else output
-    return next(one for one in values if isinstance(one, Tensor))
+    return tensors_of(output)[0]

@@ -11,6 +11,7 @@ import torch
 
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.conversion.fit.fit_weights import Converted
+from gblr_hw.conversion.in_order.pair_moments import ridged
 from gblr_hw.weights.family import FAMILIES
 from gblr_hw.weights.stored import LatticeWeights
 
@@ -30,7 +31,7 @@ def minding(
     """
     if outputs is None or FAMILIES[family].whole:
         return approximate
-    floored = outputs + _FLOOR * float(np.trace(outputs)) / len(outputs) * np.eye(len(outputs))
+    floored = ridged(outputs, _FLOOR)
     if FAMILIES[family].unit == "rank":
         root = np.asarray(np.linalg.cholesky(floored).T, np.float64)
     else:

@@ -145,10 +145,12 @@ def input_moments(
     turns: Sequence[Sequence[str]],
     rows: Callable[[Batch], Tensor] | None,
     ridge: float,
+    covariances: Mapping[str, FloatArray] | None = None,
 ) -> dict[str, FloatArray]:
-    """Second moments (n, n) by layer, ridged; layers of one stage share an array."""
-    found = collect_covariances(model, batches, [stage[0] for stage in turns], rows)
-    each = {name: ridged(positive_moments(name, moments, len(moments)), ridge) for name, moments in found.items()}
+    """Second moments (n, n) by layer, ridged; layers of one stage share an array. covariances: known already."""
+    firsts = [stage[0] for stage in turns]
+    found = collect_covariances(model, batches, firsts, rows) if covariances is None else covariances
+    each = {name: ridged(positive_moments(name, found[name], len(found[name])), ridge) for name in firsts}
     return {name: each[stage[0]] for stage in turns for name in stage}
 
 

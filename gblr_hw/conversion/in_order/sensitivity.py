@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gblr_hw.layers.model_calls import Batch, linear_layer, run_batch
+from gblr_hw.layers.model_calls import Batch, linear_layer, run_batch, tensors_of
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -92,18 +92,10 @@ def _loss(result: Any, mask: Tensor | None, generator: torch.Generator) -> tuple
         chosen = logits.flatten(0, -2) if mask is None else logits[mask]
         labels = torch.multinomial(chosen.detach().float().softmax(-1), 1, generator=generator)[:, 0]
         return functional.cross_entropy(chosen, labels, reduction="sum"), len(chosen)
-    output = result if isinstance(result, Tensor) else next((one for one in _values(result) if _is_real(one)), None)
-    if not isinstance(output, Tensor) or not _is_real(output):
+    output = next((one for one in tensors_of(result) if one.is_floating_point()), None)
+    if output is None:
         raise InputError(
             "model", f"returns {type(result).__name__}", "its first output is a tensor of numbers", "Return such a one."
         )
     output = output.flatten(0, -2) if mask is None else output[mask]
     return (output * torch.randn(output.shape, generator=generator).to(output)).sum(), len(output)
-
-
-def _values(result: Any) -> list[Any]:
-    return list(result.values()) if hasattr(result, "values") else list(result) if hasattr(result, "__iter__") else []
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
