@@ -56,7 +56,7 @@ def families() -> Iterator[Row]:
         makers = dict(formats(Case("layer", inputs, outputs, tokens, blocks, rank), machine))
         makers["GBLR"] = lambda: random_blocks(outputs, inputs, SHARE, torch.Generator().manual_seed(0))
         programs = {family: lower({"layer": make()}, machine, tokens=tokens) for family, make in makers.items()}
-        for on in _memories(machine):
+        for on in memories(machine):
             for family, program in programs.items():
                 report = simulate(program, on)
                 yield {
@@ -70,7 +70,7 @@ def families() -> Iterator[Row]:
                 }
 
 
-def _memories(machine: Machine) -> list[Machine]:
+def memories(machine: Machine) -> list[Machine]:
     """The machine with its own DRAM, and with each standard's behind one bandwidth of as many bytes."""
     found = [machine]
     for model in MODELS[1:]:

@@ -15,8 +15,8 @@ FAMILIES = ("low rank", "block sparse", "lattice", "Monarch", "BLAST", "GBLR")
 def families_table(rows: Sequence[Row]) -> str:
     """Cycles over dense of each family on each DRAM, and the families from the fastest on."""
     lines = []
-    for machine, tokens, memory in dict.fromkeys((row["machine"], row["tokens"], _memory(row)) for row in rows):
-        mine = {r["family"]: r for r in rows if (r["machine"], r["tokens"], _memory(r)) == (machine, tokens, memory)}
+    for machine, tokens, memory in dict.fromkeys((row["machine"], row["tokens"], memory_name(row)) for row in rows):
+        mine = {r["family"]: r for r in rows if (r["machine"], r["tokens"], memory_name(r)) == (machine, tokens, memory)}
         dense = mine["dense"]
         shares = {name: mine[name]["cycles"] / dense["cycles"] for name in FAMILIES}
         lines.append(
@@ -77,10 +77,16 @@ def layout_text(rows: Sequence[Row]) -> str:
     return f"{layout_table(rows)}\nThe order saves {'; '.join(gains)}.\n"
 
 
+def one_letter(family: str) -> str:
+    """Of ``FAMILIES``, as orders are written."""
+    return _LETTERS[family]
+
+
 _LETTERS = {"low rank": "r", "block sparse": "s", "lattice": "l", "Monarch": "m", "BLAST": "b", "GBLR": "g"}
 
 
-def _memory(row: Row) -> str:
+def memory_name(row: Row) -> str:
+    """A DRAM as tables name it: its model, channels and bandwidth."""
     if row["model"] == "bandwidth":
         return f"{row['gb_per_s']:g} GB/s, one latency"
     return f"{row['channels']} x {row['model']}, {row['gb_per_s']:.1f} GB/s"
@@ -91,7 +97,7 @@ def networks_table(rows: Sequence[Row]) -> str:
     lines = []
     dense = {(row["machine"], row["model"]): row["cycles"] for row in rows if row["form"] == "dense"}
     for row in rows:
-        line = {**row, "dram": _memory(row), "share": row["cycles"] / dense[row["machine"], row["model"]]}
+        line = {**row, "dram": memory_name(row), "share": row["cycles"] / dense[row["machine"], row["model"]]}
         if "bursts" in row:
             line |= {f"{name}_share": row[name] / row["bursts"] for name in ("hits", "misses", "conflicts")}
         lines.append(line)

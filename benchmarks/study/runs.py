@@ -176,6 +176,18 @@ def run(
     }
 
 
+def retrained(
+    part: str, machine: str, family: str, budget: float, seed: int, cache_folder: Path, data: Path
+) -> TrainedNetwork:
+    """The network of a run, trained again as `run` trains it. Raises UnreachableTargetError for a target out of reach."""
+    torch.set_num_threads(1)
+    plan, target_machine = PARTS[part], Machine.load(machine)
+    dense = _dense_start(part, seed, cache_folder, data)
+    hardware = whole_hardware_of(target_machine, dense, plan.example, plan.tokens)
+    file = cache_folder / f"{part}.{machine}.{family.replace(' ', '_')}.{budget}.{seed}.pt"
+    return _train(part, family, dense, budget * hardware.measure(dense), seed, target_machine, hardware, file, data)
+
+
 def _on_machines(model: nn.Module, example: tuple[Tensor]) -> dict[str, dict[str, Any]]:
     """Cycles, energy and counted events by machine: the events are what other prices can be put on."""
     cycles, energy, events, exported = {}, {}, {}, export_network(model, example)

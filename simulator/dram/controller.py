@@ -149,11 +149,8 @@ def _refresh(rules, line):
 
 
 @nb.njit(cache=True, nogil=True)
-def _choose(rules, line, blocks, writes, head, entered, taken, finished, near):
-    """Which of the bursts that wait goes next, and when (rule D10): its number, its column command and activate. near:
-    so many bursts behind each there is, in the same row of all groups, one of its own row, which is never earlier; 0 of
-    bursts of any order.
-    """
+def _choose(rules, line, blocks, writes, head, entered, taken, finished):
+    """Which of the bursts that wait goes next, and when (rule D10): its number, its column command and activate."""
     chosen, best, opens = head, np.int64(-1), np.int64(-1)
     seen = 0
     for i in range(head, entered):
@@ -162,9 +159,6 @@ def _choose(rules, line, blocks, writes, head, entered, taken, finished, near):
         seen += 1
         if seen > rules.window:
             break
-        ahead = i - near
-        if near and ahead >= head and finished[ahead] < 0 and _bursts_of_row(rules, blocks[ahead]) > near:
-            continue
         group, bank, row = _places(rules, blocks[i])
         bus = _any_column(rules, line, writes[i])
         column, activate = _column(rules, line, group, bank, row, writes[i], taken[i], bus)
@@ -179,20 +173,19 @@ def serve_list(rules, line, blocks, writes, count, asked, taken, finished, run):
 
     blocks, writes: (count,) numbers of the bursts, and whether they are written (1). asked: the first clock in which
     they may be taken. taken, finished: (count,), room for the clock in which each gets a place in the queue, and the
-    first one behind its data. run: they lie one after another in memory; then it ends where those that were served are
-    the first ones. Returns how many were served, and the largest ``finished``.
+    first one behind its data. run: it ends where those that were served are the first ones. Returns how many were
+    served, and the largest ``finished``.
     """
     before = line[PLACE]
     entered = head = served = np.int64(0)
     end = np.int64(0)
     finished[:count] = -1
-    near = rules.groups if run else 0
     while served < count and (not run or served == 0 or head < served):
         while entered < min(count, served + rules.queue):
             free = line[rules.columns_at + (before + entered) % rules.queue]
             line[TAKEN] = taken[entered] = max(asked, line[TAKEN] + 1, free)
             entered += 1
-        chosen, column, activate = _choose(rules, line, blocks, writes, head, entered, taken, finished, near)
+        chosen, column, activate = _choose(rules, line, blocks, writes, head, entered, taken, finished)
         if column >= line[REFRESH_DUE]:
             _refresh(rules, line)
             continue
@@ -212,11 +205,65 @@ def serve_list(rules, line, blocks, writes, count, asked, taken, finished, run):
 
 
 @nb.njit(cache=True, nogil=True)
+def _serve_lanes(rules, line, first, count, write, asked, scratch):
+    """What ``serve_list`` does with bursts first, first + channels, ... that lie in rows of all groups in turn, up to
+    where those that were served are the first ones. Bursts of one row and bank, a lane, go in their order, so that
+    of each lane only the next one needs a look. Returns how many were served, and the first clock behind their data.
+    """
+    taken, nexts, ends = scratch[0], scratch[1], scratch[2]
+    groups, banks, rows = scratch[3], scratch[4], scratch[5]
+    entered = served = lanes = end = head = np.int64(0)
+    begin, behind = np.int64(0), _bursts_of_row(rules, first)
+    place, slot = line[PLACE], line[PLACE]
+    queue, columns_at = rules.queue, rules.columns_at
+    while served < count and (served == 0 or head < served):
+        while entered < min(count, served + queue):
+            line[TAKEN] = taken[entered] = max(asked, line[TAKEN] + 1, line[columns_at + slot])
+            slot = slot + 1 if slot + 1 < queue else 0
+            if entered == behind:
+                begin, behind = behind, behind + rules.stripe
+            if entered < begin + rules.groups:
+                nexts[lanes], ends[lanes] = entered, min(behind, count)
+                groups[lanes], banks[lanes], rows[lanes] = _places(rules, first + entered * rules.channels)
+                lanes += 1
+            entered += 1
+        bus = _any_column(rules, line, write)
+        chosen, column, activate = np.int64(-1), np.int64(0), np.int64(0)
+        for lane in range(lanes):
+            i = nexts[lane]
+            if i < entered:
+                goes, opens = _column(rules, line, groups[lane], banks[lane], rows[lane], write, taken[i], bus)
+                if chosen < 0 or goes < column or (goes == column and i < nexts[chosen]):
+                    chosen, column, activate = lane, goes, opens
+        if column >= line[REFRESH_DUE]:
+            _refresh(rules, line)
+            continue
+        group, bank = groups[chosen], banks[chosen]
+        if activate >= 0:
+            _open(rules, line, group, bank, rows[chosen], activate)
+        else:
+            line[HITS] += 1
+        end = max(end, _serve(rules, line, group, bank, write, column, taken[head], columns_at + place))
+        place = place + 1 if place + 1 < queue else 0
+        served += 1
+        nexts[chosen] += rules.groups
+        if nexts[chosen] >= ends[chosen]:
+            lanes -= 1
+            nexts[chosen], ends[chosen] = nexts[lanes], ends[lanes]
+            groups[chosen], banks[chosen], rows[chosen] = groups[lanes], banks[lanes], rows[lanes]
+        head = entered
+        for lane in range(lanes):
+            head = min(head, nexts[lane])
+    line[TAKEN] = taken[served - 1]  # of the others it is found again when they are served
+    return served, end
+
+
+@nb.njit(cache=True, nogil=True)
 def _serve_hits(rules, line, first, count, write, asked):
     """Bursts first, first + channels, ... for as long as each goes as soon as the bus is free: such a burst is the
     oldest and nobody is earlier, so that it is chosen whatever waits behind it. Returns how many, and the first clock
-    behind their data. What ``_column`` and ``_serve`` do stands here once more, with what does not change taken out of
-    the loop, and bursts of one row and all groups in turn are taken together.
+    behind their data. What ``_column`` and ``_serve`` do stands here once more for bursts of one row and all groups
+    in turn, which are taken together: if the first one of each group goes with the bus, all behind it do.
     """
     other = line[READ] + rules.read_write if write else line[WRITE] + rules.write_read_apart
     mine, group_mine, bank_ready = (WRITE, GROUP_WRITE, BANK_WRITE) if write else (READ, GROUP_READ, BANK_READ)
@@ -224,43 +271,46 @@ def _serve_hits(rules, line, first, count, write, asked):
         (rules.write_data, rules.write_precharge) if write else (rules.read_data, rules.read_precharge)
     )
     apart, in_group, write_read = rules.column_apart, rules.column_group, rules.write_read_group
-    due, queue, columns_at, channels = line[REFRESH_DUE], rules.queue, rules.columns_at, rules.channels
-    column, taken, until = line[mine], line[TAKEN], line[BUSY_UNTIL]
-    place = line[PLACE]
+    due, queue, columns_at, groups = line[REFRESH_DUE], rules.queue, rules.columns_at, rules.groups
+    column, taken, until, place = line[mine], line[TAKEN], line[BUSY_UNTIL], line[PLACE]
     i = np.int64(0)
-    left = stripe = np.int64(0)
     while i < count:
-        block = first + i * channels
-        if left == 0:
-            left, stripe = _bursts_of_row(rules, block), np.int64(0)
-        if stripe == rules.groups and left > 1:
-            many = min(left, count - i)
-            if column + many * apart >= due:
-                many = (due - 1 - column) // apart
-            if many > 1:
-                place, taken = _fill(line, columns_at, queue, place, column, apart, many, taken)
-                column += many * apart
-                _settle(rules, line, block, many, column, group_mine, to_precharge)
-                line[BUSY] += max(0, column + to_data - until)  # always some of them wait
-                until = max(until, column + to_data)
-                i, left = i + many, left - many
-                continue
-        group, bank, row = _places(rules, block)
+        block = first + i * rules.channels
         got = max(asked, taken + 1, line[columns_at + place])
         goes = max(column + apart, other, got)
-        ready = max(line[group + group_mine] + in_group, line[bank + bank_ready])
-        if not write:
-            ready = max(ready, line[group + GROUP_WRITE] + write_read)
-        if line[bank + BANK_ROW] != row or ready > goes or goes >= due:
+        if goes >= due:
             break
-        column, taken = goes, got
-        line[group + group_mine] = line[columns_at + place] = column
-        line[bank + BANK_PRECHARGE] = max(line[bank + BANK_PRECHARGE], column + to_precharge)
-        if column + to_data > until:
-            line[BUSY] += column + to_data - max(taken, until)
+        many = min(_bursts_of_row(rules, block), count - i)
+        if goes + (many - 1) * apart >= due:
+            many = (due - 1 - goes) // apart + 1
+        group = (block >> rules.group_shift) & rules.group_mask
+        bank = rules.banks_at + BANK_SIZE * groups * ((block >> rules.bank_shift) & rules.bank_mask)
+        row = (block >> rules.row_shift) & rules.row_mask
+        looks = min(many, groups)
+        for ahead in range(looks):
+            of_group = (group + ahead) & (groups - 1)
+            at, of_bank = GROUPS + GROUP_SIZE * of_group, bank + BANK_SIZE * of_group
+            ready = max(line[at + group_mine] + in_group, line[of_bank + bank_ready])
+            if not write:
+                ready = max(ready, line[at + GROUP_WRITE] + write_read)
+            if line[of_bank + BANK_ROW] != row or ready > goes + ahead * apart:
+                many = ahead
+                break
+        if many == 0:
+            break
+        place, taken = _fill(line, columns_at, queue, place, goes, apart, many, max(taken, asked - 1))
+        column = goes + (many - 1) * apart
+        for back in range(min(many, groups)):
+            of_group, last = (group + many - 1 - back) & (groups - 1), column - back * apart
+            of_bank = bank + BANK_SIZE * of_group
+            line[GROUPS + GROUP_SIZE * of_group + group_mine] = last
+            line[of_bank + BANK_PRECHARGE] = max(line[of_bank + BANK_PRECHARGE], last + to_precharge)
+        if column + to_data > until:  # behind the first one, always some of them wait
+            line[BUSY] += column + to_data - (max(got, until) if goes + to_data > until else until)
             until = column + to_data
-        place = place + 1 if place + 1 < queue else 0
-        i, left, stripe = i + 1, left - 1, stripe + 1
+        i += many
+        if many < looks:
+            break
     if i:
         line[HITS] += i
         line[PLACE] = place
@@ -279,33 +329,25 @@ def _bursts_of_row(rules, block):
 
 @nb.njit(cache=True, nogil=True, inline="always")
 def _fill(line, columns_at, queue, place, column, apart, many, taken):
-    """Column commands of ``many`` bursts, ``apart`` behind each other; the next place, and when the last was taken."""
+    """Column commands of ``many`` bursts from ``column`` on, ``apart`` behind each other; the next place, and when the
+    last was taken.
+    """
     last = place + many - 1
     if many > queue:
         column += (many - queue) * apart
-        free, place, many_kept = column, (last + 1) % queue, queue
+        free, place, kept = column - apart, (last + 1) % queue, queue
     else:
         if last >= queue:
             last -= queue
-        free, many_kept = line[columns_at + last], many
-    for i in range(columns_at + place, columns_at + min(queue, place + many_kept)):
-        column += apart
+        free, kept = line[columns_at + last], many
+    for i in range(columns_at + place, columns_at + min(queue, place + kept)):
         line[i] = column
-    for i in range(columns_at, columns_at + place + many_kept - queue):
         column += apart
+    for i in range(columns_at, columns_at + place + kept - queue):
         line[i] = column
-    place += many_kept
+        column += apart
+    place += kept
     return place - queue if place >= queue else place, max(taken + many, free)
-
-
-@nb.njit(cache=True, nogil=True, inline="always")
-def _settle(rules, line, block, many, column, group_mine, to_precharge):
-    """What groups and banks remember of ``many`` bursts from ``block`` on, the last of which went at ``column``."""
-    for back in range(min(many, rules.groups)):
-        group, bank, _ = _places(rules, block + (many - 1 - back) * rules.channels)
-        last = column - back * rules.column_apart
-        line[group + group_mine] = last
-        line[bank + BANK_PRECHARGE] = max(line[bank + BANK_PRECHARGE], last + to_precharge)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -356,7 +398,9 @@ def _serve_channel(rules, line, first, count, write, asked, scratch):
         while data == _REFRESHED:
             data = _serve_oldest(rules, line, begin, rest, write, asked)
         some = np.int64(1)
-        if data == _ANOTHER:
+        if data == _ANOTHER and rules.stripe > 1:
+            some, data = _serve_lanes(rules, line, begin, rest, write, asked, scratch)
+        elif data == _ANOTHER:
             blocks, writes, taken, finished = scratch[0], scratch[1], scratch[2], scratch[3]
             for i in range(rest):
                 blocks[i], writes[i] = begin + i * rules.channels, write
@@ -371,8 +415,8 @@ def _serve_channel(rules, line, first, count, write, asked, scratch):
 def serve_run(rules, lines, first, count, write, asked, scratch):
     """Serve ``count`` bursts that lie one after another, from number ``first`` on, all read or all written: a transfer.
 
-    asked: the clock from which on they may be taken. scratch: (4, bursts that a channel gets at most) int64,
-    room for what ``serve_list`` wants. Returns the clock behind the last one that was taken, and the first one behind
+    asked: the clock from which on they may be taken. scratch: (6, bursts that a channel gets at most, and
+    no fewer than a queue and a burst of each group) int64, room for what ``serve_list`` and ``_serve_lanes`` want. Returns the clock behind the last one that was taken, and the first one behind
     the last data.
     """
     channels = rules.channels

@@ -56,6 +56,7 @@ def banked_transfers(program: ProgramRecord, machine: Machine) -> BankedTransfer
     cycle = round(FEMTOSECONDS / machine.clock_ghz)
     shared = math.gcd(cycle, standard.tck_fs)
     room = int(count.max(initial=1)) // machine.dram.channels + 1
+    room = max(room, machine.dram.queue_entries + standard.bank_groups)
     return BankedTransfers(
         memory.rules,
         memory.lines,
@@ -66,7 +67,7 @@ def banked_transfers(program: ProgramRecord, machine: Machine) -> BankedTransfer
         standard.tck_fs // shared,
         machine.dram_latency_cycles,
         np.zeros(1, dtype=np.int64),
-        np.empty((4, room), dtype=np.int64),
+        np.empty((6, room), dtype=np.int64),
     )
 
 
