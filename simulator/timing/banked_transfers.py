@@ -80,11 +80,16 @@ def new_memory(machine: Machine) -> Controller:
 
 def with_served(timing: Timing, start: np.ndarray, end: np.ndarray, done: np.ndarray) -> Timing:
     """Durations with those that transfers turned out to have."""
-    return replace(
-        timing,
-        busy=np.where(timing.is_transfer, end - start, timing.busy),
-        tail=np.where(timing.is_transfer, done - end, timing.tail).astype(np.int32),
-    )
+    busy, tail = timing.busy.astype(np.int64), timing.tail.astype(np.int32)
+    _put_served(timing.is_transfer, start, end, done, busy, tail)
+    return replace(timing, busy=busy, tail=tail)
+
+
+@nb.njit(cache=True, nogil=True)
+def _put_served(is_transfer, start, end, done, busy, tail):  # type: ignore[no-untyped-def]
+    for i in range(busy.shape[0]):
+        if is_transfer[i]:
+            busy[i], tail[i] = end[i] - start[i], done[i] - end[i]
 
 
 @nb.njit(cache=True, nogil=True, inline="always")

@@ -8,46 +8,86 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 
-from simulator.base.arithmetic import ceil_div
+from simulator.base.kernels import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.image_rows import ImageRows
 from simulator.network.network import Network, Operand, Operator
 from simulator.network.network_layout import head_stride
 from simulator.network.operand_views import operand_window
-from simulator.program.operations import TRANSFER_OPS, Place, is_any, reads, writes
+from simulator.program.operations import TRANSFER_OPS, Op, Place, is_any, reads, writes
 from simulator.program.program_record import ProgramRecord
+
+
+# What a transfer moves, by its operation: nothing, a tile's record, parameters, rows of an input, or those of an output.
+_RECORD, _PARAMETERS, _INPUT, _OUTPUT = range(1, 5)
+
+
+def _moved_by_op() -> np.ndarray:
+    ops, moved = np.arange(len(Op)), np.zeros(len(Op), dtype=np.int64)
+    transfers = is_any(ops, TRANSFER_OPS)
+    moved[transfers & writes(ops, Place.WEIGHT_BUFFER)] = _RECORD
+    moved[transfers & writes(ops, Place.PARAMETERS)] = _PARAMETERS
+    moved[transfers & writes(ops, Place.SCRATCHPAD)] = _INPUT
+    moved[transfers & reads(ops, Place.SCRATCHPAD)] = _OUTPUT
+    return moved
+
+
+_MOVED = _moved_by_op()
 
 
 def transfer_bursts(program: ProgramRecord, machine: Machine) -> tuple[np.ndarray, np.ndarray]:
     """First burst and bursts of every instruction, (N,) int64 each; 0 of those that move nothing."""
     ins, burst = program.instructions, machine.dram.burst_bytes
-    moved = np.where(is_any(ins.op, TRANSFER_OPS), ins.dram_bytes, 0)
     places = _Regions(program, machine)
-    layer, address = ins.layer, np.zeros(len(ins), dtype=np.int64)
-    weights = np.flatnonzero(writes(ins.op, Place.WEIGHT_BUFFER))
-    address[weights] = places.records[places.first_tile[layer[weights]] + ins.tile[weights]]
-    parameters = np.flatnonzero(writes(ins.op, Place.PARAMETERS))
-    address[parameters] = places.parameters[layer[parameters]]
-    transfers = is_any(ins.op, TRANSFER_OPS)
-    loads = np.flatnonzero(transfers & writes(ins.op, Place.SCRATCHPAD))
-    stores = np.flatnonzero(transfers & reads(ins.op, Place.SCRATCHPAD))
-    chunk, row = ins.chunk.astype(np.int64), ins.token0.astype(np.int64)
-    if program.network is None:
-        address[loads] = places.inputs[layer[loads]] + (chunk[loads] * program.tokens + row[loads]) * machine.rows
-        address[stores] = places.outputs[layer[stores]] + (chunk[stores] * program.tokens + row[stores]) * machine.cols
-    else:
-        views = _Views(program.network, machine.cols, burst)
-        read = views.first_operand[layer[loads]] + np.maximum(ins.tile[loads], 0)
-        address[loads] = views.addresses(read, chunk[loads], row[loads], moved[loads])
-        written = views.first_result + layer[stores]
-        address[stores] = views.addresses(written, chunk[stores], row[stores], moved[stores])
-        for index, operator in enumerate(program.network.operators):
-            if operator.kind in ("scores", "mix"):
-                mine = weights[layer[weights] == index]
-                address[mine] = _activation_tiles(program, index, operator, views, mine, machine.cols)
-    return address // burst, ceil_div(moved, burst)
+    first, count = np.empty((2, len(ins)), dtype=np.int64)
+    sizes = (program.tokens if program.network is None else 0, machine.rows, machine.cols, burst)
+    columns = (ins.op, ins.layer, ins.tile, ins.chunk, ins.token0, ins.dram_bytes)
+    _plain_bursts(_MOVED, *columns, *places.columns, sizes, first, count)
+    if program.network is not None:
+        _view_bursts(program, program.network, machine, first)
+    return first, count
+
+
+@nb.njit(cache=True, nogil=True)
+def _plain_bursts(
+    moved_by_op, op, layer, tile, chunk, token0, dram_bytes, first_tile, records, parameters, inputs, outputs, sizes,
+    first, count,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """What ``transfer_bursts`` returns; sizes: rows of the program (0: views say where they lie), P, Q, bytes of a
+    burst.
+    """
+    tokens, lanes_in, lanes_out, burst = sizes
+    for i in range(op.shape[0]):
+        moved, address = moved_by_op[op[i]], np.int64(0)
+        if moved == _RECORD:
+            address = records[first_tile[layer[i]] + tile[i]]
+        elif moved == _PARAMETERS:
+            address = parameters[layer[i]]
+        elif moved == _INPUT and tokens:
+            address = inputs[layer[i]] + (np.int64(chunk[i]) * tokens + token0[i]) * lanes_in
+        elif moved == _OUTPUT and tokens:
+            address = outputs[layer[i]] + (np.int64(chunk[i]) * tokens + token0[i]) * lanes_out
+        first[i] = address // burst
+        count[i] = ceil_div(dram_bytes[i], burst) if moved else 0
+
+
+def _view_bursts(program: ProgramRecord, network: Network, machine: Machine, first: np.ndarray) -> None:
+    """Puts in where transfers of a network's tensors begin."""
+    ins, burst, moved = program.instructions, machine.dram.burst_bytes, _MOVED[program.instructions.op]
+    layer, chunk, row, size = ins.layer, ins.chunk.astype(np.int64), ins.token0.astype(np.int64), ins.dram_bytes
+    views = _Views(network, machine.cols, burst)
+    loads, stores, weights = (np.flatnonzero(moved == kind) for kind in (_INPUT, _OUTPUT, _RECORD))
+    read = views.first_operand[layer[loads]] + np.maximum(ins.tile[loads], 0)
+    first[loads] = views.addresses(read, chunk[loads], row[loads], size[loads]) // burst
+    written = views.first_result + layer[stores]
+    first[stores] = views.addresses(written, chunk[stores], row[stores], size[stores]) // burst
+    for index, operator in enumerate(network.operators):
+        if operator.kind in ("scores", "mix"):
+            mine = weights[layer[weights] == index]
+            first[mine] = _activation_tiles(program, index, operator, views, mine, machine.cols) // burst
 
 
 def _activation_tiles(
@@ -99,6 +139,11 @@ class _Regions:
                 ):
                     place[index] = end
                     end += ceil_div(ceil_div(features, width) * program.tokens * width, burst) * burst
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """As ``_plain_bursts`` takes them."""
+        return self.first_tile, self.records, self.parameters, self.inputs, self.outputs
 
 
 @dataclass(frozen=True)
