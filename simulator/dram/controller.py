@@ -228,13 +228,13 @@ def _serve_lanes(rules, line, first, count, write, asked, scratch):
                 lanes += 1
             entered += 1
         bus = _any_column(rules, line, write)
-        chosen, column, activate = np.int64(-1), np.int64(0), np.int64(0)
+        chosen, column, activate, oldest = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)
         for lane in range(lanes):
             i = nexts[lane]
-            if i < entered:
+            if i < entered and (chosen < 0 or column > bus or i < oldest):  # none is earlier than the bus is free
                 goes, opens = _column(rules, line, groups[lane], banks[lane], rows[lane], write, taken[i], bus)
-                if chosen < 0 or goes < column or (goes == column and i < nexts[chosen]):
-                    chosen, column, activate = lane, goes, opens
+                if chosen < 0 or goes < column or (goes == column and i < oldest):
+                    chosen, column, activate, oldest = lane, goes, opens, i
         if column >= line[REFRESH_DUE]:
             _refresh(rules, line)
             continue
@@ -251,9 +251,10 @@ def _serve_lanes(rules, line, first, count, write, asked, scratch):
             lanes -= 1
             nexts[chosen], ends[chosen] = nexts[lanes], ends[lanes]
             groups[chosen], banks[chosen], rows[chosen] = groups[lanes], banks[lanes], rows[lanes]
-        head = entered
-        for lane in range(lanes):
-            head = min(head, nexts[lane])
+        if oldest == head:
+            head = entered
+            for lane in range(lanes):
+                head = min(head, nexts[lane])
     line[TAKEN] = taken[served - 1]  # of the others it is found again when they are served
     return served, end
 

@@ -38,16 +38,16 @@ def show_machine(
     machine: Annotated[str, typer.Argument(help="A preset's name or a TOML file.", metavar="NAME|FILE")],
     as_json: JsonOption = False,
 ) -> None:
-    """The whole description, as TOML that can be saved and changed (or as JSON); then, as comments, area, peak, energy
-    a multiply-accumulate, and all three beside published chips.
+    """The whole description, as TOML that can be saved and changed (or as JSON); then, as comments (in JSON:
+    "figures"), area, peak, energy a multiply-accumulate, and all three beside published chips.
     """
+    from gblr_hw.cli.shared.machine_figures import figure_lines, figures
+
     loaded = Machine.load(machine)
     if as_json:
-        print_json(loaded.to_dict())
+        print_json({**loaded.to_dict(), "figures": figures(loaded)})
         return
     print(loaded.to_toml())
-    from gblr_hw.cli.shared.machine_figures import figure_lines
-
     for line in figure_lines(loaded):
         print(line)
 

@@ -5,6 +5,7 @@ chips; as comments, so that what is printed stays a machine file.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from analysis.tables.table import Column, format_table
 from gblr_hw.cli.shared.simulate_gemm import run_gemm
@@ -31,15 +32,57 @@ def figure_lines(machine: Machine) -> Iterator[str]:
         yield from (f"# {line}".rstrip() for line in text.splitlines())
 
 
-def _area(machine: Machine) -> str:
-    parts = chip_area_mm2(machine)
-    table = EnergyTable.load(machine.energy.table)
-    columns = [Column("mm2", "part", align="left")]
-    columns += [Column(key, key, lambda value: f"{value:.2f}") for key in ("value", "low", "high")]
-    whole = Ranged(0.0, 0.0, 0.0)
+def figures(machine: Machine) -> dict[str, Any]:
+    """What ``figure_lines`` says, by name, units in the names; each figure has ``value``, ``low`` and ``high``. What
+    cannot be said of a machine is a sentence under ``no_area`` or ``no_energy``.
+    """
+    found: dict[str, Any] = {}
+    for name, measured in (("area", _area_figures), ("energy", _energy_figures)):
+        try:
+            found |= measured(machine)
+        except InputError as error:
+            found[f"no_{name}"] = str(error)
+    return found
+
+
+def _area_figures(machine: Machine) -> dict[str, Any]:
+    return {"area_mm2": {name: vars(area) for name, area in _areas(machine).items()}}
+
+
+def _energy_figures(machine: Machine) -> dict[str, Any]:
+    table, typical = EnergyTable.load(machine.energy.table), run_gemm(TYPICAL, machine)
+    chip, whole = of_report(typical, machine)
+    return {
+        "energy_table": table.name,
+        "energy_table_sha256": table.sha256,
+        "node_nm": table.data.node_nm,
+        "peak_tops": peak_tops(machine),
+        "pj_per_mac": {
+            "peak": vars(peak_pj_per_mac(machine)),
+            "typical": vars(chip),
+            "typical_with_dram": vars(whole),
+            "typical_case": TYPICAL.name,
+        },
+        "arithmetic_pj": {name: table.data.arithmetic[name].pj for name in ARITHMETIC},
+        "published_chips": [
+            {**vars(theirs), "ours_peak_pj_per_mac": vars(peak), "ours_typical_pj_per_mac": vars(ours)}
+            for theirs, peak, ours in at_chips(machine, typical)
+        ],
+    }
+
+
+def _areas(machine: Machine) -> dict[str, Ranged]:
+    parts, whole = chip_area_mm2(machine), Ranged(0.0, 0.0, 0.0)
     for area in parts.values():
         whole = whole + area
-    rows = [{"part": name.replace("_", " "), **vars(area)} for name, area in {**parts, "total": whole}.items()]
+    return {**parts, "total": whole}
+
+
+def _area(machine: Machine) -> str:
+    areas, table = _areas(machine), EnergyTable.load(machine.energy.table)
+    columns = [Column("mm2", "part", align="left")]
+    columns += [Column(key, key, lambda value: f"{value:.2f}") for key in ("value", "low", "high")]
+    rows = [{"part": name.replace("_", " "), **vars(area)} for name, area in areas.items()]
     head = f"Area at {table.data.node_nm} nm (logic synthesised and scaled, memories and floorplan of {table.name})"
     return f"{head}:\n{format_table(columns, rows)}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gblr_hw.cli import main as cli
-from gblr_hw.cli.shared.machine_figures import figure_lines
+from gblr_hw.cli.shared.machine_figures import figure_lines, figures
 from simulator.machine.energy_table import EnergyTable
 from simulator.machine.machine import Machine
 from tests.drawn.strategies import ENERGY_TABLE
@@ -78,3 +78,12 @@ def test_a_table_that_is_not_there_is_refused(refusal: Refusal) -> None:
     said = refusal("simulate", "--gemm", "4x5x6", "--energy-table", "cmos-3")
     assert "energy table 'cmos-3': found no such table or file; a table is one of cmos-22, cmos-45, cmos-7 or a" in said
     assert "Check the name given to --energy-table." in said
+
+
+def test_figures_are_those_that_are_printed() -> None:
+    text, found = "\n".join(figure_lines(MID)), figures(MID)
+    assert f"Peak: {found['peak_tops']:,.3g} TOPS" in text
+    assert f"typical, with its DRAM       {found['pj_per_mac']['typical_with_dram']['value']:.2f} (" in text
+    assert [chip["name"] in text for chip in found["published_chips"]] == 3 * [True]
+    assert found["area_mm2"]["total"]["low"] < found["area_mm2"]["total"]["value"]
+    assert list(figures(MID.with_(scratchpad={"kib": 65536}))) == ["no_area", "no_energy"]
