@@ -21,8 +21,10 @@ SCHEDULE, RECORD = "simulator.program.schedule", "simulator.program.program_reco
 ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network_layout"
 UNITS, BOUNDS = "simulator.timing.unit_accounts", "simulator.timing.operator_bounds"
 IMAGES = "simulator.network.image_rows"
+BANKS, CONTROLLER, MAPPING = "simulator.dram.banks", "simulator.dram.controller", "simulator.dram.mapping"
+PLACES = "simulator.timing.dram_places"
 
-Check = Literal["agreement", "by hand"]
+Check = Literal["agreement", "by hand", "banks"]  # the last: by hand, of a DRAM with banks
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,11 @@ DURATIONS = [
     *_shared("D2", "a byte more in a thousand cycles", MACHINE, "max(1, round(1000 * self.dram.gb_per_s / self.clock_ghz))", "1 + round(1000 * self.dram.gb_per_s / self.clock_ghz)"),
     *_shared("D4", "a latency a cycle longer", TIMING, "After.INPUT: machine.dram_latency_cycles", "After.INPUT: machine.dram_latency_cycles + 1"),
     *_shared("D4", "a latency rounded down", MACHINE, "math.ceil(round(", "math.floor(round("),
+    *_shared("D5", "one memory channel, whatever the bandwidth", MACHINE, "1 if self.standard is None else round(", "1 if self.standard is None or self.gb_per_s > 0 else round(", "banks"),
+    *_shared("D6", "the most significant part counts first", MAPPING, "for part in reversed(order):", "for part in order:", "banks"),
+    *_shared("D7", "tile records begin anywhere in a burst", PLACES, "sizes = ceil_div(layer.tile_bytes(machine), burst) * burst", "sizes = layer.tile_bytes(machine)", "banks"),
+    *_shared("D8", "a full queue takes bursts", CONTROLLER, "max(asked, line[TAKEN] + 1, free)", "max(asked, line[TAKEN] + 1)", "banks"),
+    *_shared("D9", "a row is open a clock late", BANKS, 'activate_read=t["tRCD"]', 'activate_read=t["tRCD"] + 1', "banks"),
     *_shared("A1", "a tile occupies the array a cycle longer", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] + 1\n"),
     *_shared("A1", "a tile occupies the array a cycle less", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] - 1\n"),
     *_shared("A2", "a preload takes a row more", TIMING, "cycles[tiles] = machine.rows\n", "cycles[tiles] = machine.rows + 1\n"),

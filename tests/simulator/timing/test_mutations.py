@@ -16,10 +16,8 @@ from tests.mutation.mutation import edited, firsts
 from tests.simulator.program.test_manual import rules
 
 ROOT = Path(__file__).parents[3]
-# A memory with banks (D5 to D12) is held by an oracle of its own, clock by clock (tests/simulator/dram).
-BANKS = {"D5", "D6", "D7", "D8", "D9"}
 # Q4 is kept by every simulation (tests/oracles/bounds.py), V3 is about values, C6 about power; without the network (B3) and for ports (B1) nothing is timed.
-TIMED = {rule for rule in rules() if rule[0] in "QDAVC"} - {"V3", "C6"} - BANKS | {"B2"}
+TIMED = {rule for rule in rules() if rule[0] in "QDAVC"} - {"V3", "C6"} | {"B2"}
 
 
 def test_mutants_are_noticed(corpus_scale):
