@@ -1,11 +1,11 @@
-"""Whole networks and networks of the study where the DRAM is a standard's banks and not one bandwidth: does the order of
-the families survive?
+"""Whole networks and networks of the study where the DRAM is a standard's banks and not one bandwidth: does the order
+of the families survive?
 
 python -m benchmarks.dram.rankings [--part networks] [--part study] [--out docs/data/dram_rankings.jsonl]
 
-Networks are those of `benchmarks.networks.models` that take a minute or two each, every linear layer in each family with
-30 % of its multiplications and random weights. Networks of the study are trained again, one setting and seed: their
-weights are not kept. Resumable: what is there is not measured again.
+Networks are those of `benchmarks.networks.models` that take a minute or two each, every linear layer in each family
+with 30 % of its multiplications and random weights. Networks of the study are trained again, one setting and seed:
+their weights are not kept. Resumable: what is there is not measured again. Ten minutes in all.
 """
 
 from __future__ import annotations

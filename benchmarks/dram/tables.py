@@ -16,7 +16,8 @@ def families_table(rows: Sequence[Row]) -> str:
     """Cycles over dense of each family on each DRAM, and the families from the fastest on."""
     lines = []
     for machine, tokens, memory in dict.fromkeys((row["machine"], row["tokens"], memory_name(row)) for row in rows):
-        mine = {r["family"]: r for r in rows if (r["machine"], r["tokens"], memory_name(r)) == (machine, tokens, memory)}
+        here = (machine, tokens, memory)
+        mine = {r["family"]: r for r in rows if (r["machine"], r["tokens"], memory_name(r)) == here}
         dense = mine["dense"]
         shares = {name: mine[name]["cycles"] / dense["cycles"] for name in FAMILIES}
         lines.append(

@@ -179,7 +179,7 @@ def run(
 def retrained(
     part: str, machine: str, family: str, budget: float, seed: int, cache_folder: Path, data: Path
 ) -> TrainedNetwork:
-    """The network of a run, trained again as `run` trains it. Raises UnreachableTargetError for a target out of reach."""
+    """The network of a run, trained again as `run` trains it. Raises UnreachableTargetError as its training does."""
     torch.set_num_threads(1)
     plan, target_machine = PARTS[part], Machine.load(machine)
     dense = _dense_start(part, seed, cache_folder, data)

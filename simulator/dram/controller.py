@@ -416,9 +416,9 @@ def _serve_channel(rules, line, first, count, write, asked, scratch):
 def serve_run(rules, lines, first, count, write, asked, scratch):
     """Serve ``count`` bursts that lie one after another, from number ``first`` on, all read or all written: a transfer.
 
-    asked: the clock from which on they may be taken. scratch: (6, bursts that a channel gets at most, and
-    no fewer than a queue and a burst of each group) int64, room for what ``serve_list`` and ``_serve_lanes`` want. Returns the clock behind the last one that was taken, and the first one behind
-    the last data.
+    asked: the clock from which on they may be taken. scratch: (6, bursts that a channel gets at most, and no fewer than
+    a queue and a burst of each group) int64, room for what ``serve_list`` and ``_serve_lanes`` want. Returns the clock
+    behind the last one that was taken, and the first one behind the last data.
     """
     channels = rules.channels
     done = end = asked

@@ -20,8 +20,7 @@ from simulator.network.operand_views import operand_window
 from simulator.program.operations import TRANSFER_OPS, Op, Place, is_any, reads, writes
 from simulator.program.program_record import ProgramRecord
 
-
-# What a transfer moves, by its operation: nothing, a tile's record, parameters, rows of an input, or those of an output.
+# What a transfer moves, by its operation: nothing, a tile's record, parameters, rows of an input or of an output.
 _RECORD, _PARAMETERS, _INPUT, _OUTPUT = range(1, 5)
 
 
@@ -45,20 +44,19 @@ def transfer_bursts(program: ProgramRecord, machine: Machine) -> tuple[np.ndarra
     first, count = np.empty((2, len(ins)), dtype=np.int64)
     sizes = (program.tokens if program.network is None else 0, machine.rows, machine.cols, burst)
     columns = (ins.op, ins.layer, ins.tile, ins.chunk, ins.token0, ins.dram_bytes)
-    _plain_bursts(_MOVED, *columns, *places.columns, sizes, first, count)
+    _plain_bursts(_MOVED, columns, places.columns, sizes, first, count)
     if program.network is not None:
         _view_bursts(program, program.network, machine, first)
     return first, count
 
 
 @nb.njit(cache=True, nogil=True)
-def _plain_bursts(
-    moved_by_op, op, layer, tile, chunk, token0, dram_bytes, first_tile, records, parameters, inputs, outputs, sizes,
-    first, count,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+def _plain_bursts(moved_by_op, columns, regions, sizes, first, count):  # type: ignore[no-untyped-def]
     """What ``transfer_bursts`` returns; sizes: rows of the program (0: views say where they lie), P, Q, bytes of a
     burst.
     """
+    op, layer, tile, chunk, token0, dram_bytes = columns
+    first_tile, records, parameters, inputs, outputs = regions
     tokens, lanes_in, lanes_out, burst = sizes
     for i in range(op.shape[0]):
         moved, address = moved_by_op[op[i]], np.int64(0)
