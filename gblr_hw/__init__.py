@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gblr_hw.advice.advise import advise
-    from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.covariances import collect_covariances
     from gblr_hw.conversion.in_order.conversion_in_order import convert_in_order
+    from gblr_hw.conversion.in_order.convert_model import convert
     from gblr_hw.cost.hardware_cost import HardwareCost
     from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
     from gblr_hw.layers.blast_linear import BLASTLinear
@@ -49,7 +49,7 @@ _HOMES = {
     "block_grid_weights": "gblr_hw.weights.from_factors",
     "block_sparse_weights": "gblr_hw.weights.from_factors",
     "collect_covariances": "gblr_hw.conversion.covariances",
-    "convert": "gblr_hw.conversion.conversion",
+    "convert": "gblr_hw.conversion.in_order.convert_model",
     "convert_in_order": "gblr_hw.conversion.in_order.conversion_in_order",
     "load_checkpoint": "gblr_hw.files.checkpoint",
     "fit_to_latency": "gblr_hw.training.fit_to_latency",
