@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
     from gblr_hw.layers.linear import GBLRLinear
     from gblr_hw.layers.monarch_linear import MonarchLinear
+    from gblr_hw.layers.packed_linear import pack
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
     from gblr_hw.sweeps.sweep import sweep
@@ -57,6 +58,7 @@ _HOMES = {
     "lower": "gblr_hw.lowering.pipeline",
     "monarch_weights": "gblr_hw.weights.from_factors",
     "multiplications": "gblr_hw.weights.multiplications",
+    "pack": "gblr_hw.layers.packed_linear",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
     "sweep": "gblr_hw.sweeps.sweep",
@@ -85,6 +87,7 @@ __all__ = [
     "lower",
     "monarch_weights",
     "multiplications",
+    "pack",
     "replace_linear",
     "save_checkpoint",
     "sweep",

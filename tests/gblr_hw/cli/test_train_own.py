@@ -106,7 +106,7 @@ def test_a_loss_of_ones_own_is_what_is_told(
         (("--data", "mine.py:loaders", "--family", "gblr"), "family: found 'gblr'; it must be one of low_rank"),
         (("--data", "mine.py:loaders", "--checkpoint", "r.pt"), "--checkpoint with --model: found nothing for it to act on"),
         (("--data", "mine.py:loaders", "--target-energy", "9uJ"), "--target-energy with --model: found nothing for it"),
-        (("--data", "mine.py:loaders", "--target-latency", "1cycles"), "target: found 1; 4 tiles in replaced"),
+        (("--data", "mine.py:loaders", "--target-latency", "1cycles"), "target: found 1; 6 tiles in replaced"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_told(

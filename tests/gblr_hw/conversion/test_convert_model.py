@@ -38,8 +38,8 @@ def test_a_model_comes_back_converted_and_is_trained_on() -> None:
     # What is dropped gets no gradient, so that training keeps the structure.
     found.model(batches[0]).square().sum().backward()
     layer = found.model[0]
-    assert layer.u.grad is not None and layer.u.grad.abs().sum() > 0
-    assert float((layer.u.grad * (1 - layer.u_mask)).abs().max()) == 0
+    assert layer.dense.grad is not None and layer.dense.grad.abs().sum() > 0
+    assert float((layer.dense.grad * (1 - layer.dense_mask)).abs().max()) == 0
 
 
 def test_a_layer_that_came_out_badly_is_told() -> None:
