@@ -33,12 +33,14 @@ class PackedLinear(nn.Module):
     factors: as `evaluate` gives them, without mixes. chunk_in, chunk_out: channels that are kept or left together.
     """
 
+    bias: Tensor | None
+    matrix: Tensor | None
+
     def __init__(self, factors: Factors, chunk_in: int, chunk_out: int) -> None:
         super().__init__()
         self.in_features, self.out_features = factors.in_features, factors.out_features
         self.multiplications = factors.multiplications
-        bias = None if factors.bias is None else torch.from_numpy(factors.bias.copy())
-        self.register_buffer("bias", bias)
+        self.register_buffer("bias", None if factors.bias is None else torch.from_numpy(factors.bias.copy()))
         living = np.flatnonzero(factors.reads.any(1) & factors.writes.any(1))
         u, v = torch.from_numpy(factors.u[:, living]), torch.from_numpy(factors.v[living])
         dense = None if factors.dense is None else torch.from_numpy(factors.dense)
@@ -57,7 +59,6 @@ class PackedLinear(nn.Module):
             self.expand = _gathered(u, writes.T)
         moved = self.reduce.moved + self.expand.moved + (len(v) + self.in_features if self._with_inputs else 0)
         work = _GATHERED * (self.reduce.work + self.expand.work) + _MOVED * moved
-        self.matrix: Tensor | None
         is_dense = work >= self.in_features * self.out_features
         self.register_buffer("matrix", (u @ v if dense is None else u @ v + dense) if is_dense else None)
         if is_dense:
@@ -86,6 +87,8 @@ class _Products(nn.Module):
 
     parts: (rows, columns or None for all, weights). adds: parts share rows, and are summed; else each row is in one.
     """
+
+    back: Tensor
 
     def __init__(self, rows: int, parts: list[tuple[Tensor, Tensor | None, Tensor]], adds: bool) -> None:
         super().__init__()
@@ -174,7 +177,7 @@ def packed_linear(layer: GBLRLinear | LatticeLinear) -> PackedLinear:
 def _chunked(support: np.ndarray, chunk: int) -> np.ndarray:
     """A support (k, n) by chunks (k, C): True where any of a chunk's channels is."""
     padded = np.pad(support, ((0, 0), (0, -support.shape[1] % chunk)))
-    return padded.reshape(len(support), padded.shape[1] // chunk, chunk).any(2)
+    return np.asarray(padded.reshape(len(support), padded.shape[1] // chunk, chunk).any(2))
 
 
 def _reduce(v: Tensor, reads: np.ndarray, chunk: int) -> _Products:
