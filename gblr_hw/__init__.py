@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gblr_hw.advice.advise import advise
-    from gblr_hw.conversion.conversion import convert
     from gblr_hw.conversion.covariances import collect_covariances
     from gblr_hw.conversion.in_order.conversion_in_order import convert_in_order
+    from gblr_hw.conversion.in_order.convert_model import convert
     from gblr_hw.cost.hardware_cost import HardwareCost
     from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
     from gblr_hw.layers.blast_linear import BLASTLinear
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
     from gblr_hw.layers.linear import GBLRLinear
     from gblr_hw.layers.monarch_linear import MonarchLinear
+    from gblr_hw.layers.packed_linear import pack
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
     from gblr_hw.sweeps.sweep import sweep
@@ -49,7 +50,7 @@ _HOMES = {
     "block_grid_weights": "gblr_hw.weights.from_factors",
     "block_sparse_weights": "gblr_hw.weights.from_factors",
     "collect_covariances": "gblr_hw.conversion.covariances",
-    "convert": "gblr_hw.conversion.conversion",
+    "convert": "gblr_hw.conversion.in_order.convert_model",
     "convert_in_order": "gblr_hw.conversion.in_order.conversion_in_order",
     "load_checkpoint": "gblr_hw.files.checkpoint",
     "fit_to_latency": "gblr_hw.training.fit_to_latency",
@@ -57,6 +58,7 @@ _HOMES = {
     "lower": "gblr_hw.lowering.pipeline",
     "monarch_weights": "gblr_hw.weights.from_factors",
     "multiplications": "gblr_hw.weights.multiplications",
+    "pack": "gblr_hw.layers.packed_linear",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
     "sweep": "gblr_hw.sweeps.sweep",
@@ -85,6 +87,7 @@ __all__ = [
     "lower",
     "monarch_weights",
     "multiplications",
+    "pack",
     "replace_linear",
     "save_checkpoint",
     "sweep",

@@ -29,8 +29,10 @@ def _half(said: str) -> None:
 
 
 def _fewer(said: str) -> None:
-    dense, most, least = cycles(said)
-    assert dense > most > least
+    most, least = cycles(said)
+    assert most > least
+    dense, _, converted, tuned = (float(found) for found in re.findall(r"([0-9.]+)%", said))
+    assert min(dense, converted) - 5 < tuned and said.count("cycles, 0.") == 2 and "error of the output 0." in said
 
 
 def _swept(said: str) -> None:

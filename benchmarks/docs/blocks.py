@@ -150,6 +150,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(SPEED, "lowering", ("lowering",), _whole("lowering", speed.lowering_table)),
     Block(SPEED, "passes", ("lowering",), _whole("lowering", speed.passes_table)),
     Block(SPEED, "growth", ("growth",), _whole("growth", speed.growth_table)),
+    Block(SPEED, "packed layers", ("packed layers",), _whole("packed layers", speed.packed_table)),
     *(
         Block(CLAIMS if name in SHORT_CLAIMS else CLAIM_TABLES, name, ("study",), _whole("study", table))
         for name, table in claims.BLOCKS.items()

@@ -104,6 +104,7 @@ SOURCES: Mapping[str, Source] = {
     "engine": _json("engine_speed", "python -m benchmarks.speed.engine_speed"),
     "lowering": _json("lowering_speed", "python -m benchmarks.speed.lowering_speed"),
     "growth": _json("growth", "python -m benchmarks.speed.growth"),
+    "packed layers": _json("packed_layers", "python -m benchmarks.speed.packed_layers"),
     "peers": _json("peers", "python -m benchmarks.peers.peers"),
     "GEMM cycles": _json("gemm_cycles", "python -m benchmarks.peers.gemm_cycles"),
     "synthesis": Source("docs/synthesis.json", "make synth", read_json),

@@ -85,6 +85,21 @@ def growth_table(data: Data) -> str:
     return format_table(columns, data["growth"], markdown=True)
 
 
+def packed_table(data: Data) -> str:
+    """What packed layers take on a CPU, beside nn.Linear."""
+    columns = (
+        Column("family", "family", align="left"),
+        Column("layer", "layer", align="left"),
+        Column("multiplications", "share", hundredths),
+        Column("bound", "bound", hundredths),
+        Column("packed", "packed", hundredths),
+        Column("within", "within", align="left"),
+        Column("as it is", "plain", hundredths),
+    )
+    rows = [{**row, "within": "yes" if row["packed"] <= row["bound"] else "no"} for row in data["rows"]]
+    return format_table(columns, rows, markdown=True)
+
+
 def training_step_table(data: Data) -> str:
     """A training step of each kind, of dense and of GBLR with masks, run as it is and compiled."""
     rows = [

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -19,6 +19,10 @@ from simulator.base.errors import InputError
 Made = TypeVar("Made")
 _RETURNS = "the function takes nothing and returns (nn.Module, example inputs) or, with a dict, keyword arguments too"
 _YIELDS = "the function takes nothing and returns or yields batches, which the model is called with"
+LOADERS_RULE = (
+    "the function takes nothing and returns (batches to train on, held-out batches), two loaders or lists of batches "
+    "(inputs, wanted), and may return a function (model, batch) -> loss as a third"
+)
 _REMEDY = "Mend it there, or run the file with Python to see more."
 
 
@@ -63,6 +67,33 @@ def own_batches(name: str) -> list[Any]:
     if not found:
         raise InputError(where, "no batch", _YIELDS, "Yield one at least.")
     return found
+
+
+def own_loaders(name: str) -> tuple[Any, Any, Callable[[nn.Module, Any], Any] | None]:
+    """The batches to train on, the held-out ones, and the loss (None: cross entropy) that ``FILE.py:FUNCTION`` returns.
+
+    Raises InputError as `own_model` does, and for loaders that are no two of a length that is not zero.
+    """
+    path, function, made = _function_of("data", name)
+    where = f"data '{name}'"
+    if not callable(made):
+        raise InputError(where, f"{function} = {type(made).__name__}", LOADERS_RULE, "Write such a function.")
+    _check_arguments(where, function, made, LOADERS_RULE)
+    given = _run(where, path, made)
+    if not isinstance(given, tuple) or len(given) not in (2, 3) or (len(given) == 3 and not callable(given[2])):
+        found = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
+        raise InputError(where, found, LOADERS_RULE, "Return such a tuple.")
+    for what, loader in zip(("training", "held-out"), given, strict=False):
+        if not isinstance(loader, Sized) or not hasattr(loader, "__iter__") or hasattr(loader, "shape"):
+            raise InputError(where, f"{what} batches: {type(loader).__name__}", LOADERS_RULE, "Give a DataLoader.")
+        if not len(loader):
+            raise InputError(where, f"{what} batches: none", LOADERS_RULE, "Give one at least.")
+    return given[0], given[1], given[2] if len(given) == 3 else None
+
+
+def own_call(where: str, file: Path, call: Callable[[], Made]) -> Made:
+    """What a call into the user's code returns; InputError, with the file's line, for whatever it raises."""
+    return _run(where, file, call)
 
 
 def _listed(given: Any) -> list[Any]:

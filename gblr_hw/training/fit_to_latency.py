@@ -112,7 +112,7 @@ def fit_to_latency(
         for batch in batches:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * rate_at(aim.progress, settings.warmup) * group["scale"]
-            loss = (loss_of or _cross_entropy)(model, batch)
+            loss = (loss_of or cross_entropy)(model, batch)
             if not math.isfinite(float(loss.detach())):
                 raise InputError(
                     "loss", f"{float(loss.detach())} in epoch {epoch + 1}", "it is finite", "Lower `learning_rate`."
@@ -129,7 +129,8 @@ def fit_to_latency(
     return FittedNetwork(model.eval(), tuple(aim.names), reached, aim.dense_cycles, aim.target_cycles, tuple(losses))
 
 
-def _cross_entropy(model: nn.Module, batch: Any) -> Tensor:
+def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
+    """Of what a model makes of a batch's inputs and what is wanted, the mean: a scalar."""
     inputs, wanted = batch
     args, kwargs = call_of(model, inputs)
     return functional.cross_entropy(model(*args, **kwargs), wanted)

@@ -29,7 +29,7 @@ from gblr_hw.cli.shared.options import (
     told_of,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
-from gblr_hw.cli.sources.convert_source import ModelSource, data_file, source_of
+from gblr_hw.cli.sources.convert_source import ModelSource, Reached, data_file, source_of
 from gblr_hw.cli.sources.lower_source import model_file
 from gblr_hw.weights.family import FAMILIES, converted, converted_whole, told
 from simulator.base.errors import InputError
@@ -81,6 +81,7 @@ def convert_command(
         str | None,
         typer.Option(
             "--data",
+            "--calibrate",
             help="Of a model: a .npz or .safetensors file of its inputs by name, or FILE.py:FUNCTION, which yields "
             "batches.",
             metavar="FILE",
@@ -229,11 +230,13 @@ def convert_command(
             )  # fmt: skip
         if source is not None and distil:
             found = source.distilled(found, distil, progress)
-        cycles = None if source is None else source.cycles(loaded_machine, found)
+        reached = None if source is None else source.reached(loaded_machine, found)
     kept = layers if source is None else dict(found)
     save_checkpoint({name: found.get(name, weights) for name, weights in kept.items()}, output)
     rows = _rows(dense, found, loaded_machine, moments, hidden or [])
-    _tell(rows, found, loaded_machine, output, notes, cycles, as_json, weight_bits is not None or rank_bits is not None)
+    _tell(
+        rows, found, loaded_machine, output, notes, reached, as_json, weight_bits is not None or rank_bits is not None
+    )
 
 
 def _given(
@@ -262,7 +265,7 @@ def _tell(
     machine: Machine,
     output: Path,
     notes: list[str],
-    cycles: tuple[int, int] | None,
+    reached: Reached | None,
     as_json: bool,
     with_bits: bool,
 ) -> None:
@@ -270,8 +273,8 @@ def _tell(
     if as_json:
         family_names = ", ".join(kind.name for kind in kinds)
         summary: dict[str, object] = {"checkpoint": str(output), "machine": machine.name, "family": family_names}
-        if cycles is not None:
-            summary |= {"latency_cycles": cycles[0], "dense_cycles": cycles[1]}
+        if reached is not None:
+            summary |= vars(reached)
         print_json({**summary, "layers": rows, "left_out": notes})
         return
     _print_table(rows, with_bits=with_bits)
@@ -280,8 +283,12 @@ def _tell(
         say(f"badly met, with an error of more than {_BADLY:g} of its norm: {', '.join(bad)}")
     for note in notes:
         say(note)
-    if cycles is not None:
-        say(f"{cycles[0]:,} cycles, {cycles[0] / cycles[1]:.4f} of the dense model's {cycles[1]:,}")
+    if reached is not None:
+        share = reached.latency_cycles / reached.dense_cycles
+        say(f"{reached.latency_cycles:,} cycles, {share:.4f} of the dense model's {reached.dense_cycles:,}")
+        energy, dense_energy = 1e-6 * reached.energy_pj, 1e-6 * reached.dense_energy_pj
+        say(f"{energy:,.4g} uJ, {energy / dense_energy:.4f} of the dense model's {dense_energy:,.4g}")
+        say(f"error of the model's output on the batches, {reached.output_error:.4f} of its norm")
     say(f"{', '.join(kind.label for kind in kinds)}, written to {output}")
 
 

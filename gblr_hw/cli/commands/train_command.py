@@ -10,6 +10,7 @@ import typer
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import JsonOption, MachineOption, SeedOption, print_json, progress_bar, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.cli.sources.lower_source import model_file
 from gblr_hw.weights.family import Family, family_named, told, trained
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
 
 
 _TRAINED, _DENSE = "a family that is trained towards a target", "the family 'dense'"
+_OWN, _BUILT_IN = "--model", "the small vision transformer"
 _ACTS_WITH = {
     "output": ALWAYS,
     "family": ALWAYS,
-    "target_latency": (_TRAINED,),
+    "target_latency": (_TRAINED, _OWN),
     "target_energy": (_TRAINED,),
-    **dict.fromkeys(("whole_network", "machine", "data", "images", "epochs", "seed"), ALWAYS),
+    **dict.fromkeys(("model", "machine", "data", "epochs", "seed", "as_json"), ALWAYS),
     "distil": (_TRAINED,),
-    **dict.fromkeys(("checkpoint", "device", "as_json"), ALWAYS),
+    **dict.fromkeys(("whole_network", "images", "checkpoint", "device"), (_BUILT_IN,)),
+    "learning_rate": (_OWN,),
 }
 
 
@@ -34,9 +37,11 @@ def train_command(
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     family: Annotated[
-        str,
-        typer.Option("--family", help=f"What is trained. {told(trained())}"),
-    ] = "hardware",
+        str | None,
+        typer.Option(
+            "--family", help=f"What is trained: hardware, or lattice with --model, if not given. {told(trained())}"
+        ),
+    ] = None,
     target_latency: Annotated[
         str | None,
         typer.Option(
@@ -52,11 +57,21 @@ def train_command(
         typer.Option("--whole-network", help="The target is for the whole network, not only for its linear layers."),
     ] = False,
     machine: MachineOption = "mid-32",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Train a model of your own: a function that returns (module, example inputs). The latency is of the "
+            "whole program.",
+            metavar="FILE.py:FUNCTION",
+        ),
+    ] = None,
     data: Annotated[
         str,
         typer.Option(
             "--data",
-            help="digits; fashion-mnist, where Debian's dataset-fashion-mnist puts it; or fashion-mnist:FOLDER.",
+            help="digits; fashion-mnist, where Debian's dataset-fashion-mnist puts it; or fashion-mnist:FOLDER. With "
+            "--model FILE.py:FUNCTION, which returns (batches to train on, held-out batches).",
             metavar="NAME[:FOLDER]",
         ),
     ] = "digits",
@@ -65,6 +80,9 @@ def train_command(
     ] = 16,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs after the dense start.", min=1)] = 12,
     seed: SeedOption = 0,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Of AdamW at its highest, with --model.", min=1e-9, max=10.0)
+    ] = 2e-3,
     distil: Annotated[
         float,
         typer.Option("--distil", help="Part of the objective that is the dense start's outputs.", min=0.0, max=1.0),
@@ -76,7 +94,8 @@ def train_command(
     device: Annotated[str, typer.Option("--device", help="A torch device: cpu or cuda.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a small vision transformer on images, so that it meets a latency or an energy on a machine.
+    """Train a small vision transformer on images, or a model of your own, so that it meets a latency (or an energy) on
+    a machine.
 
     Every family starts from the same dense network. The penalty's weight is found while training; nobody sets it.
     """
@@ -84,8 +103,12 @@ def train_command(
     from gblr_hw.demo.single import check_images, dense_run, train_single
     from gblr_hw.files.checkpoint import save_checkpoint
 
-    kind = family_named(family, trained(), "--family")
-    check_acting(context, [_TRAINED if kind.needs_target else _DENSE], _ACTS_WITH)
+    if model is not None:
+        check_acting(context, [_OWN], _ACTS_WITH)
+        _train_own(output, model, data, family, target_latency, machine, epochs, seed, learning_rate, as_json)
+        return
+    kind = family_named(family or "hardware", trained(), "--family")
+    check_acting(context, [_TRAINED if kind.needs_target else _DENSE, _BUILT_IN], _ACTS_WITH)
     loaded, chosen = Machine.load(machine), data_set(data)
     target = _target(kind, target_latency, target_energy)
     check_outputs(
@@ -137,6 +160,60 @@ def train_command(
         f"{kind.name}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
         f"({share:.3f} of dense); written to {output}{stopped}"
     )
+
+
+def _train_own(
+    output: Path,
+    model: str,
+    data: str,
+    family: str | None,
+    target_latency: str | None,
+    machine: str,
+    epochs: int,
+    seed: int,
+    learning_rate: float,
+    as_json: bool,
+) -> None:
+    """Train the user's own model on the user's own batches, and write it."""
+    from gblr_hw.cli.sources.train_source import train_own
+    from gblr_hw.files.checkpoint import save_checkpoint
+
+    loaded = Machine.load(machine)
+    if target_latency is None:
+        raise InputError("--target-latency", "nothing", "a model is trained towards a latency", "Give 0.6x-dense.")
+    check_outputs(
+        [Output("--output", output)],
+        inputs={
+            "--machine": machine_file(machine), "--model": model_file(model), "--data": model_file(data),
+        },
+    )  # fmt: skip
+    with progress_bar(as_json) as progress:
+        fitted, before, after = train_own(
+            model, data, loaded, target_latency, family or "lattice", epochs, seed, learning_rate, progress
+        )
+    save_checkpoint(fitted.model, output)
+    summary = {
+        "checkpoint": str(output),
+        "family": family or "lattice",
+        "machine": loaded.name,
+        "measured": "whole network",
+        "layers": list(fitted.layers),
+        "latency_cycles": round(fitted.latency_cycles),
+        "dense_latency_cycles": round(fitted.dense_cycles),
+        "target_cycles": round(fitted.target_cycles),
+        "training_losses": list(fitted.losses),
+        "held_out": after.record(),
+        "held_out_before": before.record(),
+    }
+    if as_json:
+        print_json(summary)
+        return
+    say(f"held out: {after.told()} (before: {before.told()})")
+    say(
+        f"{len(fitted.layers)} layers, {fitted.latency_cycles:,.0f} cycles on {loaded.name} "
+        f"({fitted.of_dense:.3f} of dense {fitted.dense_cycles:,.0f}); written to {output}"
+    )
+    say(f"lower it with: gblr-hw lower {output} --model {model} -m {machine}")
 
 
 def _check_device(device: str) -> None:

@@ -26,6 +26,17 @@ _BATCH = 4
 _RULE = "it is a .npz or .safetensors file of the model's inputs by name, or FILE.py:FUNCTION, which yields batches"
 
 
+@dataclass(frozen=True)
+class Reached:
+    """Of a whole program, converted and dense; output_error: of the model's output on its batches, of its norm."""
+
+    latency_cycles: int
+    dense_cycles: int
+    energy_pj: float
+    dense_energy_pj: float
+    output_error: float
+
+
 @dataclass(frozen=True, eq=False)
 class ModelSource:
     """A model in evaluation mode, inputs that it is lowered for, and the batches that conversion runs it on."""
@@ -106,10 +117,11 @@ class ModelSource:
         blocks = chain_of(self.model, self.batches[0], stages(self.model, self.batches, found))
         return distil(self.model, found, self.batches, Distillation(steps), blocks, progress)[0]
 
-    def cycles(self, machine: Machine, found: Mapping[str, Converted]) -> tuple[int, int]:
-        """Of the whole program: converted, and dense."""
+    def reached(self, machine: Machine, found: Mapping[str, Converted]) -> Reached:
+        """What the whole program takes, converted and dense, and what the conversion costs its output."""
         import copy
 
+        from gblr_hw.conversion.in_order.convert_model import output_error
         from gblr_hw.frontend.put_weights import put_layers
         from gblr_hw.lowering.lower_model import lower_model
         from simulator.timing.simulate import simulate
@@ -117,8 +129,11 @@ class ModelSource:
         student = copy.deepcopy(self.model)
         put_layers(student, found, "converted layers")
         programs = (lower_model(one, machine, self.inputs, kwargs=self.kwargs) for one in (student, self.model))
-        converted, dense = (int(simulate(program, machine).latency_cycles) for program in programs)
-        return converted, dense
+        after, before = (simulate(program, machine) for program in programs)
+        return Reached(
+            int(after.latency_cycles), int(before.latency_cycles), float(after.energy_pj), float(before.energy_pj),
+            output_error(self.model, student, self.batches),
+        )  # fmt: skip
 
 
 def source_of(model: str, data: str | None, checkpoint: Path | None) -> ModelSource:

@@ -68,7 +68,7 @@ def test_a_model_in_order(llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert run(monkeypatch, *ask, "-o", "a.safetensors", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert sum(row["tiles"] for row in told["layers"]) <= 0.6 * sum(row["dense_tiles"] for row in told["layers"])
-    assert 0 < told["latency_cycles"] < told["dense_cycles"]
+    assert 0 < told["latency_cycles"] < told["dense_cycles"] and 0 < told["energy_pj"] < told["dense_energy_pj"]
     # What the second block does counts for much more.
     blocks = [sum(row["tiles"] for row in told["layers"] if f".{block}." in row["name"]) for block in (0, 1)]
     assert blocks[1] > blocks[0]
@@ -93,7 +93,7 @@ def test_alone_and_distilled(llama: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "convert",
         "--model",
         "net.py:build",
-        "--data",
+        "--calibrate",
         "ids.npz",
         "-m",
         "edge-16",
@@ -105,7 +105,7 @@ def test_alone_and_distilled(llama: Path, monkeypatch: pytest.MonkeyPatch, capsy
     )
     assert run(monkeypatch, *ask, "-o", "a.safetensors") == 0
     said = capsys.readouterr().out
-    assert "of the dense model's" in said
+    assert said.count("of the dense model's") == 2 and "uJ" in said and "error of the model's output on the" in said
     assert "lattice, written to a.safetensors" in said
     assert run(monkeypatch, *ask, "--by-loss", "--distil", 4, "-o", "b.safetensors") == 0
     before, after = load_checkpoint("a.safetensors"), load_checkpoint("b.safetensors")
