@@ -114,9 +114,9 @@ def tokenizer(path: Path | None = None) -> Tokenizer:
     return made
 
 
-def tokens_of(cache: Path) -> tuple[Tensor, Tensor]:
-    """Ids of the texts that measure (24, 256) and of those that calibrate (96, 256): the first tokens of BBC News
-    texts, shuffled with seed 0, of those that have as many; nothing before them.
+def tokens_of(cache: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids of the texts that measure (24, 256), of those that calibrate (96, 256), and of those that are left for
+    training: the first tokens of BBC News texts, shuffled with seed 0, of those that have as many; nothing before them.
     """
     kept = cache / f"bbc-{TOKENS}.safetensors"
     if not kept.exists():
@@ -127,7 +127,7 @@ def tokens_of(cache: Path) -> tuple[Tensor, Tensor]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_file({"ids": torch.tensor(found)}, kept)
     ids = load_file(kept)["ids"]
-    return ids[:TEST], ids[TEST : TEST + CALIBRATION]
+    return ids[:TEST], ids[TEST : TEST + CALIBRATION], ids[TEST + CALIBRATION :]
 
 
 def matrices(model: nn.Module) -> list[str]:

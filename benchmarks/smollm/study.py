@@ -53,7 +53,7 @@ class Study:
 
     def __init__(self, work: Path) -> None:
         self.work, self.model = work, load_network(work)
-        self.test, self.calibration = tokens_of(work)
+        self.test, self.calibration, self.training = tokens_of(work)
         self.names, self.machine = matrices(self.model), Machine.load("mid-32")
         self.program = Program(self.model)
 
@@ -109,9 +109,9 @@ class Study:
         )  # fmt: skip
 
     def distilled(self, family: str, share: float) -> Mapping[str, Converted]:
-        """The same, trained a little on texts that nothing else has seen."""
+        """The same, trained a little on texts that nothing else has seen, each once."""
         blocks = [f"model.layers.{index}" for index in range(len(self.model.model.layers))]
-        batches = self._batches(len(self.calibration) - CHOICE_TEXTS - INPUT_TEXTS, INPUT_TEXTS)
+        batches = [{"input_ids": self.training[at : at + 4]} for at in range(0, 4 * STEPS, 4)]
         return distil(
             self.model, self.kept(f"{family}-by-loss", share), batches, Distillation(STEPS), blocks, _progress
         )[0]

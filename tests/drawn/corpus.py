@@ -19,6 +19,7 @@ from simulator.program.program import Program
 from simulator.timing.durations import Timing, resolve_timing
 from simulator.timing.engine import STALL_NAMES, STALL_NONE, Events, run_engine
 from simulator.timing.reference import run_reference
+from simulator.timing.reference_durations import reference_timing
 from simulator.timing.simulate import simulate
 from tests.drawn.random_networks import built_network
 from tests.drawn.random_programs import built_program, generator, random_timing
@@ -65,7 +66,8 @@ def member(kind: str, seed: int) -> tuple[Timing, Machine | None, Program | None
 def compare(kind: str, seed: int, features: Counter[str] | None = None) -> list[str]:
     """What differs between the engines, and for programs between report and slow counter; ``features`` are added to."""
     timing, machine, program = member(kind, seed)
-    fast, slow = run_engine(timing), run_reference(timing)
+    own = timing if program is None or machine is None else reference_timing(program, machine)
+    fast, slow = run_engine(timing), run_reference(own)
     unlike = [f.name for f in fields(Events) if not np.array_equal(getattr(fast, f.name), getattr(slow, f.name))]
     if program is not None and machine is not None:
         unlike += differences(simulate(program, machine), program, machine, slow)

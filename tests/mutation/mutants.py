@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ENGINE, REFERENCE, TIMING = "simulator.timing.engine", "simulator.timing.reference", "simulator.timing.durations"
+OWN_TIMING = "simulator.timing.reference_durations"
 MACHINE, ISA, REPORT, COUNTS = (
     "simulator.machine.machine",
     "simulator.program.operations",
@@ -238,6 +239,12 @@ DURATIONS = [
     *_shared("V2", "a vector operator's first chunk alone", TIMING, " * ins.chunk[at]", ""),
     *_shared("V2", "a lane fewer", TIMING, "ceil_div(elements, machine.vector.lanes)", "ceil_div(elements, max(1, machine.vector.lanes - 1))"),
     *_shared("V2", "a vector operator is done as it ends", TIMING, "tails[entry.queue])", "tails[entry.queue] * (entry.duration is not Duration.PASSES))"),
+    *_shared("D2", "a transfer takes a cycle more", OWN_TIMING, "return _first(1000 * bursts", "return 1 + _first(1000 * bursts", "agreement"),
+    *_shared("D4", "a latency a cycle longer", OWN_TIMING, "return math.ceil(Fraction(", "return 1 + math.ceil(Fraction(", "agreement"),
+    *_shared("A5", "sums leave a cycle sooner", OWN_TIMING, "(machine.cols - 1) + 1", "(machine.cols - 1)", "agreement"),
+    *_shared("A6", "a narrow tile overtakes a wide one", OWN_TIMING, "if narrow and not behind_wide else 1", "if narrow else 1", "agreement"),
+    *_shared("V1", "a drain's last rows are cut off", OWN_TIMING, "return _first(rows * machine.cols, lanes)", "return max(1, rows * machine.cols // lanes)", "agreement"),
+    *_shared("V2", "a pass more", OWN_TIMING, "range(_passes(program, i))", "range(1 + _passes(program, i))", "agreement"),
 ]  # fmt: skip
 
 COUNTERS = [

@@ -48,6 +48,7 @@ def check() -> None:
     from simulator.timing.durations import resolve_timing
     from simulator.timing.engine import run_engine
     from simulator.timing.reference import run_reference
+    from simulator.timing.reference_durations import reference_timing
     from tests.recipes.small_program import behind_drains, dense_program, small_machine
 
     machine = small_machine()
@@ -56,7 +57,7 @@ def check() -> None:
     x = np.random.default_rng(1).normal(size=(3, 7))
     np.testing.assert_allclose(execute(changed, {"layer": x})["layer"], x @ weight.T / 2, atol=1e-6)
     timing = resolve_timing(changed, machine)
-    engine, reference = run_engine(timing), run_reference(timing)
+    engine, reference = run_engine(timing), run_reference(reference_timing(changed, machine))
     for name in ("preload", "start", "end", "done", "stall"):
         np.testing.assert_array_equal(getattr(engine, name), getattr(reference, name), err_msg=name)
     before, after_ = simulate(program, machine).accesses, simulate(changed, machine).accesses

@@ -57,6 +57,7 @@ def check() -> None:
     from simulator.timing.durations import resolve_timing
     from simulator.timing.engine import run_engine
     from simulator.timing.reference import run_reference
+    from simulator.timing.reference_durations import reference_timing
     from tests.recipes.small_program import dense_program, saved_and_loaded, small_machine, with_ops
 
     machine = small_machine()
@@ -73,7 +74,7 @@ def check() -> None:
     x = np.random.default_rng(1).normal(size=(3, 7))
     np.testing.assert_allclose(execute(changed, {"layer": x})["layer"], x @ signed.T, atol=1e-6)
     timing = resolve_timing(changed, machine)
-    engine, reference = run_engine(timing), run_reference(timing)
+    engine, reference = run_engine(timing), run_reference(reference_timing(changed, machine))
     for name in ("preload", "start", "end", "done", "stall"):
         np.testing.assert_array_equal(getattr(engine, name), getattr(reference, name), err_msg=name)
     report = simulate(changed, machine)

@@ -6,7 +6,7 @@ from tests.recipes.recipe import Edit, Recipe, after
 
 RECIPE = Recipe(
     change="timing parameter",
-    most=3,
+    most=4,
     edits=(
         after(
             "simulator/machine/machine.py",
@@ -18,6 +18,11 @@ RECIPE = Recipe(
             "    return ceil_div(ins.tokens[at].astype(np.int64) * machine.cols, machine.vector.lanes)\n",
             "    drained = ceil_div(ins.tokens[at].astype(np.int64) * machine.cols, machine.vector.lanes)\n"
             "    return machine.vector.begin_cycles + drained\n",
+        ),
+        Edit(
+            "simulator/timing/reference_durations.py",
+            "            return _first(rows * machine.cols, lanes)\n",
+            "            return machine.vector.begin_cycles + _first(rows * machine.cols, lanes)\n",
         ),
         Edit("docs/machine.md", "takes `ceil(T Q / lanes)` cycles", "takes `begin_cycles + ceil(T Q / lanes)` cycles"),
     ),
@@ -32,6 +37,7 @@ def check() -> None:
     from simulator.timing.durations import resolve_timing
     from simulator.timing.engine import run_engine
     from simulator.timing.reference import run_reference
+    from simulator.timing.reference_durations import reference_timing
     from tests.recipes.small_program import dense_program, saved_and_loaded, small_machine
 
     machine = small_machine()
@@ -40,7 +46,7 @@ def check() -> None:
     assert slow.layout_key == machine.layout_key and "begin_cycles = 9" in slow.to_toml()
     before, after_ = (resolve_timing(program, one) for one in (machine, slow))
     np.testing.assert_array_equal(after_.busy - before.busy, np.where(program.instructions.op == Op.DRAIN, 9, 0))
-    engine, reference = run_engine(after_), run_reference(after_)
+    engine, reference = run_engine(after_), run_reference(reference_timing(program, slow))
     np.testing.assert_array_equal(engine.done, reference.done)
     later = simulate(program, slow).latency_cycles - simulate(program, machine).latency_cycles
     assert 9 <= later <= 2 * 9  # the first of two drains may be hidden

@@ -25,6 +25,7 @@ from simulator.program.program import Program
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine
 from simulator.timing.reference import run_reference
+from simulator.timing.reference_durations import reference_timing
 from tests.oracles.hazards import hazards, orders
 
 _MID = Machine.load("mid-32")
@@ -99,7 +100,7 @@ def test_no_row_is_replaced_before_its_last_window_was_read(given: tuple[nn.Modu
     program = lower(model, _machine(4, 4), example_inputs=(x[:, :, :9, :9],) if min(x.shape[2:]) > 9 else (x,))
     timing = resolve_timing(program, program.machine)
     events = run_engine(timing)
-    np.testing.assert_array_equal(events.done, run_reference(timing).done)
+    np.testing.assert_array_equal(events.done, run_reference(reference_timing(program, program.machine)).done)
     assert hazards(program, program.machine, timing, events) == []
 
 

@@ -26,6 +26,7 @@ from simulator.timing.dram_places import transfer_bursts
 from simulator.timing.durations import resolve_timing
 from simulator.timing.engine import run_engine
 from simulator.timing.reference import run_reference
+from simulator.timing.reference_durations import reference_timing
 from simulator.timing.simulate import simulate
 from tests.drawn.random_networks import built_network
 from tests.drawn.random_programs import built_program, generator
@@ -73,7 +74,7 @@ def test_engine_and_reference_agree_on_banks(seed: int) -> None:
     def serve(i: int, cycle: int) -> tuple[int, int]:
         return slow.serve(int(banked.first[i]), int(banked.bursts[i]), program.instructions.op[i] == Op.STORE, cycle)
 
-    events, reference = run_engine(timing, banked), run_reference(timing, serve)
+    events, reference = run_engine(timing, banked), run_reference(reference_timing(program, machine), serve)
     for column in ("preload", "start", "end", "done", "stall"):
         np.testing.assert_array_equal(getattr(events, column), getattr(reference, column), err_msg=column)
     served = with_served(timing, events.start, events.end, events.done)
