@@ -31,7 +31,8 @@ _COMMANDS = {
     ),
     "train": (
         "train_command:train_command",
-        "Train a small vision transformer on images, so that it meets a latency or an energy on a machine.",
+        "Train a small vision transformer on images, or a model of your own, so that it meets a latency (or an energy) "
+        "on a machine.",
     ),
     "convert": (
         "convert_command:convert_command",
