@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gblr_hw.layers.monarch_linear import MonarchLinear
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.page.report import report
     from gblr_hw.sweeps.sweep import sweep
     from gblr_hw.training.fit_to_latency import fit_to_latency
     from gblr_hw.training.latency_target import LatencyTarget
@@ -57,6 +58,7 @@ _HOMES = {
     "lower": "gblr_hw.lowering.pipeline",
     "monarch_weights": "gblr_hw.weights.from_factors",
     "multiplications": "gblr_hw.weights.multiplications",
+    "report": "gblr_hw.page.report",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
     "sweep": "gblr_hw.sweeps.sweep",
@@ -86,6 +88,7 @@ __all__ = [
     "monarch_weights",
     "multiplications",
     "replace_linear",
+    "report",
     "save_checkpoint",
     "sweep",
     "train_network",
