@@ -89,7 +89,8 @@ def _sections(content: Content) -> list[str]:
             '<section id="fronts"><h2>Accuracy against cost</h2><div class="controls" id="front-controls"></div>'
             '<figure><div class="chart" id="front"></div><figcaption>Each mark is a network, its bar the range over '
             "seeds; the grey line joins those that no other shown beats in both. Marks that coincide are moved apart "
-            "sideways, by at most a few per cent. Point at a mark for its figures.</figcaption></figure></section>"
+            "sideways, by at most a few per cent. "
+            "Near the best: within eight points of the best accuracy. Point at a mark for its figures.</figcaption></figure></section>"
         )
     if content.swept:
         made.append(

@@ -86,17 +86,19 @@ function stepped(values, x, y, interpolate) {
     encoding: {x: {field: x, type: "quantitative"}, y: {field: y, type: "quantitative"}, order: {field: x}}};
 }
 
+const NEAR = 0.08; // of accuracy below the best, where most of what is of interest lies
 let state;
 function fronts() {
   const points = data.points, colour = {};
   for (const [name, look] of Object.entries(data.families)) colour[name] = look.colour;
   const parts = distinct(points.map((p) => p.group)), machines = distinct(points.map((p) => p.machine));
-  state = {part: new Set([parts[0]]), machine: new Set([machines[0]]), cost: new Set(["latency_cycles"]),
+  state = {part: new Set([parts[0]]), machine: new Set([machines[0]]), cost: new Set(["latency_cycles"]), range: new Set(["near"]),
     families: new Set(points.map((p) => p.family))};
   const controls = $("front-controls");
   choices(controls, "task", pairs(parts), state.part, false, drawFront);
   choices(controls, "machine", pairs(machines), state.machine, false, drawFront);
   choices(controls, "cost", [["latency_cycles", "cycles"], ["energy_pj", "energy"]], state.cost, false, drawFront);
+  choices(controls, "accuracies", [["near", "near the best"], ["all", "all"]], state.range, false, drawFront);
   choices(controls, "families", Object.entries(data.families).map(([k, v]) => [k, v.label]), state.families, true, drawFront, colour);
   drawFront();
 }
@@ -105,13 +107,14 @@ function drawFront() {
   const [part] = state.part, [machine] = state.machine, [cost] = state.cost;
   const here = data.points.filter((p) => p.group === part && p.machine === machine);
   $("verdict").textContent = data.verdicts[`${part}|${machine}`] ?? data.verdicts[""];
-  const rows = apart(here.filter((p) => state.families.has(p.family)).map((p) => ({...p,
+  const floor = state.range.has("all") ? 0 : Math.max(...here.map((p) => p.accuracy)) - NEAR;
+  const rows = apart(here.filter((p) => state.families.has(p.family) && p.accuracy >= floor).map((p) => ({...p,
     x: cost === "energy_pj" ? p[cost] * 1e-6 : p[cost], label: data.families[p.family].label})), "x", "accuracy");
   fillPoints(here.filter((p) => state.families.has(p.family)));
   if (!rows.length) { views.front?.result?.finalize(); $("front").textContent = "Nothing is chosen, or nothing was measured here."; return; }
   const looks = Object.values(data.families);
   const x = {field: "at", type: "quantitative", scale: {zero: false, nice: true}, title: cost === "energy_pj" ? "energy (uJ)" : "latency (cycles)", axis: {tickCount: narrow() ? 4 : 8, format: cost === "energy_pj" ? ",.4~g" : ",.0f"}};
-  const y = {field: "accuracy", type: "quantitative", scale: {zero: false}, axis: {format: ".1~%"}, title: "accuracy"};
+  const y = {field: "accuracy", type: "quantitative", scale: {zero: false}, axis: {format: ".1~%", tickCount: 6}, title: "accuracy"};
   const family = {field: "label", type: "nominal", legend: null};
   draw("front", {height: narrow() ? 300 : 420, layer: [
     stepped(frontOf(rows, "x", "accuracy", 1).map((r) => ({at: r.x, accuracy: r.accuracy})), "at", "accuracy", "step-after"),

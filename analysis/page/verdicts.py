@@ -49,7 +49,8 @@ def _of_points(points: Sequence[PagePoint], machine: str) -> str:
     cycles, energy = best.latency_cycles / reference.latency_cycles, best.energy_pj / reference.energy_pj
     return (
         f"On {machine}, {best.name} needs {cycles:.2f} of dense\N{RIGHT SINGLE QUOTATION MARK}s cycles and {energy:.2f} "
-        f"of its energy at {best.accuracy:.1%} accuracy {stands}; nothing within one point of dense is faster."
+        f"of its energy at {best.accuracy:.1%} accuracy {stands}; nothing else within one point of "
+        "dense is faster."
     )
 
 
