@@ -139,8 +139,7 @@ def _maps(content: Content) -> str:
 
 def _made(content: Content) -> str:
     rows = "".join(
-        f'<tr><td>{escape(one.name)}</td><td class="n">{one.size_bytes:,}</td>'
-        f"<td><code>{one.sha256}</code></td></tr>"
+        f'<tr><td>{escape(one.name)}</td><td class="n">{one.size_bytes:,}</td><td><code>{one.sha256}</code></td></tr>'
         for one in content.sources
     )
     machines = {run.machine_toml: run.report.machine for run in content.runs}
@@ -153,7 +152,7 @@ def _made(content: Content) -> str:
         for toml, name in machines.items()
     )
     return (
-        f'<section><h2>How this was made</h2><p>gblr-hw {escape(content.version)}: <code>{escape(content.command)}</code>'
+        f"<section><h2>How this was made</h2><p>gblr-hw {escape(content.version)}: <code>{escape(content.command)}</code>"
         f'</p>{energy}{told}<div class="wide"><table class="files"><thead><tr><th>file read</th><th class="n">bytes</th>'
         f"<th>SHA-256</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -145,7 +144,10 @@ def _rows(rows: Any, where: str) -> list[dict[str, Any]]:
         missing = [key for key in needed if key not in row]
         if missing:
             raise InputError(
-                f"{where}: row {number}", f"no {missing[0]!r}", f"a sweep's rows have {', '.join(needed)}", "Sweep anew."
+                f"{where}: row {number}",
+                f"no {missing[0]!r}",
+                f"a sweep's rows have {', '.join(needed)}",
+                "Sweep anew.",
             )
     return rows
 
@@ -204,9 +206,7 @@ def _run(path: Path) -> Run:
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
     """Whole paths where two programs on one machine have the same name; machine by machine."""
     names = [(run.name, run.report.machine) for run in runs]
-    return [
-        replace(run, name=run.file) if names.count((run.name, run.report.machine)) > 1 else run for run in runs
-    ]
+    return [replace(run, name=run.file) if names.count((run.name, run.report.machine)) > 1 else run for run in runs]
 
 
 def _maps(path: Path, left: int) -> list[tuple[str, bytes]]:

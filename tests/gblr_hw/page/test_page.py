@@ -76,7 +76,9 @@ def test_the_same_results_give_the_same_page(results: list[Path], page: Path) ->
 def test_what_no_page_is_made_of(results: list[Path], tmp_path: Path, refusal: Any, monkeypatch: Any) -> None:  # noqa: F811
     other = tmp_path / "notes.txt"
     other.write_text("nothing")
-    assert "a file of another kind; a page is made of programs, points" in refusal("report", other, "-o", tmp_path / "a.html")
+    assert "a file of another kind; a page is made of programs, points" in refusal(
+        "report", other, "-o", tmp_path / "a.html"
+    )
     assert "a folder without points.json" in refusal("report", tmp_path, "-o", tmp_path / "a.html")
     with pytest.raises(InputError, match="found it twice; each of RESULTS is named once"):
         report([results[0], results[0]], tmp_path / "a.html")
@@ -87,7 +89,9 @@ def test_what_no_page_is_made_of(results: list[Path], tmp_path: Path, refusal: A
 
 
 def test_no_operator_above_a_roof() -> None:
-    model = nn.Sequential(nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 256), nn.LayerNorm(256), nn.Linear(256, 64)).eval()
+    model = nn.Sequential(
+        nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 256), nn.LayerNorm(256), nn.Linear(256, 64)
+    ).eval()
     machine = Machine.load("mid-32")
     result = simulate(lower(model, machine, example_inputs=torch.zeros(128, 256)), machine)
     for dot in roofline_points(result):
@@ -123,7 +127,9 @@ def _settled(browser: Any, pictures: int) -> None:
 
 def test_in_a_browser(page: Path, browser: Any) -> None:
     def column(index: int) -> list[str]:
-        return browser.execute_script(f"return [...document.querySelectorAll('#compared tbody tr')].map(r => r.cells[{index}].textContent)")
+        return browser.execute_script(
+            f"return [...document.querySelectorAll('#compared tbody tr')].map(r => r.cells[{index}].textContent)"
+        )
 
     for width in (1280, 390):
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -148,7 +154,10 @@ def test_in_a_browser(page: Path, browser: Any) -> None:
         browser.execute_script("document.querySelector('#compared th[data-key=cycles]').click()")
         assert [int(text.replace(",", "")) for text in column(2)] == expected
     browser.execute_script("const s = document.getElementById('program'); s.value = 1; s.onchange()")
-    assert "edge-16" in browser.find_element("id", "program-said").text or "mid-32" in browser.find_element("id", "program-said").text
+    assert (
+        "edge-16" in browser.find_element("id", "program-said").text
+        or "mid-32" in browser.find_element("id", "program-said").text
+    )
     assert browser.execute_script("return document.querySelector('#trace a').href").startswith("data:application/gzip")
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
