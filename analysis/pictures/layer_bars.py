@@ -21,7 +21,9 @@ _MOST_ROWS = 60
 def draw_layer_bars(report: Report, title: str = "") -> Figure:
     """One bar for each layer of ``report``, in program order from the top, divided into cycles by cause.
 
-    Of more than 60 layers those with the most cycles have a bar. At a bar's end stand its cycles and its utilisation (useful multiplications / what the array could have done).
+    Of more than 60 layers those with the most cycles have a bar.
+
+    At a bar's end stand its cycles and its utilisation (useful multiplications / what the array could have done).
     Raises ``InputError`` for a report without layers.
     """
     layers = _shown(report.layers)

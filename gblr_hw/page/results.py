@@ -74,7 +74,8 @@ def _files(path: Path) -> list[Path]:
     inside = [*path.glob("points.json"), *sorted(path.glob("*.program")), *sorted(path.glob("*.safetensors"))]
     if not inside:
         raise InputError(
-            f"'{path}'", "a folder without points.json, programs or checkpoints", "a folder is what `gblr-hw demo` wrote",
+            f"'{path}'", "a folder without points.json, programs or checkpoints",
+            "a folder is what `gblr-hw demo` wrote",
             f"Name {_KINDS}.",
         )  # fmt: skip
     return inside
