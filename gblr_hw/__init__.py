@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gblr_hw.layers.packed_linear import pack
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.page.report import report
     from gblr_hw.sweeps.sweep import sweep
     from gblr_hw.training.fit_to_latency import fit_to_latency
     from gblr_hw.training.latency_target import LatencyTarget
@@ -59,6 +60,7 @@ _HOMES = {
     "monarch_weights": "gblr_hw.weights.from_factors",
     "multiplications": "gblr_hw.weights.multiplications",
     "pack": "gblr_hw.layers.packed_linear",
+    "report": "gblr_hw.page.report",
     "replace_linear": "gblr_hw.layers.replace",
     "save_checkpoint": "gblr_hw.files.checkpoint",
     "sweep": "gblr_hw.sweeps.sweep",
@@ -89,6 +91,7 @@ __all__ = [
     "multiplications",
     "pack",
     "replace_linear",
+    "report",
     "save_checkpoint",
     "sweep",
     "train_network",

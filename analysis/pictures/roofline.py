@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 from analysis.pictures import colours, style
 from analysis.pictures.axes import log_ticks, set_x, short_number
 from simulator.base.errors import InputError
-from simulator.timing.report import GROUPS, Report
+from simulator.timing.report import GROUPS, LayerReport, Report
 
 _LARGEST_POINTS2 = 900.0  # area of the dot of the operator with most cycles
 _SMALLEST_POINTS2 = 6.0
@@ -42,7 +42,7 @@ _PLACES = (
 
 @dataclass(frozen=True)
 class RooflinePoint:
-    """An operator: its useful multiplications for each byte of its DRAM traffic, and for each cycle charged to it."""
+    """An operator: its useful multiplications for each byte of its DRAM traffic, and for each cycle that it takes."""
 
     name: str
     group: str
@@ -52,26 +52,34 @@ class RooflinePoint:
 
 
 def roofline_points(report: Report) -> list[RooflinePoint]:
-    """The operators of ``report`` that multiply, move bytes and have cycles of their own; others have no place."""
+    """The operators of ``report`` that multiply, move bytes and have cycles of their own; others have no place.
+
+    An operator's rate is taken over the cycles charged to it or those of its transfers, whichever are more: bytes
+    that moved while other operators ran took their time all the same, so that no rate lies above a roof.
+    """
     return [
         RooflinePoint(
             layer.name,
             layer.group,
             layer.latency_cycles,
             layer.multiplications * layer.tokens / layer.dram_bytes,
-            layer.multiplications * layer.tokens / layer.latency_cycles,
+            layer.multiplications * layer.tokens / _own_cycles(report, layer),
         )
         for layer in report.layers
         if layer.multiplications and layer.dram_bytes and layer.latency_cycles
     ]
 
 
+def _own_cycles(report: Report, layer: LayerReport) -> float:
+    """Cycles that the operator takes of the array's time line or of the DRAM channel, at the least."""
+    return max(layer.latency_cycles, layer.dram_cycles, layer.dram_bytes / report.dram_bytes_per_cycle)
+
+
 def draw_roofline(report: Report, title: str = "") -> Figure:
     """One dot an operator, its area as its cycles, coloured by group, on logarithmic axes; the program is a star.
 
-    A dot above the slope had its bytes moved while other operators ran. Operators without multiplications, bytes or
-    cycles of their own have no dot; the line below the axis says what part of the cycles they are. Raises
-    ``InputError`` where no operator has a dot.
+    Operators without multiplications, bytes or cycles of their own have no dot; the line below the axis says what part
+    of the cycles they are. Raises ``InputError`` where no operator has a dot.
     """
     points = roofline_points(report)
     if not points:

@@ -46,7 +46,7 @@ def draw_timeline(report: Report, window: tuple[int, int] | None = None, title: 
         )
     bins = min(_MOST_BINS, high - low)
     kinds = np.unique(trace.op).tolist()
-    colours = {op: style.series_colour(i) for i, op in enumerate(kinds)}
+    colours = {op: style.series_colour(op) for op in kinds}  # by operation: the same in every picture
     units = len(trace.unit_names)
     legend_rows = ceil_div(len(kinds), 5)
     shown = [(name, max(a, low), min(b, high)) for name, a, b in spans if a < high and b > low]

@@ -68,6 +68,10 @@ _COMMANDS = {
         "explore.compare_command:compare_command",
         "Compare programs operator by operator: where the cycles, bytes and joules of one differ from another's.",
     ),
+    "report": (
+        "explore.report_command:report_command",
+        "One page of results, which opens without a network: verdict, fronts, table, roofline, cycles, maps, timeline.",
+    ),
     "verify": (
         "verify_command:verify_command",
         "Compile the RTL of the program's machine, run the program on it, and compare every event's cycle and every "

@@ -28,6 +28,7 @@ WRITERS = {
     "bars": (("simulate", "p.program"), "--bars", "x.png"),
     "roofline": (("simulate", "p.program"), "--roofline", "x.png"),
     "map": (("show", "c.safetensors"), "--map", "x.png"),
+    "page": (("report", "points.json"), "--output", "x.html"),
     "front": (("front", "points.json"), "--output", "x.png"),
     "sensitivity": (("sensitivity", "points.json"), "--output", "x.png"),
     "convert": (("convert", "c.safetensors"), "--output", "x.safetensors"),

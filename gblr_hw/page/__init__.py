@@ -1,0 +1,1 @@
+"""Results as users have them, gathered for one page."""
