@@ -64,9 +64,7 @@ def draw_layer_bars(report: Report, title: str = "") -> Figure:
         axes.set_yticks(rows, style.shortened_names([layer.name for layer in layers], _LONGEST_NAME), fontsize=7)
         spare = max(0, _FEWEST_ROWS - len(layers)) / 2
         axes.set_ylim(len(layers) - 0.4 + spare, -0.6 - spare)
-        axes.set_xlabel(
-            "latency (cycles); at the bar's end: cycles, and the part of the array's cell-cycles that was used"
-        )
+        axes.set_xlabel("latency (cycles); at the bar's end also the part of the array's cell-cycles that was used")
         axes.set_ylabel("layer" if len(layers) == len(report.layers) else _left_out(report, layers))
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)

@@ -49,10 +49,11 @@ class FileKind:
         found = [ending for ending in self.endings if Path(path).name.lower().endswith(ending)]
         if not found:
             *some, last = self.endings
+            named = f"{', '.join(some)} or {last}" if some else last
             raise InputError(
                 str(path),
                 f"the ending '{Path(path).suffix.lower()}'",
-                f"{self.name} are {', '.join(some)} or {last} files",
+                f"{self.name} are {named} files",
                 "Choose one of these endings.",
             )
         return max(found, key=len)

@@ -117,7 +117,7 @@ READ = {
     ("lower", "checkpoint"), ("show", "file"), ("simulate", "program"), ("simulate", "topology"), ("verify", "program"),
     ("convert", "checkpoint"), ("convert", "covariances"), ("codesign", "checkpoint"), ("codesign", "covariances"),
     ("codesign", "space_file"), ("front", "files"), ("sensitivity", "files"), ("advise", "checkpoint"), ("advise", "covariances"),
-    ("sweep", "checkpoint"), ("compare", "programs"),
+    ("sweep", "checkpoint"), ("compare", "programs"), ("report", "results"),
 }  # fmt: skip
 NAMES = {"--map": "block_map", "--dram-trace": "dram_trace"}
 FOLDERS = {

@@ -5,6 +5,7 @@ lost.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -117,8 +118,8 @@ def test_an_input_is_never_replaced(writer: str, folder: Path, refusal: Refusal)
     ):
         # Pictures and traces have endings of their own: the input is given under such a name.
         renamed = f"{source}.{ending}" if source != "points.json" else source
-        if writer in ("front", "sensitivity"):
-            assert "found the ending '.json'; pictures are" in refusal(*command, option, source)
+        if writer in ("front", "sensitivity", "page"):
+            assert re.search(r"found the ending '.json'; (pictures|pages) are \.", refusal(*command, option, source))
             return
         Path(source).rename(renamed)
         command = tuple(renamed if part == source else part for part in command)

@@ -68,7 +68,9 @@ def test_the_same_results_give_the_same_page(results: list[Path], page: Path) ->
     text = first.decode()
     assert len(first) < 1_300_000
     assert text.count("</script>") == 3  # the library, the figures and the page's own: no name of a user's ends one
-    outside = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.DOTALL)  # the library's own source has tags in it
+    outside = re.sub(
+        r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.DOTALL
+    )  # the library's own source has tags in it
     assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=['\"](?!data:)", outside)
     assert "lattice needs 0.60 of dense" in text
     assert len(re.findall(r"<code>[0-9a-f]{64}</code></td>", text)) == len(results)
