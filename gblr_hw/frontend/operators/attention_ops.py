@@ -23,6 +23,7 @@ from gblr_hw.frontend.graph.layout import (
     permute,
     size_of,
 )
+from gblr_hw.frontend.operators.matrix_ops import in_order
 from gblr_hw.frontend.operators.relays import or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied
 from simulator.network.network import Operand
@@ -48,6 +49,7 @@ def product(builder: Builder, left: View, right: View) -> View:
     """(..., M, K) times (..., K, N), both activations, leading dimensions broadcast; heads may share keys in groups."""
     if min(len(left.dims), len(right.dims)) < 2:
         raise LayoutError("a product of two activations has at least two dimensions each")
+    left, right = (in_order(builder, one) for one in (left, right))
     sides = [_placed(builder, left), _placed(builder, right)]
     try:
         return or_relaid(builder, lambda *given: _product(builder, *given), sides, _layouts(builder, left, right))

@@ -11,6 +11,7 @@ import torch
 from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.frame import Frame, constant_array, frame_of, refined
 from gblr_hw.frontend.graph.layout import BATCH, CHANNELS, REPEAT, TOKENS, Atom, LayoutError, View, size_of
+from gblr_hw.frontend.operators.matrix_ops import in_order
 from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied
 from simulator.network.network import Operand
@@ -30,6 +31,7 @@ def concatenated(builder: Builder, parts: Sequence[Value], dim: int) -> View:
         part = parts[0]
         if isinstance(part, View):
             return part
+    parts = [in_order(builder, part) if isinstance(part, View) else part for part in parts]
     given = [part for part in parts if isinstance(part, View)]
 
     def join(*views: View) -> View:

@@ -20,6 +20,7 @@ from gblr_hw.frontend.graph.layout import (
     View,
     contiguous,
     permute,
+    reshape,
 )
 from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied, reduction
@@ -54,7 +55,7 @@ def _linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> V
         raise LayoutError("the inputs of a linear layer are one value, repeated")
     # Weights have their columns in the framework's order, so the inputs are packed in that order.
     frame = builder.frame(view)
-    frame = replace(frame, atoms=(*frame.atoms[:-1], _in_order(view.dims[last])))
+    frame = replace(frame, atoms=(*frame.atoms[:-1], packed_in_order(view.dims[last])))
     read = builder.read(view, frame)
     if read.picks:
         read = builder.read(copied(builder, view, frame=frame), frame)
@@ -62,10 +63,32 @@ def _linear(builder: Builder, view: View, weights: LayerWeights, name: str) -> V
     return _emit(builder, read.operand, weights, name, out)
 
 
-def _in_order(dim: Dim) -> Dim:
+def packed_in_order(dim: Dim) -> Dim:
     """Channels packed in the framework's order, cut as ``dim`` is."""
     inner = [prod(atom.size for atom in dim[place + 1 :]) for place in range(len(dim))]
     return tuple(Atom(atom.size, CHANNELS, stride) for atom, stride in zip(dim, inner, strict=True))
+
+
+def in_order(builder: Builder, view: View) -> View:
+    """``view``, of a copy with its channels packed in the framework's order if heads are cut out of channels that are
+    stored in another one (Monarch's outputs): one pass over rows, where heads of their own would be moved one element
+    at a time.
+    """
+    if builder.is_unplaced(view) or not builder.relays:
+        return view
+    channels = [dim for dim in range(len(view.dims)) if CHANNELS in view.axes(dim)]
+    strewn = any(len(view.dims[dim]) > 1 for dim in channels)
+    if not (strewn and len(channels) > 1 and all(view.axes(dim) == {CHANNELS} for dim in channels)):
+        return view
+    rows = [dim for dim in range(len(view.dims)) if dim not in channels]
+    order = [*rows, *channels]
+    turned = permute(view, order)
+    sizes = turned.shape
+    whole = reshape(turned, [*sizes[: len(rows)], prod(sizes[len(rows) :])])
+    frame = builder.frame(whole)
+    frame = replace(frame, atoms=(*frame.atoms[:-1], packed_in_order(whole.dims[-1])))
+    flat = copied(builder, whole, frame=frame)
+    return permute(reshape(flat, sizes), [order.index(dim) for dim in range(len(order))])
 
 
 def _with_last(frame: Frame, width: int) -> Frame:
