@@ -78,7 +78,8 @@ def in_order(builder: Builder, view: View) -> View:
         return view
     channels = [dim for dim in range(len(view.dims)) if CHANNELS in view.axes(dim)]
     strewn = any(len(view.dims[dim]) > 1 for dim in channels)
-    if not (strewn and len(channels) > 1 and all(view.axes(dim) == {CHANNELS} for dim in channels)):
+    alone = all(atom.axis == CHANNELS for dim in channels for atom in view.dims[dim])  # nothing that is repeated
+    if not (strewn and alone and len(channels) > 1):
         return view
     rows = [dim for dim in range(len(view.dims)) if dim not in channels]
     order = [*rows, *channels]
