@@ -18,7 +18,7 @@ import numpy as np
 from gblr_hw.lowering.chains.pack_mixes import pack_mixes
 from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.emit.emit import emit_instructions
-from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, block_tokens
+from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS, block_tokens
 from gblr_hw.lowering.passes.build_schedule import build_schedule
 from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
 from gblr_hw.lowering.passes.colour_banks import colour_banks
@@ -104,13 +104,14 @@ def choose_best(
 
 
 def _finer(placed: PlacedForm) -> PlacedForm:
-    """The form in the blocks of tokens that run fastest of its own and smaller ones, which have room where it has. Only
-    of weights that stay in their buffer: others would be loaded once more for each block, which costs energy.
+    """The form in the blocks of tokens that run fastest of its own and smaller ones, which have room where it has.
+    Weights that do not stay in their buffer are loaded again for each block, which costs energy: that is to gain
+    something.
     """
     plan = placed.plan
     machine, size = plan.machine, plan.block_tokens
     ends = channel_cycles(machine, size * np.array([plan.factors.in_features, plan.factors.out_features])).sum()
-    if ends <= _LONG_ENDS * _least_cycles(plan) or len(placed.schedule.tiles) > machine.weight_slots:
+    if ends <= _LONG_ENDS * _least_cycles(plan):
         return placed
     blocks = ceil_div(plan.tokens, size)
     sizes = dict.fromkeys(ceil_div(plan.tokens, blocks * cuts) for cuts in FINER_CUTS)
@@ -119,7 +120,9 @@ def _finer(placed: PlacedForm) -> PlacedForm:
         for one in sizes
         if machine.rows <= one < size
     ]
-    return min((placed, *smaller), key=lambda one: one.cost)
+    best = min((placed, *smaller), key=lambda one: one.cost)
+    stay = len(placed.schedule.tiles) <= machine.weight_slots
+    return best if stay or best.cost[0] < (1 - WORTH_LOADS) * placed.cost[0] else placed
 
 
 def _outlines(plan: LayerPlan, form: Form) -> list[LayerPlan]:

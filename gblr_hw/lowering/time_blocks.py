@@ -9,7 +9,7 @@ from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.groups.fuse_groups import Group, block_limit
 from gblr_hw.lowering.groups.scratchpad_map import map_regions
 from gblr_hw.lowering.groups.stages import stages_of
-from gblr_hw.lowering.passes.block_tokens import FINER_CUTS
+from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
@@ -22,7 +22,7 @@ def with_timed_block(
     network: Network, schedules: Sequence[LayerSchedule], groups: tuple[Group, ...], machine: Machine
 ) -> tuple[Group, ...]:
     """The groups; of one linear operator that reads rows as they lie, in the block that runs fastest of the one chosen,
-    the larger ones of equal cuts and, of weights that stay, a few smaller ones, as a layer of a checkpoint has.
+    the larger ones of equal cuts and a few smaller ones, as a layer of a checkpoint has.
     """
     operator = network.operators[0]
     if len(network.operators) > 1 or operator.kind != "linear" or operator.operands[0].access != "rows":
@@ -31,16 +31,20 @@ def with_timed_block(
     rows = operator.rows if chosen.flat else operator.tokens
     limit, stages = block_limit(schedules[0], machine), stages_of(network, 0, 1, machine.cols)
     blocks = ceil_div(rows, chosen.block)
-    finer = FINER_CUTS if len(schedules[0].tiles) <= machine.weight_slots else ()
-    sizes = {ceil_div(rows, cuts) for cuts in (*range(1, blocks), *(blocks * cuts for cuts in finer))}
+
+    base = ceil_div(rows, limit)
+    cuts = {*range(1, blocks), *(count * least for count in FINER_CUTS for least in (base, blocks))}
     others = [
         replace(chosen, block=size)
-        for size in sorted(sizes - {chosen.block})
+        for size in sorted({ceil_div(rows, count) for count in cuts} - {chosen.block})
         if machine.rows <= size <= limit and map_regions(network, stages, size, machine) is not None
     ]
     if not others:
         return groups
-    return (min((chosen, *others), key=lambda group: _cycles(network, schedules, group, machine)),)
+    cycles = {group: _cycles(network, schedules, group, machine) for group in (chosen, *others)}
+    best, largest = min(cycles, key=lambda one: cycles[one]), max(cycles, key=lambda one: one.block)
+    stay = len(schedules[0].tiles) <= machine.weight_slots
+    return (best if stay or cycles[best] < (1 - WORTH_LOADS) * cycles[largest] else largest,)
 
 
 def _cycles(network: Network, schedules: Sequence[LayerSchedule], group: Group, machine: Machine) -> int:

@@ -178,7 +178,7 @@ class DrainChain:
         if not region.whole:
             return self._in_turn(base, region.chunks, region.rows * e.side)
         chunk = self.passes.drained_chunk
-        local = chunk - (chunk.min() if region.copies > 1 else 0)
+        local = chunk - (chunk.min() if region.sliced else 0)
         return base + local * self.block.rows * e.side + self._piece_begin
 
     def _range(self, index: int, places: np.ndarray) -> tuple[int, int]:

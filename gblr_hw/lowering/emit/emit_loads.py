@@ -79,7 +79,11 @@ def load_operand(
         chunks = np.array([block.token0 // side])
     base = address(e, g, block, operand)
     size = rows * side
-    waits, earliest = _waits(e, operand, row0 + rows, e.hazards.before_each(base, size, len(chunks)))
+    held = e.hazards.before_each(base, size, len(chunks))
+    if g.group.resident and (reader := latest(one.get("array") for one in held)) is not None:
+        # While weights come that stay, inputs of a block that is not the next would only be in their way.
+        held = [{**one, "array": reader} for one in held]
+    waits, earliest = _waits(e, operand, row0 + rows, held)
     first_use = np.zeros(len(chunks), dtype=np.int64) if use is None else use.of_chunks(chunks)
     if len(g.begins) > 1 and region.copies > 1:
         begin = g.begins[-2]
@@ -244,7 +248,7 @@ def kept_ranges(image: ImageRows, kept: int, begin: int, end: int, base: int) ->
 def address(e: Emission, g: GroupState, block: Block, key: str | Operand, part: int = 0) -> int:
     """Where a value lies in the scratchpad: its copies serve blocks in turn, or slices of heads."""
     region = g.regions[key]
-    return region.places[(part if isinstance(key, str) else block.number) % len(region.places)]
+    return region.places[(block.number if region.by_block else part) % len(region.places)]
 
 
 def _rows(e: Emission, block: Block, operator: Operator, operand: Operand) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def emit_vector(e: Emission, g: GroupState, block: Block, index: int, part: Part
     chunks = output_chunks(e.network, operator, side) // part.of
     region = g.regions[operator.output]
     into = address(e, g, block, operator.output, part.number)
-    if region.copies == 1:
+    if not region.sliced:
         into += part.number * chunks * block.rows * side
     # In an operator on some heads, an operand that all heads share is whole.
     places = [

@@ -70,7 +70,7 @@ def source_for(
         size = block.rows * e.side
         return Source(base, loads, last, None, 0, len(loads), ((base, base + len(loads) * size),), size)
     begin = operand.channel0 // e.side
-    sliced = g.regions[key].copies > 1
+    sliced = g.regions[key].sliced
     chunks = view_chunks(e.network, operand, e.side)
     here = address(e, g, block, key, part.number) + begin * block.rows * e.side
     first = part.number * (chunks // part.of) if sliced else 0
@@ -81,7 +81,8 @@ def source_for(
 
 def turn(g: GroupState, name: str, part: Part) -> tuple[str, int]:
     """A result and which of its region's copies a part of the heads uses."""
-    return name, part.number % g.regions[name].copies
+    region = g.regions[name]
+    return name, part.number % region.copies if region.sliced else 0
 
 
 def used(e: Emission, source: Source, by: Class, ref: Ref) -> None:

@@ -2,7 +2,8 @@
 
 A region holds chunk after chunk of a block's rows. Its place is its own from the stage that first writes it to the last
 that reads it; places are found first fit. What the first stage loads has two places, in turn by block, so that the next
-block's inputs arrive while this one is worked on, if there is room.
+block's inputs arrive while this one is worked on, if there is room; and so has what the last stage stores, so that the
+next block is drained while this one is stored.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class ScratchRegion:
     """A value's part of the scratchpad. chunks: chunk buffers in it; used in turn unless it holds a row ``whole``.
 
     rows: rows of a buffer. begin, end: first and last stage that needs it. places: byte address of each copy; copies
-    serve blocks in turn, or slices of heads. over: the result in whose place it lies, row by row. image: rows of
-    an image that it keeps, of ``row_bytes`` each, 0 for other values; image_ahead: rows for which the next block's
-    arrive meanwhile.
+    serve blocks in turn (``by_block``), or slices of heads. over: the result in whose place it lies, row by row.
+    image: rows of an image that it keeps, of ``row_bytes`` each, 0 for other values; image_ahead: rows for which the
+    next block's arrive meanwhile.
     """
 
     chunks: int
@@ -46,6 +47,7 @@ class ScratchRegion:
     begin: int
     end: int
     copies: int = 1
+    by_block: bool = False
     places: tuple[int, ...] = ()
     over: str | None = None
     image: int = 0
@@ -56,6 +58,11 @@ class ScratchRegion:
     def ahead(self) -> bool:
         """Whether the next block's inputs can arrive while this one's are read."""
         return not self.whole or self.copies > 1 or 0 < self.image == self.image_ahead
+
+    @property
+    def sliced(self) -> bool:
+        """Whether a copy holds a slice of the heads."""
+        return self.copies > 1 and not self.by_block
 
     def size_bytes(self, side: int) -> int:
         if self.image:
@@ -95,7 +102,8 @@ def map_regions(
             for apart in (True, False):
                 found = _placed(wanted, side, size_bytes, apart)
                 if found is not None:
-                    return found
+                    in_turn = _placed(_stored_in_turn(network, stages, wanted), side, size_bytes, apart)
+                    return found if in_turn is None else in_turn
     return None
 
 
@@ -103,7 +111,19 @@ def _ahead(key: Key, region: ScratchRegion) -> ScratchRegion:
     """A region that the next block's inputs can arrive in meanwhile: a second place, or more rows of an image."""
     if not isinstance(key, Operand) or region.begin > 0 or not region.whole:
         return region
-    return replace(region, image=region.image_ahead) if region.image else replace(region, copies=2)
+    return replace(region, image=region.image_ahead) if region.image else replace(region, copies=2, by_block=True)
+
+
+def _stored_in_turn(
+    network: Network, stages: Sequence[Stage], wanted: Mapping[Key, ScratchRegion]
+) -> dict[Key, ScratchRegion]:
+    """The regions, two for what the last stage stores and for what lies in its place."""
+    found, last = dict(wanted), stages[-1]
+    for operator in network.operators[last.first : last.last]:
+        key = _under(wanted, operator.output)
+        if not wanted[key].sliced and isinstance(key, str) and stored(network, key, last.last):
+            found[operator.output] = replace(found[operator.output], copies=2, by_block=True)
+    return found
 
 
 def _regions(
@@ -216,7 +236,7 @@ def _placed(
         if region.over is not None:
             continue
         # Rows of an image stay from block to block.
-        always = apart or region.image > 0 or (region.copies > 1 and isinstance(key, Operand))
+        always = apart or region.image > 0 or region.by_block
         lives = (0, 1 << 30) if always else (region.begin, region.end)
         places = []
         for _ in range(region.copies):

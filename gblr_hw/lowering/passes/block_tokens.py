@@ -9,7 +9,10 @@ from simulator.machine.machine import Machine
 from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
 
 # Times as many blocks as must be: what a layer may be cut into where that is faster.
-FINER_CUTS = (2, 3, 4)
+FINER_CUTS = (2, 3, 4, 6, 8)
+
+# What part of the cycles such a cut must save where weights do not stay in their buffer and are loaded for each block.
+WORTH_LOADS = 0.03
 
 
 def block_tokens(plan: LayerPlan) -> LayerPlan:
