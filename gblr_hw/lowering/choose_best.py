@@ -18,7 +18,7 @@ import numpy as np
 from gblr_hw.lowering.chains.pack_mixes import pack_mixes
 from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.emit.emit import emit_instructions
-from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS, block_tokens
+from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS, block_tokens, ends_are_long
 from gblr_hw.lowering.passes.build_schedule import build_schedule
 from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
 from gblr_hw.lowering.passes.colour_banks import colour_banks
@@ -29,11 +29,8 @@ from gblr_hw.lowering.passes.plan import LayerPlan, filled
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.program.schedule import LayerSchedule
-from simulator.timing.durations import channel_cycles, time_instructions
+from simulator.timing.durations import time_instructions
 from simulator.timing.engine import run_engine
-
-# Smaller blocks are timed where the ends of a layer take more than this share of what its array takes alone.
-_LONG_ENDS = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +107,8 @@ def _finer(placed: PlacedForm) -> PlacedForm:
     """
     plan = placed.plan
     machine, size = plan.machine, plan.block_tokens
-    ends = channel_cycles(machine, size * np.array([plan.factors.in_features, plan.factors.out_features])).sum()
-    if ends <= _LONG_ENDS * _least_cycles(plan):
+    features = plan.factors.in_features + plan.factors.out_features
+    if not ends_are_long(machine, size, features, _least_cycles(plan)):
         return placed
     blocks = ceil_div(plan.tokens, size)
     sizes = dict.fromkeys(ceil_div(plan.tokens, blocks * cuts) for cuts in FINER_CUTS)

@@ -9,7 +9,7 @@ from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
 from gblr_hw.lowering.groups.fuse_groups import Group, block_limit
 from gblr_hw.lowering.groups.scratchpad_map import map_regions
 from gblr_hw.lowering.groups.stages import stages_of
-from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS
+from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS, ends_are_long
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
@@ -30,10 +30,11 @@ def with_timed_block(
     (chosen,) = groups
     rows = operator.rows if chosen.flat else operator.tokens
     limit, stages = block_limit(schedules[0], machine), stages_of(network, 0, 1, machine.cols)
-    blocks = ceil_div(rows, chosen.block)
-
-    base = ceil_div(rows, limit)
-    cuts = {*range(1, blocks), *(count * least for count in FINER_CUTS for least in (base, blocks))}
+    blocks, schedule = ceil_div(rows, chosen.block), schedules[0]
+    cuts = set(range(1, blocks))
+    least_cycles = len(schedule.tiles) * blocks * max(chosen.block, machine.rows)
+    if ends_are_long(machine, chosen.block, schedule.in_features + schedule.out_features, least_cycles):
+        cuts |= {count * least for count in FINER_CUTS for least in (ceil_div(rows, limit), blocks)}
     others = [
         replace(chosen, block=size)
         for size in sorted({ceil_div(rows, count) for count in cuts} - {chosen.block})
@@ -43,7 +44,7 @@ def with_timed_block(
         return groups
     cycles = {group: _cycles(network, schedules, group, machine) for group in (chosen, *others)}
     best, largest = min(cycles, key=lambda one: cycles[one]), max(cycles, key=lambda one: one.block)
-    stay = len(schedules[0].tiles) <= machine.weight_slots
+    stay = len(schedule.tiles) <= machine.weight_slots
     return (best if stay or cycles[best] < (1 - WORTH_LOADS) * cycles[largest] else largest,)
 
 
