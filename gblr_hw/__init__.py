@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import analysis  # noqa: F401  (which brings the pictures of `plot`)
-
 if TYPE_CHECKING:
     from gblr_hw.advice.advise import advise
     from gblr_hw.conversion.covariances import collect_covariances
@@ -112,6 +110,7 @@ def __getattr__(name: str) -> object:
 
         return version("gblr-hw")
     if name in _HOMES:
+        import_module("analysis")  # which brings the pictures that `plot` draws
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gblr_hw' has no attribute '{name}'")
 
