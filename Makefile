@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint docs bench models zoo study synth energy-tables energy-tables-check peers-env clean
+.PHONY: demo test verify lint docs site bench models zoo study synth energy-tables energy-tables-check peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -28,6 +28,11 @@ lint: $(STAMP)
 # Tables, quoted figures and pictures of README.md and docs/ from docs/data, which the targets below measure. Half a minute.
 docs: $(STAMP)
 	$(BIN)/python -m benchmarks.docs
+
+# All documents and the reference of the Python names as a site, in build/site. Links and anchors that lead nowhere stop it.
+site: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[site]"
+	$(BIN)/python -m mkdocs --quiet build --strict
 
 # Areas need Debian's qflow-tech-osu018 (a Liberty file); LIBERTY=... names another place.
 LIBERTY ?= /usr/share/qflow/tech/osu018/osu018_stdcells.lib

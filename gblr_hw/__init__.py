@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gblr_hw.layers.packed_linear import pack
     from gblr_hw.layers.replace import replace_linear
     from gblr_hw.lowering.pipeline import lower
+    from gblr_hw.page.compare import compare
+    from gblr_hw.page.front import front
     from gblr_hw.page.report import report
     from gblr_hw.sweeps.sweep import sweep
     from gblr_hw.training.fit_to_latency import fit_to_latency
@@ -51,10 +53,12 @@ _HOMES = {
     "block_grid_weights": "gblr_hw.weights.from_factors",
     "block_sparse_weights": "gblr_hw.weights.from_factors",
     "collect_covariances": "gblr_hw.conversion.covariances",
+    "compare": "gblr_hw.page.compare",
     "convert": "gblr_hw.conversion.in_order.convert_model",
     "convert_in_order": "gblr_hw.conversion.in_order.conversion_in_order",
     "load_checkpoint": "gblr_hw.files.checkpoint",
     "fit_to_latency": "gblr_hw.training.fit_to_latency",
+    "front": "gblr_hw.page.front",
     "low_rank_weights": "gblr_hw.weights.from_factors",
     "lower": "gblr_hw.lowering.pipeline",
     "monarch_weights": "gblr_hw.weights.from_factors",
@@ -81,9 +85,11 @@ __all__ = [
     "block_grid_weights",
     "block_sparse_weights",
     "collect_covariances",
+    "compare",
     "convert",
     "convert_in_order",
     "fit_to_latency",
+    "front",
     "load_checkpoint",
     "low_rank_weights",
     "lower",
@@ -104,6 +110,7 @@ def __getattr__(name: str) -> object:
 
         return version("gblr-hw")
     if name in _HOMES:
+        import_module("analysis")  # which brings the pictures that `plot` draws
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gblr_hw' has no attribute '{name}'")
 

@@ -55,13 +55,17 @@ def coverage(writes: NDArray[np.bool_], reads: NDArray[np.bool_]) -> NDArray[np.
 
 
 def draw_block_maps(
-    counts: Mapping[str, NDArray[np.integer]], chunks: tuple[int, int] | None = None, title: str = ""
+    counts: Mapping[str, NDArray[np.integer]],
+    chunks: tuple[int, int] | None = None,
+    title: str = "",
+    unit: str = "channel",
 ) -> Figure:
     """Grid of panels, one for each layer name of ``counts``, with one colour bar for all.
 
     Each value is (m, n): blocks that overlap at output i, input j. ``chunks`` = (rows P, cols Q) of the machine
     draws the grid of input chunks of P and output chunks of Q channels. Maps above 512 cells a side show
-    the mean of neighbouring entries. Raises ``InputError`` for no layer, empty or negative maps.
+    the mean of neighbouring entries. ``unit``: what i and j count. Raises ``InputError`` for no layer, empty or
+    negative maps.
     """
     if not counts:
         raise InputError("draw_block_maps: counts", "no layer", "a picture needs at least one", "Choose a layer.")
@@ -104,8 +108,8 @@ def draw_block_maps(
         )
         bar.ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
         note = f"; lines: chunks of {chunks[0]} inputs and {chunks[1]} outputs" if chunks else ""
-        figure.supxlabel(f"input channel{note}", fontsize=9)
-        figure.supylabel("output channel", fontsize=9)
+        figure.supxlabel(f"input {unit}{note}", fontsize=9)
+        figure.supylabel(f"output {unit}", fontsize=9)
         if title:
             figure.suptitle(title)
     return figure

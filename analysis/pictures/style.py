@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
@@ -56,9 +57,20 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
+class Picture(Figure):
+    """A figure that a notebook shows without pyplot, in the house's style."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with house_style(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a box stands for characters that the font lacks
+            self.savefig(buffer, format="png", metadata=_DATELESS[".png"])
+        return buffer.getvalue()
+
+
+def new_figure(width_in: float, height_in: float) -> Picture:
     """Empty figure with an Agg canvas and a layout that makes room for every label."""
-    figure = Figure(figsize=(width_in, height_in), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
+    figure = Picture(figsize=(width_in, height_in), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
     FigureCanvasAgg(figure)
     return figure
 

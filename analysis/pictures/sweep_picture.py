@@ -58,7 +58,7 @@ def draw_sweep(points: Sequence[SweptPoint], title: str, grouped_by: str) -> Fig
             )  # fmt: skip
         cycles = [point.latency_cycles for point in points]
         set_x(axes, *limits(min(cycles), max(cycles)))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max(point.energy_uj for point in points))
         axes.set_xlabel("latency (cycles)")
         axes.set_ylabel("energy (uJ)")
         axes.grid(True)

@@ -34,6 +34,13 @@ class ComparedRow:
         """The last program's value less the first one's, what is missing counted as nothing."""
         return (self.values[-1] or 0.0) - (self.values[0] or 0.0)
 
+    @property
+    def mostly(self) -> str | None:
+        """The cause whose cycles differ most, and by how much; None where none differs."""
+        moved = {cause: cycles[-1] - cycles[0] for cause, cycles in self.causes.items()}
+        cause = max(moved, key=lambda one: abs(moved[one]), default=None)
+        return None if cause is None or not moved[cause] else f"{cause} {moved[cause]:+,}"
+
 
 def compare_reports(reports: Sequence[Report], measure: str = "latency_cycles") -> tuple[ComparedRow, ...]:
     """A row for the whole, then one for each operator, in the order of the largest differences.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from simulator.base.errors import InputError
-from simulator.base.text import printable
+from simulator.base.text import aligned, padded_cells, printable
 
 _PREFIXES = (
     (1e12, "T"),
@@ -50,14 +49,12 @@ def format_table(columns: Iterable[Column], rows: Iterable[Mapping[str, object]]
             )
     cells = [[column.heading for column in columns]]
     cells += [[_cell(column, row) for column in columns] for row in rows]
-    cells = [[_one_line(text, markdown) for text in line] for line in cells]
-    widths = [max(3, *(_width(line[i]) for line in cells)) for i in range(len(columns))]
-    padded = [[_pad(t, w, c.align) for t, w, c in zip(line, widths, columns, strict=True)] for line in cells]
-    if markdown:
-        rule = ["-" * (w - 1) + ":" if c.align == "right" else "-" * w for w, c in zip(widths, columns, strict=True)]
-        lines = ["| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:])]
-    else:
-        lines = ["  ".join(line).rstrip() for line in (padded[0], ["-" * w for w in widths], *padded[1:])]
+    right = [column.align == "right" for column in columns]
+    if not markdown:
+        return "\n".join(aligned(cells, right)) + "\n"
+    padded, widths = padded_cells([[_in_markdown(text) for text in line] for line in cells], right)
+    rule = ["-" * (width - 1) + ":" if side else "-" * width for width, side in zip(widths, right, strict=True)]
+    lines = ["| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:])]
     return "\n".join(lines) + "\n"
 
 
@@ -109,15 +106,5 @@ def _cell(column: Column, row: Mapping[str, object]) -> str:
     return "-" if value is None else column.write(value)
 
 
-def _one_line(text: str, markdown: bool) -> str:
-    text = printable(" ".join(text.split()))
-    return text.replace("|", "\\|") if markdown else text
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
-
-
-def _pad(text: str, width: int, align: str) -> str:
-    gap = " " * (width - _width(text))
-    return gap + text if align == "right" else text + gap
+def _in_markdown(text: str) -> str:
+    return printable(" ".join(text.split())).replace("|", "\\|")

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from gblr_hw.files.accounting import Account, Told, config_sizes, matches
+from gblr_hw.files.named_layers import Checkpoint
 from gblr_hw.files.own_format import METADATA_KEY, decode, encode
 from gblr_hw.files.published import Kernels, Shapes, layers_from_state, strip_prefixes
 from gblr_hw.files.tensor_files import TensorFile, read_tensors, write_safetensors
@@ -39,10 +40,10 @@ def load_checkpoint(
     layers: Iterable[str] = (),
     leave_out: Iterable[str] = (),
     transposed: Iterable[str] = (),
-) -> dict[str, LayerWeights]:
-    """Layer name -> weights, from the toolkit's own format, a published state dict (bare, or nested in a Lightning
-    file; .pt, .pth, .ckpt, .bin), plain safetensors, GGUF, or a folder of sharded files with their index; told apart by
-    content. Which tensors are layers: see `gblr_hw.files.published`.
+) -> Checkpoint[LayerWeights]:
+    """Layer name -> weights, a dict that shows itself as a table, from the toolkit's own format, a published state dict
+    (bare, or nested in a Lightning file; .pt, .pth, .ckpt, .bin), plain safetensors, GGUF, or a folder of sharded files
+    with their index; told apart by content. Which tensors are layers: see `gblr_hw.files.published`.
 
     gaussian: whether published GBLR layers use the Gaussian (own files record it: leave it out, or it must agree).
     kernels: layer name -> (k1, k2) for published GBLR convolutions, which do not hold their kernel's shape.
@@ -57,7 +58,7 @@ def load_checkpoint(
     with the file, and if some tensor is in no layer and nothing says why.
     """
     told = Told.of(tables, layers, leave_out, transposed)
-    return read_checkpoint(path, gaussian, kernels=kernels, shapes=shapes, told=told).layers
+    return Checkpoint(read_checkpoint(path, gaussian, kernels=kernels, shapes=shapes, told=told).layers)
 
 
 def read_checkpoint(

@@ -1,1 +1,1 @@
-"""Results as users have them, gathered for one page."""
+"""Results as users have them: compared, their front, gathered for one page."""

@@ -22,7 +22,7 @@ LossOf = Callable[[nn.Module, Any], Tensor]
 EpochTold = Callable[[int, int, float, float], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FittedNetwork:
     """A model that meets a latency.
 
@@ -43,6 +43,12 @@ class FittedNetwork:
     def of_dense(self) -> float:
         """Latency as a part of the dense network's."""
         return self.latency_cycles / self.dense_cycles
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.latency_cycles:,.0f} cycles, {self.of_dense:.4f} of dense, wanted {self.target_cycles:,.0f}; "
+            f"layers {', '.join(self.layers)}>"
+        )
 
 
 def fit_to_latency(

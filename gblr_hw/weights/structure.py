@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
-from simulator.base.shown import Shown
+from simulator.base.shown import Table, Tabled, data_frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Structure(Shown):
+class Structure(Tabled):
     """A point of the tile lattice of one layer with C input chunks, R output chunks and K single ranks.
 
     Parameters
@@ -66,6 +70,41 @@ class Structure(Shown):
         """Number of ranks that are alive."""
         alive = self.reads.any(axis=1)
         return int((alive if self.chained is None else alive | self.chained).sum())
+
+    def table(self) -> Table:
+        """How much of each kind there is, beside how much there could be."""
+        outputs, inputs = self.tiles.shape
+        alive = max(1, self.ranks)
+        rows = [
+            ("dense tiles", int(self.tiles.sum()), outputs * inputs),
+            ("ranks", self.ranks, len(self.reads)),
+            ("input chunks that a rank reads, mean", int(self.reads.sum()) / alive, inputs),
+            ("output chunks that a rank writes, mean", int(self.writes.sum()) / alive, outputs),
+            ("pairs of chunks with a tile or a rank", int((self._coverage() > 0).sum()), outputs * inputs),
+        ]
+        return Table(f"Structure of {outputs} output chunks x {inputs} input chunks", ("part", "there", "of"), rows)
+
+    def to_dataframe(self) -> Any:
+        """A pandas.DataFrame with a row for each pair of chunks: output_chunk, input_chunk, dense (whether it is a
+        dense tile), ranks (through it). Raises InputError without pandas.
+        """
+        through = self._coverage() - self.tiles
+        rows = [
+            {"output_chunk": out, "input_chunk": into, "dense": bool(tile), "ranks": int(through[out, into])}
+            for (out, into), tile in np.ndenumerate(self.tiles)
+        ]
+        return data_frame(rows, ("output_chunk", "input_chunk", "dense", "ranks"))
+
+    def plot(self, title: str = "") -> Figure:
+        """The map of chunks as a matplotlib figure: how many ranks and dense tiles lie over each pair."""
+        from analysis.pictures.block_map import draw_block_maps
+
+        return draw_block_maps({"structure": self._coverage()}, title=title, unit="chunk")
+
+    def _coverage(self) -> npt.NDArray[np.int32]:
+        """(R, C) count of the ranks through each pair of chunks, and of its dense tile."""
+        through = self.writes.T.astype(np.float64) @ self.reads.astype(np.float64)
+        return np.asarray(through.astype(np.int32) + self.tiles, np.int32)
 
     def tile_count(self, rows: int, cols: int) -> int:
         """Tiles on an array of `rows` lanes (P) and `cols` columns (Q): dense ones, and each chunk's ranks packed."""

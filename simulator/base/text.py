@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """``text`` on one line, with escape sequences in place of characters that are not printed.
@@ -27,3 +30,28 @@ def told(value: object) -> str:
         return repr(value)
     except (ValueError, RecursionError):
         return f"a value of type {type(value).__name__}, too long to be shown"
+
+
+def aligned(cells: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Lines of a table, the first of ``cells`` being its headings, which a rule stands under."""
+    cells = [[printable(" ".join(text.split())) for text in line] for line in cells]
+    padded, widths = padded_cells(cells, right)
+    return ["  ".join(line).rstrip() for line in (padded[0], ["-" * width for width in widths], *padded[1:])]
+
+
+def padded_cells(cells: Sequence[Sequence[str]], right: Sequence[bool]) -> tuple[list[list[str]], list[int]]:
+    """Cells as wide as their columns, which are three characters wide or more; and these widths."""
+    widths = [max(3, *(_width(line[at]) for line in cells)) for at in range(len(right))]
+    padded = [
+        [_pad(text, width, side) for text, width, side in zip(line, widths, right, strict=True)] for line in cells
+    ]
+    return padded, widths
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    gap = " " * (width - _width(text))
+    return gap + text if right else text + gap

@@ -18,8 +18,9 @@ from pydantic import Field, model_validator
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.base.files import read_text
+from simulator.base.pictures import Pictured
 from simulator.base.schema import parsed_toml, validated
-from simulator.base.shown import html_table
+from simulator.base.shown import Table, Tabled
 from simulator.dram.mapping import MAPPINGS, SCHEDULERS
 from simulator.dram.standards import STANDARDS, Standard
 from simulator.machine.field_marks import (
@@ -192,7 +193,7 @@ class Energy(Section):
         return self
 
 
-class Machine(Section):
+class Machine(Tabled, Pictured, Section):
     """One accelerator. ``Machine.load`` reads a preset name or a TOML file, ``with_`` makes a changed one; every field
     is listed by ``gblr-hw machine show``.
 
@@ -323,15 +324,17 @@ class Machine(Section):
             data[key] = {**(old if isinstance(old, dict) else {}), **change} if isinstance(change, Mapping) else change
         return _validated(type(self), data, f"machine '{self.name}', changed in code")
 
-    def _repr_html_(self) -> str:
-        """In a notebook: every field with its value."""
-        rows = [
-            (f"{key}.{name}" if name else key, one)
-            for key, value in self.to_dict().items()
-            if key not in ("schema_version", "schema", "name", "description")
-            for name, one in (value.items() if isinstance(value, dict) else [("", value)])
-        ]
-        return html_table(f"{self.name}: {self.description}", ("field", "value"), rows)
+    def table(self) -> Table:
+        """Every field with its value."""
+        sections = {key: one for key, one in self.to_dict().items() if isinstance(one, dict)}
+        rows = [(f"{section}.{name}", value) for section, one in sections.items() for name, value in one.items()]
+        return Table(f"{self.name}: {self.description}", ("field", "value"), rows)
+
+    def __repr__(self) -> str:
+        """In a terminal: a line for each section, without later fields that have their defaults."""
+        sections = {key: one for key, one in self.to_record().items() if isinstance(one, dict)}
+        rows = [(name, ", ".join(f"{k} {_toml(v)}" for k, v in one.items())) for name, one in sections.items()]
+        return Table(f"{self.name}: {self.description}", ("section", "fields"), rows).text()
 
     def to_dict(self) -> dict[str, Any]:
         """The whole description as plain JSON types; ``from_dict`` reads it back."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from simulator.base.errors import InputError
-from simulator.base.shown import Shown, html_table
+from simulator.base.pictures import Pictured
+from simulator.base.shown import Shown, Table, Tabled, data_frame
 from simulator.network.vector_functions import VECTOR_GROUPS
 
 # The causes into which every cycle of the array's time line is divided; they sum to the latency exactly (machine.md,
@@ -119,8 +119,8 @@ class Trace(Shown):
     unit_names: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Tabled, Pictured):
     """The result of ``simulate``: cycles, seconds, bytes, accesses and joules, whole and by part."""
 
     program: str
@@ -158,16 +158,14 @@ class Report:
     trace: Trace
     dram: DramReport | None = None  # of a machine whose DRAM has banks
 
-    def __repr__(self) -> str:
-        return (
-            f"<Report of '{self.program}' on '{self.machine}': {self.latency_cycles:,} cycles, "
+    def table(self) -> Table:
+        """The layers or operators, those with the most cycles first, under a line for the whole."""
+        caption = (
+            f"Report of '{self.program}' on '{self.machine}': {self.latency_cycles:,} cycles, "
             f"{1e3 * self.latency_s:.4g} ms, {1e-6 * self.energy_pj:.4g} uJ, "
             f"{self.dram_bytes:,} DRAM bytes, {len(self.layers)} layers, "
-            f"{100 * self.roofline_fraction:.0f} % of the {self.bound} roof>"
+            f"{100 * self.roofline_fraction:.0f} % of the {self.bound} roof"
         )
-
-    def _repr_html_(self) -> str:
-        """In a notebook: the layers or operators, those with the most cycles first, under a line for the whole."""
         columns = ("layer", "form", "cycles", "share", "bound by", "tiles", "DRAM bytes", "uJ")
         rows = [
             (
@@ -177,25 +175,19 @@ class Report:
             )
             for layer in sorted(self.layers, key=lambda layer: -layer.latency_cycles)
         ]  # fmt: skip
-        return html_table(repr(self).strip("<>"), columns, rows)
+        return Table(caption, columns, rows)
 
     def to_dataframe(self) -> Any:
         """A pandas.DataFrame with a row for each layer or operator, in the program's order.
 
         Each figure has a column, cycles by cause as "cycles_compute" and so on. Raises InputError without pandas.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise InputError(
-                "to_dataframe", "no package 'pandas'", "it makes the table", "pip install pandas, or use to_dict()."
-            ) from error
         rows = []
         for layer in self.layers:
             row = layer.to_dict()
             row.pop("cycles_by_cause")
             rows.append({**row, **{f"cycles_{cause}": cycles for cause, cycles in layer.cycles_by_cause.items()}})
-        return pandas.DataFrame(rows)
+        return data_frame(rows)
 
     def to_dict(self) -> dict[str, object]:
         """All figures but the trace, as plain JSON types."""

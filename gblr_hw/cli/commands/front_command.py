@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from analysis.file_kinds import PICTURES
-from analysis.tables.pareto import pareto_front
 from analysis.tables.records import NetworkPoint, load_points
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import JsonOption, console, print_json, say
@@ -33,6 +31,7 @@ def front_command(
     from analysis.pictures.front_picture import draw_front
     from analysis.pictures.style import save_figure
     from gblr_hw.demo.points_table import points_table
+    from gblr_hw.page.front import front
 
     check_acting(context, ["points", *([] if output is None else ["--output"])], _ACTS_WITH)
     read = {f"'{file}', whose points are read": file for file in files}
@@ -40,22 +39,15 @@ def front_command(
     points = [point for file in files for point in load_points(file)]
     if output is not None:
         save_figure(draw_front(points, title=title), output)
-    best = {
-        machine: points_on_front([p for p in points if p.machine == machine])
-        for machine in sorted({p.machine for p in points})
-    }
+    best: dict[str, list[NetworkPoint]] = {machine: [] for machine in sorted({point.machine for point in points})}
+    for point in front(points).points if points else ():
+        assert isinstance(point, NetworkPoint)
+        best[point.machine].append(point)
     if as_json:
-        print_json({machine: [vars(point) for point in front] for machine, front in best.items()})
+        print_json({machine: [vars(point) for point in found] for machine, found in best.items()})
         return
-    for machine, front in best.items():
+    for machine, found in best.items():
         console.print(printable(f"front on {machine}"), style="bold", markup=False, highlight=False, soft_wrap=True)
-        print(points_table(front), end="")
+        print(points_table(found), end="")
     if output is not None:
         say(f"picture written to {output}")
-
-
-def points_on_front(points: list[NetworkPoint]) -> list[NetworkPoint]:
-    """The points that no other beats in latency and accuracy, fastest first."""
-    values = np.array([[point.latency_cycles, point.accuracy] for point in points], dtype=np.float64)
-    chosen = [points[int(index)] for index in pareto_front(values, ("min", "max"))]
-    return sorted(chosen, key=lambda point: (point.latency_cycles, point.name))

@@ -129,39 +129,23 @@ def _show_checkpoint(
     block_map: Path | None,
     as_json: bool,
 ) -> None:
-    from analysis.pictures.block_map import coverage, draw_block_maps
     from analysis.pictures.style import save_figure
     from gblr_hw.files.checkpoint import read_checkpoint
-    from gblr_hw.weights.factors import evaluate
-    from gblr_hw.weights.multiplications import multiplications
+    from gblr_hw.files.named_layers import draw_maps, evaluated, layer_rows
 
     contents = read_checkpoint(file, gaussian=gaussian, shapes=shapes, told=told)
     checkpoint, notes = contents.layers, contents.account.notes()
-    counts = {name: multiplications(weights) for name, weights in checkpoint.items()}
-    layers = {name: evaluate(weights).in_natural_order() for name, weights in checkpoint.items()}
     if block_map is not None:
-        maps = {name: coverage(factors.writes, factors.reads) for name, factors in layers.items() if factors.ranks}
-        if not maps:
+        layers = {name: evaluated(weights) for name, weights in checkpoint.items()}
+        if not any(factors.ranks for factors in layers.values()):
             raise InputError(
                 f"checkpoint '{file}'",
                 "no layer with blocks",
                 "--map draws layers that have blocks",
                 "Leave --map out.",
             )
-        save_figure(draw_block_maps(maps), block_map)
-    rows = [
-        {
-            "name": name,
-            "family": f.family,
-            "in_features": f.in_features,
-            "out_features": f.out_features,
-            "ranks": f.ranks,
-            "ranks_alive": int((f.reads.any(axis=1) & f.writes.any(axis=1)).sum()),
-            "multiplications": counts[name],
-            "multiplications_of_dense": counts[name] / (f.in_features * f.out_features),
-        }
-        for name, f in layers.items()
-    ]
+        save_figure(draw_maps(layers), block_map)
+    rows = layer_rows(checkpoint)
     if as_json:
         print_json({"checkpoint": str(file), "layers": rows, "left_out": notes})
         return

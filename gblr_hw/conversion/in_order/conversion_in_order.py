@@ -28,6 +28,7 @@ from gblr_hw.conversion.in_order.pair_moments import PairMoments, input_moments,
 from gblr_hw.conversion.in_order.runs import Runs, block_index, chain_of
 from gblr_hw.conversion.in_order.sensitivity import output_moments
 from gblr_hw.conversion.in_order.share_by_loss import Sensitivity, share_by_loss
+from gblr_hw.files.named_layers import Checkpoint
 from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of
 from gblr_hw.weights.family import FAMILIES, converted, converted_whole
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
@@ -135,7 +136,7 @@ def convert_in_order(
             weights = _fit(problems[name], biases[name], seen, ridge, fit, shrink)
             found[name] = weights
             _put(student, name, weights.matrix(), weights.bias)
-    return found
+    return Checkpoint(found)
 
 
 def measured(

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from html import escape
 from typing import Any, overload
 
 import numpy as np
@@ -21,6 +22,7 @@ from gblr_hw.conversion.fit.fit_layer import QUICK
 from gblr_hw.conversion.fit.fit_weights import Converted, relative_error
 from gblr_hw.conversion.fit.fit_whole import tiles_of
 from gblr_hw.conversion.in_order.conversion_in_order import convert_in_order
+from gblr_hw.files.named_layers import Checkpoint
 from gblr_hw.frontend.put_weights import put_layers
 from gblr_hw.layers.model_calls import Batch, call_of, linear_layer, linear_names, matrix_of, tensors_of
 from gblr_hw.layers.replace import patterns_of
@@ -28,6 +30,7 @@ from gblr_hw.lowering.lower_model import lower_model
 from gblr_hw.weights.stored import DenseWeights
 from gblr_hw.weights.structure import dense_tile_count
 from simulator.base.errors import InputError
+from simulator.base.shown import Table, Tabled
 from simulator.machine.machine import Machine
 from simulator.timing.simulate import simulate
 
@@ -48,8 +51,8 @@ class ConvertedLayer:
     relative_error: float
 
 
-@dataclass(frozen=True)
-class ConvertedModel:
+@dataclass(frozen=True, repr=False)
+class ConvertedModel(Tabled):
     """A model in a structure.
 
     model: a copy of the given one, in its mode, with modules of the structure in the places of its layers: it can be
@@ -75,6 +78,11 @@ class ConvertedModel:
         """Latency as a part of the dense model's."""
         return self.latency_cycles / self.dense_cycles
 
+    def table(self) -> Table:
+        """What became of each layer, under a line for the whole."""
+        rows = [(one.name, one.tiles, one.dense_tiles, one.relative_error) for one in self.layers]
+        return Table(self._whole(), ("layer", "tiles", "dense layer's", "relative error"), rows)
+
     def __repr__(self) -> str:
         columns = (
             Column("layer", "name", align="left"),
@@ -82,12 +90,17 @@ class ConvertedModel:
             Column("dense layer's", "dense_tiles", count),
             Column("relative error", "relative_error", lambda value: f"{value:.4f}"),
         )
-        lines = [
-            f"{self.latency_cycles:,} cycles, {self.of_dense:.4f} of dense; {1e-6 * self.energy_pj:.4g} uJ, "
-            f"{self.energy_pj / self.dense_energy_pj:.4f} of dense; error of the output {self.output_error:.4f}",
-            *self.warnings,
-        ]
+        lines = [self._whole(), *self.warnings]
         return format_table(columns, [vars(layer) for layer in self.layers]) + "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.table().html() + "".join(f"<p>{escape(warning)}</p>" for warning in self.warnings)
+
+    def _whole(self) -> str:
+        return (
+            f"{self.latency_cycles:,} cycles, {self.of_dense:.4f} of dense; {1e-6 * self.energy_pj:.4g} uJ, "
+            f"{self.energy_pj / self.dense_energy_pj:.4f} of dense; error of the output {self.output_error:.4f}"
+        )
 
 
 @overload
@@ -111,7 +124,7 @@ def convert(
     tiles: float | None = None,
     covariances: Mapping[str, npt.NDArray[np.floating]] | None = None,
     **options: Any,
-) -> dict[str, Converted]: ...
+) -> Checkpoint[Converted]: ...
 
 
 def convert(
@@ -120,7 +133,7 @@ def convert(
     tiles: float | None = None,
     covariances: Mapping[str, npt.NDArray[np.floating]] | None = None,
     **options: Any,
-) -> ConvertedModel | dict[str, Converted]:
+) -> ConvertedModel | Checkpoint[Converted]:
     """Turn dense layers into layers of one family at one budget: of a whole model, or of matrices by name.
 
     layers: an nn.Module goes through `convert_model` (`batches`, and what else it takes), in order, and a copy of the
@@ -130,7 +143,7 @@ def convert(
         for name in ("batches", "names", "exclude", "example_inputs"):
             if name in options:
                 raise InputError(name, "with matrices", "it acts with a model", "Leave it out, or give the model.")
-        return convert_matrices(layers, machine, tiles, covariances, **options)
+        return Checkpoint(convert_matrices(layers, machine, tiles, covariances, **options))
     if covariances is not None:
         rule = "moments of a model's inputs are taken from its batches"
         raise InputError("covariances", "with a model", rule, "Give `batches`.")

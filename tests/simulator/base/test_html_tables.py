@@ -6,6 +6,7 @@ import builtins
 import re
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 from gblr_hw import lower
 from simulator import Machine, simulate
 from simulator.base.errors import InputError
-from simulator.base.shown import html_table
+from simulator.base.shown import Table
 
 EDGE = Machine.load("edge-16")
 
@@ -23,7 +24,7 @@ def cells(html: str) -> list[list[str]]:
 
 
 def test_tables_are_escaped_and_cut() -> None:
-    html = html_table("a <b>", ["n&m", "x"], [(i, 1234.5678) for i in range(40)])
+    html = Table("a <b>", ["n&m", "x"], [(i, 1234.5678) for i in range(40)]).html()
     assert "a &lt;b&gt;" in html and "<th>n&amp;m</th>" in html and "and 10 more" in html
     assert cells(html)[29] == ["29", "1,235"] and len(cells(html)) == 30
 
@@ -57,7 +58,6 @@ def test_a_data_frame_has_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
         patched.setattr(builtins, "__import__", without)
         with pytest.raises(InputError, match="no package 'pandas'; it makes the table"):
             report.to_dataframe()
-    pandas = pytest.importorskip("pandas")
     frame = report.to_dataframe()
     assert isinstance(frame, pandas.DataFrame) and list(frame["name"]) == ["0", "1"]
     causes = [column for column in frame if column.startswith("cycles_")]

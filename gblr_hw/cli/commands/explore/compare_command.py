@@ -7,16 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from analysis.tables.comparison import ComparedRow, compare_reports
+from analysis.tables.comparison import ComparedRow
 from analysis.tables.table import Column, format_table
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import JsonOption, print_json, say
+from gblr_hw.page.compare import MEASURES, compare
 from simulator.base.errors import InputError
 from simulator.program.program import Program
-from simulator.timing.simulate import simulate
 
 _ACTS_WITH = {**dict.fromkeys(("programs", "measure", "as_json"), ALWAYS), "top": ("a table",)}
-_MEASURES = {"cycles": "latency_cycles", "bytes": "dram_bytes", "energy": "energy_pj", "macs": "macs"}
 _SCALE = {"energy_pj": 1e-6}
 _UNIT = {"latency_cycles": "cycles", "dram_bytes": "DRAM bytes", "energy_pj": "uJ", "macs": "multiply-accumulates"}
 
@@ -36,7 +35,7 @@ def compare_command(
     """
     check_acting(context, ["--json" if as_json else "a table"], _ACTS_WITH)
     loaded = [Program.load(path) for path in programs]
-    rows = compare_reports([simulate(program, program.machine) for program in loaded], _MEASURES[measure])
+    rows = compare(loaded, by=measure).rows
     names = _short_names(programs)
     if as_json:
         print_json(
@@ -45,7 +44,7 @@ def compare_command(
                     {"program": str(path), "machine": one.machine.name}
                     for path, one in zip(programs, loaded, strict=True)
                 ],
-                "measure": _MEASURES[measure],
+                "measure": MEASURES[measure],
                 "rows": [{"name": row.name, "values": row.values, "causes": row.causes} for row in rows],
             }
         )
@@ -63,7 +62,7 @@ def _short_names(programs: list[Path]) -> list[str]:
 
 
 def _tell(rows: tuple[ComparedRow, ...], names: list[str], measure: str, top: int) -> None:
-    key = _MEASURES[measure]
+    key = MEASURES[measure]
     scale = _SCALE.get(key, 1.0)
 
     def number(value: object) -> str:
@@ -76,7 +75,7 @@ def _tell(rows: tuple[ComparedRow, ...], names: list[str], measure: str, top: in
             **{f"value{index}": value for index, value in enumerate(row.values)},
             "ratio": row.ratio,
             "difference": row.difference,
-            "why": _why(row) if measure == "cycles" else None,
+            "why": row.mostly if measure == "cycles" else None,
         }
         for row in (rows[0], *rows[1 : top + 1])
     ]
@@ -92,10 +91,3 @@ def _tell(rows: tuple[ComparedRow, ...], names: list[str], measure: str, top: in
         say(f"{index + 1}: {name}, in {_UNIT[key]}")
     if len(rows) - 1 > top:
         say(f"{top} of {len(rows) - 1} operators; the ratio and the difference are of the last program to the first")
-
-
-def _why(row: ComparedRow) -> str | None:
-    """The cause whose cycles differ most, and by how much."""
-    moved = {cause: cycles[-1] - cycles[0] for cause, cycles in row.causes.items()}
-    cause = max(moved, key=lambda one: abs(moved[one]), default=None)
-    return None if cause is None or not moved[cause] else f"{cause} {moved[cause]:+,}"
