@@ -14,9 +14,9 @@ from amaranth.lib.wiring import Component
 from benchmarks.synthesis.switch_networks import BenesGather, BenesScatter, OmegaGather, OmegaScatter
 from benchmarks.synthesis.tools import MemoryMacros, Part
 from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
+from simulator.rtl.base.instruction import COUNTERS
 from simulator.rtl.base.requantiser import requantised
 from simulator.rtl.base.sizes import Sizes, index_bits
-from simulator.rtl.base.instruction import COUNTERS
 from simulator.rtl.bench.verilog import cell_verilog
 from simulator.rtl.units import rank_memory
 from simulator.rtl.units.permutation_network import GatherNetwork, ScatterNetwork
@@ -132,10 +132,12 @@ def tile_sequencer(sizes: Sizes) -> Part:
     """What drives tiles through loader, array and rank memory, whose signals are its ports."""
     completed = {name: Signal(32, name=f"completed_{name}") for name in COUNTERS}
     store = TileStore(sizes)
-    loader, array, ranks = WeightLoader(sizes, store), SystolicArray(sizes, cell_instances=True), RankMemory(sizes, store)
+    loader, ranks = WeightLoader(sizes, store), RankMemory(sizes, store)
+    array = SystolicArray(sizes, cell_instances=True)
     design = TileSequencer(sizes, completed, loader, array, ranks)
-    ports = [*completed.values(), store.shift_slot, *(store.shifts if sizes.narrow_bits else ())]
-    ports += [signal for queue in (design.queue, design.ahead, design.gathers) for signal in (queue.pc, queue.length, queue.word)]
+    ports = [*completed.values(), store.shift_slot]
+    for queue in (design.queue, design.ahead, design.gathers):
+        ports += [queue.pc, queue.length, queue.word]
     ports += [loader.busy, loader.begin, loader.slot, loader.loaded_part]
     ports += [array.row_valid, *array.row_codes, array.swap, array.swap_part, array.sums_valid, *array.sums]
     ports += [ranks.row_valid, ranks.row_last, ranks.row_token, ranks.row_slot, *ranks.sums]
