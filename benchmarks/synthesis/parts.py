@@ -24,7 +24,7 @@ from simulator.rtl.units.processing_element import CellPorts, ProcessingElement
 from simulator.rtl.units.rank_memory import RankMemory
 from simulator.rtl.units.systolic_array import SystolicArray
 from simulator.rtl.units.tile_sequencer import TileSequencer
-from simulator.rtl.units.tile_store import TableView, TileStore
+from simulator.rtl.units.tile_store import LaneEntry, TableView, TileStore
 from simulator.rtl.units.weight_loader import WeightLoader
 
 PRESETS = {8: "edge-16", 16: "edge-16", 32: "mid-32"}
@@ -197,11 +197,20 @@ def gather(machine: Machine, kind: str, width: int, cycles: int) -> Component:
     return GATHER[kind](machine.rank_memory.banks, machine.rows, width, cycles)
 
 
-# Measured for themselves: the price of rank permutation is known without them.
-NARROW_PARTS = ("cell, narrow tiles", "array, narrow tiles", "column shifter")
 # The units that MIX tiles make larger, each as it is and without them; no other unit's RTL knows of MIX.
 MIX_UNITS = {"tile store": tile_store, "tile sequencer": tile_sequencer}
 NO_MIX = ", no MIX tiles"
+# Measured for themselves: the price of rank permutation is known without them.
+OTHER_PARTS = (
+    *("cell, narrow tiles", "array, narrow tiles", "column shifter"),
+    *(name + what for name in MIX_UNITS for what in ("", NO_MIX)),
+)
+
+
+def lane_table_bytes(side: int) -> int:
+    """Of the table of lanes that write ranks, which a machine with MIX tiles has beside that of all lanes."""
+    sizes = Sizes(machine_of(side, banks=2 * side))
+    return sizes.cols * sizes.slots * len(LaneEntry(sizes, "lane").place()) // 8
 
 
 def parts_of(side: int) -> dict[str, Callable[[], Part]]:
