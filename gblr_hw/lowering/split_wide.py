@@ -84,9 +84,9 @@ def _in_room(
     kept = finer or factors.grid is not None or factors.rank_grid is not None
     if kept or factors.ranks == 0 or _multiplications(factors, cuts) < factors.out_features * factors.in_features:
         return held, cuts
-    bias = factors.in_natural_order().bias
-    dense = torch.from_numpy(factors.matrix().astype(np.float32))
-    matrix = DenseWeights(dense, None if bias is None else torch.from_numpy(bias))
+    back = slice(None) if factors.output_order is None else np.argsort(factors.output_order)
+    bias = None if factors.bias is None else torch.from_numpy(factors.bias[back].copy())
+    matrix = DenseWeights(torch.from_numpy(factors.matrix().astype(np.float32)), bias)
     return matrix, _cuts(matrix, machine)
 
 
