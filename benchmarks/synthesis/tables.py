@@ -18,6 +18,7 @@ from benchmarks.synthesis.parts import (
 
 Rows = dict[str, dict[str, Any]]  # part -> its figures
 GATHERS = ("gather", "gather of sums")
+BIT_UM2 = 4.7  # of memory, a published cell for 0.18 um, as in docs/codesign.md
 
 
 def parts_table(results: dict[str, Any]) -> str:
@@ -62,7 +63,10 @@ def mix_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
             row = {"side": int(key), "unit": unit, "without": without or "", "with": area or ""}
             if isinstance(without, float) and isinstance(area, float):
                 row |= {"added": area - without, "share": (area - without) / areas["array"]}
-            found.append(row | ({"bytes": lane_table_bytes(int(key))} if unit == "tile store" else {}))
+            if unit == "tile store":
+                table = lane_table_bytes(int(key))
+                row |= {"bytes": table, "table": table * 8 * BIT_UM2}
+            found.append(row)
     return found
 
 
@@ -193,7 +197,8 @@ MIX_COLUMNS = (
     Column("with MIX, mm2", "with", mm2),
     Column("MIX adds mm2", "added", mm2),
     Column("of the array", "share", percent),
-    Column("and bytes of lane table", "bytes", count),
+    Column("bytes of its lane table", "bytes", count),
+    Column("and their mm2", "table", mm2),
 )
 PRICE_COLUMNS = (
     Column("P = Q", "side"),

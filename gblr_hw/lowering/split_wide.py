@@ -96,10 +96,10 @@ def _multiplications(factors: Factors, cuts: Sequence[tuple[int, int]]) -> int:
     reads = factors.reads.sum(axis=1)
     count = int(factors.writes.sum()) + (0 if factors.dense_support is None else int(factors.dense_support.sum()))
     for first, last in cuts:
-        needed = factors.writes[:, (order >= first) & (order < last)].any(axis=1)
+        needed = np.asarray(factors.writes[:, (order >= first) & (order < last)].any(axis=1), bool)
         before = -1
-        while before != np.count_nonzero(needed):  # ranks that feed those needed
-            before = np.count_nonzero(needed)
+        while before != needed.sum():  # ranks that feed those needed
+            before = int(needed.sum())
             needed[factors.mix_source[needed[factors.mix_target]]] = True
         count += int(reads[needed].sum()) + int(np.count_nonzero(needed[factors.mix_target]))
     return count
