@@ -179,6 +179,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(SYNTHESIS, "parts", ("synthesis",), _whole("synthesis", synthesis.parts_table)),
     Block(SYNTHESIS, "networks", ("synthesis",), _whole("synthesis", synthesis.networks_table)),
     Block(SYNTHESIS, "prices", ("synthesis",), _whole("synthesis", synthesis.prices_table)),
+    Block(SYNTHESIS, "mix", ("synthesis",), _whole("synthesis", synthesis.mix_table)),
     Block(SYNTHESIS, "banks", ("permutation price",), _rows("permutation price", synthesis.banks_table)),
     Block(CODESIGN, "area model", ("synthesis",), _whole("synthesis", area_fit.area_table)),
     Block(

@@ -20,7 +20,7 @@ from benchmarks.networks.tables import by_case
 from benchmarks.study.runs import MEASURED_ON
 from benchmarks.study.summary import at_budgets, goal_at_equal_accuracy, least_cost
 from benchmarks.study.tables import ANY_WIDTH, LEARNED
-from benchmarks.synthesis.tables import complete_sides, price_rows
+from benchmarks.synthesis.tables import complete_sides, mix_rows, price_rows
 
 
 def _model(figures: Figures, network: str, fraction: float = 1.0, machine: str = "mid-32") -> dict[str, Any]:
@@ -77,6 +77,11 @@ def _matrix_gains(figures: Figures, norm: str) -> list[str]:
 def _prices(figures: Figures, place: int) -> list[str]:
     """The price of one design (its place among the rows of a size) at 8, 16 and 32, in per cent."""
     return [percent(price_rows(*side)[place]["price"]) for side in complete_sides(figures["synthesis"])]
+
+
+def _mix_prices(figures: Figures) -> list[str]:
+    """What MIX tiles add to logic at 8, 16 and 32, in per cent of the array."""
+    return [f"{100 * row['share']:.1f}" for row in mix_rows(figures["synthesis"]) if row["unit"] == "both"]
 
 
 def _built_shares(figures: Figures) -> list[str]:
@@ -365,6 +370,7 @@ QUOTES: tuple[Quote, ...] = (
     Quote(SYNTHESIS, "cells. {} are twice the adders", lambda f: _built_shares(f)[2:]),
     Quote(SYNTHESIS, "brings the price to **{} %** ({} % at 16, {} % at 8)", lambda f: _prices(f, 7)[::-1]),
     Quote(SYNTHESIS, "**One bank a lane costs {} %** of the array", lambda f: _prices(f, 8)[2:]),
+    Quote(SYNTHESIS, "**MIX tiles cost {} % of the array at 32** ({} % at 16, {} % at 8)", lambda f: _mix_prices(f)[::-1]),
     Quote(
         SYNTHESIS,
         "and {} to {} % more cycles on an interval structure, but {} to {} % more",

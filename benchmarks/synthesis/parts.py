@@ -14,6 +14,7 @@ from amaranth.lib.wiring import Component
 from benchmarks.synthesis.switch_networks import BenesGather, BenesScatter, OmegaGather, OmegaScatter
 from benchmarks.synthesis.tools import MemoryMacros, Part
 from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
+from simulator.rtl.base.instruction import COUNTERS
 from simulator.rtl.base.requantiser import requantised
 from simulator.rtl.base.sizes import Sizes, index_bits
 from simulator.rtl.bench.verilog import cell_verilog
@@ -22,7 +23,9 @@ from simulator.rtl.units.permutation_network import GatherNetwork, ScatterNetwor
 from simulator.rtl.units.processing_element import CellPorts, ProcessingElement
 from simulator.rtl.units.rank_memory import RankMemory
 from simulator.rtl.units.systolic_array import SystolicArray
-from simulator.rtl.units.tile_store import TileStore
+from simulator.rtl.units.tile_sequencer import TileSequencer
+from simulator.rtl.units.tile_store import LaneEntry, TableView, TileStore
+from simulator.rtl.units.weight_loader import WeightLoader
 
 PRESETS = {8: "edge-16", 16: "edge-16", 32: "mid-32"}
 SHORT_CYCLES = 2  # register stages that the networks need to be faster than the array
@@ -113,6 +116,36 @@ def rank_control(machine: Machine) -> Part:
         )
 
 
+def tile_store(sizes: Sizes) -> Part:
+    """What fills the weight buffer's memories and reads them, without these: records come in, tables go out."""
+    store = TileStore(sizes)
+    views = [signal for view in (store.loader, store.gather, store.scatter) for signal in _signals_of(view)]
+    return part_of(store, [*views, store.weight_address, store.weight_window])
+
+
+def _signals_of(view: TableView) -> list[Signal]:
+    found = [value for value in vars(view).values() if isinstance(value, Signal)]
+    return found + [value for lane in view.lanes for value in vars(lane).values()]
+
+
+def tile_sequencer(sizes: Sizes) -> Part:
+    """What drives tiles through loader, array and rank memory, whose signals are its ports."""
+    completed = {name: Signal(32, name=f"completed_{name}") for name in COUNTERS}
+    store = TileStore(sizes)
+    loader, ranks = WeightLoader(sizes, store), RankMemory(sizes, store)
+    array = SystolicArray(sizes, cell_instances=True)
+    design = TileSequencer(sizes, completed, loader, array, ranks)
+    ports = [*completed.values(), store.shift_slot]
+    for queue in (design.queue, design.ahead, design.gathers):
+        ports += [queue.pc, queue.length, queue.word]
+    ports += [loader.busy, loader.begin, loader.slot, loader.loaded_part]
+    ports += [array.row_valid, *array.row_codes, array.swap, array.swap_part, array.sums_valid, *array.sums]
+    ports += [ranks.row_valid, ranks.row_last, ranks.row_token, ranks.row_slot, *ranks.sums]
+    ports += [ranks.gather_request, ranks.gather_half, ranks.gather_slot, ranks.gather_tokens, ranks.gather_finished]
+    ports += [ranks.offered, ranks.take, ranks.complete, *ranks.row_codes]
+    return part_of(design, ports)
+
+
 @contextmanager
 def requantisers_left_out(*, registers: bool) -> Iterator[None]:
     """Inside, every requantiser of a rank memory is a black box, or (to time what is around it) its registers alone."""
@@ -164,8 +197,20 @@ def gather(machine: Machine, kind: str, width: int, cycles: int) -> Component:
     return GATHER[kind](machine.rank_memory.banks, machine.rows, width, cycles)
 
 
+# The units that MIX tiles make larger, each as it is and without them; no other unit's RTL knows of MIX.
+MIX_UNITS = {"tile store": tile_store, "tile sequencer": tile_sequencer}
+NO_MIX = ", no MIX tiles"
 # Measured for themselves: the price of rank permutation is known without them.
-NARROW_PARTS = ("cell, narrow tiles", "array, narrow tiles", "column shifter")
+OTHER_PARTS = (
+    *("cell, narrow tiles", "array, narrow tiles", "column shifter"),
+    *(name + what for name in MIX_UNITS for what in ("", NO_MIX)),
+)
+
+
+def lane_table_bytes(side: int) -> int:
+    """Of the table of lanes that write ranks, which a machine with MIX tiles has beside that of all lanes."""
+    sizes = Sizes(machine_of(side, banks=2 * side))
+    return sizes.cols * sizes.slots * len(LaneEntry(sizes, "lane").place()) // 8
 
 
 def parts_of(side: int) -> dict[str, Callable[[], Part]]:
@@ -189,6 +234,9 @@ def parts_of(side: int) -> dict[str, Callable[[], Part]]:
     }
     if side == min(PRESETS):
         found["array, flat"] = lambda: array(built, flat=True)
+    for unit, make in MIX_UNITS.items():
+        found[unit] = lambda make=make: make(Sizes(built))
+        found[unit + NO_MIX] = lambda make=make: make(Sizes(built, mix=False))
     for machine in (built, some, few):
         banks = machine.rank_memory.banks
         for kind in SCATTER if machine is built else ("crossbar",):

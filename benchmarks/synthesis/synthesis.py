@@ -1,5 +1,5 @@
-"""Synthesis of the array and of what rank permutation adds to it: writes docs/synthesis.json and prints the tables of
-docs/synthesis.md, which `make docs` writes there.
+"""Synthesis of the array and of what rank permutation and MIX tiles add to it: writes docs/synthesis.json and prints
+the tables of docs/synthesis.md, which `make docs` writes there.
 
 python -m benchmarks.synthesis.synthesis [--sides 8 16 32] [--what area luts clock] [--parts TEXT] [--liberty FILE]
 
@@ -21,8 +21,8 @@ from typing import Any
 
 from amaranth.hdl import UnusedElaboratable
 
-from benchmarks.synthesis.parts import PRESETS, SHORT_CYCLES, parts_of, requantisers_left_out
-from benchmarks.synthesis.tables import networks_table, parts_table, prices_table
+from benchmarks.synthesis.parts import MIX_UNITS, PRESETS, SHORT_CYCLES, parts_of, requantisers_left_out
+from benchmarks.synthesis.tables import mix_table, networks_table, parts_table, prices_table
 from benchmarks.synthesis.tools import (
     DEVICE_LUTS,
     Design,
@@ -42,8 +42,8 @@ KINDS = {"gates": ("AND", "OR", "NAND", "NOR", "ANDNOT", "ORNOT", "NOT"), "xor":
 
 
 def wants_luts(name: str) -> bool:
-    """Of Benes networks and of those that carry sums the standard-cell area is enough."""
-    return "benes" not in name and "sums" not in name
+    """Of Benes networks, of those that carry sums and of what MIX adds the standard-cell area is enough."""
+    return "benes" not in name and "sums" not in name and not name.startswith(tuple(MIX_UNITS))
 
 
 def is_timed(name: str, side: int) -> bool:
@@ -111,7 +111,7 @@ def main() -> None:
             parser.error(f"--liberty {arguments.liberty}: no such file; apt-get install qflow-tech-osu018 brings it")
         warnings.filterwarnings("ignore", category=UnusedElaboratable)
         measure_all(results, arguments)
-    print("\n".join(table(results) for table in (parts_table, networks_table, prices_table)), end="")
+    print("\n".join(table(results) for table in (parts_table, networks_table, prices_table, mix_table)), end="")
 
 
 def measure_all(results: dict[str, Any], arguments: argparse.Namespace) -> None:

@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.tables.table import Column, count, format_table, percent
-from benchmarks.synthesis.parts import NARROW_PARTS, SHORT_CYCLES, machine_of, parts_of
+from benchmarks.synthesis.parts import (
+    MIX_UNITS,
+    NO_MIX,
+    OTHER_PARTS,
+    SHORT_CYCLES,
+    lane_table_bytes,
+    machine_of,
+    parts_of,
+)
 
 Rows = dict[str, dict[str, Any]]  # part -> its figures
 GATHERS = ("gather", "gather of sums")
+BIT_UM2 = 4.7  # of memory, a published cell for 0.18 um, as in docs/codesign.md
 
 
 def parts_table(results: dict[str, Any]) -> str:
@@ -37,6 +46,30 @@ def prices_table(results: dict[str, Any]) -> str:
     return format_table(PRICE_COLUMNS, lines, markdown=True)
 
 
+def mix_table(results: dict[str, Any]) -> str:
+    """What MIX tiles add to the units that know of them."""
+    return format_table(MIX_COLUMNS, mix_rows(results), markdown=True)
+
+
+def mix_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each size and unit, and one for all units of a size."""
+    found = []
+    for key, listed in results["sides"].items():
+        areas = {row["part"]: row.get("area_um2") for row in listed}
+        pairs = [(unit, areas.get(unit + NO_MIX), areas.get(unit)) for unit in MIX_UNITS]
+        if all(isinstance(area, float) for _, *pair in pairs for area in pair):
+            pairs.append(("both", *(sum(column) for column in zip(*(pair for _, *pair in pairs), strict=True))))
+        for unit, without, area in pairs:
+            row = {"side": int(key), "unit": unit, "without": without or "", "with": area or ""}
+            if isinstance(without, float) and isinstance(area, float):
+                row |= {"added": area - without, "share": (area - without) / areas["array"]}
+            if unit == "tile store":
+                table = lane_table_bytes(int(key))
+                row |= {"bytes": table, "table": table * 8 * BIT_UM2}
+            found.append(row)
+    return found
+
+
 def complete_sides(results: dict[str, Any]) -> list[tuple[int, Rows, float]]:
     """Sizes with the areas of all parts: side, figures by part, um2 of the array."""
     lacking = incomplete_sides(results)
@@ -49,7 +82,7 @@ def incomplete_sides(results: dict[str, Any]) -> dict[int, list[str]]:
     found = {}
     for key, listed in results["sides"].items():
         rows = {row["part"]: row for row in listed}
-        needed = (name for name in parts_of(int(key)) if name not in NARROW_PARTS)
+        needed = (name for name in parts_of(int(key)) if name not in OTHER_PARTS)
         lacking = [name for name in needed if not isinstance(rows.get(name, {}).get("area_um2"), float)]
         if lacking:
             found[int(key)] = lacking
@@ -156,6 +189,16 @@ NETWORK_COLUMNS = (
     Column("gather LUTs", "gather_luts", whole),
     Column("scatter MHz", "scatter_mhz", mhz),
     Column("gather MHz", "gather_mhz", mhz),
+)
+MIX_COLUMNS = (
+    Column("P = Q", "side"),
+    Column("unit", "unit", align="left"),
+    Column("without MIX, mm2", "without", mm2),
+    Column("with MIX, mm2", "with", mm2),
+    Column("MIX adds mm2", "added", mm2),
+    Column("of the array", "share", percent),
+    Column("bytes of its lane table", "bytes", count),
+    Column("and their mm2", "table", mm2),
 )
 PRICE_COLUMNS = (
     Column("P = Q", "side"),

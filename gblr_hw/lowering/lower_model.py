@@ -45,10 +45,10 @@ def lower_model(
     """
     exported = export_network(model, example_inputs, kwargs=kwargs, treat=treat, plugins=plugins, by_example=by_example)
     batches = [] if calibration is None else calibration_arrays(exported.network.inputs, calibration)
-    lower_linear = partial(lower_operator, narrow=narrow_kinds(weight_bits, machine))
+    narrow = narrow_kinds(weight_bits, machine)
     program = lower_network(
         exported.network, exported.weights, machine, batches, percentile, dump, progress,
-        lower_linear=lower_linear, drop_zeros=drop_zeros,
+        lower_linear=partial(lower_operator, narrow=narrow), drop_zeros=drop_zeros, narrow=narrow,
     )  # fmt: skip
     if dump is not None and exported.notes:
         dump("notes", "\n".join(exported.notes) + "\n")

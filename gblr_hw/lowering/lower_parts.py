@@ -80,7 +80,7 @@ def _whole(
 ) -> list[LayerSchedule]:
     return [
         lower_layer(part, held, machine, tokens, calibration, dump, explain, narrow=narrow)
-        for part, held in narrow_parts(name, weights, machine)
+        for part, held in narrow_parts(name, weights, machine, narrow)
     ]
 
 

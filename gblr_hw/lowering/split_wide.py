@@ -1,60 +1,108 @@
 """Linear operators and layers with more outputs than the parameter memory has room for (a language model's head) are
 cut into several that write side by side.
+
+Each part of a layer with ranks works out the sums of the ranks that it writes from. Where they multiply as often as the
+layer's matrix then, the layer is that matrix.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from gblr_hw.weights.chains import CHAIN_KINDS, ChainWeights
-from gblr_hw.weights.factors import evaluate
+from gblr_hw.weights.factors import Factors, evaluate
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights, LayerWeights
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operator, Tensor
+from simulator.program.operations import Op
 from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
 
 _SPARE_SLOTS = 1.25  # banks do not fill evenly
 
 
 def split_wide(
-    network: Network, weights: Mapping[str, LayerWeights], machine: Machine
+    network: Network, weights: Mapping[str, LayerWeights], machine: Machine, narrow: Collection[Op] = ()
 ) -> tuple[Network, dict[str, LayerWeights]]:
-    """The same network with every linear operator narrow enough; parts are named ``name[first:last]``.
-
-    Each part of a layer with ranks works out the sums of the ranks that it writes from.
+    """The same network with every linear operator narrow enough; parts are named ``name[first:last]``. narrow: kinds of
+    tiles that are narrow.
     """
     tensors, operators, numbers = dict(network.tensors), [], dict(weights)
     for operator in network.operators:
         held = weights.get(operator.name)
-        cuts = [] if held is None or operator.kind != "linear" else _cuts(held, machine)
-        if held is None or len(cuts) < 2:
+        if held is None or operator.kind != "linear":
             operators.append(operator)
+            continue
+        whole, cuts = _in_room(held, machine, narrow)
+        if len(cuts) < 2:
+            operators.append(operator)
+            numbers[operator.name] = whole
             continue
         del numbers[operator.name]
         for first, last in cuts:
             part, tensor = part_of(operator, tensors[operator.output], first, last)
             operators.append(part)
             tensors[tensor.name] = tensor
-            numbers[part.name] = _rows(held, first, last)
+            numbers[part.name] = _rows(whole, first, last)
     if len(operators) == len(network.operators):
         return network, numbers
     return replace(network, tensors=tensors, operators=tuple(operators)), numbers
 
 
-def narrow_parts(name: str, held: LayerWeights, machine: Machine) -> Iterator[tuple[str, LayerWeights]]:
-    """A layer by itself, or its parts ``name[first:last]`` where it has more outputs than there is room for."""
-    cuts = _cuts(held, machine)
+def narrow_parts(
+    name: str, held: LayerWeights, machine: Machine, narrow: Collection[Op] = ()
+) -> Iterator[tuple[str, LayerWeights]]:
+    """A layer by itself, or its parts ``name[first:last]`` where it has more outputs than there is room for. narrow: as
+    in ``split_wide``.
+    """
+    whole, cuts = _in_room(held, machine, narrow)
     if len(cuts) < 2:
-        yield name, held
+        yield name, whole
         return
     for first, last in cuts:
-        yield f"{name}[{first}:{last}]", _rows(held, first, last)
+        yield f"{name}[{first}:{last}]", _rows(whole, first, last)
+
+
+def _in_room(
+    held: LayerWeights, machine: Machine, narrow: Collection[Op]
+) -> tuple[LayerWeights, list[tuple[int, int]]]:
+    """The layer, or its matrix, and the ranges of outputs that it is computed in. What is multiplied out is rounded to
+    the bits of dense tiles and lies on no grid, so that ranks of more bits, or on one, stay ranks.
+    """
+    cuts = _cuts(held, machine)
+    if len(cuts) < 2 or isinstance(held, DenseWeights):
+        return held, cuts
+    if isinstance(held, CHAIN_KINDS):
+        held = held.chain()  # once for all parts
+    factors = evaluate(held)
+    finer = Op.DENSE in narrow and not {Op.REDUCE, Op.EXPAND} <= set(narrow)
+    kept = finer or factors.grid is not None or factors.rank_grid is not None
+    if kept or factors.ranks == 0 or _multiplications(factors, cuts) < factors.out_features * factors.in_features:
+        return held, cuts
+    back = slice(None) if factors.output_order is None else np.argsort(factors.output_order)
+    bias = None if factors.bias is None else torch.from_numpy(factors.bias[back].copy())
+    matrix = DenseWeights(torch.from_numpy(factors.matrix().astype(np.float32)), bias)
+    return matrix, _cuts(matrix, machine)
+
+
+def _multiplications(factors: Factors, cuts: Sequence[tuple[int, int]]) -> int:
+    """Multiplications of all parts per token, those of ranks that several need counted for each of them."""
+    order = np.arange(factors.out_features) if factors.output_order is None else factors.output_order
+    reads = factors.reads.sum(axis=1)
+    count = int(factors.writes.sum()) + (0 if factors.dense_support is None else int(factors.dense_support.sum()))
+    for first, last in cuts:
+        needed = np.asarray(factors.writes[:, (order >= first) & (order < last)].any(axis=1), bool)
+        before = -1
+        while before != needed.sum():  # ranks that feed those needed
+            before = int(needed.sum())
+            needed[factors.mix_source[needed[factors.mix_target]]] = True
+        count += int(reads[needed].sum()) + int(np.count_nonzero(needed[factors.mix_target]))
+    return count
 
 
 def _cuts(held: LayerWeights, machine: Machine) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +30,7 @@ from simulator.calibration.channel_scales import Scales, linear_scales
 from simulator.calibration.fit_calibration import fit_calibration
 from simulator.machine.machine import Machine
 from simulator.network.network import Network, Operator
+from simulator.program.operations import Op
 from simulator.program.program import Program
 from simulator.program.schedule import LayerSchedule
 
@@ -53,15 +54,16 @@ def lower_network(
     longest: int = LONGEST,
     lower_linear: LowerLinear = lower_operator,
     drop_zeros: bool = False,
+    narrow: Collection[Op] = (),
 ) -> Program:
     """The program of a whole network. ``weights``: of every linear operator by name. batches: example inputs by port
     name, from which every tensor's int8 step is taken, and channel scales where they pay (``fit_calibration``; with a
     percentile just that of the magnitudes, ``calibrate_network``); without them the program computes in float only.
-    longest: operators that may share a group. lower_linear: makes the schedule of a linear operator. drop_zeros: leave
-    out tiles of dense layers whose weights are all zero, which otherwise cost what others do; provenance lists them.
-    Tiles that a structured layer does not have are never there. Raises InputError
-    for a machine that is not square, weights narrower than activations where activations are weights, and operators
-    that do not fit.
+    longest: operators that may share a group. lower_linear: makes the schedule of a linear operator, whose ``narrow``
+    kinds of tiles are narrow. drop_zeros: leave out tiles of dense layers whose weights are all zero, which otherwise
+    cost what others do; provenance lists them. Tiles that a structured layer does not have are never there. Raises
+    InputError for a machine that is not square, weights narrower than activations where activations are weights, and
+    operators that do not fit.
     """
     if not network.operators:
         raise InputError(
@@ -78,7 +80,7 @@ def lower_network(
         calibration = _calibrated(network, weights, machine, batches, percentile)
         weights = _scaled(network, weights, calibration.scales)
         network, rows = calibration.network, calibration.rows
-    network, weights = split_wide(network, weights, machine)
+    network, weights = split_wide(network, weights, machine, narrow)
     # Whether a block fits the scratchpad is decided for groups of operators, not for one layer by itself.
     roomy = machine.with_(scratchpad={"kib": _ROOMY_KIB})
     schedules = []

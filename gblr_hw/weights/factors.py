@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from simulator.base.shown import Shown
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+_LARGE = 1 << 30  # multiplications from which a product is looked at for blocks
+_MOST_GROUPS = 64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,8 +116,8 @@ class Factors(Shown):
 
     def stored_matrix(self) -> NDArray[np.float64]:
         """The layer's matrix (m, n) with its rows as they are stored, computed in float64."""
-        v = carried(self.v, self.mixes) if len(self.mix_source) else self.v.astype(np.float64)
-        matrix = self.u.astype(np.float64) @ v
+        v = carried(self.v, self.mixes) if len(self.mix_source) else self.v
+        matrix = _product(self.u, v, self.writes)
         return matrix if self.dense is None else matrix + self.dense
 
     def matrix(self) -> NDArray[np.float64]:
@@ -142,6 +145,22 @@ class Factors(Shown):
         """First rank of each block, then K: (number of blocks + 1,)."""
         sizes = self.block_sizes or (1,) * self.ranks
         return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+
+
+def _product(u: NDArray[Any], v: NDArray[Any], writes: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """u (m, K) times v (K, n) in float64; of large ones where outputs fall into few groups that read the same ranks
+    (blocks), each group by its own ranks alone.
+    """
+    if u.size * v.shape[1] >= _LARGE:
+        group = np.unique(np.packbits(writes.T, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+        if group.max() < _MOST_GROUPS:
+            product = np.empty((len(u), v.shape[1]))
+            for number in range(int(group.max()) + 1):
+                rows = np.flatnonzero(group == number)
+                ranks = np.flatnonzero(writes[:, rows[0]])
+                product[rows] = u[np.ix_(rows, ranks)].astype(np.float64) @ v[ranks].astype(np.float64)
+            return product
+    return np.asarray(u.astype(np.float64) @ v.astype(np.float64))
 
 
 def block_multiplications(rows: NDArray[np.integer], cols: NDArray[np.integer], rank: int) -> int:

@@ -17,11 +17,10 @@ from simulator.program.check_network import tile_chunks
 from simulator.program.isa import Instructions
 from simulator.program.operations import (
     COLUMN_OPS,
-    GATHER_OPS,
     INPUT_CHUNK_OPS,
+    MIX_OPS,
     OUTPUT_CHUNK_OPS,
     RANK_OPS,
-    SCATTER_OPS,
     TILE_OPS,
     VECTOR_OPERATOR_OPS,
     Chunk,
@@ -87,7 +86,7 @@ def _check_layer(layer: LayerSchedule, machine: Machine, chunks_read: int, chunk
     kind = np.repeat(tiles.kind, tiles.lane_count)
     _check(where + "lane {}", ~is_any(kind, RANK_OPS), tiles.lane, machine.rows)
     width = np.where(is_any(kind, COLUMN_OPS), machine.rows, machine.cols)
-    mixes = is_any(kind, GATHER_OPS) & is_any(kind, SCATTER_OPS)
+    mixes = is_any(kind, MIX_OPS)
     width = np.where(mixes, np.repeat(tiles.scattered, tiles.lane_count), width)
     _check(where + "lane {}: 'hi'", np.ones(len(kind), dtype=bool), tiles.hi, width + 1)
     if mixes.any() and not machine.scatter:

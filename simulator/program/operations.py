@@ -200,6 +200,7 @@ VECTOR_OPS = ops_where(lambda entry: entry.queue is After.VECTOR)
 RANK_OPS = ops_where(lambda entry: entry.uses_ranks)  # tiles with a lane table
 GATHER_OPS = ops_where(lambda entry: entry.is_tile and entry.reads is Place.RANKS)
 SCATTER_OPS = ops_where(lambda entry: entry.is_tile and entry.writes is Place.RANKS)
+MIX_OPS = tuple(op for op in GATHER_OPS if op in SCATTER_OPS)  # lanes that read ranks, behind them lanes that write
 COLUMN_OPS = ops_where(lambda entry: entry.lane_is_column)
 RESULT_ROW_OPS = ops_where(lambda entry: entry.rows is Rows.RESULT)
 INPUT_CHUNK_OPS = ops_where(lambda entry: entry.chunk is Chunk.INPUT)

@@ -13,7 +13,7 @@ from simulator.base.errors import refuse_program
 from simulator.base.shown import Shown
 from simulator.machine.machine import MAX_COLUMN_SHIFT, Machine
 from simulator.program.isa import narrowed
-from simulator.program.operations import GATHER_OPS, RANK_OPS, SCATTER_OPS, TILE_OPS, is_any, listed
+from simulator.program.operations import GATHER_OPS, MIX_OPS, RANK_OPS, SCATTER_OPS, TILE_OPS, is_any, listed
 
 RECORD_BYTES = 8  # tile descriptor: kind, chunk, lane count, address (machine.md, E4)
 LANE_BYTES = 4  # rank address (2), first lane and last lane of its run (1 each)
@@ -100,7 +100,7 @@ class TileTable(Shown):
 
     def _check_gathered(self) -> None:
         where = "tile table: 'gathered'"
-        both = is_any(self.kind, GATHER_OPS) & is_any(self.kind, SCATTER_OPS)
+        both = is_any(self.kind, MIX_OPS)
         wrong = both & ((self.gathered < 1) | (self.gathered >= self.lane_count))
         if wrong.any():
             at = int(np.argmax(wrong))

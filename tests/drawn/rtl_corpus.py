@@ -70,9 +70,9 @@ def rtl_machine(name: str) -> Machine:
     )
 
 
-def compiled(name: str, folder: Path) -> CompiledRtl:
-    """The RTL called ``name``, compiled into ``folder`` if it is not there yet."""
-    return compile_rtl(rtl_machine(name), folder)
+def compiled(name: str, folder: Path, *, mix: bool = True) -> CompiledRtl:
+    """The RTL called ``name``, compiled into ``folder`` if it is not there yet. ``mix``: as in ``Sizes``."""
+    return compile_rtl(rtl_machine(name), folder, mix=mix)
 
 
 @dataclass(frozen=True, eq=False)

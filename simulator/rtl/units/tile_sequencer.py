@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
+from amaranth.hdl import Const, Elaboratable, Module, Mux, Shape, Signal, Value
 from amaranth.lib.memory import Memory
 
 from simulator.program.operations import GATHER_OPS, SCATTER_OPS
@@ -82,7 +82,8 @@ class TileSequencer(Elaboratable):
         busy = Signal()
         now = InstructionWord(Mux(self.begins, queue.word, held))
         preloaded = (self.ahead.pc == queue.pc + 1) & ~self.loader.busy
-        gathers = queue.head.is_any(GATHER_OPS)
+        gathering_ops = self.sizes.known(GATHER_OPS)
+        gathers = queue.head.is_any(gathering_ops)
         m.d.comb += self.begins.eq(
             queue.seen(self.completed, "input", "array", "vector", "store")
             & preloaded
@@ -99,7 +100,6 @@ class TileSequencer(Elaboratable):
         row_ends = Signal()
         tile_ends = Signal()
         gathering = Signal()
-        entered = Signal()  # the present row is in the array
         m.d.comb += [
             active.eq(self.begins | busy),
             token_now.eq(Mux(self.begins, 0, token)),
@@ -107,9 +107,8 @@ class TileSequencer(Elaboratable):
             self.input_address.eq(Mux(self.begins, queue.head.field("src"), address)),
             row_ends.eq(part_now + 1 == now.row_cycles),
             tile_ends.eq(row_ends & (token_now + 1 == now.field("tokens"))),
-            gathering.eq(now.is_any(GATHER_OPS)),
-            # A row enters with its last part; a MIX has cycles left then, in which its sums are scattered (rule B2).
-            ranks.take.eq(active & gathering & (self.begins | ~entered)),
+            gathering.eq(now.is_any(gathering_ops)),
+            ranks.take.eq(active & gathering & self._row_has_to_enter(m, row_ends)),
             array.row_valid.eq(Mux(gathering, ranks.take & ranks.complete, active & (part_now == 0))),
             array.swap.eq(self.begins),
             array.swap_part.eq(self.loader.loaded_part),
@@ -121,10 +120,19 @@ class TileSequencer(Elaboratable):
             held.eq(now.word),
             busy.eq(active & ~tile_ends),
             part.eq(Mux(row_ends, 0, part_now + 1)),
-            entered.eq((array.row_valid | (entered & ~self.begins)) & ~row_ends),
             token.eq(token_now + row_ends),
             address.eq(self.input_address + Mux(row_ends, self.sizes.rows, 0)),
         ]
+
+    def _row_has_to_enter(self, m: Module, row_ends: Value) -> Value:
+        """Whether the present row still has to enter the array. It enters with its last part; a MIX has cycles left
+        then, in which its sums are scattered (rule B2).
+        """
+        if not self.sizes.has_mix:
+            return Const(1)
+        entered = Signal()
+        m.d.sync += entered.eq((self.array.row_valid | (entered & ~self.begins)) & ~row_ends)
+        return self.begins | ~entered
 
     def _collect(self, m: Module) -> None:
         """Rule A5: rows leave in the order in which tiles started; the oldest tile says where their sums belong."""
@@ -138,7 +146,7 @@ class TileSequencer(Elaboratable):
         token = Signal(32)
         last = Signal()
         oldest = InstructionWord(read.data)
-        scatters = oldest.is_any(SCATTER_OPS)
+        scatters = oldest.is_any(sizes.known(SCATTER_OPS))
         m.d.comb += [
             write.addr.eq(free),
             write.data.eq(self.queue.word),

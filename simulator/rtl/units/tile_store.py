@@ -11,13 +11,11 @@ from amaranth.lib.memory import Memory
 
 from simulator.machine.machine import MAX_COLUMN_SHIFT
 from simulator.program.encoding import FIRST_BIT, NARROW_BYTE
-from simulator.program.operations import COLUMN_OPS, GATHER_OPS, RANK_OPS, SCATTER_OPS
+from simulator.program.operations import COLUMN_OPS, MIX_OPS, RANK_OPS, SCATTER_OPS
 from simulator.program.schedule import LANE_BYTES, RECORD_BYTES, SHIFT_BITS, shift_bytes
 from simulator.rtl.base.instruction import is_any
 from simulator.rtl.base.sizes import Sizes, index_bits
 from simulator.rtl.units.banked_memory import BankedMemory
-
-_MIXING = tuple(op for op in GATHER_OPS if op in SCATTER_OPS)  # lanes that read ranks, behind them lanes that write
 
 
 class LaneEntry:
@@ -33,7 +31,11 @@ class LaneEntry:
         self.last = Signal(8, name=f"{name}_last")
 
     def packed(self) -> Value:
-        return Cat(self.valid, self.first, self.bank, self.slot, self.row, self.low, self.last)
+        return Cat(self.place(), self.low, self.last)
+
+    def place(self) -> Value:
+        """What a lane that writes a rank needs: its weights are with those that read."""
+        return Cat(self.valid, self.first, self.bank, self.slot, self.row)
 
 
 class TableView:
@@ -50,7 +52,8 @@ class TableView:
 
 class TileStore(Elaboratable):
     """Filled a beat at a time, read by loader, gather and scatter units. Loader and gather unit see the lanes whose
-    weights are stored, the scatter unit those that write ranks: all of a REDUCE, the last ones of a MIX.
+    weights are stored, the scatter unit those that write ranks: all of a REDUCE, the last ones of a MIX. Without MIX
+    tiles all three see the same lanes, of which there is one table.
 
     fill: bytes ``fill_beat * beat_bytes`` onward of the record for ``fill_slot`` are in ``fill_data``; ``fill_stride``
     token rows lie between the slots of a bank, of which there are ``fill_held``; the tile's are counted from
@@ -108,7 +111,7 @@ class TileStore(Elaboratable):
         m.d.comb += [
             kind.eq(record[:4]),
             count.eq(record[12:28]),
-            written.eq(Mux(is_any(kind, _MIXING), record[4:12] + 1, 0)),
+            written.eq(Mux(is_any(kind, self.sizes.known(MIX_OPS)), record[4:12] + 1, 0)),
         ]
         with m.If(self.fill_valid & (self.fill_beat == 0)):
             m.d.sync += held.eq(arriving)
@@ -124,7 +127,7 @@ class TileStore(Elaboratable):
             read = table.read_port(domain="comb")
             m.d.comb += [
                 read.addr.eq(view.slot),
-                view.lists_ranks.eq(is_any(read.data[:4], RANK_OPS)),
+                view.lists_ranks.eq(is_any(read.data[:4], self.sizes.known(RANK_OPS))),
                 view.by_column.eq(is_any(read.data[:4], COLUMN_OPS)),
                 view.width.eq(read.data[4:12] + 1),
                 view.count.eq(read.data[12:28]),
@@ -142,11 +145,11 @@ class TileStore(Elaboratable):
         reading = Signal(16)
         m.d.comb += reading.eq(count - written)
         for j in range(sizes.lanes):
-            views = (self.loader, self.gather) if sizes.machine.scatter else (self.loader, self.gather, self.scatter)
+            views = (self.loader, self.gather) if sizes.has_mix else (self.loader, self.gather, self.scatter)
             entry = LaneEntry(sizes, f"fill{j}")
             matched = self._source(m, groups, entry, j, kind, reading)
-            self._keep(m, f"lane{j}", entry, matched, [(view, j) for view in views])
-        if sizes.machine.scatter:
+            self._keep(m, f"lane{j}", entry.packed(), matched, [(view, view.lanes[j].packed()) for view in views])
+        if sizes.has_mix:
             self._fill_written(m, kind, count, written)
 
     def _fill_written(self, m: Module, kind: Signal, count: Signal, written: Signal) -> None:
@@ -156,7 +159,7 @@ class TileStore(Elaboratable):
         bits = (words - 1).bit_length()
         before = Signal(16)
         turned = Signal(8 * sizes.beat_bytes)
-        mixes = is_any(kind, _MIXING)
+        mixes = is_any(kind, MIX_OPS)
         m.d.comb += [
             before.eq(Mux(mixes, count - written, 0)),
             turned.eq(Cat(self.fill_data, self.fill_data) >> before[:bits] * 8 * LANE_BYTES),
@@ -168,26 +171,26 @@ class TileStore(Elaboratable):
             there = is_any(kind, SCATTER_OPS) & (Mux(mixes, written, count) > q)
             m.d.comb += matched.eq(there & (self.fill_beat == (before + listed) >> bits))
             with m.If(matched):
-                m.d.comb += entry.packed().eq(groups[listed % words].packed())
-            self._keep(m, f"written_lane{q}", entry, matched, [(self.scatter, q)])
+                m.d.comb += entry.place().eq(groups[listed % words].place())
+            self._keep(m, f"written_lane{q}", entry.place(), matched, [(self.scatter, self.scatter.lanes[q].place())])
 
     def _keep(
-        self, m: Module, name: str, entry: LaneEntry, matched: Value, readers: Sequence[tuple[TableView, int]]
+        self, m: Module, name: str, line: Value, matched: Value, readers: Sequence[tuple[TableView, Value]]
     ) -> None:
         """A lane's memory: written where the beat says something of it, cleared by a record's first beat; each reader
-        is a view and the number of its lane.
+        is a view and where its lane goes.
         """
-        memory = Memory(shape=len(entry.packed()), depth=self.sizes.slots, init=[])
+        memory = Memory(shape=len(line), depth=self.sizes.slots, init=[])
         m.submodules[name] = memory
         write = memory.write_port()
         m.d.comb += [
             write.addr.eq(self.fill_slot),
-            write.data.eq(entry.packed()),
+            write.data.eq(line),
             write.en.eq(self.fill_valid & (matched | (self.fill_beat == 0))),
         ]
         for view, lane in readers:
             read = memory.read_port(domain="comb")
-            m.d.comb += [read.addr.eq(view.slot), view.lanes[lane].packed().eq(read.data)]
+            m.d.comb += [read.addr.eq(view.slot), lane.eq(read.data)]
 
     def _group(self, m: Module, name: str, word: Value) -> LaneEntry:
         """The lane that four bytes of the beat would describe."""
@@ -215,7 +218,7 @@ class TileStore(Elaboratable):
         matched = Signal(name=f"matched_{j}")
         if sizes.machine.scatter:
             beat, place = divmod(RECORD_BYTES + LANE_BYTES * j, sizes.beat_bytes)
-            there = (self.fill_beat == beat) & is_any(kind, RANK_OPS) & (count > j)
+            there = (self.fill_beat == beat) & is_any(kind, sizes.known(RANK_OPS)) & (count > j)
             with m.If(there):
                 m.d.comb += [matched.eq(1), written.packed().eq(groups[place // LANE_BYTES].packed())]
             return matched
@@ -224,7 +227,7 @@ class TileStore(Elaboratable):
         first = self.fill_beat * (sizes.beat_bytes // LANE_BYTES)
         for number, group in enumerate(groups):
             listed = first + number - RECORD_BYTES // LANE_BYTES  # position in the table, negative in the descriptor
-            with m.If((listed >= 0) & (listed < count) & is_any(kind, RANK_OPS) & (group.bank == j)):
+            with m.If((listed >= 0) & (listed < count) & is_any(kind, sizes.known(RANK_OPS)) & (group.bank == j)):
                 m.d.comb += [matched.eq(1), written.packed().eq(group.packed())]
         return matched
 
@@ -238,7 +241,7 @@ class TileStore(Elaboratable):
         before = Signal(16)
         turned = Signal(8 * sizes.beat_bytes)
         m.d.comb += [
-            before.eq(Mux(is_any(kind, RANK_OPS), count, 0)),
+            before.eq(Mux(is_any(kind, sizes.known(RANK_OPS)), count, 0)),
             turned.eq(Cat(self.fill_data, self.fill_data) >> before[:bits] * 8 * LANE_BYTES),
         ]
         for q, shift in enumerate(self.shifts):
@@ -267,7 +270,7 @@ class TileStore(Elaboratable):
         m.d.comb += [
             head.eq(
                 RECORD_BYTES
-                + Mux(is_any(kind, RANK_OPS), LANE_BYTES * count, 0)
+                + Mux(is_any(kind, sizes.known(RANK_OPS)), LANE_BYTES * count, 0)
                 + (Mux(narrow, shift_bytes(sizes.machine), 0) if sizes.narrow_bits else 0)
             ),
             offset.eq(self.fill_beat * sizes.beat_bytes),

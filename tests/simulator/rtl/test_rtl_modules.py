@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from amaranth.back import verilog
 from amaranth.hdl import Elaboratable
 from amaranth.sim import Simulator
 
@@ -13,6 +16,7 @@ from simulator.program.encoding import packed_multiplier
 from simulator.rtl.base.dram_model import DramModel
 from simulator.rtl.base.sizes import Sizes
 from simulator.rtl.base.tools import TOOLS, installed_version
+from simulator.rtl.units.accelerator import Accelerator
 from simulator.rtl.units.banked_memory import BankedMemory
 from simulator.rtl.units.systolic_array import SystolicArray
 from simulator.timing.durations import channel_cycles
@@ -112,6 +116,25 @@ def test_rows_leave_the_array_together_behind_its_sides():
     expected = np.concatenate([rows[0] @ tiles[0], rows[1] @ tiles[1]])
     assert list(found) == list(range(4 + 4 + 3 - 1, 4 + 4 + 3 - 1 + 8))  # row t leaves P + Q - 1 cycles after it enters
     assert list(found.values()) == expected.tolist()
+
+
+def unit_lines(sizes: Sizes) -> dict[str, list[str]]:
+    """Verilog of every unit of an accelerator by name: ports and lines sorted, since Yosys orders them by the numbers by
+    which it tells names apart, and without these.
+    """
+    top = Accelerator(sizes, cell_instances=True)
+    text = verilog.convert(top, name="accelerator", ports=[*top.ports(), *top.dma.channel_ports()], emit_src=False)
+    modules = re.sub(r"\$\d+", "", text).split("\nmodule ")[1:]
+    return {m.lstrip("\\").split("(")[0].strip(): sorted(re.split(r"[\s,;()]*[\n,]", m)) for m in modules}
+
+
+def test_mix_makes_tile_store_and_sequencer_larger_and_nothing_else():
+    """The units that benchmarks/synthesis measures with and without MIX tiles are all that know of them."""
+    machine = rtl_machine("2x2")
+    with_mix, without = (unit_lines(Sizes(machine, mix)) for mix in (True, False))
+    assert set(with_mix) == set(without)
+    changed = {name for name, lines in with_mix.items() if lines != without[name]}
+    assert changed == {"accelerator.tile_store", "accelerator.tiles"}
 
 
 def test_sides_of_one_and_long_latencies_have_no_rtl():

@@ -10,6 +10,7 @@ import pytest
 
 from gblr_hw.lowering.emit.emit import emit
 from gblr_hw.lowering.passes.block_tokens import sum_places
+from simulator.base.errors import InputError
 from simulator.program.operations import TILE_OPS, Op
 from simulator.rtl.bench.agreement import numbers_for
 from tests.drawn.mixed_layers import as_chain, many_parts
@@ -44,6 +45,21 @@ def test_the_hardware_lets_ranks_take_turns(rtl_folder, one_input):
         assert [*result.timing, *result.numbers] == []
         rounds.append(layer.slots // layer.held_slots)
     assert max(rounds) > 2
+
+
+def test_hardware_without_mix_runs_what_has_none(rtl_folder, corpus_scale):
+    rtl, found, refused = compiled("4x3", rtl_folder, mix=False), [], 0
+    for seed in range(PROGRAMS * corpus_scale):
+        case = rtl_case("4x3", seed)
+        if Op.MIX in case.program.instructions.op:
+            refused += 1
+            with pytest.raises(InputError, match=r"found [\d,]+ MIX tiles; this RTL was generated without them"):
+                case.compare(rtl)
+        else:
+            result = case.compare(rtl)
+            found += [f"{seed}: {what}" for what in (*result.timing, *result.numbers)]
+    assert found == []
+    assert 10 < refused < PROGRAMS * corpus_scale / 2
 
 
 def _note(case):
