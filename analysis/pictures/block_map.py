@@ -107,7 +107,7 @@ def draw_block_maps(
         figure.supxlabel(f"input channel{note}", fontsize=9)
         figure.supylabel("output channel", fontsize=9)
         if title:
-            figure.suptitle(title)
+            style.heading(figure, title)
     return figure
 
 

@@ -1,16 +1,16 @@
-"""``gblr-hw front``: the latency-accuracy front of measured networks."""
+"""``gblr-hw front``: the front of measured networks in latency and in accuracy, perplexity or loss."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from analysis.file_kinds import PICTURES
-from analysis.tables.pareto import pareto_front
-from analysis.tables.records import NetworkPoint, load_points
+from analysis.tables.over_seeds import Seeds, on_front, over_seeds
+from analysis.tables.qualities import one_quality
+from analysis.tables.records import load_points
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.options import JsonOption, console, print_json, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs
@@ -29,7 +29,11 @@ def front_command(
     title: Annotated[str, typer.Option("--title", help="Title of the picture.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Which networks are not beaten in both latency and accuracy, machine by machine; as a table and a picture."""
+    """Which networks are not beaten in both latency and accuracy, machine by machine; as a table and a picture.
+
+    Instead of an accuracy points may have a perplexity or a loss, of which less is better. Points of one network with
+    several seeds are one row and one mark, at their mean.
+    """
     from analysis.pictures.front_picture import draw_front
     from analysis.pictures.style import save_figure
     from gblr_hw.demo.points_table import points_table
@@ -38,24 +42,26 @@ def front_command(
     read = {f"'{file}', whose points are read": file for file in files}
     check_outputs([Output("--output", output, PICTURES)], inputs=read)
     points = [point for file in files for point in load_points(file)]
+    if points:
+        one_quality("the points", {point.quality for point in points})
     if output is not None:
         save_figure(draw_front(points, title=title), output)
+    networks = over_seeds(points)
     best = {
-        machine: points_on_front([p for p in points if p.machine == machine])
+        machine: _fastest_first([one for one in networks if one.first.machine == machine])
         for machine in sorted({p.machine for p in points})
     }
     if as_json:
-        print_json({machine: [vars(point) for point in front] for machine, front in best.items()})
+        print_json({machine: [one.record() for one in front] for machine, front in best.items()})
         return
     for machine, front in best.items():
         console.print(printable(f"front on {machine}"), style="bold", markup=False, highlight=False, soft_wrap=True)
-        print(points_table(front), end="")
+        print(points_table(front, networks), end="")
     if output is not None:
         say(f"picture written to {output}")
 
 
-def points_on_front(points: list[NetworkPoint]) -> list[NetworkPoint]:
-    """The points that no other beats in latency and accuracy, fastest first."""
-    values = np.array([[point.latency_cycles, point.accuracy] for point in points], dtype=np.float64)
-    chosen = [points[int(index)] for index in pareto_front(values, ("min", "max"))]
-    return sorted(chosen, key=lambda point: (point.latency_cycles, point.name))
+def _fastest_first(networks: list[Seeds]) -> list[Seeds]:
+    """A machine's networks that no other beats in latency and quality."""
+    chosen = [networks[index] for index in on_front(networks)]
+    return sorted(chosen, key=lambda one: (one.cycles[0], one.first.name))
