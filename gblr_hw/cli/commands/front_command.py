@@ -23,7 +23,9 @@ def front_command(
     context: typer.Context,
     files: Annotated[
         list[Path],
-        typer.Argument(help="Points (.json or .csv) that `gblr-hw demo` wrote, or a study; several are joined."),
+        typer.Argument(
+            help="Points of networks (.json or .csv), as `gblr-hw demo` writes them; several files are joined."
+        ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to draw (PNG, SVG or PDF).")] = None,
     title: Annotated[str, typer.Option("--title", help="Title of the picture.")] = "",
