@@ -21,8 +21,8 @@ _simulate = _module.simulate
 
 
 @wraps(_simulate)
-def _simulate_within_bounds(program: Program, machine: Machine) -> Report:
-    report = _simulate(program, machine)
+def _simulate_within_bounds(program: Program, machine: Machine, name: str = "") -> Report:
+    report = _simulate(program, machine, name)
     assert_bounds(report, program, machine)
     return report
 

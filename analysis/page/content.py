@@ -11,15 +11,16 @@ from simulator.timing.report import Report
 
 @dataclass(frozen=True)
 class PagePoint:
-    """A network on a machine, its seeds together. accuracy: mean over seeds, a fraction; low and high: of one seed.
-    group: the study's part, or "".
+    """A network on a machine, its seeds together. quality: a key of `analysis.tables.qualities.QUALITIES`, which value
+    is the mean of over seeds; low and high: of one seed. group: the study's part, or "".
     """
 
     name: str
     family: str
     group: str
     machine: str
-    accuracy: float
+    quality: str
+    value: float
     low: float
     high: float
     seeds: int

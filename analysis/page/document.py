@@ -72,6 +72,7 @@ def _data(content: Content) -> dict[str, Any]:
     return {
         "points": [vars(point) for point in content.points],
         "families": looks.families(point.family for point in content.points),
+        "qualities": looks.QUALITIES_SHOWN,
         "verdicts": verdicts(content),
         "swept": [dict(row) for row in content.swept],
         "fields": list(content.fields),
@@ -86,11 +87,13 @@ def _sections(content: Content) -> list[str]:
     made = []
     if content.points:
         made.append(
-            '<section id="fronts"><h2>Accuracy against cost</h2><div class="controls" id="front-controls"></div>'
+            '<section id="fronts"><h2>Quality against cost</h2><div class="controls" id="front-controls"></div>'
             '<figure><div class="chart" id="front"></div><figcaption>Each mark is a network, its bar the range over '
             "seeds; the grey line joins those that no other shown beats in both. Marks that coincide are moved apart "
             "sideways, by at most a few per cent. "
-            "Near the best: within eight points of the best accuracy. Point at a mark for its figures.</figcaption>"
+            "Near the best: within eight points of the best accuracy, twice the least perplexity, or 0.7 above the "
+            "least loss. "
+            "Point at a mark for its figures.</figcaption>"
             "</figure></section>"
         )
     if content.swept:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from analysis.pictures import colours
 from analysis.pictures.family_marks import Marker, marks
-from analysis.pictures.style import series_colour
+from analysis.pictures.style import group_colour, operation_colour
+from analysis.tables.qualities import QUALITIES
 from simulator.program.operations import Op
 from simulator.timing.report import GROUPS
 
@@ -20,8 +21,17 @@ _CORNERS = {"p": 5, "h": 6, "H": 6, "8": 8}
 _STARS = {"*": 5, "X": 4}
 
 CAUSES = dict(colours.CAUSE_COLOURS)
-OPERATIONS = {op.name: series_colour(op) for op in Op} | {"mixed": colours.LIGHT_GREY}
-ROOFLINE_GROUPS = {group: colours.PALETTE[index] for index, group in enumerate(GROUPS)}
+OPERATIONS = {op.name: operation_colour(op) for op in Op} | {"mixed": colours.LIGHT_GREY}
+ROOFLINE_GROUPS = {group: group_colour(group) for group in GROUPS}
+
+# How the page's front shows what networks are measured by.
+QUALITIES_SHOWN = {
+    one.name: {
+        "sign": one.sign, "near": one.near, "axis": one.name,
+        "format": ".1~%" if one.scale == 100 else "~g", "digits": ".2%" if one.scale == 100 else ".4~g",
+    }
+    for one in QUALITIES.values()
+}  # fmt: skip
 
 
 def families(names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -86,7 +86,6 @@ function stepped(values, x, y, interpolate) {
     encoding: {x: {field: x, type: "quantitative"}, y: {field: y, type: "quantitative"}, order: {field: x}}};
 }
 
-const NEAR = 0.08; // of accuracy below the best, where most of what is of interest lies
 let state;
 function fronts() {
   const points = data.points, colour = {};
@@ -95,10 +94,10 @@ function fronts() {
   state = {part: new Set([parts[0]]), machine: new Set([machines[0]]), cost: new Set(["latency_cycles"]), range: new Set(["near"]),
     families: new Set(points.map((p) => p.family))};
   const controls = $("front-controls");
-  choices(controls, "task", pairs(parts), state.part, false, drawFront);
+  choices(controls, "task", parts.map((part) => [part, part || "accuracy"]), state.part, false, drawFront);
   choices(controls, "machine", pairs(machines), state.machine, false, drawFront);
   choices(controls, "cost", [["latency_cycles", "cycles"], ["energy_pj", "energy"]], state.cost, false, drawFront);
-  choices(controls, "accuracies", [["near", "near the best"], ["all", "all"]], state.range, false, drawFront);
+  choices(controls, "shown", [["near", "near the best"], ["all", "all"]], state.range, false, drawFront);
   choices(controls, "families", Object.entries(data.families).map(([k, v]) => [k, v.label]), state.families, true, drawFront, colour);
   drawFront();
 }
@@ -107,24 +106,27 @@ function drawFront() {
   const [part] = state.part, [machine] = state.machine, [cost] = state.cost;
   const here = data.points.filter((p) => p.group === part && p.machine === machine);
   $("verdict").textContent = data.verdicts[`${part}|${machine}`] ?? data.verdicts[""];
-  const floor = state.range.has("all") ? 0 : Math.max(...here.map((p) => p.accuracy)) - NEAR;
-  const rows = apart(here.filter((p) => state.families.has(p.family) && p.accuracy >= floor).map((p) => ({...p,
-    x: cost === "energy_pj" ? p[cost] * 1e-6 : p[cost], label: data.families[p.family].label})), "x", "accuracy");
+  // Networks of one task are measured by one thing, of which more is better (sign 1), or less (-1).
+  const quality = data.qualities[here[0]?.quality ?? "accuracy"], {sign, near: [factor, offset]} = quality;
+  const best = sign * Math.max(...here.map((p) => sign * p.value)), worst = best * factor + offset;
+  const shown = (p) => state.families.has(p.family) && (state.range.has("all") || sign * p.value >= sign * worst);
+  const rows = apart(here.filter(shown).map((p) => ({...p,
+    x: cost === "energy_pj" ? p[cost] * 1e-6 : p[cost], label: data.families[p.family].label})), "x", "value");
   fillPoints(here.filter((p) => state.families.has(p.family)));
   if (!rows.length) { views.front?.result?.finalize(); $("front").textContent = "Nothing is chosen, or nothing was measured here."; return; }
   const looks = Object.values(data.families);
   const x = {field: "at", type: "quantitative", scale: {zero: false, nice: true}, title: cost === "energy_pj" ? "energy (uJ)" : "latency (cycles)", axis: {tickCount: narrow() ? 4 : 8, format: cost === "energy_pj" ? ",.4~g" : ",.0f"}};
-  const y = {field: "accuracy", type: "quantitative", scale: {zero: false}, axis: {format: ".1~%", tickCount: 6}, title: "accuracy"};
+  const y = {field: "value", type: "quantitative", scale: {zero: false}, axis: {format: quality.format, tickCount: 6}, title: quality.axis};
   const family = {field: "label", type: "nominal", legend: null};
   draw("front", {height: narrow() ? 300 : 420, layer: [
-    stepped(frontOf(rows, "x", "accuracy", 1).map((r) => ({at: r.x, accuracy: r.accuracy})), "at", "accuracy", "step-after"),
+    stepped(frontOf(rows, "x", "value", sign).map((r) => ({at: r.x, value: r.value})), "at", "value", "step-after"),
     {data: {values: rows}, mark: {type: "rule", opacity: 0.45}, encoding: {x, y: {...y, field: "low"}, y2: {field: "high"},
       color: {...family, scale: {domain: looks.map((l) => l.label), range: looks.map((l) => l.colour)}}}},
     {data: {values: rows}, mark: {type: "point", filled: true, size: 85, opacity: 0.9}, encoding: {x, y,
       color: {...family, scale: {domain: looks.map((l) => l.label), range: looks.map((l) => l.colour)}},
       shape: {...family, scale: {domain: looks.map((l) => l.label), range: looks.map((l) => l.shape)}},
-      tooltip: [{field: "name", title: "network"}, {field: "label", title: "family"}, {field: "accuracy", format: ".2%"},
-        {field: "low", format: ".2%", title: "worst seed"}, {field: "high", format: ".2%", title: "best seed"},
+      tooltip: [{field: "name", title: "network"}, {field: "label", title: "family"}, {field: "value", format: quality.digits, title: quality.axis},
+        {field: "low", format: quality.digits, title: "lowest seed"}, {field: "high", format: quality.digits, title: "highest seed"},
         {field: "seeds"}, {field: "latency_cycles", format: ",.0f", title: "cycles"},
         {field: "energy_pj", format: ",.4~s", title: "energy (pJ)"}]}}]});
 }
@@ -169,9 +171,10 @@ function fill(id, columns, rows) {
 const percent = (v) => `${(100 * v).toFixed(1)} %`;
 function fillPoints(points) {
   const dense = points.filter((p) => data.families[p.family].label === "dense").sort((a, b) => b.latency_cycles - a.latency_cycles)[0];
-  const rows = points.map((p) => ({...p, range: p.seeds > 1 ? `${percent(p.low)} to ${percent(p.high)}` : "",
+  const measure = points[0]?.quality ?? "accuracy", told = measure === "accuracy" ? percent : four;
+  const rows = points.map((p) => ({...p, range: p.seeds > 1 ? `${told(p.low)} to ${told(p.high)}` : "",
     share: dense ? p.latency_cycles / dense.latency_cycles : null, uj: p.energy_pj * 1e-6}));
-  fill("table", [["name", "network", String, false], ["machine", "machine", String, false], ["accuracy", "accuracy", percent, true],
+  fill("table", [["name", "network", String, false], ["machine", "machine", String, false], ["value", measure, told, true],
     ["range", "over seeds", String, true], ["seeds", "seeds", whole.format, true], ["latency_cycles", "cycles", whole.format, true],
     ["share", "of dense", (v) => v.toFixed(3), true], ["uj", "energy (uJ)", four, true]].filter(([key]) => key !== "share" || dense), rows);
 }

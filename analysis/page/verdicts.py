@@ -7,8 +7,7 @@ from typing import Any
 
 from analysis.page.content import Content, PagePoint, Run
 from analysis.pictures.family_marks import REFERENCE, mark_key
-
-_LOSS = 0.01  # of accuracy that the verdict on a front gives away
+from analysis.tables.qualities import QUALITIES
 
 
 def verdicts(content: Content) -> dict[str, str]:
@@ -27,30 +26,31 @@ def verdicts(content: Content) -> dict[str, str]:
 
 
 def _of_points(points: Sequence[PagePoint], machine: str) -> str:
+    quality = QUALITIES[points[0].quality]
+    name, told, within = quality.name, quality.told, quality.margin
+    of_dense = f"dense\N{RIGHT SINGLE QUOTATION MARK}s {name}"
     dense = [p for p in points if mark_key(p.family) == REFERENCE]
     others = [p for p in points if p not in dense]
     if not dense or not others:
-        best = max(points, key=lambda p: (p.accuracy, -p.latency_cycles))
-        return (
-            f"On {machine}, {best.name} is the most accurate: {best.accuracy:.1%} in {best.latency_cycles:,.0f} cycles."
-        )
-    reference = max(dense, key=lambda p: (p.latency_cycles, p.accuracy))
-    good = [p for p in others if p.accuracy >= reference.accuracy - _LOSS]
-    stands = f"(dense: {reference.latency_cycles:,.0f} cycles, {reference.accuracy:.1%})"
+        best = max(points, key=lambda p: (quality.sign * p.value, -p.latency_cycles))
+        return f"On {machine}, {best.name} is {quality.best}: {told(best.value)} in {best.latency_cycles:,.0f} cycles."
+    reference = max(dense, key=lambda p: (p.latency_cycles, quality.sign * p.value))
+    good = [p for p in others if quality.is_close(p.value, reference.value)]
+    stands = f"(dense: {reference.latency_cycles:,.0f} cycles, {told(reference.value)})"
     if not good:
-        nearest = max(others, key=lambda p: (p.accuracy, -p.latency_cycles))
+        nearest = max(others, key=lambda p: (quality.sign * p.value, -p.latency_cycles))
         return (
-            f"On {machine}, nothing stays within one point of dense; {nearest.name} comes nearest, "
-            f"{nearest.accuracy:.1%} {stands}."
+            f"On {machine}, nothing stays within {within} of {of_dense}; {nearest.name} comes nearest, "
+            f"{told(nearest.value)} {stands}."
         )
-    best = min(good, key=lambda p: (p.latency_cycles, -p.accuracy, p.name))
+    best = min(good, key=lambda p: (p.latency_cycles, -quality.sign * p.value, p.name))
     if best.latency_cycles >= reference.latency_cycles:
-        return f"On {machine}, no structure within one point of dense is faster than dense {stands}."
+        return f"On {machine}, no structure within {within} of {of_dense} is faster than dense {stands}."
     cycles, energy = best.latency_cycles / reference.latency_cycles, best.energy_pj / reference.energy_pj
     return (
         f"On {machine}, {best.name} needs {cycles:.2f} of dense\N{RIGHT SINGLE QUOTATION MARK}s cycles and "
-        f"{energy:.2f} of its energy at {best.accuracy:.1%} accuracy {stands}; nothing else within one point of "
-        "dense is faster."
+        f"{energy:.2f} of its energy at {told(best.value)} {name} {stands}; nothing else within {within} of "
+        f"{of_dense} is faster."
     )
 
 

@@ -9,9 +9,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.pictures.style import house_style, new_figure
+from analysis.pictures.style import heading, house_style, legend_below, new_figure
 from simulator.base.errors import InputError
 
+_NARROWEST_IN, _LOWEST_IN = 4.2, 3.0  # of the legend's title, of the label at the side
 _DARK = 0.45  # brightness of a colour on which text is white
 
 
@@ -35,7 +36,7 @@ def draw_advice(cells: Sequence[Winner], macs_per_s: float, title: str, measure:
         raise InputError("advice", "no regime", "a map has a cell or more", "Give tokens and bandwidths.")
     across, up = sorted({cell.tokens for cell in cells}), sorted({cell.gb_per_s for cell in cells})
     with house_style():
-        figure = new_figure(2.6 + 0.62 * len(across), 1.9 + 0.42 * len(up))
+        figure = new_figure(max(_NARROWEST_IN, 2.6 + 0.62 * len(across)), max(_LOWEST_IN, 1.4 + 0.42 * len(up)))
         axes = figure.add_subplot()
         for cell in cells:
             x, y = across.index(cell.tokens), up.index(cell.gb_per_s)
@@ -48,12 +49,9 @@ def draw_advice(cells: Sequence[Winner], macs_per_s: float, title: str, measure:
         ratio = [f"{value:g}\n({1e9 * value / macs_per_s:.3g})" for value in up]
         axes.set_yticks(range(len(up)), ratio)
         axes.set_xlabel("tokens")
-        axes.set_ylabel("DRAM GB/s\n(bytes for each multiplication of the array)")
-        axes.set_title(title)
+        axes.set_ylabel("DRAM GB/s\n(bytes a multiplication)")
+        heading(figure, title)
         seen = dict.fromkeys((cell.label, cell.colour) for cell in cells)
         handles = [Patch(facecolor=colour, label=label) for label, colour in seen]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False,
-            title=f"best by {measure}; numbers: over dense, 8 bits",
-        )  # fmt: skip
+        legend_below(figure, handles, 4, f"best by {measure}; numbers: over dense, 8 bits")
     return figure

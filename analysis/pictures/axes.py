@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -41,10 +42,17 @@ def set_x(axes: Axes, low: float, high: float, logarithmic: bool) -> None:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Up to eight ticks between ``low`` > 0 and ``high``: 1-2-5 steps, or whole decades, or every few of them."""
+    """Up to eight ticks between ``low`` > 0 and ``high``: 1-2-5 steps, finer ones where these are fewer than three,
+    whole decades where they are many, or every few of them.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = [d * 10.0**e for e in range(first, last + 1) for d in (1, 2, 5)]
-    inside = [tick for tick in steps if low <= tick <= high]
+
+    def between(digits: Sequence[float]) -> list[float]:
+        return [d * 10.0**e for e in range(first, last + 1) for d in digits if low <= d * 10.0**e <= high]
+
+    inside = between((1, 2, 5))
+    if len(inside) < 3:
+        inside = between((1, 1.5, 2, 3, 4, 5, 7))
     if len(inside) <= 8:
         return inside
     decades = [10.0**e for e in range(first, last + 1) if low <= 10.0**e <= high]

@@ -111,7 +111,7 @@ def draw_block_maps(
         figure.supxlabel(f"input {unit}{note}", fontsize=9)
         figure.supylabel(f"output {unit}", fontsize=9)
         if title:
-            figure.suptitle(title)
+            style.heading(figure, title)
     return figure
 
 

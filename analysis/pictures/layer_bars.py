@@ -35,7 +35,7 @@ def draw_layer_bars(report: Report, title: str = "") -> Figure:
     totals = cycles.sum(axis=0)
     rows = np.arange(len(layers))
     with style.house_style():
-        figure = style.new_figure(8.0, 1.7 + _BAR_IN * max(len(layers), _FEWEST_ROWS))
+        figure = style.new_figure(8.0, 1.3 + _BAR_IN * max(len(layers), _FEWEST_ROWS))
         axes = figure.subplots()
         left = np.zeros(len(layers))
         for cause, share in zip(CAUSES, cycles, strict=True):
@@ -71,9 +71,9 @@ def draw_layer_bars(report: Report, title: str = "") -> Figure:
         heading = (
             title or f"{style.shortened(report.program, 40)} on {report.machine}: {report.latency_cycles:,} cycles"
         )
-        figure.suptitle(heading)
+        style.heading(figure, heading)
         if totals.any():
-            figure.legend(loc="outside lower center", ncols=4, frameon=False)
+            style.legend_below(figure, list(axes.get_legend_handles_labels()[0]), 4)
     return figure
 
 

@@ -92,7 +92,7 @@ def draw_roofline(report: Report, title: str = "") -> Figure:
     total = sum(layer.multiplications * layer.tokens for layer in report.layers)
     star = (total / report.dram_bytes, total / report.latency_cycles)
     with style.house_style():
-        figure = style.new_figure(7.6, 5.8)
+        figure = style.new_figure(7.6, 5.2)
         axes = figure.subplots()
         _set_axes(axes, report, [*((p.per_byte, p.per_cycle) for p in points), star])
         _draw_roofs(axes, report)
@@ -100,8 +100,8 @@ def draw_roofline(report: Report, title: str = "") -> Figure:
         axes.plot(*star, marker="*", markersize=15, color=colours.BLACK, markeredgecolor="white", zorder=6)
         axes.set_xlabel(f"useful multiplications for a byte of DRAM traffic\n{_caption(report, points)}")
         axes.set_ylabel("useful multiplications in a cycle")
-        figure.legend(handles=_legend(report, points), loc="outside lower center", ncols=2, frameon=False)
-        figure.suptitle(title or f"{style.shortened(report.program, 40)} on {report.machine}")
+        style.legend_below(figure, _legend(report, points), 2)
+        style.heading(figure, title or f"{style.shortened(report.program, 40)} on {report.machine}")
         _place_labels(figure, axes, points, rims, star)
     return figure
 
@@ -137,17 +137,13 @@ def _draw_dots(axes: Axes, points: Sequence[RooflinePoint]) -> list[float]:
             point.per_byte,
             point.per_cycle,
             s=areas[index],
-            color=_colour(point.group),
+            color=style.group_colour(point.group),
             alpha=0.3,
-            edgecolors=_colour(point.group),
+            edgecolors=style.group_colour(point.group),
             linewidths=0.8,
             zorder=3,
         )
     return [float(np.sqrt(area / np.pi)) for area in areas]
-
-
-def _colour(group: str) -> str:
-    return colours.PALETTE[GROUPS.index(group)]
 
 
 def _legend(report: Report, points: Sequence[RooflinePoint]) -> list[Line2D]:
@@ -161,7 +157,9 @@ def _legend(report: Report, points: Sequence[RooflinePoint]) -> list[Line2D]:
     ]
     present = {point.group for point in points}
     handles += [
-        Line2D([], [], linestyle="none", marker="o", markersize=8, alpha=0.6, color=_colour(group), label=group)
+        Line2D(
+            [], [], linestyle="none", marker="o", markersize=8, alpha=0.6, color=style.group_colour(group), label=group
+        )
         for group in GROUPS
         if group in present
     ]

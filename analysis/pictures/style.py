@@ -1,9 +1,10 @@
-"""One place for what all pictures share beside colours and marks: fonts, shades, shortened names and saving."""
+"""One place for what all pictures share beside colours and marks: fonts, shades, legends, shortened names, saving."""
 
 from __future__ import annotations
 
 import io
 import itertools
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -19,9 +21,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from analysis.file_kinds import PICTURES
-from analysis.pictures.colours import PALETTE
+from analysis.pictures.colours import GRID_GREY, PALETTE
 from simulator.base import text
 from simulator.base.files import replacing
+from simulator.timing.report import GROUPS
 
 _SETTINGS: dict[Any, object] = {
     "font.family": ["DejaVu Sans"],
@@ -34,13 +37,16 @@ _SETTINGS: dict[Any, object] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
+    "grid.color": GRID_GREY,
     "grid.linewidth": 0.6,
     "text.parse_math": False,
     "svg.hashsalt": "gblr-hw",
     "savefig.dpi": "figure",
 }
 _LONGEST_LINE = 200  # characters
+# Of legends' and titles' sizes of letters, rather fewer than there is room for.
+_LETTERS_AN_INCH, _TITLE_LETTERS_AN_INCH = 12.0, 10.0
+_LEGEND_MARGIN_IN = 0.1
 _DATELESS = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
@@ -75,6 +81,14 @@ def new_figure(width_in: float, height_in: float) -> Picture:
     return figure
 
 
+@contextmanager
+def _any_glyph() -> Iterator[None]:
+    """While it lasts, a box stands for characters that the font lacks, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write ``figure`` as .png, .svg or .pdf, atomically; the same figure gives the same bytes.
 
@@ -85,8 +99,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         # Names come from files of others; those that are cut for their place are short already.
         lines = [text.shortened(text.printable(line), _LONGEST_LINE) for line in words.get_text().split("\n")]
         words.set_text("\n".join(lines))
-    with house_style(), warnings.catch_warnings(), replacing(path) as file:
-        warnings.filterwarnings("ignore", "Glyph")  # a box stands for characters that the font lacks
+    with house_style(), _any_glyph(), replacing(path) as file:
         figure.savefig(file, format=suffix[1:], metadata=_DATELESS[suffix])
 
 
@@ -96,6 +109,43 @@ def series_colour(index: int) -> str:
     shade = index // len(PALETTE) % 3
     red, green, blue = (base, base * 0.55, base * 0.45 + 0.55)[shade].tolist()
     return to_hex((red, green, blue))
+
+
+def operation_colour(op: int) -> str:
+    """Colour of an operation, by its number in `simulator.program.operations.Op`, in every picture and on the page."""
+    return series_colour(op)
+
+
+def group_colour(group: str) -> str:
+    """Colour of a group of operators (`simulator.timing.report.GROUPS`), in every picture and on the page."""
+    return PALETTE[GROUPS.index(group)]
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], most_columns: int, title: str = "") -> None:
+    """A legend under the axes in as many columns as the paper is wide for, and paper for its rows.
+
+    handles: at least one; a label that is too long for a row of its own loses its middle.
+    """
+    for handle in handles:
+        handle.set_label(shortened(str(handle.get_label()), int(figure.get_figwidth() * _LETTERS_AN_INCH)))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    wide = (figure.get_figwidth() - 2 * _LEGEND_MARGIN_IN) * figure.dpi
+    for columns in range(min(most_columns, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False, title=title or None
+        )
+        with _any_glyph():
+            box = legend.get_window_extent(renderer)
+        if box.width <= wide or columns == 1:
+            figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+            return
+        legend.remove()
+
+
+def heading(figure: Figure, words: str) -> None:
+    """A title over all, on as many lines as the paper is narrow for, three at the most."""
+    letters = int(figure.get_figwidth() * _TITLE_LETTERS_AN_INCH)
+    figure.suptitle("\n".join(textwrap.wrap(shortened(words, 3 * letters - 10), letters)))
 
 
 def shortened_names(names: Sequence[str], limit: int) -> list[str]:

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.pictures.axes import limits, set_x
-from analysis.pictures.style import house_style, new_figure, series_colour, shortened
+from analysis.pictures.colours import LINE_GREY
+from analysis.pictures.style import heading, house_style, legend_below, new_figure, series_colour, shortened
 from analysis.tables.pareto import pareto_front
 from simulator.base.errors import InputError
 
@@ -37,7 +38,7 @@ def draw_sweep(points: Sequence[SweptPoint], title: str, grouped_by: str) -> Fig
     groups = list(dict.fromkeys(point.group for point in points))
     shown = groups if len(groups) <= _MOST_COLOURS else []
     with house_style():
-        figure = new_figure(7.2, 4.6 + 0.2 * ((len(shown) + 3) // 4))
+        figure = new_figure(7.2, 4.6)
         axes = figure.add_subplot()
         for index, group in enumerate(groups):
             here = [point for point in points if point.group == group]
@@ -49,7 +50,7 @@ def draw_sweep(points: Sequence[SweptPoint], title: str, grouped_by: str) -> Fig
         front = sorted((points[int(i)] for i in best), key=lambda point: point.latency_cycles)
         axes.plot(
             [point.latency_cycles for point in front], [point.energy_uj for point in front], drawstyle="steps-post",
-            color="0.35", linewidth=1, zorder=0,
+            color=LINE_GREY, linewidth=1, zorder=0,
         )  # fmt: skip
         for point in front[:_MOST_NAMED]:
             axes.annotate(
@@ -62,12 +63,12 @@ def draw_sweep(points: Sequence[SweptPoint], title: str, grouped_by: str) -> Fig
         axes.set_xlabel("latency (cycles)")
         axes.set_ylabel("energy (uJ)")
         axes.grid(True)
-        axes.set_title(title)
+        heading(figure, title)
         handles = [
             Line2D([], [], linestyle="none", marker="o", color=series_colour(index), label=shortened(group, 28))
             for index, group in enumerate(shown)
         ]
-        handles.append(Line2D([], [], color="0.35", linewidth=1, label="not beaten in both"))
+        handles.append(Line2D([], [], color=LINE_GREY, linewidth=1, label="not beaten in both"))
         told = grouped_by if shown else ""
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title=told or None)
+        legend_below(figure, handles, 4, told)
     return figure

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from analysis.pictures import colours, style
+from analysis.pictures import style
 from analysis.pictures.axes import set_x
+from analysis.pictures.colours import BLACK, PALE_GREY
 from analysis.traces.spans import check_trace, layer_spans, operator_spans
-from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.timing.report import Report, Trace
 
@@ -46,14 +46,13 @@ def draw_timeline(report: Report, window: tuple[int, int] | None = None, title: 
         )
     bins = min(_MOST_BINS, high - low)
     kinds = np.unique(trace.op).tolist()
-    colours = {op: style.series_colour(op) for op in kinds}  # by operation: the same in every picture
+    colours = {op: style.operation_colour(op) for op in kinds}
     units = len(trace.unit_names)
-    legend_rows = ceil_div(len(kinds), 5)
     shown = [(name, max(a, low), min(b, high)) for name, a, b in spans if a < high and b > low]
     labels, upright = _layer_labels(shown, low, high)
     label_in = max((len(name) for name, _ in labels), default=0) * _LETTER_POINTS / 72 if upright else 0.0
     with style.house_style():
-        figure = style.new_figure(9.6, 1.75 + 0.42 * units + 0.2 * legend_rows + label_in)
+        figure = style.new_figure(9.6, 1.75 + 0.42 * units + label_in)
         axes = figure.subplots()
         for unit in range(units):
             _draw_unit(axes, trace, unit, np.linspace(low, high, bins + 1), colours)
@@ -64,8 +63,8 @@ def draw_timeline(report: Report, window: tuple[int, int] | None = None, title: 
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"time (cycles)\n{_caption(high - low, bins, report.network)}")
         handles = [Patch(color=colours[op], label=trace.op_names[op].replace("_", " ")) for op in kinds]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
-        figure.suptitle(title or f"{style.shortened(report.program, 40)} on {report.machine}")
+        style.legend_below(figure, handles, 5)
+        style.heading(figure, title or f"{style.shortened(report.program, 40)} on {report.machine}")
         _mark_layers(axes, [start for _, start, _ in shown[1:]], labels, upright)
     return figure
 
@@ -107,7 +106,7 @@ def _sum_of_excess(times: NDArray[np.float64], at: NDArray[np.float64]) -> NDArr
 def _draw_unit(axes: Axes, trace: Trace, unit: int, edges: NDArray[np.float64], colours: dict[int, str]) -> None:
     mine = trace.unit == unit
     floor = unit + _ROW_FILL / 2
-    axes.axhspan(unit - _ROW_FILL / 2, floor, color="#F2F2F2", linewidth=0, zorder=0)
+    axes.axhspan(unit - _ROW_FILL / 2, floor, color=PALE_GREY, linewidth=0, zorder=0)
     level = np.zeros(len(edges) - 1)
     for op, colour in colours.items():
         chosen = mine & (trace.op == op)
@@ -142,7 +141,7 @@ def _layer_labels(spans: list[tuple[str, int, int]], low: int, high: int) -> tup
 
 def _mark_layers(axes: Axes, boundaries: list[int], labels: list[tuple[str, float]], upright: bool) -> None:
     for start in boundaries:
-        axes.axvline(start, color=colours.BLACK, linewidth=0.6, alpha=0.7 if len(boundaries) <= 40 else 0.25, zorder=3)
+        axes.axvline(start, color=BLACK, linewidth=0.6, alpha=0.7 if len(boundaries) <= 40 else 0.25, zorder=3)
     for name, place in labels:
         axes.annotate(
             name,

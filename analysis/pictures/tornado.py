@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.pictures.colours import BLUE, GREY, ORANGE, VERMILLION
-from analysis.pictures.style import house_style, new_figure, shortened
+from analysis.pictures.colours import BLACK, BLUE, GREY, ORANGE, VERMILLION
+from analysis.pictures.style import heading, house_style, legend_below, new_figure, shortened
 from analysis.tables.robustness import Claim, told_entry
 from simulator.base.errors import InputError
 
@@ -29,7 +29,7 @@ def draw_tornado(claims: Sequence[Claim]) -> Figure:
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     with house_style():
-        figure = new_figure(5.4 * columns, 2.5 * rows + 0.7)
+        figure = new_figure(5.4 * columns, 2.5 * rows + 0.5)
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, claim in zip(panels, shown, strict=False):
             _draw(axes, claim)
@@ -40,9 +40,9 @@ def draw_tornado(claims: Sequence[Claim]) -> Figure:
             Patch(facecolor=ORANGE, label="to its high"),
             Patch(facecolor=GREY, label="by DRAM"),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, handles, 3)
         if len(claims) > len(shown):
-            figure.suptitle(f"the {len(shown)} of {len(claims)} claims that are closest to turning")
+            heading(figure, f"the {len(shown)} of {len(claims)} claims that are closest to turning")
         figure.draw_without_rendering()  # the room for long names is found while drawing: the next time changes nothing
     return figure
 
@@ -66,7 +66,7 @@ def _draw(axes: Axes, claim: Claim) -> None:
         low, high = min(claim.by_dram.values()), max(claim.by_dram.values())
         axes.barh(len(names), high - low, left=low, height=0.7, color=GREY)
         names.append(_DRAM)
-    axes.axvline(claim.ratio, color="black", linewidth=0.8)
+    axes.axvline(claim.ratio, color=BLACK, linewidth=0.8)
     axes.axvline(1.0, color=VERMILLION, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

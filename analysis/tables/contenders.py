@@ -62,6 +62,11 @@ def _document(path: str | Path, suffix: str) -> dict[str, Any]:
 
 
 def _of_point(point: Any, where: str) -> Contender:
+    if point.accuracy is None:
+        raise InputError(
+            where, f"a {point.quality}, no accuracy", "families are ordered among networks of about one accuracy",
+            "Give points that have an accuracy.",
+        )  # fmt: skip
     events = _checked(point.events, where)
     return Contender(point.name, "", point.family, point.machine, point.accuracy, point.latency_cycles, events, {})
 

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from analysis.file_kinds import POINTS
+from analysis.tables.qualities import QUALITIES
 from simulator.base.errors import InputError
 from simulator.base.files import read_text, replacing
 from simulator.base.schema import parsed_json
@@ -24,14 +26,15 @@ VERSION = 1
 class NetworkPoint:
     """One trained network on one machine: a point of the latency-accuracy picture.
 
-    ``accuracy`` is a fraction in [0, 1]; ``multiplications`` are for one input, as the paper counts them; ``target`` is
-    what training was asked for (``"0.4x-dense"``, empty without a target); ``events`` are the simulator's counts, which
-    other prices can be put on. Raises ``InputError`` for impossible values.
+    ``accuracy`` is a fraction in [0, 1]; a network that has none, None there, has a ``perplexity`` or a ``loss``
+    instead. ``multiplications`` are for one input, as the paper counts them; ``target`` is what training was asked for
+    (``"0.4x-dense"``, empty without a target); ``events`` are the simulator's counts, which other prices can be put on.
+    Raises ``InputError`` for impossible values.
     """
 
     name: str
     family: str
-    accuracy: float
+    accuracy: float | None
     multiplications: int
     machine: str
     latency_cycles: int
@@ -42,6 +45,23 @@ class NetworkPoint:
     tiles: int | None = None
     dram_bytes: int | None = None
     events: Mapping[str, int] | None = field(default=None, hash=False)
+    perplexity: float | None = None
+    loss: float | None = None
+
+    @property
+    def quality(self) -> str:
+        """Which measure it has, a key of `analysis.tables.qualities.QUALITIES`."""
+        return next(name for name in QUALITIES if getattr(self, name) is not None)
+
+    @property
+    def value(self) -> float:
+        """What it measures."""
+        return float(getattr(self, self.quality))
+
+    def record(self) -> dict[str, Any]:
+        """As files have it: the measure that it has, and none of the others."""
+        found = {**asdict(self), "events": self.events and dict(self.events)}
+        return {key: value for key, value in found.items() if key not in QUALITIES or value is not None}
 
     def __post_init__(self) -> None:
         where = f"network point {self.name!r}"
@@ -58,12 +78,17 @@ class NetworkPoint:
                 _refuse(where, key, count, f"must be a whole number, {least} or more and below 2^63")
         if self.events is not None:
             self._check_events(where)
-        for key in ("accuracy", "latency_s", "energy_pj"):
+        measures = [name for name in QUALITIES if getattr(self, name) is not None]
+        if len(measures) != 1:
+            _refuse(
+                where, "accuracy", " and ".join(measures) or None, f"is one of {', '.join(QUALITIES)}, and one only"
+            )
+        for key in (*measures, "latency_s", "energy_pj"):
             number = getattr(self, key)
             real = isinstance(number, (int, float)) and not isinstance(number, bool)
             if not real or not 0 <= number <= sys.float_info.max:  # which compares integers of any size
                 _refuse(where, key, number, "must be a finite number, 0 or more")
-        if self.accuracy > 1:
+        if self.accuracy is not None and self.accuracy > 1:
             _refuse(where, "accuracy", self.accuracy, "must be a fraction between 0 and 1")
 
     def _check_events(self, where: str) -> None:
@@ -74,21 +99,22 @@ class NetworkPoint:
             _refuse(where, "events", events, "must be whole numbers by name, 0 or more and below 2^63")
 
 
-_OPTIONAL = ("tiles", "dram_bytes", "events")
+_OPTIONAL = ("tiles", "dram_bytes", "events", *QUALITIES)
 _INTEGERS = ("multiplications", "latency_cycles", "seed", "tiles", "dram_bytes")
-_REALS = ("accuracy", "latency_s", "energy_pj")
+_REALS = ("latency_s", "energy_pj", *QUALITIES)
 _NAMES = tuple(field.name for field in fields(NetworkPoint))
-_REQUIRED = _NAMES[:8]
+_REQUIRED = tuple(name for name in _NAMES[:8] if name not in QUALITIES)
 
 
 def save_points(points: Iterable[NetworkPoint], path: str | Path) -> None:
     """Write ``points`` to ``path`` (``.json`` or ``.csv``), atomically; the same points give the same bytes."""
-    rows = [{**asdict(point), "events": point.events and dict(point.events)} for point in points]
+    rows = [point.record() for point in points]
     if POINTS.ending(path) == ".json":
         text = json.dumps({"format": FORMAT, "version": VERSION, "points": rows}, indent=2) + "\n"
     else:
         buffer = io.StringIO(newline="")
-        writer = csv.DictWriter(buffer, _NAMES, lineterminator="\n")
+        present = [name for name in _NAMES if name not in QUALITIES or any(name in row for row in rows)]
+        writer = csv.DictWriter(buffer, present, lineterminator="\n")
         writer.writeheader()
         # csv writes floats with repr, so they read back bit for bit.
         writer.writerows({**row, "events": _events_cell(row["events"])} for row in rows)
@@ -107,7 +133,7 @@ def load_points(path: str | Path) -> tuple[NetworkPoint, ...]:
         where = f"{path}: point {number}"
         _check_keys(row, where)
         try:
-            points.append(NetworkPoint(**row))
+            points.append(NetworkPoint(**{"accuracy": None, **row}))
         except InputError as error:
             raise InputError(f"{where}: {error.where}", error.value, error.rule, error.remedy) from error
     return tuple(points)

@@ -1,4 +1,4 @@
-"""Tables of the demo's digits networks, from docs/data/demo.json."""
+"""Tables and the front of the demo's digits networks, from docs/data/demo.json."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from analysis.pictures.front_picture import draw_front
+from analysis.tables.records import NetworkPoint
 from analysis.tables.table import Column, count, energy_from_pj, format_table, percent
 
 Row = dict[str, Any]
+_CLOCK_HZ = 1e9  # of both machines
+_TITLE = "Digits, 8 x 8: accuracy and latency of a batch of 16"
 
 
 def first_seed_table(rows: Sequence[Row]) -> str:
@@ -59,3 +65,24 @@ def seeds_table(rows: Sequence[Row], seeds: Sequence[int]) -> str:
         *(Column(f"{key} of dense, {name}", f"{key} {name}") for key in ("cycles", "energy") for name in machines),
     ]
     return format_table(columns, lines, markdown=True)
+
+
+def front_picture(rows: Sequence[Row], seeds: Sequence[int]) -> Figure:
+    """Accuracy of every seed over latency, which is the first seed's."""
+    return draw_front(
+        [
+            NetworkPoint(
+                row["network"], _family(row["network"]), accuracy, row["multiplications"], machine,
+                one["latency_cycles"], one["latency_cycles"] / _CLOCK_HZ, one["energy_pj"], seed=seed,
+            )
+            for row in rows
+            for machine, one in row["machines"].items()
+            for seed, accuracy in zip(seeds, row["accuracies"], strict=True)
+        ],
+        _TITLE,
+    )  # fmt: skip
+
+
+def _family(network: str) -> str:
+    """What pictures know a network's family by: its name without its budget."""
+    return network.partition(", 0.")[0].removesuffix(" projection")

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from analysis.pictures import style
 from analysis.pictures.tornado import draw_tornado
 from analysis.tables.robustness import claims_of
+from benchmarks.demo.tables import front_picture
 from benchmarks.networks.network_sweeps import picture
 from benchmarks.smollm.tables import perplexity_picture
 from benchmarks.study.claims import study_picture
@@ -26,6 +27,7 @@ Figures = Mapping[str, Any]
 
 PICTURES: Mapping[str, Callable[[Figures], Figure]] = {
     "docs/images/family_order.png": lambda figures: draw_tornado(claims_of(figures["family order"], Machine.load)),
+    "docs/images/front.png": lambda figures: front_picture(figures["demo"]["rows"], figures["demo"]["seeds"]),
     "docs/images/sweeps.png": lambda figures: picture(figures["sweeps"]),
     "docs/images/smollm.png": lambda figures: perplexity_picture(figures["SmolLM2"]),
     "docs/images/waterfall.png": lambda figures: waterfall_picture(figures["waterfall"], figures["study"]),

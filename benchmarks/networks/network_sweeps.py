@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.pictures import style
+from analysis.pictures import colours, style
 from analysis.pictures.axes import log_ticks, set_x, short_number
 from benchmarks.networks.tables import sweeps_table
 from gblr_hw.frontend import export_network
@@ -81,7 +81,7 @@ def picture(points: list[dict]) -> Figure:  # type: ignore[type-arg]
             mine = [p for p in points if p["network"] == sweep.title]
             rows = np.array([p["rows"] for p in mine])
             for key, (label, line) in _LINES.items():
-                colour = style.series_colour(0) if key == "latency_cycles" else "0.4"
+                colour = colours.BLUE if key == "latency_cycles" else colours.GREY
                 axes.plot(rows, np.array([p[key] for p in mine]) / rows, line, label=label, color=colour)
             axes.set_title(sweep.title)
             axes.set_xlabel("sequences at once" if sweep.what == "batch" else "tokens of the text")

@@ -9,9 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from analysis.pictures import style
+from analysis.pictures.family_marks import marks
 from analysis.tables.table import Column, format_table
 
 Row = dict[str, Any]
+# A method's family, which its colour and mark are of, and how its line is drawn: by how its tiles were chosen.
+_LOOKS = {
+    "dense": ("dense", "-"),
+    "layers-dropped": ("shallower", "-"),
+    "low-rank-evenly": ("low_rank", ":"),
+    "low-rank-by-loss": ("low_rank", "-"),
+    "low-rank-in-order": ("low_rank", "-."),
+    "lattice-by-loss": ("lattice", "-"),
+    "lattice-in-order": ("lattice", "-."),
+    "block-sparse-by-loss": ("block_sparse", "-"),
+    "low-rank-distilled": ("low_rank", "--"),
+    "lattice-distilled": ("lattice", "--"),
+}
 LABELS = {
     "dense": "dense",
     "layers-dropped": "layers dropped",
@@ -56,12 +70,13 @@ def perplexity_table(rows: Sequence[Row]) -> str:
 
 
 def perplexity_picture(rows: Sequence[Row]) -> Figure:
-    """Perplexity over dense's by cycles over dense's, every method a line."""
+    """Perplexity over dense's by cycles over dense's, every method a line; hollow marks are of distilled networks."""
     dense = next(row for row in rows if row["method"] == "dense")
+    looks = marks(family for family, _ in _LOOKS.values())
     with style.house_style():
         figure = style.new_figure(6.4, 4.0)
         axes = figure.subplots()
-        for index, (method, label) in enumerate(LABELS.items()):
+        for method, label in LABELS.items():
             points = sorted(
                 (row["latency_cycles"] / dense["latency_cycles"], row["perplexity"], row["against_dense"])
                 for row in rows
@@ -73,7 +88,12 @@ def perplexity_picture(rows: Sequence[Row]) -> Figure:
             y = [point[1] / dense["perplexity"] for point in points]
             spread = [[one - point[2][0] for one, point in zip(y, points, strict=True)],
                       [point[2][1] - one for one, point in zip(y, points, strict=True)]]  # fmt: skip
-            axes.errorbar(x, y, yerr=spread, marker="osD^vPX*<>"[index], capsize=2, label=label)
+            family, line = _LOOKS[method]
+            look = looks[family]
+            axes.errorbar(x, y, yerr=spread, color=look.colour, marker=look.marker,
+                          markersize=9 if family == "dense" else 6,
+                          markerfacecolor="white" if method.endswith("distilled") else look.colour, linestyle=line,
+                          capsize=2, label=label)  # fmt: skip
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 5, 6, 8]))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))

@@ -38,7 +38,7 @@ def draw_study(
     columns = min(2, len(machines))
     rows = ceil_div(len(machines), columns)
     with style.house_style():
-        figure = style.new_figure(4.3 * columns, 2.9 * rows + 0.8)
+        figure = style.new_figure(4.3 * columns, 2.9 * rows + 0.3)
         panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         for axes, machine in zip(panels, machines, strict=False):
             for family in shown:
@@ -59,12 +59,7 @@ def draw_study(
         margin = 0.05 * (high - bottom) or 0.005
         panels[0].set_ylim(100 * (bottom - margin), 100 * (high + margin))
         dashes = Line2D([], [], color=colours.GREY, linewidth=1.0, linestyle=(0, (4, 3)), label="accuracy of dense")
-        figure.legend(
-            handles=[*(_handle(look) for look in looks.values()), dashes],
-            loc="outside lower center",
-            ncols=2 * columns,
-            frameon=False,
-        )
+        style.legend_below(figure, [*(_handle(look) for look in looks.values()), dashes], 2 * columns)
     return figure
 
 

@@ -86,12 +86,7 @@ def draw_waterfall(panels: Sequence[tuple[str, Sequence[Step]]]) -> Figure:
             _draw_panel(axes, title, steps)
         column[-1].set_xlabel("cycles; at the bar's end: cycles, and their factor to the step before")
         owners = [owner for owner in OWNERS if any(s.owed_to == owner for _, steps in measured for s in steps)]
-        figure.legend(
-            handles=[Patch(color=_COLOURS[owner], label=owner) for owner in owners],
-            loc="outside lower center",
-            ncols=len(owners),
-            frameon=False,
-        )
+        style.legend_below(figure, [Patch(color=_COLOURS[owner], label=owner) for owner in owners], len(owners))
     return figure
 
 

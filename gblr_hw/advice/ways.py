@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from analysis.pictures.colours import NARROW, NARROW_AND_RANKS
+from analysis.pictures.family_marks import MARKS, mark_key
 from gblr_hw.weights.family import FAMILIES, converted, converted_whole, on_machine
 from simulator.machine.machine import Machine
 from simulator.program.operations import TILE_OPS, Op
@@ -64,23 +66,23 @@ def _table(entries: Iterable[Way]) -> dict[str, Way]:
     return found
 
 
-def _family(name: str, colour: str) -> Way:
-    return Way(name, FAMILIES[name].label, "family", "none", colour)
+def _family(name: str) -> Way:
+    return Way(name, FAMILIES[name].label, "family", "none", MARKS[mark_key(FAMILIES[name].label)].colour)
 
 
 _NOT_COMPARED = ("kronecker", "tensor_train")  # nobody publishes networks of these alone
 # In this order tables list them, and of equal ones the first wins.
 WAYS = _table(
     (
-        Way("dense_int8", "dense, 8 bits", "dense", "none", "#BBBBBB"),
-        Way("dense_int4", "dense, 4 bits", "dense", "all", "#333333"),
-        _family("low_rank", "#E69F00"),
-        _family("block_sparse", "#009E73"),
-        _family("rank_groups", "#56B4E9"),
-        _family("lattice", "#0072B2"),
-        _family("monarch", "#999933"),
-        _family("blast", "#AA3377"),
-        Way("int4_and_ranks", "4 bits + ranks", "dense_and_ranks", "dense", "#D55E00"),
+        Way("dense_int8", "dense, 8 bits", "dense", "none", MARKS["dense"].colour),
+        Way("dense_int4", "dense, 4 bits", "dense", "all", NARROW),
+        _family("low_rank"),
+        _family("block_sparse"),
+        _family("rank_groups"),
+        _family("lattice"),
+        _family("monarch"),
+        _family("blast"),
+        Way("int4_and_ranks", "4 bits + ranks", "dense_and_ranks", "dense", NARROW_AND_RANKS),
     )
 )
 for _name in (*converted(), *converted_whole()):

@@ -97,7 +97,7 @@ def measure(
     names = list(checkpoint)
     examples = {name: rows for name, (rows, _) in record_layers(model, names, calibration).items()}
     program = lower(checkpoint, machine, tokens=tokens, calibration=examples)
-    report = simulate(program, machine)
+    report = simulate(program, machine, network.name)
     errors = largest_error(program, record_layers(model, names, images[:CALIBRATION_IMAGES]), "float")
     with on_machine(model, program, "int8"), torch.no_grad():
         correct = (model(images).argmax(dim=1) == labels).float().mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sized
@@ -96,6 +97,43 @@ def own_call(where: str, file: Path, call: Callable[[], Made]) -> Made:
     return _run(where, file, call)
 
 
+def own_training(files: Mapping[str, Path], call: Callable[[], Made]) -> Made:
+    """What our own code returns, which calls the user's now and then; files: what is in each, "data 'mine.py:loaders'".
+
+    Raises InputError, with the file's line, for what the user's code raises: an error whose traceback passes through
+    one of the files or a neighbour of theirs. Any other error is not theirs, and comes out as it is.
+    """
+    try:
+        with quiet(), unended():
+            return call()
+    except (InputError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # an exit among it
+        for where, path in files.items():
+            line = _line_of(error, path)
+            if line is not None:
+                raise _of_user(error, where, f"{path}:{line}") from error
+        for where, path in files.items():
+            beside = _place_beside(error, path)
+            if beside:
+                raise _of_user(error, where, beside) from error
+        raise
+
+
+def _of_user(error: BaseException, where: str, place: str) -> InputError:
+    return InputError(
+        f"{where}, {place}", told_error(error),
+        "the file and its function run to their end, without an error or an exit", _REMEDY,
+    )  # fmt: skip
+
+
+def _place_beside(error: BaseException, path: Path) -> str:
+    """Where in a file beside the user's an error was last, as FILE:LINE; nothing where it was in none."""
+    folder = path.absolute().parent
+    found = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == folder]
+    return f"{Path(found[-1].filename).name}:{found[-1].lineno}" if found else ""
+
+
 def _listed(given: Any) -> list[Any]:
     if not hasattr(given, "__iter__") or hasattr(given, "shape") or isinstance(given, (str, Mapping)):
         raise TypeError(f"{type(given).__name__} is no series of batches")
@@ -159,12 +197,7 @@ def _run(where: str, path: Path, call: Callable[[], Made]) -> Made:
         raise
     except BaseException as error:  # an exit among it
         line = _line_of(error, path)
-        raise InputError(
-            f"{where}, {path}{f':{line}' if line else ''}",
-            told_error(error),
-            "the file and its function run to their end, without an error or an exit",
-            _REMEDY,
-        ) from error
+        raise _of_user(error, where, f"{path}{f':{line}' if line else ''}") from error
 
 
 def _line_of(error: BaseException, path: Path) -> int | None:
@@ -173,4 +206,6 @@ def _line_of(error: BaseException, path: Path) -> int | None:
     if isinstance(error, SyntaxError) and error.filename == own:
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+    # A worker of a DataLoader tells its traceback as text.
+    lines += [int(line) for line in re.findall(f'File "{re.escape(own)}", line ([0-9]+)', str(error))]
     return lines[-1] if lines else None

@@ -15,6 +15,7 @@ from typing import Any
 from analysis.page.content import Content, PagePoint, Run, SourceFile
 from analysis.pictures.block_map import coverage, draw_block_maps
 from analysis.pictures.style import save_figure
+from analysis.tables.over_seeds import over_seeds
 from analysis.tables.records import FORMAT as POINTS_FORMAT
 from analysis.tables.records import NetworkPoint, load_points
 from gblr_hw.files.checkpoint import load_checkpoint
@@ -118,7 +119,7 @@ def _read_json(path: Path, found: _Found) -> None:
 def _read_csv(path: Path, found: _Found) -> None:
     text = read_text(path)
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    if rows and "accuracy" in rows[0]:
+    if rows and "family" in rows[0]:
         found.points += _points(load_points(path))
     else:
         found.swept += _rows([{key: _value(cell) for key, cell in row.items()} for row in rows], str(path))
@@ -154,22 +155,23 @@ def _rows(rows: Any, where: str) -> list[dict[str, Any]]:
 
 
 def _points(points: Iterable[NetworkPoint]) -> list[PagePoint]:
-    """Seeds of one network on one machine together."""
-    groups: dict[tuple[str, str, str], list[NetworkPoint]] = {}
-    for point in points:
-        groups.setdefault((point.name, point.family, point.machine), []).append(point)
+    """Seeds of one network on one machine together; networks that are measured otherwise than by accuracy apart."""
     return [
-        _page_point(name, family, "", machine, [(p.accuracy, p.latency_cycles, p.energy_pj) for p in same])
-        for (name, family, machine), same in groups.items()
-    ]
+        _page_point(
+            one.first.name, one.first.family, "" if one.quality.name == "accuracy" else one.quality.name,
+            one.first.machine, [(p.value, p.latency_cycles, p.energy_pj) for p in one.points], one.quality.name,
+        )
+        for one in over_seeds(points)
+    ]  # fmt: skip
 
 
 def _page_point(
-    name: str, family: str, group: str, machine: str, runs: Sequence[tuple[float, float, float]]
-) -> PagePoint:
-    accuracies, cycles, energies = zip(*runs, strict=True)
+    name: str, family: str, group: str, machine: str, runs: Sequence[tuple[float, float, float]],
+    quality: str = "accuracy",
+) -> PagePoint:  # fmt: skip
+    values, cycles, energies = zip(*runs, strict=True)
     return PagePoint(
-        name, family, group, machine, statistics.fmean(accuracies), min(accuracies), max(accuracies), len(runs),
+        name, family, group, machine, quality, statistics.fmean(values), min(values), max(values), len(runs),
         statistics.fmean(cycles), statistics.fmean(energies),
     )  # fmt: skip
 
@@ -199,7 +201,7 @@ def _study(text: str, where: str) -> list[PagePoint]:
 
 def _run(path: Path) -> Run:
     program = Program.load(path)
-    report = replace(simulate(program, program.machine), program=path.stem)
+    report = simulate(program, program.machine, path.stem)
     name = path.stem.removesuffix(f".{program.machine.name}")
     return Run(name, str(path), report, program.machine.to_toml(), dict(program.provenance))
 

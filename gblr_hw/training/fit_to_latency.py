@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from gblr_hw.layers.model_calls import call_of
+from gblr_hw.training.fit_state import FitState, digest_of, draw_on, draws, load_fit
 from gblr_hw.training.latency_target import LatencyTarget
 from gblr_hw.training.loop.loop import LoopSettings, parameter_groups, rate_at
 from simulator import Machine
@@ -67,6 +71,7 @@ def fit_to_latency(
     weight_decay: float = 0.01,
     seed: int = 0,
     progress: EpochTold | None = None,
+    checkpoint: str | Path | None = None,
 ) -> FittedNetwork:
     """Train a copy of a model, and shrink its linear layers to a structure that meets a latency on a machine.
 
@@ -82,21 +87,17 @@ def fit_to_latency(
     family, layers, exclude: see `LatencyTarget`.
     epochs, learning_rate, weight_decay: AdamW with a linear warm-up and a cosine to zero.
     progress: (epoch, epochs, mean loss, estimated cycles) after each epoch.
+    checkpoint: file that is written after every epoch; where it exists the run goes on from it, to the same bits, if
+        the model and the batches are given as they were.
 
     Deterministic for one machine and thread count, as far as `batches` is.
 
     Raises
     ------
-    InputError: as `LatencyTarget`; no batches; a loss that is not finite.
+    InputError: as `LatencyTarget`; no batches; a loss that is not finite; a checkpoint of another run.
     UnreachableTargetError: even empty layers would miss the target.
     """
-    if not isinstance(batches, Sized):
-        raise InputError(
-            "batches", type(batches).__name__, "they are gone through once an epoch, and counted before",
-            "Give a DataLoader or a list.",
-        )  # fmt: skip
-    if not len(batches) or epochs < 1:
-        raise InputError("batches and epochs", f"{len(batches)} and {epochs}", "at least one of each", "Give more.")
+    steps = _steps(batches, epochs)
     if example_inputs is None:
         if loss_of is not None:
             raise InputError(
@@ -106,33 +107,71 @@ def fit_to_latency(
         example_inputs = next(iter(batches))[0]
     torch.manual_seed(seed)
     model = copy.deepcopy(model)
-    steps = len(batches) * epochs
+    start = "" if checkpoint is None else digest_of(model)
     aim = LatencyTarget(model, machine, target, example_inputs, steps, family=family, layers=layers, exclude=exclude)
     settings = LoopSettings(epochs, learning_rate=learning_rate, weight_decay=weight_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings), lr=learning_rate)
     aim.attach(optimizer)
-    losses: list[float] = []
-    for epoch in range(epochs):
-        model.train()
-        sums = 0.0
-        for batch in batches:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * rate_at(aim.progress, settings.warmup) * group["scale"]
-            loss = (loss_of or cross_entropy)(model, batch)
-            if not math.isfinite(float(loss.detach())):
-                raise InputError(
-                    "loss", f"{float(loss.detach())} in epoch {epoch + 1}", "it is finite", "Lower `learning_rate`."
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            sums += float(loss.detach())
-        losses.append(sums / len(batches))
+    where = f"{machine.name} ({hashlib.sha256(machine.to_toml().encode()).hexdigest()[:16]})"
+    key = f"{family} to {aim.target_cycles:g} cycles on {where}, from weights {start}, {settings}, seed {seed}"
+    state = load_fit(None if checkpoint is None else Path(checkpoint), f"{key}, {steps} steps, {', '.join(aim.names)}")
+    if state.losses:
+        _go_on(state, model, optimizer, aim, batches)
+    for epoch in range(len(state.losses), epochs):
+        state.losses.append(_epoch(epoch, model, optimizer, aim, batches, loss_of or cross_entropy, settings))
+        if checkpoint is not None:
+            state.model, state.optimiser = model.state_dict(), optimizer.state_dict()
+            state.target, state.draws = aim.state_dict(), draws(batches)
+            state.save(Path(checkpoint))
         if progress is not None:
-            progress(epoch + 1, epochs, losses[-1], aim.estimated_cycles())
+            progress(epoch + 1, epochs, state.losses[-1], aim.estimated_cycles())
     reached = aim.finish()
-    return FittedNetwork(model.eval(), tuple(aim.names), reached, aim.dense_cycles, aim.target_cycles, tuple(losses))
+    return FittedNetwork(
+        model.eval(), tuple(aim.names), reached, aim.dense_cycles, aim.target_cycles, tuple(state.losses)
+    )
+
+
+def _steps(batches: Iterable[Any], epochs: int) -> int:
+    """Optimiser steps of the run. Raises InputError for batches that cannot be counted, and for none."""
+    if not isinstance(batches, Sized):
+        raise InputError(
+            "batches", type(batches).__name__, "they are gone through once an epoch, and counted before",
+            "Give a DataLoader or a list.",
+        )  # fmt: skip
+    if not len(batches) or epochs < 1:
+        raise InputError("batches and epochs", f"{len(batches)} and {epochs}", "at least one of each", "Give more.")
+    return len(batches) * epochs
+
+
+def _go_on(state: FitState, model: nn.Module, optimizer: Optimizer, aim: LatencyTarget, batches: Any) -> None:
+    """Put a run back to where a file has left it."""
+    model.load_state_dict(state.model)
+    optimizer.load_state_dict(state.optimiser)
+    aim.load_state_dict(state.target)
+    draw_on(batches, state.draws)
+
+
+def _epoch(
+    epoch: int, model: nn.Module, optimizer: Optimizer, aim: LatencyTarget, batches: Iterable[Any], loss_of: LossOf,
+    settings: LoopSettings,
+) -> float:  # fmt: skip
+    """Train on all batches once, numbered from 0; the mean loss."""
+    model.train()
+    sums, count = 0.0, 0
+    for batch in batches:
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rate_at(aim.progress, settings.warmup) * group["scale"]
+        loss = loss_of(model, batch)
+        if not math.isfinite(float(loss.detach())):
+            raise InputError(
+                "loss", f"{float(loss.detach())} in epoch {epoch + 1}", "it is finite", "Lower `learning_rate`."
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        sums, count = sums + float(loss.detach()), count + 1
+    return sums / count
 
 
 def cross_entropy(model: nn.Module, batch: Any) -> Tensor:

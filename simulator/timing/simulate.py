@@ -21,9 +21,10 @@ from simulator.timing.report import BOUNDS, GROUPS, DramReport, LayerReport, Rep
 from simulator.timing.unit_accounts import UnitAccounts, account_units
 
 
-def simulate(program: Program, machine: Machine) -> Report:
+def simulate(program: Program, machine: Machine, name: str = "") -> Report:
     """Cycles, bytes, accesses and energy of ``program`` on ``machine``.
 
+    ``name``: what tables and pictures call the program; without it, what is in it.
     Raises InputError if the program was laid out for another machine, its layers overlap or a memory lies outside the
     energy table, and DeadlockError if it cannot finish. Timing never depends on data, so no inputs are needed.
     """
@@ -42,7 +43,7 @@ def simulate(program: Program, machine: Machine) -> Report:
     useful = sum(layer.multiplications * layer.tokens for layer in layers)
     roof, bound = _roofline(program, machine, accesses, units)
     return Report(
-        program=", ".join(layer.name for layer in program.layers[:3]) + (", ..." if len(program.layers) > 3 else ""),
+        program=name or _named_by_layers(program),
         machine=machine.name,
         rows=machine.rows,
         cols=machine.cols,
@@ -101,6 +102,15 @@ def _dram_report(machine: Machine, banked: BankedTransfers, total: int) -> DramR
 
 def _ranges(parts: Sums) -> dict[str, tuple[float, float]]:
     return {name: (low, high) for name, (_, low, high) in sorted(parts.items())}
+
+
+def _named_by_layers(program: Program) -> str:
+    """A program without a name, by its only layer, or by how many there are, and the first and the last of them."""
+    names = [layer.name for layer in program.layers]
+    if len(names) == 1:
+        return names[0]
+    what = "layers" if program.network is None else "operators"
+    return f"{len(names)} {what}, {names[0]} to {names[-1]}" if names else "no layer"
 
 
 def _summed(names: tuple[str, ...], layers: tuple[LayerReport, ...], field: str) -> dict[str, int]:

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
 _LIMITS, _SEVERAL = ("--latency", "--energy", "--bytes"), "several layers"
 _LAYERS, _MODEL, _ORDER = "a checkpoint's layers", "a model", "--in-order"
-_ALONE = "each layer by itself and none by loss"
-_BADLY = 0.5  # relative error of a layer from which on it is told
+_ALONE = "each layer by itself (of a model: --alone) and none by loss"
 _ACTS_WITH = {
     **dict.fromkeys(("checkpoint", "output", "machine", "tiles"), ALWAYS),
     **dict.fromkeys(("latency", "energy_uj", "weight_bytes", "weight_bits", "rank_bits"), (_ALONE,)),
@@ -90,11 +89,11 @@ def convert_command(
     in_order: Annotated[
         bool,
         typer.Option(
-            "--in-order",
+            "--in-order/--alone",
             help="Of a model: layer after layer, each on the inputs that those before it leave, and making up for what "
-            "they got wrong.",
+            "they got wrong; or each layer by itself.",
         ),
-    ] = False,
+    ] = True,
     shrink: Annotated[
         str,
         typer.Option(
@@ -186,6 +185,9 @@ def convert_command(
 ) -> None:
     """Convert dense layers of a checkpoint, or of a model, to layers of one structure family, at a budget of the whole
     network.
+
+    A model's layers are converted in the order in which they run, unless --alone says otherwise; layers that came out
+    badly are named.
     """
     from gblr_hw.conversion.conversion import convert
     from gblr_hw.files.checkpoint import save_checkpoint
@@ -203,6 +205,7 @@ def convert_command(
     told = told_of(table, layer, leave_out, transposed)
     budgets = {"--latency": latency, "--energy": energy_uj, "--bytes": weight_bytes}
     given = [name for name, value in budgets.items() if value is not None] or ["a budget in tiles"]
+    in_order = in_order and model is not None
     way = _ORDER if in_order else "--by-loss" if by_loss else _ALONE
     how = [*given, way, _LAYERS] if model is None else [_MODEL, way, *given]
     shrinking = _share(shrink)
@@ -270,19 +273,17 @@ def _tell(
     with_bits: bool,
 ) -> None:
     kinds = [FAMILIES[name] for name in dict.fromkeys(weights.family for weights in found.values())]
+    warned = _warnings(rows)
     if as_json:
         family_names = ", ".join(kind.name for kind in kinds)
         summary: dict[str, object] = {"checkpoint": str(output), "machine": machine.name, "family": family_names}
         if reached is not None:
             summary |= vars(reached)
-        print_json({**summary, "layers": rows, "left_out": notes})
+        print_json({**summary, "layers": rows, "warnings": warned, "left_out": notes})
         return
     _print_table(rows, with_bits=with_bits)
-    bad = [str(row["name"]) for row in rows if float(str(row["relative_error"])) > _BADLY]
-    if bad:
-        say(f"badly met, with an error of more than {_BADLY:g} of its norm: {', '.join(bad)}")
-    for note in notes:
-        say(note)
+    for text in (*warned, *notes):
+        say(text)
     if reached is not None:
         share = reached.latency_cycles / reached.dense_cycles
         say(f"{reached.latency_cycles:,} cycles, {share:.4f} of the dense model's {reached.dense_cycles:,}")
@@ -290,6 +291,14 @@ def _tell(
         say(f"{energy:,.4g} uJ, {energy / dense_energy:.4f} of the dense model's {dense_energy:,.4g}")
         say(f"error of the model's output on the batches, {reached.output_error:.4f} of its norm")
     say(f"{', '.join(kind.label for kind in kinds)}, written to {output}")
+
+
+def _warnings(rows: list[dict[str, object]]) -> list[str]:
+    """A sentence for each layer that came out badly, as the Python `convert` has them."""
+    from gblr_hw.conversion.in_order.convert_model import badly_told
+
+    errors = {str(row["name"]): float(str(row["relative_error"])) for row in rows}
+    return [text for name, error in errors.items() if (text := badly_told(name, error))]
 
 
 def _share(text: str) -> float | Literal["auto"]:

@@ -28,9 +28,12 @@ from gblr_hw.cli.shared.options import (
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
 from gblr_hw.cli.sources.lower_source import (
+    EMPTY,
+    KNOWN,
+    ONNX,
     Wish,
-    has_weights,
     is_onnx,
+    kinds_of_model,
     model_file,
     model_of,
     renames,
@@ -47,20 +50,19 @@ if TYPE_CHECKING:
 
 _ROWS = 197
 _MOST = 2**20  # of any size of a model's inputs; a program has no more rows than that
-_LAYERS, _KNOWN, _OWN, _LIST = "a checkpoint's layers", "a known network", "a model file", "--model list"
-_MODEL, _FILLED, _EMPTY = "a model", "a checkpoint", "a network without weights"
-_ONNX, _MODEL_FILLED = "an ONNX model", "a model's checkpoint"
+_LAYERS, _LIST = "a checkpoint's layers", "--model list"
+_MODEL, _FILLED, _MODEL_FILLED = "a model", "a checkpoint", "a model's checkpoint"
 _ACTS_WITH = {
-    "checkpoint": (_FILLED, _ONNX),
+    "checkpoint": (_FILLED, ONNX),
     "machine": (_LAYERS, _MODEL),
-    "tokens": (_LAYERS, _KNOWN),
+    "tokens": (_LAYERS, KNOWN),
     "gaussian": (_FILLED,),
     "model": ALWAYS,
-    "random_weights": (_EMPTY,),
-    "batch": (_KNOWN,),
-    "past": (_KNOWN,),
+    "random_weights": (EMPTY,),
+    "batch": (KNOWN,),
+    "past": (KNOWN,),
     "gblr": (_MODEL,),
-    "seed": (_KNOWN, _ONNX, "--gblr"),
+    "seed": (KNOWN, ONNX, "--gblr"),
     "treat": (_MODEL,),
     "by_example": (_MODEL,),
     "drop_zeros": (_MODEL,),
@@ -71,7 +73,7 @@ _ACTS_WITH = {
     "transposed": (_LAYERS,),
     "shape": (_LAYERS,),
     "rename": (_MODEL_FILLED,),
-    "size": (_ONNX,),
+    "size": (ONNX,),
     "output": (_LAYERS, _MODEL),
     "dump_after": (_LAYERS, _MODEL),
     "as_json": ALWAYS,
@@ -210,12 +212,8 @@ def _given(checkpoint: Path | None, model: str | None, gblr: float | None) -> li
         raise InputError("arguments", "no checkpoint", "there is a checkpoint or a --model", "Name one.")
     if model is None:
         return [_LAYERS, *given]
-    if is_onnx(model):
-        kinds = [_ONNX]
-    else:
-        kinds = [_OWN] if model_file(model) else [_KNOWN] if has_weights(model) else [_KNOWN, _EMPTY]
     filled = [*given, _MODEL_FILLED] if given else []
-    return [*kinds, _MODEL, *filled, *([] if gblr is None else ["--gblr"])]
+    return [*kinds_of_model(model), _MODEL, *filled, *([] if gblr is None else ["--gblr"])]
 
 
 def _default_output(checkpoint: Path | None, model: str | None) -> Path:

@@ -173,7 +173,7 @@ def simulate_command(
         loaded = Program.load(program)
         own = loaded.machine if machine is None else Machine.load(machine)
         chosen = priced_by(_with_dram(own, dram), energy_table)
-        result = simulate(loaded, chosen)
+        result = simulate(loaded, chosen, program.stem)
         told = "" if dram_trace is None else write_dram_trace(loaded, chosen, result, dram_trace)
         show_report(result, outputs, as_json, order, top)
         if told and not as_json:

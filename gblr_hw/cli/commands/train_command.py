@@ -26,9 +26,9 @@ _ACTS_WITH = {
     "family": ALWAYS,
     "target_latency": (_TRAINED, _OWN),
     "target_energy": (_TRAINED,),
-    **dict.fromkeys(("model", "machine", "data", "epochs", "seed", "as_json"), ALWAYS),
+    **dict.fromkeys(("model", "machine", "data", "epochs", "seed", "checkpoint", "as_json"), ALWAYS),
     "distil": (_TRAINED,),
-    **dict.fromkeys(("whole_network", "images", "checkpoint", "device"), (_BUILT_IN,)),
+    **dict.fromkeys(("whole_network", "images", "device"), (_BUILT_IN,)),
     "learning_rate": (_OWN,),
 }
 
@@ -105,7 +105,9 @@ def train_command(
 
     if model is not None:
         check_acting(context, [_OWN], _ACTS_WITH)
-        _train_own(output, model, data, family, target_latency, machine, epochs, seed, learning_rate, as_json)
+        _train_own(
+            output, model, data, family, target_latency, machine, epochs, seed, learning_rate, checkpoint, as_json
+        )
         return
     kind = family_named(family or "hardware", trained(), "--family")
     check_acting(context, [_TRAINED if kind.needs_target else _DENSE, _BUILT_IN], _ACTS_WITH)
@@ -172,6 +174,7 @@ def _train_own(
     epochs: int,
     seed: int,
     learning_rate: float,
+    checkpoint: Path | None,
     as_json: bool,
 ) -> None:
     """Train the user's own model on the user's own batches, and write it."""
@@ -182,14 +185,14 @@ def _train_own(
     if target_latency is None:
         raise InputError("--target-latency", "nothing", "a model is trained towards a latency", "Give 0.6x-dense.")
     check_outputs(
-        [Output("--output", output)],
+        [Output("--output", output), Output("--checkpoint", checkpoint)],
         inputs={
             "--machine": machine_file(machine), "--model": model_file(model), "--data": model_file(data),
         },
     )  # fmt: skip
     with progress_bar(as_json) as progress:
         fitted, before, after = train_own(
-            model, data, loaded, target_latency, family or "lattice", epochs, seed, learning_rate, progress
+            model, data, loaded, target_latency, family or "lattice", epochs, seed, learning_rate, checkpoint, progress
         )
     save_checkpoint(fitted.model, output)
     summary = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ from simulator.base.text import printable
 
 if TYPE_CHECKING:
     from gblr_hw.files.accounting import Told
+
+_SECONDS_A_LINE = 10.0  # of progress where there is no terminal
 
 MachineOption = Annotated[
     str,
@@ -116,12 +120,33 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """A callback (done, of, what) that draws a progress bar on standard error; silent when ``quiet``."""
+    """A callback (done, of, what) that draws a progress bar on standard error, or, where that is no terminal, writes a
+    line now and then; silent when ``quiet``.
+    """
+    if not quiet and not errors.is_terminal:
+        yield _lines_now_and_then()
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as progress:
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as progress:
         task = progress.add_task("", total=None)
 
         def report(done: int, of: int, what: str) -> None:
             progress.update(task, completed=done, total=of, description=printable(what))
 
         yield report
+
+
+def _lines_now_and_then() -> Callable[[int, int, str], None]:
+    """A callback that writes a line to standard error, no sooner than some seconds after the one before it, so that
+    what is quickly done says nothing.
+    """
+    last = time.monotonic()
+
+    def report(done: int, of: int, what: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SECONDS_A_LINE:
+            last = now
+            print(f"{done}/{of} {printable(what)}", file=sys.stderr, flush=True)
+
+    return report

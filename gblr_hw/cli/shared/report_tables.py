@@ -40,8 +40,8 @@ def print_report(report: Report, order: Order | None = None, top: int | None = N
     if report.dram is not None:
         print(_dram_line(report.dram))
     print(
-        f"{report.latency_cycles:,} cycles = {report.latency_s * 1e6:,.2f} us on {report.machine} at "
-        f"{report.clock_ghz:g} GHz; {report.roofline_fraction:.1%} of the {report.bound} roof "
+        f"{printable(report.program)}: {report.latency_cycles:,} cycles = {report.latency_s * 1e6:,.2f} us on "
+        f"{report.machine} at {report.clock_ghz:g} GHz; {report.roofline_fraction:.1%} of the {report.bound} roof "
         f"({report.roofline_cycles:,} cycles); {report.utilisation:.1%} of the array's cell-cycles useful\n"
         f"{_energy_lines(report)}"
     )

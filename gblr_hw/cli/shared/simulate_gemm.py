@@ -136,7 +136,7 @@ def run_gemm(gemm: Gemm, machine: Machine) -> Report:
 
     # Timing does not depend on values, but a tile of zeros would be left out. One stored number stands for all.
     weights = DenseWeights(torch.ones(1, 1).expand(gemm.n, gemm.k))
-    return simulate(lower({gemm.name: weights}, machine, tokens=gemm.m), machine)
+    return simulate(lower({gemm.name: weights}, machine, tokens=gemm.m), machine, gemm.name)
 
 
 def print_runs(gemms: Sequence[Gemm], machine: Machine, as_json: bool) -> None:

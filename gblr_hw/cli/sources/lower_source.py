@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from gblr_hw.frontend.put_weights import Filled
 
 
+# Kinds of models, which options act with.
+ONNX, OWN, KNOWN, EMPTY = "an ONNX model", "a model file", "a known network", "a network without weights"
+
+
 @dataclass(frozen=True)
 class Wish:
     """The options of a model: sizes of its inputs, where weights come from, GBLR in place of dense."""
@@ -92,6 +96,15 @@ def has_weights(name: str) -> bool:
     from gblr_hw.frontend.sources import SOURCES
 
     return model_file(name) is not None or (name in SOURCES and SOURCES[name].weights)
+
+
+def kinds_of_model(name: str) -> list[str]:
+    """What kind of model ``--model`` names, as tables of options call it."""
+    if is_onnx(name):
+        return [ONNX]
+    if model_file(name) is not None:
+        return [OWN]
+    return [KNOWN] if has_weights(name) else [KNOWN, EMPTY]
 
 
 def _check_filled(wish: Wish, filled: Filled, given: bool) -> list[str]:

@@ -205,17 +205,20 @@ def convert_model(
         )
         for name, one in weights.items()
     )
-    warnings = tuple(
-        f"layer '{one.name}' came out badly: {one.relative_error:.2f} of its output is lost; "
-        "give more tiles, or exclude it"
-        for one in told
-        if one.relative_error > BADLY
-    )
+    warnings = tuple(text for one in told if (text := badly_told(one.name, one.relative_error)))
     error = output_error(dense, student, batches)
     return ConvertedModel(
         student.train(training), weights, told, int(after.latency_cycles), int(before.latency_cycles),
         after.energy_pj, before.energy_pj, error, warnings,
     )  # fmt: skip
+
+
+def badly_told(name: str, relative_error: float) -> str:
+    """A sentence on a layer that came out badly; nothing on another one."""
+    if relative_error <= BADLY:
+        return ""
+    lost = f"{relative_error:.2f} of its output is lost"
+    return f"layer '{name}' came out badly: {lost}; give more tiles, or exclude it"
 
 
 @torch.no_grad()

@@ -47,6 +47,9 @@ def test_from_checkpoint_to_report(
     assert report["machine"] == "edge-16"
     assert report["latency_cycles"] == sum(layer["latency_cycles"] for layer in report["layers"])
     assert json.loads(trace.read_text())["traceEvents"]
+    assert json.loads(trace.read_text())["otherData"]["program"] == "net"
+    assert run(monkeypatch, "simulate", program) == 0
+    assert "\nnet: " in capsys.readouterr().out
     assert run(monkeypatch, "show", program, "--listing") == 0
     assert capsys.readouterr().out.startswith("program tokens=20\nmachine {")
     assert run(monkeypatch, "show", checkpoint, "--json", "--map", checkpoint.with_name("map.png")) == 0

@@ -64,7 +64,7 @@ BLOCKS = ("--include", "model.layers.*")
 
 def test_a_model_in_order(llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ask = ("convert", "--model", "net.py:build", "--data", "net.py:batches", "-m", "edge-16", "--tiles", 0.6, *BLOCKS)
-    ask = (*ask, "--in-order", "--by-loss", "--shrink", "auto", "--work", "work")
+    ask = (*ask, "--by-loss", "--shrink", "auto", "--work", "work")
     assert run(monkeypatch, *ask, "-o", "a.safetensors", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert sum(row["tiles"] for row in told["layers"]) <= 0.6 * sum(row["dense_tiles"] for row in told["layers"])
@@ -88,6 +88,26 @@ def test_a_model_in_order(llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert json.loads(capsys.readouterr().out)["latency_cycles"] == told["latency_cycles"]
 
 
+def test_in_order_as_python_does_with_warnings(
+    llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gblr_hw import convert
+    from gblr_hw.frontend.own_model import own_batches, own_model
+    from simulator import Machine
+
+    ask = ("convert", "--model", "net.py:build", "--data", "net.py:batches", "-m", "edge-16", "--tiles", 0.3)
+    assert run(monkeypatch, *ask, *BLOCKS, "-o", "a.safetensors", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    found = convert(
+        own_model("net.py:build")[0], Machine.load("edge-16"), 0.3, batches=own_batches("net.py:batches"),
+        names="model.layers.*",
+    )  # fmt: skip
+    for name, weights in load_checkpoint("a.safetensors").items():
+        assert torch.equal(weights.matrix(), found.weights[name].matrix())
+    assert told["warnings"] == list(found.warnings) and found.warnings
+    assert told["output_error"] == pytest.approx(found.output_error, abs=1e-9)
+
+
 def test_alone_and_distilled(llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ask = (
         "convert",
@@ -102,6 +122,7 @@ def test_alone_and_distilled(llama: Path, monkeypatch: pytest.MonkeyPatch, capsy
         *BLOCKS,
         "--exclude",
         "*attn*",
+        "--alone",
     )
     assert run(monkeypatch, *ask, "-o", "a.safetensors") == 0
     said = capsys.readouterr().out
@@ -135,9 +156,12 @@ def test_what_is_refused(llama: Path, refusal: Refusal) -> None:
         ((*model, "--data", "x.csv"), "--data: found 'x.csv'; it is a .npz or .safetensors file"),
         ((*model, "--data", "net.py:NET"), "data 'net.py:NET': found NET = NoneType"),
         ((*model, "--data", "ids.npz", "--in-order", "--shrink", "2"), "--shrink: found '2'; it is auto, or a share"),
-        ((*model, "--data", "ids.npz", "--shrink", "auto"), "--shrink with a model"),
-        ((*model, "--data", "ids.npz", "--in-order", "--latency", "0.5x-dense"), "--latency with a model"),
-        ((*model, "--data", "ids.npz", "--by-loss", "--by-error"), "--by-error with a model and --by-loss"),
+        ((*model, "--data", "ids.npz", "--alone", "--shrink", "auto"), "--shrink with a model"),
+        (
+            (*model, "--data", "ids.npz", "--latency", "0.5x-dense"),
+            "acts with each layer by itself (of a model: --alone)",
+        ),
+        ((*model, "--data", "ids.npz", "--alone", "--by-loss", "--by-error"), "--by-error with a model and --by-loss"),
         (("net.py", "--in-order"), "checkpoint"),
         ((), "arguments: found no checkpoint; there is a checkpoint or a --model"),
     ):

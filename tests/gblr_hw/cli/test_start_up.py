@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gblr_hw.cli.app import _COMMANDS, _load
+from gblr_hw.cli.shared.options import progress_bar
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine
@@ -78,3 +79,18 @@ def test_the_list_of_commands_loads_no_engine() -> None:
     command = [sys.executable, "-c", script, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
     assert done.stderr.split()[-1] == "False", done.stderr
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    for quiet, expected in ((False, "2/4 b\\x1b\n4/4 d\n"), (True, "")):
+        now[0] = 0.0
+        with progress_bar(quiet) as report:
+            for done, (second, what) in enumerate(((3.0, "a"), (11.0, "b\x1b"), (20.0, "c"), (21.0, "d")), start=1):
+                now[0] = second
+                report(done, 4, what)
+        captured = capsys.readouterr()
+        assert captured.err == expected and not captured.out

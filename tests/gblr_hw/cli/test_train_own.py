@@ -13,6 +13,8 @@ from gblr_hw.cli import main as cli
 Refusal = Callable[..., str]
 
 MINE = """
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -45,6 +47,24 @@ def unpaired():
 
 def narrow():
     return [(part[:, :8], wanted) for part, wanted in _drawn(64)], _drawn(32)
+
+class Failing:
+    # Batches that fail in the third epoch, until a file says that they do so no more.
+    def __init__(self):
+        self.epoch = 0
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        self.epoch += 1
+        if self.epoch == 4 and not Path("mended").exists():  # the first batch was looked at before
+            raise OSError("the disk is gone")
+        drawn = _drawn(128)
+        return iter([drawn[i] for i in torch.randperm(4).tolist()])
+
+def failing():
+    return Failing(), _drawn(64)
 
 def vector():
     return _drawn(64), _drawn(32), lambda model, batch: model(batch[0])
@@ -90,6 +110,41 @@ def test_a_loss_of_ones_own_is_what_is_told(
     assert "lower it with: gblr-hw lower net.safetensors --model mine.py:build -m edge-16" in said
 
 
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stops it is an error of the loader's, told with its line; batches are drawn from PyTorch's generator."""
+    ask = (*ASK, "--data", "mine.py:failing", "--epochs", 5)
+    assert run(monkeypatch, *ask, "--checkpoint", "run.pt") == 2
+    line = next(i for i, text in enumerate(MINE.splitlines(), start=1) if "the disk is gone" in text)
+    assert f"data 'mine.py:failing', mine.py:{line}: found OSError: the disk is gone; " in capsys.readouterr().err
+    kept = Path("run.pt").read_bytes()
+    Path("mended").touch()
+    assert run(monkeypatch, *ask, "--checkpoint", "run.pt", "--json") == 0
+    resumed, losses = Path("net.safetensors").read_bytes(), json.loads(capsys.readouterr().out)["training_losses"]
+    assert run(monkeypatch, *ask, "--json") == 0  # in one go
+    assert losses == json.loads(capsys.readouterr().out)["training_losses"] and len(losses) == 5
+    assert Path("net.safetensors").read_bytes() == resumed
+    Path("run.pt").write_bytes(kept)
+    assert run(monkeypatch, *ask, "--checkpoint", "run.pt", "--learning-rate", 0.01) == 2
+    assert "checkpoint 'run.pt': found a run of lattice to" in capsys.readouterr().err
+    Path("run.pt").write_bytes(b"no run")
+    assert run(monkeypatch, *ask, "--checkpoint", "run.pt") == 2
+    assert "it holds no run of a model of one's own. Delete it" in capsys.readouterr().err
+
+
+def test_an_error_that_is_not_the_users_is_not_told_as_theirs(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gblr_hw.training import latency_target
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(latency_target, "whole_hardware_of", broken)
+    monkeypatch.setattr("sys.argv", ["gblr-hw", *ASK, "--data", "mine.py:loaders"])
+    with pytest.raises(KeyError, match="ours"):
+        cli.main()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -100,11 +155,10 @@ def test_a_loss_of_ones_own_is_what_is_told(
         (("--data", "mine.py:endless"), "data 'mine.py:endless': found training batches: list_iterator"),
         (("--data", "mine.py:empty"), "data 'mine.py:empty': found held-out batches: none"),
         (("--data", "mine.py:unpaired"), "data 'mine.py:unpaired': found a training batch of Tensor"),
-        (("--data", "mine.py:narrow"), "data 'mine.py:narrow': training batch, mine.py: found RuntimeError: mat1 and mat2"),
+        (("--data", "mine.py:narrow"), "data 'mine.py:narrow': training batch: found RuntimeError: mat1 and mat2"),
         (("--data", "mine.py:vector"), "the loss is one number, not (32, 4)"),
         (("--data", "mine.py:loaders", "--model", "vit-base"), "--model: found 'vit-base'; a model to train is FILE.py"),
         (("--data", "mine.py:loaders", "--family", "gblr"), "family: found 'gblr'; it must be one of low_rank"),
-        (("--data", "mine.py:loaders", "--checkpoint", "r.pt"), "--checkpoint with --model: found nothing for it to act on"),
         (("--data", "mine.py:loaders", "--target-energy", "9uJ"), "--target-energy with --model: found nothing for it"),
         (("--data", "mine.py:loaders", "--target-latency", "1cycles"), "target: found 1; 6 tiles in replaced"),
     ],

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ def test_the_same_results_give_the_same_page(results: list[Path], page: Path) ->
     assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=['\"](?!data:)", outside)
     assert "lattice needs 0.60 of dense" in text
     assert len(re.findall(r"<code>[0-9a-f]{64}</code></td>", text)) == len(results)
+
+
+def test_networks_measured_by_perplexity_have_a_front_of_their_own(tmp_path: Path) -> None:
+    """Of which less is better: the verdict takes the fastest within a tenth of dense's, not the largest."""
+    points = [
+        NetworkPoint(name, family, None, 10, "mid-32", cycles, 1e-6, 5e6, seed=seed, perplexity=perplexity + seed)
+        for name, family, perplexity, cycles in (
+            ("dense", "dense", 30, 1000), ("a", "lattice", 31, 700), ("b", "lattice", 60, 500), ("c", "low rank", 33, 800),
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    save_points(points, tmp_path / "points.csv")
+    save_points([replace(point, accuracy=0.9, perplexity=None) for point in points], tmp_path / "others.json")
+    report([tmp_path / "points.csv", tmp_path / "others.json"], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert (
+        "On mid-32, a needs 0.70 of dense\u2019s cycles and 1.00 of its energy at 31.5 perplexity (dense: 1,000 "
+        in text
+    )
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])  # type: ignore[index]
+    assert {(point["group"], point["quality"]) for point in data["points"]} == {("", "accuracy"), ("perplexity",) * 2}
+    assert {point["seeds"] for point in data["points"]} == {2}
+    assert data["qualities"]["perplexity"]["sign"] == -1
 
 
 def test_what_no_page_is_made_of(results: list[Path], tmp_path: Path, refusal: Any, monkeypatch: Any) -> None:  # noqa: F811

@@ -20,21 +20,21 @@ from gblr_hw.cli.shared.options import (
     say,
 )
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
-from gblr_hw.cli.sources.lower_source import Wish, has_weights, model_file, model_of
+from gblr_hw.cli.sources.lower_source import EMPTY, KNOWN, Wish, kinds_of_model, model_file, model_of
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
     from gblr_hw.sweeps.sources import Source
 
-_LAYERS, _KNOWN, _OWN, _EMPTY = "a checkpoint's layers", "a known network", "a model file", "a network without weights"
+_LAYERS = "a checkpoint's layers"
 _ACTS_WITH = {
     **dict.fromkeys(("checkpoint", "model", "settings", "output", "picture", "machine", "sample"), ALWAYS),
-    "tokens": (_LAYERS, _KNOWN),
-    "batch": (_KNOWN,),
+    "tokens": (_LAYERS, KNOWN),
+    "batch": (KNOWN,),
     "gaussian": (_LAYERS,),
-    "random_weights": (_EMPTY,),
-    "seed": ("--sample", _EMPTY),
+    "random_weights": (EMPTY,),
+    "seed": ("--sample", EMPTY),
     **dict.fromkeys(("jobs", "scheduler", "work", "as_json"), ALWAYS),
 }
 _SHOWN = 20  # rows of the table
@@ -124,10 +124,8 @@ def _given(checkpoint: Path | None, model: str | None, sample: int | None) -> li
         raise InputError(
             "arguments", "both or neither of a checkpoint and --model", "there is one network", "Name one of them."
         )
-    kind = [_LAYERS]
-    if model is not None:
-        kind = [_OWN] if model_file(model) else [_KNOWN] if has_weights(model) else [_KNOWN, _EMPTY]
-    return [*kind, *([] if sample is None else ["--sample"])]
+    kinds = [_LAYERS] if model is None else kinds_of_model(model)
+    return [*kinds, *([] if sample is None else ["--sample"])]
 
 
 def _source(
