@@ -1,9 +1,9 @@
 """Small moves of a layer's ends and descent on its cost, timed: does the closed form's gradient point the right way?
 
-A move takes the width, or the start, of one side of one block by up to a chunk, and counts if the number of tiles
-changes. The layer runs as ranks, as the smooth cost sees it. On a machine without scatter there are two readings of
-such a move: with ranks in the groups that lowering made before it, which is what the gradient is of, and grouped anew,
-where the search finds other groups after any move, a few tiles better or worse.
+A move takes the width of one side of one block by up to a chunk, or its start by up to half of one, and counts if the
+number of tiles changes. The layer runs as ranks, as the smooth cost sees it. On a machine without scatter there are two
+readings of such a move: with ranks in the groups that lowering made before it, which is what the gradient is of, and
+grouped anew, where the search finds other groups after any move, a few tiles better or worse.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def moved(layer: GBLRLinear, move: Move) -> Iterator[None]:
 
 
 def signs_of_moves(
-    layer: GBLRLinear, machine: Machine, tokens: int, seed: int, *, widths: bool, wanted: int = 16, tries: int = 2000
+    layer: GBLRLinear, machine: Machine, tokens: int, seed: int, *, widths: bool, wanted: int = 16, tries: int = 1000
 ) -> Signs:
     """Draw moves of widths, or of starts, until ``wanted`` of them change the number of tiles, or so many were tried,
     and time those.
@@ -122,7 +122,7 @@ def signs_of_moves(
     tiles, cycles = _tiles(layer, machine, groups), rank_cycles(layer, machine, tokens)
     moves = right = regrouped = 0
     for _ in range(tries):
-        reach = float(rng.uniform(2, machine.rows) * rng.choice([-1, 1]))
+        reach = float(rng.uniform(1, machine.rows / (1 if widths else 2)) * rng.choice([-1, 1]))
         move = Move(int(rng.integers(2)), int(rng.integers(layer.blocks)), widths, reach)
         size = layer.out_features if move.side else layer.in_features
         if widths and not 2 <= float(layer.widths[move.side, move.block].detach()) * size + reach <= size:

@@ -25,16 +25,23 @@ def layer_with_tail(inputs: int, outputs: int, blocks: int, mean_width: float, s
     return layer
 
 
-SHAPES = [(384, 256, 96, 0.05), (300, 500, 96, 0.15), (211, 173, 50, 0.1), (768, 768, 128, 0.08)]
+SHAPES = [(384, 256, 96, 0.05), (300, 500, 96, 0.15), (211, 173, 50, 0.1)]
+LARGER = [(347, 461, 120, 0.1), (768, 768, 128, 0.08), (611, 389, 150, 0.06)]
 
 
 @pytest.mark.parametrize("preset", ["plain-32", "mid-32", "edge-16"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_smooth_value_follows_the_engine(preset, shape):
-    """Measured when written: at most 6 % off."""
+@pytest.mark.parametrize("shape", [*SHAPES, *LARGER])
+def test_the_smooth_value_follows_the_simulator(preset, shape):
+    """Measured when written: within 6.8 % of the simulator, the closed form's own error included, and on a plain machine
+    within 4.6 % of the exact counts (the groups of another order were up to 55 % off).
+    """
     machine, layer = Machine.load(preset), layer_with_tail(*shape)
-    smooth = float(HardwareCost(machine, 197)(layer).smooth_latency_cycles.detach())
-    assert smooth == pytest.approx(rank_cycles(layer, machine, 197), rel=0.08)
+    program = lower(layer, machine, tokens=197)
+    assert program.provenance["forms"] == "ranks"
+    cost = HardwareCost(machine, 197)(layer)
+    smooth = float(cost.smooth_latency_cycles.detach())
+    assert smooth == pytest.approx(simulate(program, machine).latency_cycles, rel=0.08)
+    assert smooth == pytest.approx(float(cost.latency_cycles.detach()), rel=0.05)
 
 
 def test_ranks_on_the_engine_are_what_lowering_runs():
@@ -47,21 +54,23 @@ def test_ranks_on_the_engine_are_what_lowering_runs():
     assert rank_cycles(layer, machine, 197, held_groups(layer, machine)) == simulated
 
 
-@pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("shape", SHAPES[::2])
 @pytest.mark.parametrize("widths", [True, False])
 def test_signs_of_moves_on_a_plain_machine(shape, widths):
-    signs = signs_of_moves(layer_with_tail(*shape), Machine.load("plain-32"), 197, 0, widths=widths)
-    assert signs.moves == 16
-    assert signs.right >= (15 if widths else 14)
+    layer, machine = layer_with_tail(*shape), Machine.load("plain-32")
+    signs = signs_of_moves(layer, machine, 197, 0, widths=widths, wanted=8)
+    assert signs.moves == 8
+    assert signs.right >= 7
 
 
 def test_signs_of_moves_on_a_machine_that_scatters():
-    signs = signs_of_moves(layer_with_tail(300, 500, 96, 0.15), Machine.load("edge-16"), 197, 0, widths=True)
-    assert signs.moves == 16
-    assert signs.right >= 15
+    layer, machine = layer_with_tail(300, 500, 96, 0.15), Machine.load("edge-16")
+    signs = signs_of_moves(layer, machine, 197, 0, widths=True, wanted=8)
+    assert signs.moves == 8
+    assert signs.right >= 7
 
 
-@pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_descent_on_a_plain_machine_reduces_simulated_cycles(shape):
     """Measured when written: to 0.62-0.75 of the cycles in 60 steps; here 40."""
     found = descend(layer_with_tail(*shape), Machine.load("plain-32"), 197, steps=40)
