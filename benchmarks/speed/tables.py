@@ -100,6 +100,20 @@ def packed_table(data: Data) -> str:
     return format_table(columns, rows, markdown=True)
 
 
+COST_PRICE = (
+    Column("machine", "machine", align="left"),
+    Column("Gaussian of the masks", "gaussian", align="left"),
+    Column("every call", "every_1", percent),
+    Column("every=4", "every_4", percent),
+    Column("every=16", "every_16", percent),
+)
+
+
+def cost_price_table(rows: list[Data]) -> str:
+    """What the hardware cost adds to a step of ViT-Base's size."""
+    return format_table(COST_PRICE, rows, markdown=True)
+
+
 def training_step_table(data: Data) -> str:
     """A training step of each kind, of dense and of GBLR with masks, run as it is and compiled."""
     rows = [

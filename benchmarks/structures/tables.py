@@ -41,6 +41,30 @@ def cost_model_table(rows: Sequence[Row]) -> str:
     return format_table(columns, rows, markdown=True)
 
 
+def cost_gradient_table(rows: Sequence[Row]) -> str:
+    """Whether the smooth cost and its gradient follow the engine."""
+    lines = []
+    for row in rows:
+        line = dict(row)
+        for name in ("widths", "starts"):
+            moves = row[f"{name}_moves"]
+            for key in ("right", "right_regrouped"):
+                line[f"{name} {key}"] = f"{row[f'{name}_{key}']} / {moves}" if moves else "-"
+        lines.append(line)
+    columns = (
+        Column("machine", "machine", align="left"),
+        Column("smooth latency, mean error", "smooth_error", percent),
+        Column("worst", "smooth_worst", percent),
+        Column("signs right, widths", "widths right"),
+        Column("starts", "starts right"),
+        Column("widths, grouped anew", "widths right_regrouped"),
+        Column("starts, grouped anew", "starts right_regrouped"),
+        Column("cycles after descent", "descent", percent),
+        Column("all widths narrowed alike", "narrowed_alike", percent),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
 FORMATS = ("low rank", "block sparse", "lattice", "Monarch", "BLAST")
 
 

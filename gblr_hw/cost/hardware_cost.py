@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from gblr_hw.cost.stored_forms import cost_of, dense_counts, may_be_dense, store
 from gblr_hw.cost.touches import (
     LayerCounts,
     PlacedLayer,
-    counted,
+    both_counts,
     exact_sides,
     smooth_sides,
 )
@@ -24,6 +25,8 @@ from gblr_hw.weights.collect import joint_projection, layer_weights
 from gblr_hw.weights.stored import LayerWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
+
+_TOTALS = ("latency_cycles", "energy_pj", "smooth_latency_cycles", "smooth_energy_pj")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,50 @@ class ModelCost:
     layers: tuple[tuple[str, float], ...]
 
 
+class HeldCost:
+    """An evaluated cost without its graph: its values, and its gradients by widths and locations."""
+
+    def __init__(self, cost: ModelCost, parameters: list[nn.Parameter]) -> None:
+        self.uses = 0
+        self._parameters = [weakref.ref(one) for one in parameters]
+        moving = [one for one in parameters if one.requires_grad]
+        self._slopes = [self._slopes_of(total, moving) for total in (cost.smooth_latency_cycles, cost.smooth_energy_pj)]
+        self._moving = [one.requires_grad for one in parameters]
+        self._values = {name: getattr(cost, name).detach() for name in _TOTALS}
+        self._layers = cost.layers
+
+    @staticmethod
+    def _slopes_of(total: Tensor, moving: list[nn.Parameter]) -> list[Tensor]:
+        if not total.requires_grad:
+            return [torch.zeros_like(one) for one in moving]
+        return list(torch.autograd.grad(total, moving, retain_graph=True, materialize_grads=True))
+
+    def is_of(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether these are the parameters that it was evaluated with, moving as they did."""
+        known = [one() for one in self._parameters]
+        return (
+            len(known) == len(parameters)
+            and all(one is other for one, other in zip(known, parameters, strict=True))
+            and self._moving == [one.requires_grad for one in parameters]
+        )
+
+    def use(self) -> ModelCost:
+        """The values with their gradients."""
+        self.uses += 1
+        moving = [one for one in (known() for known in self._parameters) if one is not None and one.requires_grad]
+        # Zero, with the gradient of the cost.
+        latency, energy = (
+            sum(
+                ((slope * (one - one.detach())).sum() for slope, one in zip(slopes, moving, strict=True)),
+                torch.zeros(()),
+            )
+            for slopes in self._slopes
+        )
+        slopes = (latency, energy, latency, energy)
+        totals = {name: self._values[name] + slope for name, slope in zip(_TOTALS, slopes, strict=True)}
+        return ModelCost(**totals, layers=self._layers)
+
+
 class HardwareCost:
     """``HardwareCost(machine, tokens=197)(model)`` -> ModelCost.
 
@@ -50,6 +97,12 @@ class HardwareCost:
     1/8). on_chip: activations stay on chip between the layers, as in most of a whole network's program, instead of
     passing through DRAM. weight_bits: as `lower` takes them. Layers are those that lowering finds: GBLRLinear,
     GBLRConv2d, nn.Linear, nn.Conv2d and any module with ``weights()``. Raises InputError if the model has none.
+
+    every: the cost is evaluated at the first call and at every so many; the calls between return the values of the last
+    evaluation with its gradients held, whatever widths and locations are by then. Calls without gradients
+    (`torch.no_grad`) always evaluate and are not counted, and a model whose GBLR layers have other parameters than at
+    the last evaluation is evaluated at once. With more than 1, gradients reach widths and locations of GBLR layers
+    only, and have no derivatives themselves.
     """
 
     def __init__(
@@ -60,6 +113,7 @@ class HardwareCost:
         *,
         on_chip: bool = False,
         weight_bits: int | Mapping[str, int] | None = None,
+        every: int = 1,
     ) -> None:
         if tokens < 1:
             raise InputError(
@@ -69,11 +123,22 @@ class HardwareCost:
             raise InputError(
                 "softness", str(softness), "the transition of a touch has a positive width", "Use e.g. 0.125."
             )
-        self.machine, self.tokens, self.softness = machine, tokens, softness
+        if every < 1:
+            raise InputError("every", str(every), "the cost is evaluated once in so many calls", "Use 1, or e.g. 4.")
+        self.machine, self.tokens, self.softness, self.every = machine, tokens, softness, every
+        self._held: HeldCost | None = None
         self._closed_form = MachineCost(machine, tokens, on_chip, narrow_kinds(weight_bits, machine))
         self._dense: dict[tuple[int, int], LayerCost] = {}
 
     def __call__(self, model: nn.Module) -> ModelCost:
+        if self.every == 1 or not torch.is_grad_enabled():
+            return self._evaluate(model)
+        parameters = _geometry(model)
+        if self._held is None or self._held.uses >= self.every or not self._held.is_of(parameters):
+            self._held = HeldCost(self._evaluate(model), parameters)
+        return self._held.use()
+
+    def _evaluate(self, model: nn.Module) -> ModelCost:
         hard, smooth, names = [], [], []
         skipped: tuple[str, ...] = ()
         for name, module in model.named_modules():
@@ -116,10 +181,9 @@ class HardwareCost:
             fixed = self._stored(weights)
             return fixed, fixed
         in_features, out_features = parts[0].in_features, parts[0].layer.out_features
-        exact = counted(exact_sides(parts, self.machine.rows, self.machine.cols), self.machine, smooth=False)
-        soft = counted(
-            smooth_sides(parts, self.machine.rows, self.machine.cols, self.softness), self.machine, smooth=True
-        )
+        rows, cols = self.machine.rows, self.machine.cols
+        sides = exact_sides(parts, rows, cols), smooth_sides(parts, rows, cols, self.softness)
+        exact, soft = both_counts(*sides, self.machine)
         with torch.no_grad():
             hard = self._cheaper(exact, in_features, out_features)
         return hard, self._closed_form.layer(soft, in_features, out_features)
@@ -138,6 +202,12 @@ class HardwareCost:
     def _stored(self, weights: LayerWeights) -> LayerCost:
         """A layer whose structure does not move, in the parts or stages that lowering makes of it."""
         return cost_of(stored_forms(weights, self._closed_form), self._closed_form)
+
+
+def _geometry(model: nn.Module) -> list[nn.Parameter]:
+    """Widths and locations of the GBLR layers."""
+    layers = [module for module in model.modules() if isinstance(module, GBLRLinear)]
+    return [one for layer in layers for one in (layer.widths, layer.locations)]
 
 
 def _straight_through(value: float, smooth: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gblr_hw.cost.closed_form import LayerCost, MachineCost, summed
-from gblr_hw.cost.touches import LayerCounts, Sides, counted
+from gblr_hw.cost.touches import LayerCounts, Sides, exact_counts
 from gblr_hw.lowering.chains.pack_mixes import pack_mixes
 from gblr_hw.lowering.chains.stage_blast import parts_of, stages_of
 from gblr_hw.lowering.chains.take_turns import take_turns
@@ -110,7 +110,7 @@ def fixed_counts(factors: Factors, machine: Machine, tokens: int = 1) -> LayerCo
         torch.as_tensor(factors.reads.sum(1), dtype=torch.float32),
         torch.as_tensor(factors.writes.sum(1), dtype=torch.float32),
     )
-    counts = counted(sides, machine, smooth=False)
+    counts = exact_counts(sides, machine)
     support = 0 if factors.dense_support is None else int(factors.dense_support.sum())
     read = torch.as_tensor(structure.reads.any(axis=0) | structure.tiles.any(axis=0)).sum()
     counts = replace(

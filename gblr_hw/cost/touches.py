@@ -9,16 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gblr_hw.cost.gaussian_support import gaussian_support
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.lowering.passes.group_ranks import group_numbers
-from gblr_hw.weights.mask import evaluation_interval, evaluation_mask
-from simulator.base.arithmetic import ceil_div
+from gblr_hw.weights.mask import evaluation_interval
 from simulator.machine.machine import Machine
 from simulator.program.operations import TILE_OPS, Op
 
 # A Gaussian-blurred edge falls below the evaluation threshold of 1e-3 this many standard deviations outside the
 # interval.
 _EDGE_SIGMAS = 3.09
+# Ends are evaluated at whole channels: an overlap of less than this, in channels, is rounded to none.
+_ROUNDED_AWAY = 0.5
+# How far behind the outermost of a group's ends others begin to share its gradient, in transitions of a touch.
+_NEAR_AN_END = 0.5
 
 
 def _nothing() -> Tensor:
@@ -104,18 +108,15 @@ def _exact_side(layer: GBLRLinear, index: int, offset: int, channels: int, side:
     """Touches (K, chunks) of one side of a layer that begins at `offset` of `channels`, and support sizes (K,)."""
     widths, locations = layer.widths[index].detach(), layer.locations[index].detach()
     cycle = layer.out_features if index else layer.in_features
-    if not layer.gaussian:
-        counts, starts = evaluation_interval(widths, locations, cycle)
-        first, last = _chunk_bounds(channels, side, counts)
-        low, high = (first - offset).clamp(min=0), (last - offset).clamp(max=cycle)
-        # Either the chunk begins inside the interval, or the interval inside the chunk.
-        inside = torch.remainder(low - starts[:, None], cycle) < counts[:, None]
-        around = torch.remainder(starts[:, None] - low, cycle) < high - low
-        return (inside | around) & (low < high) & (counts[:, None] > 0), counts.clamp(max=cycle)
-    support = evaluation_mask(widths, locations, cycle, sigma=float(layer.sigma)) != 0
-    spread = torch.zeros(len(support), channels, dtype=torch.bool, device=support.device)
-    spread[:, offset : offset + cycle] = support
-    return _any_in_chunk(spread, side), support.sum(1).float()
+    counts, starts = evaluation_interval(widths, locations, cycle)
+    first, last = _chunk_bounds(channels, side, counts)
+    low, high = (first - offset).clamp(min=0), (last - offset).clamp(max=cycle)
+    if layer.gaussian:
+        return gaussian_support(cycle, float(layer.sigma)).touches(counts, starts, low, high)
+    # Either the chunk begins inside the interval, or the interval inside the chunk.
+    inside = torch.remainder(low - starts[:, None], cycle) < counts[:, None]
+    around = torch.remainder(starts[:, None] - low, cycle) < high - low
+    return (inside | around) & (low < high) & (counts[:, None] > 0), counts.clamp(max=cycle)
 
 
 def smooth_sides(parts: tuple[PlacedLayer, ...], rows: int, cols: int, softness: float) -> Sides:
@@ -142,11 +143,6 @@ def smooth_sides(parts: tuple[PlacedLayer, ...], rows: int, cols: int, softness:
     return Sides(*(torch.cat(column) for column in zip(*found, strict=True)))
 
 
-def _any_in_chunk(support: Tensor, side: int) -> Tensor:
-    padding = -support.shape[1] % side
-    return torch.nn.functional.pad(support, (0, padding)).unflatten(1, (-1, side)).any(dim=2)
-
-
 def _reach(widths: Tensor, channels: int, sigma: float | None) -> tuple[Tensor, Tensor]:
     """Length that the evaluated mask covers, blurred edges included, and the interval's own length; both in channels,
     (K,).
@@ -171,7 +167,7 @@ def _touch(
     low, high = (chunks[0] - offset).clamp(min=0), (chunks[1] - offset).clamp(max=cycle)
     centre = (start + length / 2)[:, None] - (low + high) / 2
     distance = torch.remainder(centre + cycle / 2, cycle) - cycle / 2
-    overlap = (length[:, None] + (high - low)) / 2 - distance.abs()
+    overlap = (length[:, None] + (high - low)) / 2 - distance.abs() - _ROUNDED_AWAY
     return torch.sigmoid(overlap / scale) * (low < high)
 
 
@@ -187,11 +183,20 @@ def smooth_ceil(x: Tensor) -> Tensor:
     return x - torch.expm1(-4.0 * x) / 2
 
 
-def counted(sides: Sides, machine: Machine, *, smooth: bool) -> LayerCounts:
-    """Counts for a machine."""
+def exact_counts(sides: Sides, machine: Machine) -> LayerCounts:
+    """Counts for a machine, of touches that are 0 or 1: ranks packed by chunk, or in the groups that lowering makes."""
     if machine.scatter:
-        return count_scattered(sides, machine.rows, machine.cols, smooth=smooth)
-    return count_grouped(sides, machine.group_size, smooth=smooth)
+        return count_scattered(sides, machine.rows, machine.cols, smooth=False)
+    return count_grouped(sides, lowering_groups(sides, machine.group_size), smooth=False)
+
+
+def both_counts(exact: Sides, smooth: Sides, machine: Machine) -> tuple[LayerCounts, LayerCounts]:
+    """Exact counts, and differentiable ones of the same ranks; where ranks are grouped, of the same groups."""
+    if machine.scatter:
+        rows, cols = machine.rows, machine.cols
+        return count_scattered(exact, rows, cols, smooth=False), count_scattered(smooth, rows, cols, smooth=True)
+    groups = lowering_groups(exact, machine.group_size)
+    return count_grouped(exact, groups, smooth=False), count_grouped(smooth, groups, smooth=True)
 
 
 def count_scattered(sides: Sides, rows: int, cols: int, *, smooth: bool) -> LayerCounts:
@@ -201,36 +206,39 @@ def count_scattered(sides: Sides, rows: int, cols: int, *, smooth: bool) -> Laye
     return _counts(sides, reading, writing, ceil(reading / cols), ceil(writing / rows), smooth=smooth)
 
 
-def count_grouped(sides: Sides, group_size: int, *, smooth: bool) -> LayerCounts:
-    """Counts for a plain machine: ranks in groups, sorted by where they read and write."""
-    order = _grouping_order(sides) if smooth else _lowering_order(sides, group_size)
-    ranks = len(order)
-    groups = ceil_div(ranks, group_size)
-    touched = []
+def count_grouped(sides: Sides, groups: Tensor, *, smooth: bool) -> LayerCounts:
+    """Counts for a plain machine. groups (groups, most): the ranks of each group, -1 behind its last one.
+
+    A group runs a tile for every chunk that any of its ranks touches: smoothly, the furthest reaching rank decides, and
+    those whose ends lie close behind its end share its gradient.
+    """
+    tiles = []
     for side in (sides.reads, sides.writes):
-        padded = torch.nn.functional.pad(side[order], (0, 0, 0, groups * group_size - ranks))
-        missed = (1 - padded.clamp(max=1 - 1e-6 if smooth else 1)).unflatten(0, (groups, group_size)).prod(dim=1)
-        touched.append((1 - missed).sum(0))
-    return _counts(sides, sides.reads.sum(0), sides.writes.sum(0), touched[0], touched[1], smooth=smooth)
+        members = torch.where((groups >= 0)[..., None], side[groups.clamp(min=0)], 0.0)
+        tiles.append((_soft_union(members) if smooth else members.amax(dim=1)).sum(0))
+    return _counts(sides, sides.reads.sum(0), sides.writes.sum(0), tiles[0], tiles[1], smooth=smooth)
 
 
-def _grouping_order(sides: Sides) -> Tensor:
-    """Ranks by the centre of what they read, then of what they write; dead ranks last."""
-    with torch.no_grad():
-        touch = torch.cat([sides.reads, sides.writes], dim=1)
-        position = torch.arange(touch.shape[1], device=touch.device, dtype=touch.dtype)
-        weight = touch.sum(1)
-        center = (touch * position).sum(1) / weight.clamp(min=1e-6)
-        return torch.argsort(torch.where(weight > 0.5, center, torch.inf), stable=True)
+def _soft_union(members: Tensor) -> Tensor:
+    """Touches (groups, chunks) by any of the ranks (groups, most, chunks): the soft maximum of how far the ranks reach
+    into a chunk, which touches are the sigmoid of.
+    """
+    reach = torch.logit(members, eps=1e-6)
+    return torch.sigmoid(_NEAR_AN_END * torch.logsumexp(reach / _NEAR_AN_END, dim=1))
 
 
-def _lowering_order(sides: Sides, group_size: int) -> Tensor:
-    """Ranks as lowering groups them, dead ones last; the last group of living ranks may be short, as it is there."""
+def lowering_groups(sides: Sides, group_size: int) -> Tensor:
+    """The ranks of each group that lowering makes of exact touches, (groups, group_size), -1 behind the last ones.
+    Ranks that touch nothing are in none.
+    """
     touch = torch.cat([sides.reads, sides.writes], dim=1).bool().cpu().numpy()
     alive = np.flatnonzero(touch.any(axis=1))
-    order = alive[np.argsort(group_numbers(touch[alive], group_size), kind="stable")]
-    dead = np.flatnonzero(~touch.any(axis=1))
-    return torch.as_tensor(np.concatenate([order, dead]), device=sides.reads.device)
+    group = group_numbers(touch[alive], group_size)
+    order = np.argsort(group, kind="stable")
+    found = np.full((int(group.max(initial=-1)) + 1, group_size), -1)
+    place = np.arange(len(order)) - np.searchsorted(group[order], group[order])
+    found[group[order], place] = alive[order]
+    return torch.as_tensor(found, device=sides.reads.device)
 
 
 def _counts(
