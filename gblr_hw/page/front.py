@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.tables.pareto import pareto_front
+from analysis.tables.qualities import one_quality
 from analysis.tables.records import NetworkPoint, load_points
 from gblr_hw.sweeps.measure import MEASURED
 from simulator.base.errors import InputError
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Point = NetworkPoint | Mapping[str, Any]
-# What is compared where nothing is named: of a sweep's rows, and of networks.
-_OBJECTIVES = ((("latency_cycles", "energy_pj"), ()), (("latency_cycles",), ("accuracy",)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,7 +46,7 @@ class Front(Tabled):
         return data_frame([_fields(point) for point in self.points])
 
     def plot(self, title: str = "") -> Figure:
-        """All points as a matplotlib figure, those of the front marked: accuracy over cycles of networks, energy over
+        """All points as a matplotlib figure, those of the front marked: the measure over cycles of networks, energy over
         cycles of a sweep's rows.
         """
         points = [*self.points, *self.others]
@@ -80,7 +79,7 @@ def front(
     points: networks as `NetworkPoint`, the files that `gblr-hw demo` writes of them, or rows of `sweep`; rows without
         figures (with an error) are left out.
     least, most: fields that had better be small, and large. If none is named: of networks, latency_cycles and
-        accuracy; of a sweep's rows, latency_cycles and energy_pj.
+        what they are measured by (accuracy, perplexity or loss); of a sweep's rows, latency_cycles and energy_pj.
 
     Networks are compared on the same machine only; a sweep's rows all with each other.
 
@@ -98,7 +97,7 @@ def front(
         found = "none" if not read else "networks and a sweep's rows"
         raise InputError("points", found, "points of one kind are compared", "Give networks, or a sweep's rows.")
     if not least and not most:
-        least, most = _OBJECTIVES[bool(networks)]
+        least, most = _objectives([one for one in read if isinstance(one, NetworkPoint)])
     senses = ["min"] * len(least) + ["max"] * len(most)
     values = [[_number(point, field) for field in (*least, *most)] for point in read]
     machines = [_fields(point)["machine"] if networks else "" for point in read]
@@ -111,8 +110,16 @@ def front(
     return Front(tuple(read[index] for index in kept), others, tuple(least), tuple(most))
 
 
+def _objectives(networks: Sequence[NetworkPoint]) -> tuple[Sequence[str], Sequence[str]]:
+    """What is compared where nothing is named. Raises InputError for networks with several measures."""
+    if not networks:
+        return ("latency_cycles", "energy_pj"), ()
+    quality = one_quality("points", {point.quality for point in networks})
+    return (("latency_cycles",), (quality.name,)) if quality.sense == "max" else (("latency_cycles", quality.name), ())
+
+
 def _fields(point: Point) -> dict[str, Any]:
-    return dict(vars(point)) if isinstance(point, NetworkPoint) else dict(point)
+    return point.record() if isinstance(point, NetworkPoint) else dict(point)
 
 
 def _number(point: Point, field: str) -> float:
