@@ -370,7 +370,11 @@ QUOTES: tuple[Quote, ...] = (
     Quote(SYNTHESIS, "cells. {} are twice the adders", lambda f: _built_shares(f)[2:]),
     Quote(SYNTHESIS, "brings the price to **{} %** ({} % at 16, {} % at 8)", lambda f: _prices(f, 7)[::-1]),
     Quote(SYNTHESIS, "**One bank a lane costs {} %** of the array", lambda f: _prices(f, 8)[2:]),
-    Quote(SYNTHESIS, "**MIX tiles cost {} % of the array at 32** ({} % at 16, {} % at 8)", lambda f: _mix_prices(f)[::-1]),
+    Quote(
+        SYNTHESIS,
+        "**MIX tiles cost {} % of the array at 32** ({} % at 16, {} % at 8)",
+        lambda f: _mix_prices(f)[::-1],
+    ),
     Quote(
         SYNTHESIS,
         "and {} to {} % more cycles on an interval structure, but {} to {} % more",
