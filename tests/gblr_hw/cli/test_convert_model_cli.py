@@ -95,11 +95,12 @@ def test_in_order_as_python_does_with_warnings(
     from gblr_hw.frontend.own_model import own_batches, own_model
     from simulator import Machine
 
-    ask = ("convert", "--model", "net.py:build", "--data", "net.py:batches", "-m", "edge-16", "--tiles", 0.3)
+    monkeypatch.setattr("gblr_hw.conversion.in_order.convert_model.BADLY", 0.05)
+    ask = ("convert", "--model", "net.py:build", "--data", "net.py:batches", "-m", "edge-16", "--tiles", 0.6)
     assert run(monkeypatch, *ask, *BLOCKS, "-o", "a.safetensors", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     found = convert(
-        own_model("net.py:build")[0], Machine.load("edge-16"), 0.3, batches=own_batches("net.py:batches"),
+        own_model("net.py:build")[0], Machine.load("edge-16"), 0.6, batches=own_batches("net.py:batches"),
         names="model.layers.*",
     )  # fmt: skip
     for name, weights in load_checkpoint("a.safetensors").items():
