@@ -84,7 +84,6 @@ SOURCES: Mapping[str, Source] = {
         read_lines,
     ),
     "training step": _json("training_step", "python -m benchmarks.speed.training_step [--compile]"),
-    "cost price": _json("cost_price", "python -m benchmarks.speed.cost_price"),
     "cost model": _json("cost_model", "python -m benchmarks.structures.cost_model"),
     "formats": Source("docs/data/formats.jsonl", "python -m benchmarks.structures.formats", read_lines),
     "mixed lattice": _json("mixed_lattice", "python -m benchmarks.structures.mixed_lattice --covariances FILE"),
