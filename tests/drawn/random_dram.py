@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simulator.dram.alike import serve_run
 from simulator.dram.banks import Controller, new_controller
-from simulator.dram.controller import serve_run
 from simulator.dram.mapping import MAPPINGS, SCHEDULERS
 from simulator.dram.standards import Parameter, Standard
 from simulator.dram.traces import BurstTrace, TraceReport, run_trace
