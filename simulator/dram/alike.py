@@ -105,7 +105,7 @@ def _same_rows(rules, lines, channel, other):
 
 @nb.njit(cache=True, nogil=True)
 def _tell_apart(rules, lines, first, count):
-    """Each channel has the line of one in the same state that gets the same bursts; one of them has a line of its own."""
+    """Each channel has the line of one in the same state that gets the same bursts; one of them has its own."""
     channels, mask = rules.channels, rules.channel_mask
     begin, more = first & mask, count & mask
     for channel in range(channels):
