@@ -42,8 +42,8 @@ FEW = 8  # of fewer channels too few are alike to pay for finding them (four: a 
 def serve_run(rules, lines, first, count, write, asked, scratch):
     """Serve ``count`` bursts that lie one after another, from number ``first`` on, all read or all written: a transfer.
 
-    asked: the clock from which on they may be taken. scratch: (6, bursts that a channel gets at most, and no fewer than
-    a queue and a burst of each group) int64, room for what the controller's kernels want. Returns the clock behind the
+    asked: the clock from which on they may be taken. scratch: (6, bursts that a channel gets at most, a queue and
+    a burst of each group together) int64, room for what the controller's kernels want. Returns the clock behind the
     last one that was taken, and the first one behind the last data.
     """
     channels, mask = rules.channels, rules.channel_mask

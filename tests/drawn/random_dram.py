@@ -95,7 +95,7 @@ def run_runs(drawn: Drawn) -> tuple[list[int], list[int], Controller]:
     """The kernel for bursts one after another, which the engine uses: ends of the transfers, when they
     were taken, and the memory."""
     memory, ends, takes = drawn.memory(), [], []
-    scratch = np.empty((6, 64), dtype=np.int64)
+    scratch = np.empty((6, 128), dtype=np.int64)
     for asked, bursts in drawn.transfers:
         taken, end = serve_run(
             memory.rules, memory.lines, bursts[0].number, len(bursts), bursts[0].write, asked, scratch
