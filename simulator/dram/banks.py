@@ -18,16 +18,19 @@ LONG_AGO = -(1 << 40)
 READ, WRITE, ACTIVATE, REFRESH_DUE, TAKEN, BUSY_UNTIL, PLACE = range(7)
 HITS, MISSES, CONFLICTS, REFRESHES, BUSY, READS, WRITES = range(7, 14)
 COUNTED = ("hits", "misses", "conflicts", "refreshes", "busy", "reads", "writes")
+# Then whose line holds for this channel, for how many channels this line holds, which channel serves each of four kinds
+# of bursts for those whose line this is, and room for what was counted (``simulator.dram.alike``).
+LINE_OF, MEMBERS, SERVES, BEFORE = 14, 15, 16, 20
 # Then the last four activates; of each group its last read, write and activate; of each bank the row that is open or
 # -1, and the first clock for its next precharge, activate, read and write; last the latest ``queue`` column commands.
-FOUR, GROUPS = 14, 18
+FOUR, GROUPS = 27, 31
 GROUP_READ, GROUP_WRITE, GROUP_ACTIVATE, GROUP_SIZE = range(4)
 BANK_ROW, BANK_PRECHARGE, BANK_ACTIVATE, BANK_READ, BANK_WRITE, BANK_SIZE = range(6)
 
 
 # What a kernel reads by name: distances in clocks (rule D9), how bursts are chosen (of ``queue`` places the first
 # ``window`` that wait), where banks and column commands begin in a channel's line, how many bursts make up a
-# row of all groups, and the parts of a burst's number.
+# row of all groups, how long after a command nothing waits for it any more, and the parts of a burst's number.
 RULES = np.dtype(
     [
         (name, np.int64)
@@ -60,6 +63,9 @@ RULES = np.dtype(
             "banks_at",
             "columns_at",
             "stripe",
+            "read_matters",
+            "write_matters",
+            "activate_matters",
             *BurstParts._fields,
         )
     ]
@@ -116,12 +122,17 @@ def new_controller(standard: Standard, channels: int, mapping: str, scheduler: s
         banks_at=banks_at,
         columns_at=banks_at + BANK_SIZE * banks,
         stripe=_stripe(standard, mapping),
+        read_matters=max(t["tCCD_L"], t["tRTW"], t["tRTP"], t["tCL"] + t["tBL"]),
+        write_matters=max(t["tCCD_L"], written + max(t["tWTR_L"], t["tWR"])),
+        activate_matters=max(t["tRC"], t["tFAW"], t["tRRD_L"], t["tRAS"], t["tRCD"], t["tRCDW"]),
     )
     values |= resolve_mapping(mapping, standard, channels)._asdict()
     rules = np.zeros(1, dtype=RULES).view(np.recarray)[0]  # names are attributes in plain Python, too
     for name in RULES.names or ():
         rules[name] = values[name]
-    return Controller(rules, np.tile(_idle(values), (channels, 1)))
+    lines = np.tile(_idle(values), (channels, 1))
+    lines[:, LINE_OF] = np.arange(channels)
+    return Controller(rules, lines)
 
 
 def _stripe(standard: Standard, mapping: str) -> int:
@@ -138,7 +149,7 @@ def _stripe(standard: Standard, mapping: str) -> int:
 def _idle(values: dict[str, int]) -> np.ndarray:
     """The line of a channel at clock 0."""
     line = np.full(values["columns_at"] + values["queue"], LONG_AGO, dtype=np.int64)
-    line[[BUSY_UNTIL, PLACE]], line[REFRESH_DUE], line[HITS:FOUR] = 0, values["refresh_every"], 0
+    line[[BUSY_UNTIL, PLACE]], line[REFRESH_DUE], line[HITS:LINE_OF], line[MEMBERS] = 0, values["refresh_every"], 0, 1
     banks = line[values["banks_at"] : values["columns_at"]].reshape(-1, BANK_SIZE)
     banks[:, BANK_ROW], banks[:, BANK_PRECHARGE:] = -1, 0
     return line

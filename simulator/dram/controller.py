@@ -43,6 +43,9 @@ from simulator.dram.banks import (
     WRITES,
 )
 
+# Rows of ``scratch``, as ``_serve_lanes`` has them. (A row as an array of its own is counted up and down, which costs
+# more than a burst.)
+_FREES, _NEXTS, _ENDS, _GROUPS, _BANKS, _ROWS = range(6)
 _ANOTHER, _REFRESHED = -1, -2  # why the oldest burst was not served
 
 
@@ -87,7 +90,7 @@ def _column(rules, line, group, bank, row, write, taken, bus):
     return max(bus, activate + (rules.activate_write if write else rules.activate_read)), activate
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, inline="always")
 def _open(rules, line, group, bank, row, activate):
     """The row commands of a burst take place; what it found is counted."""
     line[MISSES if line[bank + BANK_ROW] < 0 else CONFLICTS] += 1
@@ -105,7 +108,7 @@ def _open(rules, line, group, bank, row, activate):
     line[bank + BANK_WRITE] = activate + rules.activate_write
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, inline="always")
 def _serve(rules, line, group, bank, write, column, since, place):
     """The column command of a burst takes place; the first clock behind its data. since: the oldest that waits was
     taken then.
@@ -206,60 +209,77 @@ def serve_list(rules, line, blocks, writes, count, asked, taken, finished, run):
 
 @nb.njit(cache=True, nogil=True)
 def _serve_lanes(rules, line, first, count, write, asked, scratch):
-    """What ``serve_list`` does with bursts first, first + channels, ... that lie in rows of all groups in turn, up to
-    where those that were served are the first ones. Bursts of one row and bank, a lane, go in their order, so that
-    of each lane only the next one needs a look. Returns how many were served, and the first clock behind their data.
+    """What ``serve_list`` does with bursts first, first + channels, ... that lie in rows of all groups in turn, first
+    ready, up to where those that were served are the first ones. Bursts of one row and bank, a lane, go in their order,
+    so that of each lane only the next one needs a look. Returns how many were served, and the first clock behind their
+    data.
+
+    frees[i] is the column command that frees the place of burst i. These lie a clock apart at least, and so do those
+    that get a place: i is taken at frees[i], or i clocks behind the first one.
     """
-    taken, nexts, ends = scratch[0], scratch[1], scratch[2]
-    groups, banks, rows = scratch[3], scratch[4], scratch[5]
-    entered = served = lanes = end = head = np.int64(0)
-    begin, behind = np.int64(0), _bursts_of_row(rules, first)
-    place, slot = line[PLACE], line[PLACE]
-    queue, columns_at = rules.queue, rules.columns_at
+    queue, columns_at, place = rules.queue, rules.columns_at, line[PLACE]
+    for i in range(place, queue):
+        scratch[_FREES, i - place] = line[columns_at + i]
+    for i in range(place):
+        scratch[_FREES, queue - place + i] = line[columns_at + i]
+    since = max(asked, line[TAKEN] + 1)
+    served = lanes = end = head = np.int64(0)
+    begin, born, behind = np.int64(0), np.int64(0), _bursts_of_row(rules, first)
     while served < count and (served == 0 or head < served):
-        while entered < min(count, served + queue):
-            line[TAKEN] = taken[entered] = max(asked, line[TAKEN] + 1, line[columns_at + slot])
-            slot = slot + 1 if slot + 1 < queue else 0
-            if entered == behind:
-                begin, behind = behind, behind + rules.stripe
-            if entered < begin + rules.groups:
-                nexts[lanes], ends[lanes] = entered, min(behind, count)
-                groups[lanes], banks[lanes], rows[lanes] = _places(rules, first + entered * rules.channels)
-                lanes += 1
-            entered += 1
+        entered = min(count, served + queue)
+        while born < entered:  # the first one of each group in a row
+            scratch[_NEXTS, lanes], scratch[_ENDS, lanes] = born, min(behind, count)
+            scratch[_GROUPS, lanes], scratch[_BANKS, lanes], scratch[_ROWS, lanes] = _places(
+                rules, first + born * rules.channels
+            )
+            lanes += 1
+            born += 1
+            if born == begin + rules.groups or born == behind:
+                begin = born = behind
+                behind += rules.stripe
         bus = _any_column(rules, line, write)
         chosen, column, activate, oldest = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)
         for lane in range(lanes):
-            i = nexts[lane]
+            i = scratch[_NEXTS, lane]
             if i < entered and (chosen < 0 or column > bus or i < oldest):  # none is earlier than the bus is free
-                goes, opens = _column(rules, line, groups[lane], banks[lane], rows[lane], write, taken[i], bus)
+                taken = max(since + i, scratch[_FREES, i])
+                goes, opens = _column(
+                    rules, line, scratch[_GROUPS, lane], scratch[_BANKS, lane], scratch[_ROWS, lane], write, taken, bus
+                )
                 if chosen < 0 or goes < column or (goes == column and i < oldest):
                     chosen, column, activate, oldest = lane, goes, opens, i
         if column >= line[REFRESH_DUE]:
             _refresh(rules, line)
             continue
-        group, bank = groups[chosen], banks[chosen]
+        group, bank = scratch[_GROUPS, chosen], scratch[_BANKS, chosen]
         if activate >= 0:
-            _open(rules, line, group, bank, rows[chosen], activate)
+            _open(rules, line, group, bank, scratch[_ROWS, chosen], activate)
         else:
             line[HITS] += 1
-        end = max(end, _serve(rules, line, group, bank, write, column, taken[head], columns_at + place))
-        place = place + 1 if place + 1 < queue else 0
+        taken = max(since + head, scratch[_FREES, head])
+        end = max(end, _serve(rules, line, group, bank, write, column, taken, columns_at + line[PLACE]))
+        scratch[_FREES, queue + served] = column
         served += 1
-        nexts[chosen] += rules.groups
-        if nexts[chosen] >= ends[chosen]:
+        scratch[_NEXTS, chosen] += rules.groups
+        if scratch[_NEXTS, chosen] >= scratch[_ENDS, chosen]:
             lanes -= 1
-            nexts[chosen], ends[chosen] = nexts[lanes], ends[lanes]
-            groups[chosen], banks[chosen], rows[chosen] = groups[lanes], banks[lanes], rows[lanes]
+            scratch[_NEXTS, chosen], scratch[_ENDS, chosen] = scratch[_NEXTS, lanes], scratch[_ENDS, lanes]
+            scratch[_GROUPS, chosen], scratch[_BANKS, chosen], scratch[_ROWS, chosen] = (
+                scratch[_GROUPS, lanes],
+                scratch[_BANKS, lanes],
+                scratch[_ROWS, lanes],
+            )
         if oldest == head:
             head = entered
             for lane in range(lanes):
-                head = min(head, nexts[lane])
-    line[TAKEN] = taken[served - 1]  # of the others it is found again when they are served
+                head = min(head, scratch[_NEXTS, lane])
+    line[TAKEN] = max(
+        since + served - 1, scratch[_FREES, served - 1]
+    )  # of the others it is found again when they are served
     return served, end
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, inline="always")
 def _serve_hits(rules, line, first, count, write, asked):
     """Bursts first, first + channels, ... for as long as each goes as soon as the bus is free: such a burst is the
     oldest and nobody is earlier, so that it is chosen whatever waits behind it. Returns how many, and the first clock
@@ -351,7 +371,7 @@ def _fill(line, columns_at, queue, place, column, apart, many, taken):
     return place - queue if place >= queue else place, max(taken + many, free)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, inline="always")
 def _serve_oldest(rules, line, first, count, write, asked):
     """Serve burst ``first``, behind which first + channels, ... wait, if it is chosen (rule D10). Of the others those
     need a look that are the first of a row in their bank. Returns the first clock behind its data, or
@@ -389,11 +409,15 @@ def _serve_oldest(rules, line, first, count, write, asked):
     return _serve(rules, line, group, bank, write, column, taken, rules.columns_at + place)
 
 
-@nb.njit(cache=True, nogil=True)
-def _serve_channel(rules, line, first, count, write, asked, scratch):
+@nb.njit(cache=True, nogil=True, inline="always")
+def serve_channel(rules, line, first, count, write, asked, scratch):
     """Serve bursts first, first + channels, ... of one channel; the first clock behind their data."""
-    served, done = _serve_hits(rules, line, first, count, write, asked)
-    while served < count:
+    served, done = np.int64(0), asked
+    while True:
+        some, data = _serve_hits(rules, line, first + served * rules.channels, count - served, write, asked)
+        served, done = served + some, max(done, data)
+        if served >= count:
+            break
         begin, rest = first + served * rules.channels, count - served
         data = np.int64(_REFRESHED)
         while data == _REFRESHED:
@@ -402,29 +426,19 @@ def _serve_channel(rules, line, first, count, write, asked, scratch):
         if data == _ANOTHER and rules.stripe > 1:
             some, data = _serve_lanes(rules, line, begin, rest, write, asked, scratch)
         elif data == _ANOTHER:
-            blocks, writes, taken, finished = scratch[0], scratch[1], scratch[2], scratch[3]
-            for i in range(rest):
-                blocks[i], writes[i] = begin + i * rules.channels, write
-            some, data = serve_list(rules, line, blocks, writes, rest, asked, taken, finished, True)
+            some, data = _serve_reordered(rules, line, begin, rest, write, asked, scratch)
         served, done = served + some, max(done, data)
-        some, data = _serve_hits(rules, line, first + served * rules.channels, count - served, write, asked)
-        served, done = served + some, max(done, data)
+        if served >= count:
+            break
     return done
 
 
 @nb.njit(cache=True, nogil=True)
-def serve_run(rules, lines, first, count, write, asked, scratch):
-    """Serve ``count`` bursts that lie one after another, from number ``first`` on, all read or all written: a transfer.
-
-    asked: the clock from which on they may be taken. scratch: (6, bursts that a channel gets at most, and no fewer than
-    a queue and a burst of each group) int64, room for what ``serve_list`` and ``_serve_lanes`` want. Returns the clock
-    behind the last one that was taken, and the first one behind the last data.
+def _serve_reordered(rules, line, first, count, write, asked, scratch):
+    """What ``serve_list`` does with bursts first, first + channels, ..., up to where those that were served are the
+    first ones.
     """
-    channels = rules.channels
-    done = end = asked
-    for offset in range(min(channels, count)):
-        line = lines[(first + offset) & rules.channel_mask]
-        number = (count - offset + channels - 1) >> rules.channel_bits
-        done = max(done, _serve_channel(rules, line, first + offset, number, write, asked, scratch))
-        end = max(end, line[TAKEN] + 1)
-    return end, done
+    blocks, writes, taken, finished = scratch[0], scratch[1], scratch[2], scratch[3]
+    for i in range(count):
+        blocks[i], writes[i] = first + i * rules.channels, write
+    return serve_list(rules, line, blocks, writes, count, asked, taken, finished, True)

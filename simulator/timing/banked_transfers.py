@@ -12,8 +12,8 @@ import numba as nb
 import numpy as np
 
 from simulator.base.kernels import ceil_div
+from simulator.dram.alike import serve_run
 from simulator.dram.banks import Controller, new_controller
-from simulator.dram.controller import serve_run
 from simulator.machine.machine import Machine
 from simulator.program.operations import Place
 from simulator.program.operations import reads as reads_from
@@ -55,8 +55,7 @@ def banked_transfers(program: ProgramRecord, machine: Machine) -> BankedTransfer
     first, count = transfer_bursts(program, machine)
     cycle = round(FEMTOSECONDS / machine.clock_ghz)
     shared = math.gcd(cycle, standard.tck_fs)
-    room = int(count.max(initial=1)) // machine.dram.channels + 1
-    room = max(room, machine.dram.queue_entries + standard.bank_groups)
+    room = int(count.max(initial=1)) // machine.dram.channels + 1 + machine.dram.queue_entries + standard.bank_groups
     return BankedTransfers(
         memory.rules,
         memory.lines,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simulator.dram.alike import serve_run
 from simulator.dram.banks import Controller, new_controller
-from simulator.dram.controller import serve_run
 from simulator.dram.mapping import MAPPINGS, SCHEDULERS
 from simulator.dram.standards import Parameter, Standard
 from simulator.dram.traces import BurstTrace, TraceReport, run_trace
@@ -95,7 +95,7 @@ def run_runs(drawn: Drawn) -> tuple[list[int], list[int], Controller]:
     """The kernel for bursts one after another, which the engine uses: ends of the transfers, when they
     were taken, and the memory."""
     memory, ends, takes = drawn.memory(), [], []
-    scratch = np.empty((6, 64), dtype=np.int64)
+    scratch = np.empty((6, 128), dtype=np.int64)
     for asked, bursts in drawn.transfers:
         taken, end = serve_run(
             memory.rules, memory.lines, bursts[0].number, len(bursts), bursts[0].write, asked, scratch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from simulator.dram.banks import LINE_OF
 from simulator.dram.mapping import MAPPINGS
 from simulator.dram.standards import STANDARDS
 from tests.drawn.random_dram import Drawn, drawn_memory, run_lists, run_runs
@@ -99,3 +100,16 @@ def _with(drawn: Drawn, timing: dict) -> object:
     from dataclasses import replace
 
     return replace(drawn.standard, timing=timing)
+
+
+def test_channels_that_are_alike_and_clocks_agree(corpus_scale: int) -> None:
+    """Many channels, of which those in the same state are served once: nothing shows it but who has a line."""
+    shared = 0
+    for seed in range(traces(corpus_scale)):
+        rng = np.random.default_rng(200_000 + seed)
+        drawn = drawn_memory(rng, runs=True)._replace(channels=2 ** int(rng.integers(3, 5)))
+        (ends, takes, memory), (slow, taken, lines) = run_runs(drawn), slowly(drawn)
+        assert (ends, takes) == (slow, taken), seed
+        assert_same_counts(memory.counted(), lines, seed)
+        shared += int((memory.lines[:, LINE_OF] != np.arange(drawn.channels)).any())
+    assert shared >= traces(corpus_scale) // 2
