@@ -10,37 +10,49 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from analysis.pictures import style
 from analysis.tables.table import Column, format_table
+from benchmarks.smollm.measure import interval
 
 Row = dict[str, Any]
 LABELS = {
     "dense": "dense",
     "layers-dropped": "layers dropped",
+    "pruned-by-loss": "heads and hidden units pruned, by loss",
     "low-rank-evenly": "whitened low rank, evenly",
     "low-rank-by-loss": "low rank, by loss",
     "low-rank-in-order": "low rank, by loss, in order",
     "lattice-by-loss": "lattice, by loss",
     "lattice-in-order": "lattice, by loss, in order",
     "block-sparse-by-loss": "block sparse, by loss",
+    "monarch-by-loss": "Monarch",
+    "blast-by-loss": "BLAST",
+    "layers-dropped-distilled": "layers dropped, distilled",
+    "pruned-distilled": "pruned, distilled",
     "low-rank-distilled": "low rank, by loss, distilled",
     "lattice-distilled": "lattice, by loss, distilled",
+    "int4": "dense in 4 bits",
+    "layers-dropped-int4": "layers dropped, in 4 bits",
+    "lattice-int4": "lattice, by loss, in 4 bits",
 }
+_MARKERS = "osD^vPX*<>pHhd1234+x"
+LATTICE = {"distilled": "lattice-distilled", "int4": "lattice-int4", "": "lattice-by-loss"}
+_SAME_CYCLES = 0.03  # of dense's: blocks that are dropped come whole
 
 
 def perplexity_table(rows: Sequence[Row]) -> str:
-    """One line a network: tiles, cycles over dense's, perplexity, and that over dense's with its interval."""
-    dense = next((row.get("latency_cycles") for row in rows if row["method"] == "dense"), None)
+    """One line a network: tiles, cycles and bytes over dense's, perplexity, and that over dense's with its interval."""
+    dense = next((row for row in rows if row["method"] == "dense"), {})
     lines = []
-    order = list(LABELS)
-    for row in sorted(rows, key=lambda one: (order.index(one["method"]), -one["share"])):
-        cycles = row.get("latency_cycles")
+    for row in in_order(rows):
         low, high = row["against_dense"]
         lines.append(
             {
                 "network": LABELS[row["method"]],
                 "tiles": f"{row.get('tiles', 1.0):.3f}",
-                "cycles": "" if cycles is None or dense is None else f"{cycles / dense:.3f}",
+                "cycles": _over(row, dense, "latency_cycles"),
+                "bytes": _over(row, dense, "dram_bytes"),
                 "perplexity": f"{row['perplexity']:.1f}",
                 "against": "1" if row["method"] == "dense" else f"{low:.2f}-{high:.2f}",
+                "trained": f"{row['steps']} x {row['texts']}" if row.get("steps") else "",
                 "cpu": "" if "cpu_s" not in row else f"{row['cpu_s'] / 60:.0f}",
             }
         )
@@ -48,11 +60,68 @@ def perplexity_table(rows: Sequence[Row]) -> str:
         Column("network", "network", align="left"),
         Column("tiles of the blocks", "tiles"),
         Column("cycles", "cycles"),
+        Column("DRAM bytes", "bytes"),
         Column("perplexity", "perplexity"),
         Column("over dense's, 95 %", "against"),
+        Column("steps x texts", "trained"),
         Column("CPU minutes", "cpu"),
     )
     return format_table(columns, lines, markdown=True)
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """As the tables have them."""
+    order = list(LABELS)
+    return sorted(rows, key=lambda one: (order.index(one["method"]), -one["share"], one.get("steps", 0)))
+
+
+def rivals_table(rows: Sequence[Row]) -> str:
+    """The lattice's perplexity over each rival's on the same texts, where both take about the same cycles and were
+    trained alike.
+    """
+    dense = next(row for row in rows if row["method"] == "dense")
+    lines = []
+    for row, lattice in pairs(rows):
+        low, high = interval(lattice["losses"], row["losses"])
+        lines.append(
+            {
+                "rival": LABELS[row["method"]],
+                "cycles": _over(row, dense, "latency_cycles"),
+                "own": _over(lattice, dense, "latency_cycles"),
+                "ratio": f"{lattice['perplexity'] / row['perplexity']:.3f}",
+                "interval": f"{low:.3f}-{high:.3f}",
+                "better": "lattice" if high < 1 else "rival" if low > 1 else "level",
+            }
+        )
+    columns = (
+        Column("rival", "rival", align="left"),
+        Column("its cycles", "cycles"),
+        Column("the lattice's", "own"),
+        Column("lattice's perplexity over its", "ratio"),
+        Column("95 %", "interval"),
+        Column("better", "better", align="left"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
+def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Rivals and the lattice of about the same cycles, trained or rounded alike, where texts' losses are there."""
+    dense = next(row for row in rows if row["method"] == "dense")
+    most = _SAME_CYCLES * dense.get("latency_cycles", 0)
+    found = []
+    for row in in_order(rows):
+        like = next(one for ending, one in LATTICE.items() if row["method"].endswith(ending))
+        for lattice in rows:
+            alike = lattice["method"] == like and lattice.get("steps", 0) == row.get("steps", 0)
+            measured = all("losses" in one and "latency_cycles" in one for one in (row, lattice))
+            if row["method"] != like and alike and measured:
+                apart = abs(row["latency_cycles"] - lattice["latency_cycles"])
+                found += [(row, lattice)] if apart <= most else []
+    return found
+
+
+def _over(row: Row, dense: Row, field: str) -> str:
+    return f"{row[field] / dense[field]:.3f}" if field in row and field in dense else ""
 
 
 def perplexity_picture(rows: Sequence[Row]) -> Figure:
@@ -73,9 +142,9 @@ def perplexity_picture(rows: Sequence[Row]) -> Figure:
             y = [point[1] / dense["perplexity"] for point in points]
             spread = [[one - point[2][0] for one, point in zip(y, points, strict=True)],
                       [point[2][1] - one for one, point in zip(y, points, strict=True)]]  # fmt: skip
-            axes.errorbar(x, y, yerr=spread, marker="osD^vPX*<>"[index], capsize=2, label=label)
+            axes.errorbar(x, y, yerr=spread, marker=_MARKERS[index], capsize=2, label=label)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 5, 6, 8]))
+        axes.yaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 5, 6, 8, 12, 16, 24]))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("cycles of the whole program over dense's (prefill of 256 tokens, mid-32)")
