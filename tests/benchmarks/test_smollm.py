@@ -16,7 +16,7 @@ from benchmarks.smollm.network import configuration, from_llama_cpp, matrices
 from benchmarks.smollm.prune import prune, refitted, removal
 from benchmarks.smollm.round import rounded_dense, rounded_lattice
 from benchmarks.smollm.students import Lessons, layers_of, targets, weights_of_layers, with_layers
-from benchmarks.smollm.tables import perplexity_picture, perplexity_table
+from benchmarks.smollm.tables import perplexity_picture, perplexity_table, rivals_table
 from gblr_hw.conversion.conversion import convert
 from gblr_hw.conversion.fit.fit_layer import QUICK
 from gblr_hw.conversion.in_order.distil import Distillation, lesson_of, teach
@@ -109,12 +109,36 @@ def test_table_and_picture_say_what_the_rows_do() -> None:
     ]  # fmt: skip
     lines = perplexity_table(rows).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[2] == ["dense", "1.000", "1.000", "20.0", "1", ""]
-    assert cells[3] == ["layers dropped", "0.900", "", "50.0", "2.10-2.90", ""]
-    assert cells[4] == ["low rank, by loss, in order", "0.750", "0.800", "30.0", "1.40-1.60", "10"]
+    assert cells[2] == ["dense", "1.000", "1.000", "", "20.0", "1", "", ""]
+    assert cells[3] == ["layers dropped", "0.900", "", "", "50.0", "2.10-2.90", "", ""]
+    assert cells[4] == ["low rank, by loss, in order", "0.750", "0.800", "", "30.0", "1.40-1.60", "", "10"]
     (axes,) = perplexity_picture(rows).axes
     assert axes.get_yscale() == "log"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["dense", "low rank, by loss, in order"]
+
+
+def test_rivals_meet_the_lattice_of_their_cycles_and_training() -> None:
+    def row(method: str, steps: int, cycles: int, losses: list[float]) -> dict[str, object]:
+        return {"method": method, "share": 0.5, "steps": steps, "latency_cycles": cycles, "losses": losses,
+                "perplexity": math.exp(sum(losses) / len(losses))}  # fmt: skip
+
+    rows = [
+        row("dense", 0, 1000, [1.0, 2.0, 3.0]),
+        row("lattice-by-loss", 0, 600, [2.0, 3.0, 4.0]),
+        row("lattice-distilled", 60, 600, [1.1, 2.1, 3.1]),
+        row("low-rank-by-loss", 0, 610, [2.5, 3.4, 4.6]),
+        row("pruned-by-loss", 0, 500, [5.0, 5.0, 5.0]),
+        row("low-rank-distilled", 60, 590, [1.0, 2.0, 3.05]),
+        row("low-rank-distilled", 120, 590, [1.0, 2.0, 3.0]),
+        row("layers-dropped-distilled", 60, 620, [1.0, 2.3, 3.1]),
+    ]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in rivals_table(rows).splitlines()[2:]]
+    assert [[line[0], line[1], line[2], line[5]] for line in lines] == [
+        ["low rank, by loss", "0.610", "0.600", "lattice"],
+        ["layers dropped, distilled", "0.620", "0.600", "level"],
+        ["low rank, by loss, distilled", "0.590", "0.600", "rival"],
+    ]
+    assert float(lines[0][3]) == pytest.approx(math.exp(-0.5), abs=1e-3)
 
 
 def _moments(model: LlamaForCausalLM, names: list[str]) -> Sensitivity:
