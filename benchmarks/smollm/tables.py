@@ -52,7 +52,7 @@ def perplexity_table(rows: Sequence[Row]) -> str:
                 "bytes": _over(row, dense, "dram_bytes"),
                 "perplexity": f"{row['perplexity']:.1f}",
                 "against": "1" if row["method"] == "dense" else f"{low:.2f}-{high:.2f}",
-                "trained": f"{row['steps']} x {row['texts']}" if row.get("steps") else "",
+                "trained": f"{row['steps']} x {row['texts']}, {row['learning_rate']:g}" if row.get("steps") else "",
                 "cpu": "" if "cpu_s" not in row else f"{row['cpu_s'] / 60:.0f}",
             }
         )
@@ -63,7 +63,7 @@ def perplexity_table(rows: Sequence[Row]) -> str:
         Column("DRAM bytes", "bytes"),
         Column("perplexity", "perplexity"),
         Column("over dense's, 95 %", "against"),
-        Column("steps x texts", "trained"),
+        Column("steps x texts, rate", "trained"),
         Column("CPU minutes", "cpu"),
     )
     return format_table(columns, lines, markdown=True)
