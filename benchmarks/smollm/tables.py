@@ -33,7 +33,7 @@ LABELS = {
     "layers-dropped-int4": "layers dropped, in 4 bits",
     "lattice-int4": "lattice, by loss, in 4 bits",
 }
-_MARKERS = "osD^vPX*<>pHhd1234+x"
+_MARKERS = "osD^vPX*<>pHhd1234+x.,|_8"
 LATTICE = {"distilled": "lattice-distilled", "int4": "lattice-int4", "": "lattice-by-loss"}
 _SAME_CYCLES = 0.03  # of dense's: blocks that are dropped come whole
 
@@ -130,12 +130,15 @@ def perplexity_picture(rows: Sequence[Row]) -> Figure:
     with style.house_style():
         figure = style.new_figure(6.4, 4.0)
         axes = figure.subplots()
-        for index, (method, label) in enumerate(LABELS.items()):
+        kinds = dict.fromkeys((row["method"], row.get("steps", 0), row.get("texts")) for row in in_order(rows))
+        for index, (method, steps, texts) in enumerate(kinds):
             points = sorted(
                 (row["latency_cycles"] / dense["latency_cycles"], row["perplexity"], row["against_dense"])
                 for row in rows
-                if row["method"] == method and "latency_cycles" in row
+                if (row["method"], row.get("steps", 0), row.get("texts")) == (method, steps, texts)
+                and "latency_cycles" in row
             )
+            label = f"{LABELS[method]} {steps} x {texts}" if steps else LABELS[method]
             if not points:
                 continue
             x = [point[0] for point in points]
