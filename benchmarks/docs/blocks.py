@@ -106,6 +106,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(BITS, "matrices", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_table)),
     Block(BITS, "budgets", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_budget_table, "budgets")),
     Block(RESULTS, "smollm", ("SmolLM2",), _whole("SmolLM2", smollm.perplexity_table)),
+    Block(RESULTS, "smollm rivals", ("SmolLM2",), _whole("SmolLM2", smollm.rivals_table)),
     Block(RESULTS, "families", ("MiniLM study",), _whole("MiniLM study", minilm.study_table)),
     Block(RESULTS, "projection", ("projection",), _rows("projection", structures.projection_table)),
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gblr_hw.frontend import export_network
+from gblr_hw.lowering.lower_layer import lower_operator
+from gblr_hw.lowering.quantise.tile_bits import narrow_kinds
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.stored import LayerWeights
 from simulator import Machine, simulate
+from simulator.program.schedule import LayerSchedule
 
 
 @torch.no_grad()
@@ -61,15 +65,26 @@ class Program:
         ids = torch.zeros(1, self.tokens, dtype=torch.int64)
         return export_network(_Prefill(self.model).eval(), (ids,))
 
-    def cycles(self, layers: Mapping[str, LayerWeights], without: Sequence[str] = ()) -> int:
-        """Latency with some layers in the place of the dense ones. without: paths of modules whose operators are
-        taken out of the sum.
+    def cost(
+        self, layers: Mapping[str, LayerWeights], without: Sequence[str] = (), bits: int | None = None
+    ) -> dict[str, int]:
+        """Latency and DRAM bytes with some layers in the place of the dense ones. without: paths of modules whose
+        operators are taken out of the sums. bits: of all tiles of the blocks' weights; the head keeps eight.
         """
         weights = dict(self._exported.weights)
         for name, layer in layers.items():
             assert f"network.{name}" in weights, name
             weights[f"network.{name}"] = layer
-        report = simulate(lower_network(self._exported.network, weights, self.machine), self.machine)
+        machine = self.machine if bits is None else self.machine.with_(datatypes={"narrow_bits": bits})
+        narrow = narrow_kinds(bits, machine)
+
+        def lower_linear(name: str, *args: Any, **kwargs: Any) -> LayerSchedule:
+            return lower_operator(name, *args, narrow=narrow if ".layers." in name else (), **kwargs)
+
+        report = simulate(lower_network(self._exported.network, weights, machine, lower_linear=lower_linear), machine)
         gone = tuple(f"network.{path}." for path in without)
-        dropped = sum(one.latency_cycles for one in report.layers if gone and one.name.startswith(gone))
-        return int(report.latency_cycles - dropped)
+        dropped = [one for one in report.layers if gone and one.name.startswith(gone)]
+        return {
+            "latency_cycles": int(report.latency_cycles - sum(one.latency_cycles for one in dropped)),
+            "dram_bytes": int(report.dram_bytes - sum(one.dram_bytes for one in dropped)),
+        }

@@ -11,50 +11,72 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 from analysis.pictures import style
 from analysis.pictures.family_marks import marks
 from analysis.tables.table import Column, format_table
+from benchmarks.smollm.measure import interval
 
 Row = dict[str, Any]
-# A method's family, which its colour and mark are of, and how its line is drawn: by how its tiles were chosen.
-_LOOKS = {
-    "dense": ("dense", "-"),
-    "layers-dropped": ("shallower", "-"),
-    "low-rank-evenly": ("low_rank", ":"),
-    "low-rank-by-loss": ("low_rank", "-"),
-    "low-rank-in-order": ("low_rank", "-."),
-    "lattice-by-loss": ("lattice", "-"),
-    "lattice-in-order": ("lattice", "-."),
-    "block-sparse-by-loss": ("block_sparse", "-"),
-    "low-rank-distilled": ("low_rank", "--"),
-    "lattice-distilled": ("lattice", "--"),
-}
 LABELS = {
     "dense": "dense",
     "layers-dropped": "layers dropped",
+    "pruned-by-loss": "heads and hidden units pruned, by loss",
     "low-rank-evenly": "whitened low rank, evenly",
     "low-rank-by-loss": "low rank, by loss",
     "low-rank-in-order": "low rank, by loss, in order",
     "lattice-by-loss": "lattice, by loss",
     "lattice-in-order": "lattice, by loss, in order",
     "block-sparse-by-loss": "block sparse, by loss",
+    "monarch-by-loss": "Monarch",
+    "blast-by-loss": "BLAST",
+    "layers-dropped-distilled": "layers dropped, distilled",
+    "pruned-distilled": "pruned, distilled",
     "low-rank-distilled": "low rank, by loss, distilled",
     "lattice-distilled": "lattice, by loss, distilled",
+    "int4": "dense in 4 bits",
+    "layers-dropped-int4": "layers dropped, in 4 bits",
+    "lattice-int4": "lattice, by loss, in 4 bits",
 }
+# A method's family, which its colour and mark are of, and how its line is drawn: by how its tiles were chosen.
+_LOOKS = {
+    "dense": ("dense", "-"),
+    "layers-dropped": ("shallower", "-"),
+    "pruned-by-loss": ("narrower", "-"),
+    "low-rank-evenly": ("low_rank", ":"),
+    "low-rank-by-loss": ("low_rank", "-"),
+    "low-rank-in-order": ("low_rank", "-."),
+    "lattice-by-loss": ("lattice", "-"),
+    "lattice-in-order": ("lattice", "-."),
+    "block-sparse-by-loss": ("block_sparse", "-"),
+    "monarch-by-loss": ("monarch", "-"),
+    "blast-by-loss": ("blast", "-"),
+    "layers-dropped-distilled": ("shallower", "--"),
+    "pruned-distilled": ("narrower", "--"),
+    "low-rank-distilled": ("low_rank", "--"),
+    "lattice-distilled": ("lattice", "--"),
+    "int4": ("dense", ":"),
+    "layers-dropped-int4": ("shallower", ":"),
+    "lattice-int4": ("lattice", ":"),
+}
+assert _LOOKS.keys() == LABELS.keys(), "every method has a look"
+# Of distilled networks, one for each length of training that a method has.
+_FILLS = ("none", "top", "left", "right", "bottom")
+LATTICE = {"distilled": "lattice-distilled", "int4": "lattice-int4", "": "lattice-by-loss"}
+_SAME_CYCLES = 0.03  # of dense's: blocks that are dropped come whole
 
 
 def perplexity_table(rows: Sequence[Row]) -> str:
-    """One line a network: tiles, cycles over dense's, perplexity, and that over dense's with its interval."""
-    dense = next((row.get("latency_cycles") for row in rows if row["method"] == "dense"), None)
+    """One line a network: tiles, cycles and bytes over dense's, perplexity, and that over dense's with its interval."""
+    dense = next((row for row in rows if row["method"] == "dense"), {})
     lines = []
-    order = list(LABELS)
-    for row in sorted(rows, key=lambda one: (order.index(one["method"]), -one["share"])):
-        cycles = row.get("latency_cycles")
+    for row in in_order(rows):
         low, high = row["against_dense"]
         lines.append(
             {
                 "network": LABELS[row["method"]],
                 "tiles": f"{row.get('tiles', 1.0):.3f}",
-                "cycles": "" if cycles is None or dense is None else f"{cycles / dense:.3f}",
+                "cycles": _over(row, dense, "latency_cycles"),
+                "bytes": _over(row, dense, "dram_bytes"),
                 "perplexity": f"{row['perplexity']:.1f}",
                 "against": "1" if row["method"] == "dense" else f"{low:.2f}-{high:.2f}",
+                "trained": f"{row['steps']} x {row['texts']}, {row['learning_rate']:g}" if row.get("steps") else "",
                 "cpu": "" if "cpu_s" not in row else f"{row['cpu_s'] / 60:.0f}",
             }
         )
@@ -62,26 +84,87 @@ def perplexity_table(rows: Sequence[Row]) -> str:
         Column("network", "network", align="left"),
         Column("tiles of the blocks", "tiles"),
         Column("cycles", "cycles"),
+        Column("DRAM bytes", "bytes"),
         Column("perplexity", "perplexity"),
         Column("over dense's, 95 %", "against"),
+        Column("steps x texts, rate", "trained"),
         Column("CPU minutes", "cpu"),
     )
     return format_table(columns, lines, markdown=True)
 
 
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """As the tables have them."""
+    order = list(LABELS)
+    return sorted(rows, key=lambda one: (order.index(one["method"]), -one["share"], one.get("steps", 0)))
+
+
+def rivals_table(rows: Sequence[Row]) -> str:
+    """The lattice's perplexity over each rival's on the same texts, where both take about the same cycles and were
+    trained alike.
+    """
+    dense = next(row for row in rows if row["method"] == "dense")
+    lines = []
+    for row, lattice in pairs(rows):
+        low, high = interval(lattice["losses"], row["losses"])
+        lines.append(
+            {
+                "rival": LABELS[row["method"]],
+                "cycles": _over(row, dense, "latency_cycles"),
+                "own": _over(lattice, dense, "latency_cycles"),
+                "ratio": f"{lattice['perplexity'] / row['perplexity']:.3f}",
+                "interval": f"{low:.3f}-{high:.3f}",
+                "better": "lattice" if high < 1 else "rival" if low > 1 else "level",
+            }
+        )
+    columns = (
+        Column("rival", "rival", align="left"),
+        Column("its cycles", "cycles"),
+        Column("the lattice's", "own"),
+        Column("lattice's perplexity over its", "ratio"),
+        Column("95 %", "interval"),
+        Column("better", "better", align="left"),
+    )
+    return format_table(columns, lines, markdown=True)
+
+
+def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Rivals and the lattice of about the same cycles, trained or rounded alike, where texts' losses are there."""
+    dense = next(row for row in rows if row["method"] == "dense")
+    most = _SAME_CYCLES * dense.get("latency_cycles", 0)
+    found = []
+    for row in in_order(rows):
+        like = next(one for ending, one in LATTICE.items() if row["method"].endswith(ending))
+        for lattice in rows:
+            alike = lattice["method"] == like and lattice.get("steps", 0) == row.get("steps", 0)
+            measured = all("losses" in one and "latency_cycles" in one for one in (row, lattice))
+            if row["method"] != like and alike and measured:
+                apart = abs(row["latency_cycles"] - lattice["latency_cycles"])
+                found += [(row, lattice)] if apart <= most else []
+    return found
+
+
+def _over(row: Row, dense: Row, field: str) -> str:
+    return f"{row[field] / dense[field]:.3f}" if field in row and field in dense else ""
+
+
 def perplexity_picture(rows: Sequence[Row]) -> Figure:
-    """Perplexity over dense's by cycles over dense's, every method a line; hollow marks are of distilled networks."""
+    """Perplexity over dense's by cycles over dense's, every method a line; marks that are not full are of distilled networks."""
     dense = next(row for row in rows if row["method"] == "dense")
     looks = marks(family for family, _ in _LOOKS.values())
     with style.house_style():
         figure = style.new_figure(6.4, 4.0)
         axes = figure.subplots()
-        for method, label in LABELS.items():
+        kinds = dict.fromkeys((row["method"], row.get("steps", 0), row.get("texts")) for row in in_order(rows))
+        lengths = [kind[1:] for kind in kinds if kind[1]]
+        for method, steps, texts in kinds:
             points = sorted(
                 (row["latency_cycles"] / dense["latency_cycles"], row["perplexity"], row["against_dense"])
                 for row in rows
-                if row["method"] == method and "latency_cycles" in row
+                if (row["method"], row.get("steps", 0), row.get("texts")) == (method, steps, texts)
+                and "latency_cycles" in row
             )
+            label = f"{LABELS[method]} {steps} x {texts}" if steps else LABELS[method]
             if not points:
                 continue
             x = [point[0] for point in points]
@@ -90,12 +173,12 @@ def perplexity_picture(rows: Sequence[Row]) -> Figure:
                       [point[2][1] - one for one, point in zip(y, points, strict=True)]]  # fmt: skip
             family, line = _LOOKS[method]
             look = looks[family]
+            fill = _FILLS[sorted(set(lengths)).index((steps, texts)) % len(_FILLS)] if steps else "full"
             axes.errorbar(x, y, yerr=spread, color=look.colour, marker=look.marker,
-                          markersize=9 if family == "dense" else 6,
-                          markerfacecolor="white" if method.endswith("distilled") else look.colour, linestyle=line,
-                          capsize=2, label=label)  # fmt: skip
+                          markersize=9 if family == "dense" else 6, fillstyle=fill, markerfacecoloralt="white",
+                          linestyle=line, capsize=2, label=label)  # fmt: skip
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 5, 6, 8]))
+        axes.yaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 5, 6, 8, 12, 16, 24]))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("cycles of the whole program over dense's (prefill of 256 tokens, mid-32)")

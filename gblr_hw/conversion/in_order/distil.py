@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -30,6 +31,10 @@ class Distillation:
     seed: int = 0
 
 
+# What a teacher gives for a batch: its output, and the tensors behind some of its modules.
+Lesson = tuple[Any, list[Tensor]]
+
+
 def distil(
     model: nn.Module,
     found: Mapping[str, Converted],
@@ -37,23 +42,44 @@ def distil(
     how: Distillation,
     blocks: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
+    lesson: Callable[[Batch], Lesson] | None = None,
 ) -> tuple[dict[str, Converted], list[float]]:
     """Converted layers trained so that the model's outputs come near the dense one's; and the loss of each step.
 
     The loss is the divergence of the two models' distributions where they return `logits`, a row of the output at a
     time, else the relative squared error of the first output; and, `how.hidden` times, the mean relative squared error
     behind ``blocks`` (paths of modules, `runs.chain_of`). The model stays as it is, and of its copy only the
-    converted layers are trained. Raises InputError for a model that does not run, and a loss that is no number.
+    converted layers are trained. lesson: as for `teach`, by default the dense model's. Raises InputError for a model
+    that does not run, and a loss that is no number.
     """
     student = copy.deepcopy(model)
     put_layers(student, found, "converted layers")
     layers = {name: student.get_submodule(name) for name in found}
-    student.requires_grad_(False).eval()
     for layer in layers.values():
-        layer.requires_grad_(True)
         if isinstance(layer, LatticeLinear):
             layer.pack()
-    trained = [one for layer in layers.values() for one in layer.parameters()]
+    given = lesson or partial(lesson_of, model, blocks=blocks)
+    losses = teach(student, list(layers.values()), batches, how, given, blocks, progress)
+    return {name: _weights(layer) for name, layer in layers.items()}, losses
+
+
+def teach(
+    student: nn.Module,
+    layers: Sequence[nn.Module],
+    batches: Sequence[Batch],
+    how: Distillation,
+    lesson: Callable[[Batch], Lesson],
+    blocks: Sequence[str] = (),
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[float]:
+    """Train a student's layers in place, and nothing else of it; the loss of each step, as `distil` describes it.
+
+    lesson: of a batch, the teacher's output and one tensor for each of ``blocks``, which are the student's.
+    """
+    student.requires_grad_(False).eval()
+    for layer in layers:
+        layer.requires_grad_(True)
+    trained = [one for layer in layers for one in layer.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=how.learning_rate, weight_decay=0.0)
     warm = max(1, how.steps // 10)
     rate = torch.optim.lr_scheduler.LambdaLR(
@@ -66,9 +92,9 @@ def distil(
         order = order or torch.randperm(len(batches), generator=generator).tolist()
         batch = batches[order.pop(0)]
         with torch.no_grad():
-            wanted = _outputs(model, batch, blocks)
+            wanted = lesson(batch)
         with torch.enable_grad():
-            loss = _loss(_outputs(student, batch, blocks), wanted, how.hidden)
+            loss = _loss(lesson_of(student, batch, blocks), wanted, how.hidden)
             if not bool(torch.isfinite(loss)):
                 raise InputError(
                     f"distillation, step {step}", f"a loss of {float(loss.detach())}", "it is finite", "Stop sooner."
@@ -79,14 +105,14 @@ def distil(
         optimiser.step()
         rate.step()
         losses.append(float(loss.detach()))
-    return {name: _weights(layer) for name, layer in layers.items()}, losses
+    return losses
 
 
 def _weights(layer: Any) -> Converted:
     return cast(Converted, layer.weights())
 
 
-def _outputs(model: nn.Module, batch: Batch, blocks: Sequence[str]) -> tuple[Any, list[Tensor]]:
+def lesson_of(model: nn.Module, batch: Batch, blocks: Sequence[str]) -> Lesson:
     """What the model returns, and the first tensor that each block does."""
     states: list[Tensor] = []
     results: list[Any] = []
@@ -103,7 +129,7 @@ def _outputs(model: nn.Module, batch: Batch, blocks: Sequence[str]) -> tuple[Any
     return results[0], states
 
 
-def _loss(given: tuple[Any, list[Tensor]], wanted: tuple[Any, list[Tensor]], hidden: float) -> Tensor:
+def _loss(given: Lesson, wanted: Lesson, hidden: float) -> Tensor:
     output, target = given[0], wanted[0]
     if isinstance(getattr(target, "logits", None), Tensor):
         own, dense = (one.logits.flatten(0, -2).float().log_softmax(-1) for one in (output, target))
