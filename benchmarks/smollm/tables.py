@@ -149,7 +149,7 @@ def _over(row: Row, dense: Row, field: str) -> str:
 
 
 def perplexity_picture(rows: Sequence[Row]) -> Figure:
-    """Perplexity over dense's by cycles over dense's, every method a line; marks that are not full are of distilled networks."""
+    """Perplexity over dense's by cycles over dense's, every method a line; marks of distilled networks are not full."""
     dense = next(row for row in rows if row["method"] == "dense")
     looks = marks(family for family, _ in _LOOKS.values())
     with style.house_style():

@@ -46,8 +46,8 @@ class Front(Tabled):
         return data_frame([_fields(point) for point in self.points])
 
     def plot(self, title: str = "") -> Figure:
-        """All points as a matplotlib figure, those of the front marked: of networks what they are measured by over cycles,
-        of a sweep's rows energy over cycles.
+        """All points as a matplotlib figure, those of the front marked: of networks what they are measured by over
+        cycles, of a sweep's rows energy over cycles.
         """
         points = [*self.points, *self.others]
         networks = [point for point in points if isinstance(point, NetworkPoint)]
