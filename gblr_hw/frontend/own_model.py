@@ -207,5 +207,9 @@ def _line_of(error: BaseException, path: Path) -> int | None:
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
     # A worker of a DataLoader tells its traceback as text.
-    lines += [int(line) for line in re.findall(f'File "{re.escape(own)}", line ([0-9]+)', str(error))]
+    try:
+        told = str(error)
+    except Exception:  # an error whose own text fails
+        told = ""
+    lines += [int(line) for line in re.findall(f'File "{re.escape(own)}", line ([0-9]+)', told)]
     return lines[-1] if lines else None

@@ -153,7 +153,7 @@ def test_without_narrow_tiles_there_is_no_error_of_four_bits():
     [
         ({"make": "gone"}, "made 'gone'"),
         ({"name": "unheard"}, "has its name"),
-        ({"colour": "#333333"}, "another one's"),
+        ({"colour": WAYS["dense_int4"].colour}, "another one's"),
     ],
 )
 def test_an_incomplete_way_fails_at_import(changed, told):

@@ -96,12 +96,13 @@ def test_in_order_as_python_does_with_warnings(
     from simulator import Machine
 
     monkeypatch.setattr("gblr_hw.conversion.in_order.convert_model.BADLY", 0.05)
-    ask = ("convert", "--model", "net.py:build", "--data", "net.py:batches", "-m", "edge-16", "--tiles", 0.6)
-    assert run(monkeypatch, *ask, *BLOCKS, "-o", "a.safetensors", "--json") == 0
+    ask = ("convert", "--model", "net.py:build", "--data", "net.py:batches", "-m", "edge-16", "--tiles", 0.95)
+    ask += ("--family", "low-rank", "--include", "model.layers.0.*")
+    assert run(monkeypatch, *ask, "-o", "a.safetensors", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     found = convert(
-        own_model("net.py:build")[0], Machine.load("edge-16"), 0.6, batches=own_batches("net.py:batches"),
-        names="model.layers.*",
+        own_model("net.py:build")[0], Machine.load("edge-16"), 0.95, batches=own_batches("net.py:batches"),
+        names="model.layers.0.*", family="low-rank",
     )  # fmt: skip
     for name, weights in load_checkpoint("a.safetensors").items():
         assert torch.equal(weights.matrix(), found.weights[name].matrix())

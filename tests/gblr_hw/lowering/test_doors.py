@@ -11,8 +11,7 @@ from simulator import Machine, simulate
 # Layers of which one door was behind the others, with what it waited for.
 BEHIND = (
     (0, "mid-32", 384, "the checkpoint for its one block of rows"),
-    (7, "cloud-128", 384, "the module to store one block before it drained the next"),
-    (7, "edge-16", 64, "the same, in several chunks"),
+    (7, "edge-16", 64, "the module to store one block before it drained the next"),
     (8, "plain-32", 197, "the module's weights for inputs of the block after the next"),
     (11, "plain-32", 384, "the checkpoint for its one block of rows, whose weights do not stay"),
 )

@@ -163,7 +163,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
             assert [line.split()[0] for line in shown.out.splitlines()[2:5]] == ["fc1", "fc2", "softmax"]
             assert all(path.stat().st_size > 0 for path in files.values())
         elif arguments == ["--json"]:
-            assert shown.out == simulate(program, program.machine).to_json()
+            assert shown.out == simulate(program, program.machine, "net").to_json()
         elif arguments[-1] == "1":
             assert shown.out.splitlines()[3].startswith("2 others")
         else:
