@@ -62,8 +62,13 @@ def unended() -> Iterator[None]:
 
 def told_error(error: BaseException) -> str:
     """The type of an error, and the first line of its text if it has one."""
-    try:
-        lines = str(error).strip().splitlines()
-    except Exception:  # a text is made by the error's own code
-        lines = []
+    lines = text_of(error).strip().splitlines()
     return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}"
+
+
+def text_of(error: BaseException) -> str:
+    """An error's text; nothing where making it fails."""
+    try:
+        return str(error)
+    except Exception:  # a text is made by the error's own code
+        return ""

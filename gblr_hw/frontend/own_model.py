@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from gblr_hw.frontend.foreign_code import quiet, told_error, unended
+from gblr_hw.frontend.foreign_code import quiet, text_of, told_error, unended
 from simulator.base.errors import InputError
 
 Made = TypeVar("Made")
@@ -207,9 +207,5 @@ def _line_of(error: BaseException, path: Path) -> int | None:
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
     # A worker of a DataLoader tells its traceback as text.
-    try:
-        told = str(error)
-    except Exception:  # an error whose own text fails
-        told = ""
-    lines += [int(line) for line in re.findall(f'File "{re.escape(own)}", line ([0-9]+)', told)]
+    lines += [int(line) for line in re.findall(f'File "{re.escape(own)}", line ([0-9]+)', text_of(error))]
     return lines[-1] if lines else None
