@@ -11,7 +11,7 @@ from gblr_hw.lowering.activation_tiles import activation_schedule, vector_schedu
 from gblr_hw.lowering.depthwise import depthwise_on_vector_unit
 from gblr_hw.lowering.emit.emit_loads import CONSTANT_BYTES
 from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
-from gblr_hw.lowering.groups.fuse_groups import LONGEST, describe_groups, fuse_groups
+from gblr_hw.lowering.groups.fuse_groups import LONGEST, Group, block_limit, describe_groups, fuse_groups
 from gblr_hw.lowering.groups.image_windows import with_images
 from gblr_hw.lowering.groups.scratchpad_map import with_kept_rows
 from gblr_hw.lowering.lower_layer import lower_operator
@@ -83,15 +83,20 @@ def lower_network(
     network, weights = split_wide(network, weights, machine, narrow)
     # Whether a block fits the scratchpad is decided for groups of operators, not for one layer by itself.
     roomy = machine.with_(scratchpad={"kib": _ROOMY_KIB})
+
+    def schedule(operator: Operator, tokens: int) -> LayerSchedule:
+        examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
+        return _schedule(network, operator, weights, roomy, tokens, examples, lower_linear, drop_zeros)
+
     schedules = []
     for done, operator in enumerate(network.operators):
         if progress is not None:
             progress(done, len(network.operators), operator.name)
-        examples = rows.get(operator.name, rows.get(operator.name.rpartition("[")[0]))
-        schedules.append(_schedule(network, operator, weights, roomy, examples, lower_linear, drop_zeros))
+        schedules.append(schedule(operator, operator.rows))
     network, schedules = depthwise_on_vector_unit(network, weights, schedules, machine)
     network, schedules = with_images(network, schedules, machine)
     groups = with_timed_block(network, schedules, fuse_groups(network, schedules, machine, longest), machine)
+    schedules = _in_blocks(network, weights, schedules, groups, machine, schedule)
     network = with_kept_rows(network, [(group.first, group.last, group.block) for group in groups], machine)
     if dump is not None:
         dump("network", str(network))
@@ -145,6 +150,7 @@ def _schedule(
     operator: Operator,
     weights: Mapping[str, LayerWeights],
     machine: Machine,
+    tokens: int,
     examples: np.ndarray | None,
     lower_linear: LowerLinear,
     drop_zeros: bool,
@@ -153,7 +159,7 @@ def _schedule(
         return vector_schedule(network, operator, machine.cols)
     if operator.kind != "linear":
         return activation_schedule(network, operator, machine.cols)
-    tokens = min(operator.rows, machine.accumulator_rows // 2)
+    tokens = min(tokens, machine.accumulator_rows // 2)
     steps = network.tensors[operator.operands[0].tensor].step, network.tensors[operator.output].step
     held = weights[operator.name]
     # Only such weights have an order in which their outputs are best stored.
@@ -162,6 +168,30 @@ def _schedule(
         operator.name, held, machine, tokens, examples, steps=steps if all(steps) else None,
         keep_zeros=isinstance(held, (DenseWeights, GroupedWeights)) and not drop_zeros, **more,
     )  # fmt: skip
+
+
+def _in_blocks(
+    network: Network,
+    weights: Mapping[str, LayerWeights],
+    schedules: Sequence[LayerSchedule],
+    groups: Sequence[Group],
+    machine: Machine,
+    schedule: Callable[[Operator, int], LayerSchedule],
+) -> list[LayerSchedule]:
+    """The schedules; of chains whose ranks take turns in rank memory, those made for the rows of their groups' blocks:
+    of fewer rows more ranks are there at a time.
+    """
+    found = list(schedules)
+    for group in groups:
+        for index in range(group.first, group.last):
+            operator = network.operators[index]
+            made_for = min(operator.rows, machine.accumulator_rows // 2)
+            if not isinstance(weights.get(operator.name), CHAIN_KINDS) or group.resident or group.block >= made_for:
+                continue
+            again = schedule(operator, group.block)
+            if block_limit(again, machine) >= group.block:
+                found[index] = again
+    return found
 
 
 def _dropped(schedules: Sequence[LayerSchedule], weights: Mapping[str, LayerWeights], machine: Machine) -> str:

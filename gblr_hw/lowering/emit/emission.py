@@ -23,7 +23,7 @@ from simulator.program.schedule import LayerSchedule
 class Emission:
     """State of a whole emission. step: passes through the array so far (and steps of the vector unit alone). sequence:
     instructions of the vector class so far. stores: for each result, (first row not covered, its last store) by block.
-    parameter_users: the last instruction that used each load of parameters.
+    parameter_users: the last instruction that used each load of parameters. stages: the step at which each began.
     """
 
     network: Network
@@ -37,6 +37,7 @@ class Emission:
     stores: dict[str, list[tuple[int, Ref]]] = field(default_factory=dict)
     parameter_users: list[Ref | None] = field(default_factory=list)
     last_drain: Ref | None = None
+    stages: list[int] = field(default_factory=list)
 
     @property
     def side(self) -> int:

@@ -22,6 +22,7 @@ from gblr_hw.lowering.emit.runs_of_layer import BlockRows, WeightLoads, put_inpu
 from gblr_hw.lowering.emit.scratch_hazards import Class
 from gblr_hw.lowering.groups.blocks import by_token
 from gblr_hw.lowering.groups.image_windows import image_bytes, window_row_bytes
+from gblr_hw.lowering.groups.scratchpad_map import ScratchRegion
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -85,13 +86,13 @@ def load_operand(
         held = [{**one, "array": reader} for one in held]
     waits, earliest = _waits(e, operand, row0 + rows, held)
     first_use = np.zeros(len(chunks), dtype=np.int64) if use is None else use.of_chunks(chunks)
-    if len(g.begins) > 1 and region.copies > 1:
-        begin = g.begins[-2]
+    begin = _ahead_since(e, g, region, earliest)
+    if begin >= 0:
         steps = begin + np.arange(len(chunks)) * max(0, step0 - begin) // len(chunks)
     else:
         steps = np.maximum(0, step0 + first_use - prefetch_steps(e.machine))
     moved = _bytes(e, operand, chunks, row0, rows)
-    if use is not None and block.number == 0:
+    if use is not None and block.number == 0 and begin < 0:
         later = _throttle(e, use, first_use, moved)
         waits[0] = np.where(later >= 0, use.first_tile + later, waits[0])
         steps = np.where(later >= 0, np.maximum(steps, step0 + later + 1), steps)
@@ -114,6 +115,17 @@ def load_operand(
     last = Ref(int(keys[latest_load]), first.id + latest_load)
     e.hazards.use(base, base + len(chunks) * size, "input", last)
     block.loaded[operand] = (first.id + np.arange(len(chunks)), last)
+
+
+def _ahead_since(e: Emission, g: GroupState, region: ScratchRegion, earliest: np.ndarray) -> int:
+    """The step from which an operand comes evenly until it is needed, or -1: through the block before where it has a
+    second place, through the stage before where it and its place have been there since that began.
+    """
+    if len(g.begins) > 1 and region.copies > 1:
+        return g.begins[-2]
+    if len(e.stages) > 1 and int(earliest.max()) <= e.stages[-2]:
+        return e.stages[-2]
+    return -1
 
 
 def _waits(

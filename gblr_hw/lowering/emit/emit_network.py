@@ -76,6 +76,7 @@ def _emit_group(e: Emission, group: Group) -> None:
     for block in _blocks(e, group):
         g.begins.append(e.step)
         for stage in stages:
+            e.stages.append(e.step)
             _emit_stage(e, g, block, stage, templates)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from gblr_hw.lowering.groups.blocks import blocks_of
 from gblr_hw.lowering.groups.image_windows import rows_needed
@@ -26,6 +27,11 @@ STREAM_CHUNKS = (
     2,
     1,
 )  # chunk buffers of a value that passes through the scratchpad chunk by chunk: most, and least
+
+# What a value's place is kept free of: all others; those of its stages, and of what is loaded also those of the stage
+# before; or those of its stages.
+Apart = Literal["always", "a stage ahead", "in use"]
+_APART: tuple[Apart, ...] = get_args(Apart)
 
 # A value in the scratchpad: a result by its tensor's name, or what a view loads from DRAM.
 Key = str | Operand
@@ -99,7 +105,7 @@ def map_regions(
             wanted = _regions(values, buffers, parts, in_place)
             if ahead:
                 wanted = {key: _ahead(key, region) for key, region in wanted.items()}
-            for apart in (True, False):
+            for apart in _APART:
                 found = _placed(wanted, side, size_bytes, apart)
                 if found is not None:
                     in_turn = _placed(_stored_in_turn(network, stages, wanted), side, size_bytes, apart)
@@ -225,10 +231,10 @@ def _streamed(region: ScratchRegion, buffers: int) -> ScratchRegion:
 
 
 def _placed(
-    wanted: dict[Key, ScratchRegion], side: int, size_bytes: int, apart: bool
+    wanted: dict[Key, ScratchRegion], side: int, size_bytes: int, apart: Apart
 ) -> dict[Key, ScratchRegion] | None:
-    """First fit, in order of first use; None if something does not fit. apart: no place is taken twice, so that no
-    stage waits for a later one of the block before.
+    """First fit, in order of first use; None if something does not fit. apart: "always" takes no place
+    twice, so that no stage waits for a later one of the block before.
     """
     taken: list[tuple[int, int, int, int]] = []  # address, end address, first and last stage
     found: dict[Key, ScratchRegion] = {}
@@ -236,8 +242,9 @@ def _placed(
         if region.over is not None:
             continue
         # Rows of an image stay from block to block.
-        always = apart or region.image > 0 or region.by_block
-        lives = (0, 1 << 30) if always else (region.begin, region.end)
+        always = apart == "always" or region.image > 0 or region.by_block
+        ahead = apart == "a stage ahead" and isinstance(key, Operand)
+        lives = (0, 1 << 30) if always else (region.begin - ahead, region.end)
         places = []
         for _ in range(region.copies):
             place = _first_gap(taken, region.size_bytes(side), lives, size_bytes)

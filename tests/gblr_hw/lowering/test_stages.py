@@ -100,6 +100,19 @@ def test_stages_are_taken_where_they_run_faster():
     assert least_whole(weights, machine, 197) > report.latency_cycles
 
 
+def test_a_module_in_stages_takes_what_its_checkpoint_takes():
+    """Its products read ahead from two places in turn, its ranks' turns are those of a block's rows."""
+    machine, torch_layer = Machine.load("edge-16"), BLASTLinear(512, 1024, (8, 8), 192)
+    with torch.no_grad():
+        torch_layer.D.normal_()
+    stored = simulate(lower({"q": torch_layer.weights()}, machine, 100), machine).latency_cycles
+    program = lower(torch_layer.eval(), machine, example_inputs=(torch.randn(1, 100, 512),))
+    assert len(program.layers) > 8
+    assert simulate(program, machine).latency_cycles <= 1.01 * stored
+    timing = resolve_timing(program, machine)
+    assert hazards(program, machine, timing, run_engine(timing)) == []
+
+
 def test_a_layer_that_fits_stays_whole():
     assert stages_of("q", blast(0, (96, 192), (3, 3), 24), Machine.load("mid-32"), 197) is None
 
