@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch._export.utils
 from hypothesis import settings
 
 import simulator
@@ -29,6 +30,9 @@ def _simulate_within_bounds(program: Program, machine: Machine, name: str = "") 
 
 _module.simulate = simulator.simulate = _simulate_within_bounds
 
+# The framework looks all of its operations up for every export, half of a small one's time: they stay the same.
+torch._export.utils._materialize_cpp_cia_ops = cache(torch._export.utils._materialize_cpp_cia_ops)
+
 GOLDENS = Path(__file__).parent / "data" / "goldens"
 
 settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
@@ -45,6 +49,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1,
         help="size of the seeded corpora, in multiples of 2,000 programs (`make verify`: 10)",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of the night are skipped by day."""
+    if config.getoption("--corpus-scale") == 1:
+        for item in items:
+            if item.get_closest_marker("night"):
+                item.add_marker(pytest.mark.skip(reason="`make verify` runs it"))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -363,8 +364,14 @@ def _as_function(model: nn.Module, call: _Call) -> Iterator[None]:
 _ALSO_TAKEN_APART = (torch.ops.aten.grid_sampler_2d.default,)
 
 
+@cache
+def _taken_apart_by() -> Mapping[Any, Callable[..., Any]]:
+    """What takes operations apart; the framework goes through all of its operations for it."""
+    return {**torch.export.default_decompositions(), **get_decompositions(_ALSO_TAKEN_APART)}
+
+
 def _taken_apart(program: torch.export.ExportedProgram, known: Callable[[str], bool]) -> torch.export.ExportedProgram:
-    table = {**torch.export.default_decompositions(), **get_decompositions(_ALSO_TAKEN_APART)}
+    table = _taken_apart_by()
     for _ in range(3):
         targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
         wanted = {target: table[target] for target in targets if target in table and not known(str(target))}

@@ -21,7 +21,9 @@ from gblr_hw.frontend.capture import quiet
 pytest.importorskip("transformers")
 
 
-@pytest.mark.parametrize("name", zoo.SHORT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.night) if at % 2 else one for at, one in enumerate(zoo.SHORT)]
+)
 def test_an_architecture_goes_through_whole(name: str) -> None:
     with quiet():
         record = zoo.measure(name)

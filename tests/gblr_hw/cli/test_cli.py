@@ -243,6 +243,7 @@ def test_names_of_others_do_not_act_on_the_terminal(
     assert "layer '\\x1b[31m': found no such layer; the program has the layers a\\x1b[2J" in capsys.readouterr().err
 
 
+@pytest.mark.night
 def test_training_towards_an_energy_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

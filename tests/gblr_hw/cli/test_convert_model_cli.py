@@ -59,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-BLOCKS = ("--include", "model.layers.*")
+BLOCKS = ("--include", "model.layers.*.mlp.*")
 
 
 def test_a_model_in_order(llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_a_model_in_order(llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     blocks = [sum(row["tiles"] for row in told["layers"] if f".{block}." in row["name"]) for block in (0, 1)]
     assert blocks[1] > blocks[0]
     found = load_checkpoint("a.safetensors")
-    assert len(found) == 14
+    assert len(found) == 6
     assert all(isinstance(weights, LatticeWeights) for weights in found.values())
     # From what an interrupted run left in its folder comes the same file.
     next(iter(Path("work/lattice").iterdir())).unlink()
@@ -97,12 +97,12 @@ def test_in_order_as_python_does_with_warnings(
 
     monkeypatch.setattr("gblr_hw.conversion.in_order.convert_model.BADLY", 0.05)
     ask = ("convert", "--model", "net.py:build", "--data", "net.py:batches", "-m", "edge-16", "--tiles", 0.95)
-    ask += ("--family", "low-rank", "--include", "model.layers.0.*")
+    ask += ("--family", "low-rank", "--include", "model.layers.0.mlp.*")
     assert run(monkeypatch, *ask, "-o", "a.safetensors", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     found = convert(
         own_model("net.py:build")[0], Machine.load("edge-16"), 0.95, batches=own_batches("net.py:batches"),
-        names="model.layers.0.*", family="low-rank",
+        names="model.layers.0.mlp.*", family="low-rank",
     )  # fmt: skip
     for name, weights in load_checkpoint("a.safetensors").items():
         assert torch.equal(weights.matrix(), found.weights[name].matrix())
@@ -122,8 +122,6 @@ def test_alone_and_distilled(llama: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "--tiles",
         0.7,
         *BLOCKS,
-        "--exclude",
-        "*attn*",
         "--alone",
     )
     assert run(monkeypatch, *ask, "-o", "a.safetensors") == 0

@@ -87,9 +87,7 @@ def _told(outcome: Outcome) -> str:
     return json.dumps(document(outcome, _problem(), TRIALS, 0), sort_keys=True)
 
 
-def test_same_seed_same_outcome_and_another_seed_another(outcome: Outcome) -> None:
-    again = codesign(_problem(), Measurements(None), trials=TRIALS)
-    assert _told(again) == _told(outcome)
+def test_another_seed_has_another_outcome() -> None:
     other = search(_problem(), Measurements(None), TRIALS, seed=7)
     assert other.pairs != search(_problem(), Measurements(None), TRIALS, seed=0).pairs
 

@@ -85,7 +85,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, torch.Tensor]:
     return model, torch.randn(draw(st.integers(1, 3)), 2, *sides).double()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(given=convolutions(), side=st.sampled_from([4, 8]), kib=st.sampled_from([4, 8]))
 def test_a_convolution_of_an_image_computes_what_torch_does(
     given: tuple[nn.Module, torch.Tensor], side: int, kib: int
@@ -104,7 +104,7 @@ def test_no_row_is_replaced_before_its_last_window_was_read(given: tuple[nn.Modu
     assert hazards(program, program.machine, timing, events) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(given=convolutions(), side=st.sampled_from([4, 8]))
 def test_every_pixel_comes_once(given: tuple[nn.Module, torch.Tensor], side: int) -> None:
     """Closed form: the rows of the image that some window reads, from the first column that is read to the last."""

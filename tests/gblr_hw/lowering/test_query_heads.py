@@ -239,7 +239,7 @@ def test_rows_of_heads_that_do_not_belong_together_are_refused() -> None:
             _changed(program, at, **values)
 
 
-@pytest.mark.parametrize("machine", ["mid-32", "cloud-128", "small"])
+@pytest.mark.parametrize("machine", [pytest.param("mid-32", marks=pytest.mark.night), "cloud-128", "small"])
 @pytest.mark.parametrize(("heads", "shared", "width"), [(4, 2, 8), (8, 4, 16), (6, 3, 32), (4, 4, 32)])
 def test_llama_with_shared_keys_and_a_cache_computes_what_torch_does(
     heads: int, shared: int, width: int, machine: str

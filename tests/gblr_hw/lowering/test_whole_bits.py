@@ -44,7 +44,7 @@ def vit():
     return transformers.ViTForImageClassification(config), lambda: (torch.randn(1, 3, 16, 16),)
 
 
-@pytest.mark.parametrize("build", [bert, gpt2, llama, vit])
+@pytest.mark.parametrize("build", [llama, vit, *(pytest.param(one, marks=pytest.mark.night) for one in (bert, gpt2))])
 def test_transformers_with_four_bit_weights(build):
     torch.manual_seed(0)
     model, inputs = build()

@@ -36,7 +36,10 @@ def _again(model: nn.Module, inputs: Any) -> int:
     return simulate(lower(model.eval(), EDGE, **how), EDGE).latency_cycles
 
 
-@pytest.mark.parametrize("family", ["lattice", "low_rank", "block_sparse", "rank_groups"])
+@pytest.mark.parametrize(
+    "family",
+    ["lattice", "low_rank", *(pytest.param(one, marks=pytest.mark.night) for one in ("block_sparse", "rank_groups"))],
+)
 def test_each_family_that_shrinks_meets_the_target_exactly(family: str) -> None:
     model, batches = _mlp(), _batches()
     before = {name: value.clone() for name, value in model.state_dict().items()}

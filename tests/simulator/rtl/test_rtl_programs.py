@@ -15,12 +15,12 @@ from simulator.program.operations import TILE_OPS, Op
 from simulator.rtl.bench.agreement import numbers_for
 from tests.drawn.mixed_layers import as_chain, many_parts
 from tests.drawn.random_programs import generator
-from tests.drawn.rtl_corpus import NAMES, PROGRAMS, Case, compiled, rtl_case, rtl_machine
+from tests.drawn.rtl_corpus import BY_DAY, PROGRAMS, Case, compiled, rtl_case, rtl_machine
 
 _SEEN: Counter[str] = Counter()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BY_DAY)
 def test_rtl_agrees_on_every_cycle_and_every_bit(name, rtl_folder, corpus_scale):
     rtl = compiled(name, rtl_folder)
     found = []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.drawn.rtl_corpus import NAMES, PROGRAMS, compiled, rtl_case, with_random_waits
+from tests.drawn.rtl_corpus import BY_DAY, PROGRAMS, compiled, rtl_case, with_random_waits
 from tests.drawn.strategies import generator
 
 
-@pytest.mark.parametrize("name", NAMES[::-1])
+@pytest.mark.parametrize("name", BY_DAY[::-1])
 def test_rtl_waits_as_the_engine_does(name, rtl_folder, corpus_scale):
     rtl = compiled(name, rtl_folder)
     found = []
