@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gblr_hw.cli.app import _COMMANDS, _load
-from gblr_hw.cli.shared.options import progress_bar
+from gblr_hw.cli.shared.telling import progress_bar
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine
