@@ -1,0 +1,93 @@
+"""Kernels run uncompiled where Numba would take longer to import, with the same results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from simulator.base.kernels import Kernel, ceil_div, kernel
+from simulator.timing.engine import _advance
+from tests.drawn.report_hashes import SEEDS, SHAPES, report_hashes
+
+ROOT = Path(__file__).parents[3]
+UNCOMPILED = """
+import sys
+from simulator.base import kernels
+kernels._UNCOMPILED = 10**9
+from tests.drawn.report_hashes import report_hashes
+print(*report_hashes(), 'numba' in sys.modules)
+"""
+LITTLE = """
+import sys
+import numpy as np
+from simulator.base import kernels
+kernels._UNCOMPILED = 100
+@kernels.kernel
+def total(values):
+    return values.sum()
+print(int(total(np.arange(40))), int(total(np.arange(50))), 'numba' in sys.modules)
+def compiled(kernel):
+    raise SystemExit('compiled')
+kernels.Helper.compiled = property(compiled)
+total(np.arange(20))
+"""
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@kernel
+def _doubled(value):  # type: ignore[no-untyped-def]
+    return value + value
+
+
+@kernel
+def _told(values, factor):  # type: ignore[no-untyped-def]
+    found = np.empty(values.shape[0], np.int64)
+    for i in range(values.shape[0]):
+        found[i] = _doubled(values[i]) * factor + ceil_div(values[i], 2)
+    return found
+
+
+def test_compiled_and_uncompiled_say_the_same() -> None:
+    done = run(UNCOMPILED)
+    assert done.returncode == 0, done.stderr
+    *uncompiled, loaded = done.stdout.split()
+    assert loaded == "False"
+    assert uncompiled == list(report_hashes())
+    assert len(set(uncompiled)) == len(uncompiled) == SEEDS * (len(SHAPES) + 1)
+    assert numba.__name__ in sys.modules and _advance.compiled.signatures  # ours were compiled
+
+
+def test_what_is_more_than_little_is_compiled() -> None:
+    done = run(LITTLE)
+    assert done.stdout.split() == ["780", "1225", "False"]
+    assert done.stderr.strip() == "compiled"
+
+
+def test_kernels_call_kernels_and_helpers_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.array([1, 5, -3])
+    compiled = _told(values, 3)
+    assert _told.compiled.signatures and _doubled.compiled.signatures
+    assert compiled.tolist() == [7, 33, -19]
+    monkeypatch.delitem(sys.modules, "numba")
+    uncompiled = Kernel(_told.py_func)
+    assert uncompiled(values, 3).tolist() == compiled.tolist()
+    assert "compiled" not in uncompiled.__dict__
+    assert ceil_div(np.array([3, 4]), 2).tolist() == [2, 2] and ceil_div(7, 2) == 4
+
+
+def test_an_integer_that_would_not_fit_uncompiled_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    @kernel
+    def sum_of_first(values):  # type: ignore[no-untyped-def]
+        return values[0] + values[1]
+
+    monkeypatch.delitem(sys.modules, "numba")
+    with pytest.raises(FloatingPointError):
+        sum_of_first(np.array([100, 100], np.int8))
