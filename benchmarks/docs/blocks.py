@@ -147,7 +147,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(DRAM, "patterns", ("dram",), _rows("dram", dram.patterns_table, "patterns")),
     Block(DRAM, "speed", ("dram",), _rows("dram", dram.speed_table, "speed")),
     Block(SPEED, "simulating", ("engine",), _whole("engine", speed.engine_table)),
-    Block(SPEED, "start-up", ("engine",), _whole("engine", speed.start_table)),
+    Block(SPEED, "start-up", ("start-up",), _rows("start-up", speed.start_table)),
     Block(SPEED, "lowering", ("lowering",), _whole("lowering", speed.lowering_table)),
     Block(SPEED, "passes", ("lowering",), _whole("lowering", speed.passes_table)),
     Block(SPEED, "growth", ("growth",), _whole("growth", speed.growth_table)),

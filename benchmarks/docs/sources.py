@@ -102,6 +102,7 @@ SOURCES: Mapping[str, Source] = {
     "plain as network": _json("plain_as_network", "python -m benchmarks.networks.plain_as_network"),
     "sweeps": Source("docs/data/network_sweeps.json", "python -m benchmarks.networks.network_sweeps", read_json),
     "engine": _json("engine_speed", "python -m benchmarks.speed.engine_speed"),
+    "start-up": _json("start_up", "python -m benchmarks.speed.start_up"),
     "lowering": _json("lowering_speed", "python -m benchmarks.speed.lowering_speed"),
     "growth": _json("growth", "python -m benchmarks.speed.growth"),
     "packed layers": _json("packed_layers", "python -m benchmarks.speed.packed_layers"),
