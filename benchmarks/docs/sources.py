@@ -105,6 +105,7 @@ SOURCES: Mapping[str, Source] = {
     "start-up": _json("start_up", "python -m benchmarks.speed.start_up"),
     "lowering": _json("lowering_speed", "python -m benchmarks.speed.lowering_speed"),
     "growth": _json("growth", "python -m benchmarks.speed.growth"),
+    "cost price": _json("cost_price", "python -m benchmarks.speed.cost_price"),
     "packed layers": _json("packed_layers", "python -m benchmarks.speed.packed_layers"),
     "peers": _json("peers", "python -m benchmarks.peers.peers"),
     "GEMM cycles": _json("gemm_cycles", "python -m benchmarks.peers.gemm_cycles"),

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import pytest
 
+from simulator.base import kernels
 from simulator.base.kernels import Kernel, ceil_div, kernel
 from simulator.timing.engine import _advance
 from tests.drawn.report_hashes import SEEDS, SHAPES, report_hashes
@@ -42,17 +43,21 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-@kernel
-def _doubled(value):  # type: ignore[no-untyped-def]
-    return value + value
+def kernels_of_two() -> tuple[Kernel, Kernel]:
+    """A kernel that calls the other one and a helper, and that other one."""
 
+    @kernel
+    def doubled(value):  # type: ignore[no-untyped-def]
+        return value + value
 
-@kernel
-def _told(values, factor):  # type: ignore[no-untyped-def]
-    found = np.empty(values.shape[0], np.int64)
-    for i in range(values.shape[0]):
-        found[i] = _doubled(values[i]) * factor + ceil_div(values[i], 2)
-    return found
+    @kernel
+    def told(values, factor):  # type: ignore[no-untyped-def]
+        found = np.empty(values.shape[0], np.int64)
+        for i in range(values.shape[0]):
+            found[i] = doubled(values[i]) * factor + ceil_div(values[i], 2)
+        return found
+
+    return told, doubled
 
 
 def test_compiled_and_uncompiled_say_the_same() -> None:
@@ -73,21 +78,18 @@ def test_what_is_more_than_little_is_compiled() -> None:
 
 def test_kernels_call_kernels_and_helpers_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.array([1, 5, -3])
-    compiled = _told(values, 3)
-    assert _told.compiled.signatures and _doubled.compiled.signatures
-    assert compiled.tolist() == [7, 33, -19]
-    monkeypatch.delitem(sys.modules, "numba")
-    uncompiled = Kernel(_told.py_func)
-    assert uncompiled(values, 3).tolist() == compiled.tolist()
-    assert "compiled" not in uncompiled.__dict__
+    told, doubled = kernels_of_two()
+    assert told(values, 3).tolist() == [7, 33, -19]
+    assert told.compiled.signatures and doubled.compiled.signatures
+    monkeypatch.setattr(kernels, "_few", lambda arguments: True)
+    told, doubled = kernels_of_two()
+    assert told(values, 3).tolist() == [7, 33, -19]
+    assert "compiled" not in told.__dict__ | doubled.__dict__
     assert ceil_div(np.array([3, 4]), 2).tolist() == [2, 2] and ceil_div(7, 2) == 4
 
 
 def test_an_integer_that_would_not_fit_uncompiled_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    @kernel
-    def sum_of_first(values):  # type: ignore[no-untyped-def]
-        return values[0] + values[1]
-
-    monkeypatch.delitem(sys.modules, "numba")
+    monkeypatch.setattr(kernels, "_few", lambda arguments: True)
+    sum_of_first = kernel(lambda values: values[0] + values[1])
     with pytest.raises(FloatingPointError):
         sum_of_first(np.array([100, 100], np.int8))
