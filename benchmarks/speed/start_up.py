@@ -33,7 +33,7 @@ from gblr_hw.weights.collect import weights_of
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine, Program
 
-ROUNDS = 9
+ROUNDS = 5
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "from gblr_hw.cli.main import main\nmain()"
 COMPILED = f"import numba\n{COMMAND}"
