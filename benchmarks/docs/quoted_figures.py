@@ -344,7 +344,7 @@ QUOTES: tuple[Quote, ...] = (
     Quote(SPEED, "five dependences, {} to {} ns an instruction here", _engine_per_instruction),
     Quote(
         "docs/training.md",
-        "At every call that is {} to {} % of the rest of the step, with `every=4` {} to {} %, with `every=16` at most {}",
+        "call that is {} to {} % of the rest of the step, with `every=4` {} to {} %, with `every=16` at most {}",
         _cost_prices,
     ),
     Quote(SPEED, "The demo's program then takes {} of the CPU time that it takes compiled, and {} times what", _starts),
