@@ -112,6 +112,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),
     Block(RESULTS, "training steps", ("training step",), _whole("training step", speed.training_step_table)),
     Block(RESULTS, "cost model", ("cost model",), _rows("cost model", structures.cost_model_table)),
+    Block(RESULTS, "cost gradient", ("cost model",), _rows("cost model", structures.cost_gradient_table, "gradients")),
     Block(RESULTS, "random layer", ("random layer",), _rows("random layer", structures.random_layer_table)),
     Block(RESULTS, "formats", ("formats",), _whole("formats", structures.formats_table)),
     Block(RESULTS, "mixed lattice", ("mixed lattice",), _rows("mixed lattice", structures.mixed_lattice_table)),
