@@ -67,6 +67,7 @@ $(STAMP): pyproject.toml constraints.txt
 bench: $(STAMP) peers-env
 	mkdir -p docs/data
 	$(BIN)/python -m benchmarks.speed.engine_speed --out docs/data/engine_speed.json
+	$(BIN)/python -m benchmarks.speed.start_up --out docs/data/start_up.json
 	$(BIN)/python -m benchmarks.speed.lowering_speed --out docs/data/lowering_speed.json
 	$(BIN)/python -m benchmarks.speed.growth --out docs/data/growth.json
 	$(BIN)/python -m benchmarks.peers.peers --out docs/data/peers.json

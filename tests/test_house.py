@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = ("simulator", "analysis", "gblr_hw")
 MOST_MODULES = 14
+MOST_LINES = 70  # of a function, its docstring aside
 
 
 def _modules() -> dict[str, Path]:
@@ -87,6 +88,31 @@ def test_rooms_are_not_crowded() -> None:
             folders[path.parent] = folders.get(path.parent, 0) + 1
     crowded = {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > MOST_MODULES}
     assert crowded == {}
+
+
+def long_functions(source: str, most: int) -> dict[str, int]:
+    """Functions of a source, also those inside others, that have more lines without their docstring."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            told = ast.get_docstring(node, clean=False)
+            first = node.body[0]
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            lines -= 0 if told is None else (first.end_lineno or 0) - first.lineno + 1
+            if lines > most:
+                found[node.name] = lines
+    return found
+
+
+def test_functions_are_not_long() -> None:
+    found = {name: long_functions(path.read_text(encoding="utf-8"), MOST_LINES) for name, path in MODULES.items()}
+    assert {name: long for name, long in found.items() if long} == {}
+
+
+def test_a_long_function_is_found() -> None:
+    source = 'def f(\n    a,\n):\n    """One\n\n    two."""\n    return a\n'
+    assert long_functions(source, 3) == {"f": 4}
+    assert long_functions(source, 4) == {}
 
 
 def test_the_reader_of_imports_sees_all_kinds() -> None:

@@ -112,6 +112,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),
     Block(RESULTS, "training steps", ("training step",), _whole("training step", speed.training_step_table)),
     Block(RESULTS, "cost model", ("cost model",), _rows("cost model", structures.cost_model_table)),
+    Block(RESULTS, "cost gradient", ("cost model",), _rows("cost model", structures.cost_gradient_table, "gradients")),
     Block(RESULTS, "random layer", ("random layer",), _rows("random layer", structures.random_layer_table)),
     Block(RESULTS, "formats", ("formats",), _whole("formats", structures.formats_table)),
     Block(RESULTS, "mixed lattice", ("mixed lattice",), _rows("mixed lattice", structures.mixed_lattice_table)),
@@ -147,10 +148,11 @@ BLOCKS: tuple[Block, ...] = (
     Block(DRAM, "patterns", ("dram",), _rows("dram", dram.patterns_table, "patterns")),
     Block(DRAM, "speed", ("dram",), _rows("dram", dram.speed_table, "speed")),
     Block(SPEED, "simulating", ("engine",), _whole("engine", speed.engine_table)),
-    Block(SPEED, "start-up", ("engine",), _whole("engine", speed.start_table)),
+    Block(SPEED, "start-up", ("start-up",), _rows("start-up", speed.start_table)),
     Block(SPEED, "lowering", ("lowering",), _whole("lowering", speed.lowering_table)),
     Block(SPEED, "passes", ("lowering",), _whole("lowering", speed.passes_table)),
     Block(SPEED, "growth", ("growth",), _whole("growth", speed.growth_table)),
+    Block("docs/training.md", "cost price", ("cost price",), _rows("cost price", speed.cost_price_table)),
     Block(SPEED, "packed layers", ("packed layers",), _whole("packed layers", speed.packed_table)),
     *(
         Block(CLAIMS if name in SHORT_CLAIMS else CLAIM_TABLES, name, ("study",), _whole("study", table))

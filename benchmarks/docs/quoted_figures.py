@@ -43,6 +43,21 @@ def _engine(figures: Figures, form: str = "dense", machine: str = "mid-32") -> d
     return next(row for row in figures["engine"]["speed"] if (row["form"], row["machine"]) == (form, machine))
 
 
+def _starts(figures: Figures) -> list[str]:
+    """CPU time of the first program as it is, over what it takes compiled and over its libraries' import."""
+    rows = {(row["program"], row["way"]): row for row in figures["start-up"]["rows"]}
+    (name,) = list(dict.fromkeys(program for program, way in rows if way == "as it is"))[:1]
+    mine = rows[name, "as it is"]
+    return [f"{mine['of_compiled']:.2f}", f"{mine['cpu_s'] / rows['', 'libraries']['cpu_s']:.1f}"]
+
+
+def _cost_prices(figures: Figures) -> list[str]:
+    """Least and most of what the hardware cost adds to a step, in percent, by how often it is evaluated."""
+    rows = figures["cost price"]["rows"]
+    ends = [[100 * end(row[f"every_{every}"] for row in rows) for end in (min, max)] for every in (1, 4, 16)]
+    return [f"{value:.1f}" for value in (*ends[0], *ends[1], ends[2][1])]
+
+
 def _onnxim_rate(figures: Figures) -> float:
     """ONNXim's cycles a CPU second."""
     return next(row["cycles_per_cpu_s"] for row in figures["peers"]["speed"] if row["tool"].startswith("ONNXim"))
@@ -328,10 +343,11 @@ QUOTES: tuple[Quote, ...] = (
     ),
     Quote(SPEED, "five dependences, {} to {} ns an instruction here", _engine_per_instruction),
     Quote(
-        SPEED,
-        "Most of the {} s goes into importing",
-        lambda f: [f"{f['engine']['starts'][0]['cpu_s']:.2f}"],
+        "docs/training.md",
+        "call that is {} to {} % of the rest of the step, with `every=4` {} to {} %, with `every=16` at most {}",
+        _cost_prices,
     ),
+    Quote(SPEED, "The demo's program then takes {} of the CPU time that it takes compiled, and {} times what", _starts),
     Quote(SPEED, "Time in the program is flat: {} to {} µs a tile", _growth_steps),
     Quote(
         SPEED,

@@ -1,4 +1,4 @@
-"""How long ViT-Base takes to simulate, beside PyTorch on the same core, and how long the command line takes to start.
+"""How long ViT-Base takes to simulate, beside PyTorch on the same core.
 
 python -m benchmarks.speed.engine_speed [--out engine_speed.json]
 
@@ -6,7 +6,6 @@ One process on one core, one thread. Every round simulates each program and runs
 PyTorch (197 rows, float32), one after the other; a figure is the median over the rounds, a ratio the median of the
 rounds' ratios. "fresh": on a Program object made anew, so that nothing is remembered from an earlier simulation. The
 report is included, the making of the object is not: a program is checked when it is made, whoever reads it.
-Start-up: `gblr-hw simulate FILE --json` in a process of its own, from the start of the process to its end.
 About 1 minute.
 """
 
@@ -16,20 +15,14 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are loaded
 
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import fields, replace
-from pathlib import Path
 from statistics import median
 
 import torch
 from torch.nn.functional import linear
 
 from benchmarks.shared.measurement import cpu_seconds, out_option, stay_on_one_core, write_json
-from benchmarks.speed.tables import engine_table, start_table
+from benchmarks.speed.tables import engine_table
 from benchmarks.speed.vit_base import FORMS, TOKENS, vit_base
 from gblr_hw import lower
 from gblr_hw.weights.stored import DenseWeights
@@ -41,7 +34,6 @@ from simulator.timing.engine import run_engine
 
 MACHINES = ("mid-32", "cloud-128")
 ROUNDS = 15
-STARTS = 5
 
 
 def fresh(program: Program) -> Program:
@@ -100,46 +92,6 @@ def measure(programs: dict[tuple[str, str], Program]) -> list[dict[str, object]]
     return rows
 
 
-def start(program: Path, cache: Path | None) -> tuple[float, float]:
-    """Wall and CPU seconds of a process that simulates ``program`` and ends."""
-    environment = {**os.environ, **({"NUMBA_CACHE_DIR": str(cache)} if cache else {})}
-    used, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-m", "gblr_hw.cli.main", "simulate", str(program), "--json"]
-    subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, env=environment, cwd=Path(__file__).resolve().parents[2]
-    )
-    wall, now = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-
-
-def measure_starts(programs: dict[tuple[str, str], Program]) -> list[dict[str, object]]:
-    """A row a program and state of the compile cache."""
-    one = lower({"layer": DenseWeights(torch.randn(768, 768))}, Machine.load("mid-32"), tokens=TOKENS)
-    named = {"one linear, 768 x 768": one}
-    named |= {f"ViT-Base, {form}, {name}": p for (form, name), p in programs.items() if name == "mid-32"}
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (name, program) in enumerate(named.items()):
-            path = Path(folder) / "net.program"
-            program.save(path)
-            start(path, None)
-            for state in ("warm", "cold") if number == 0 else ("warm",):
-                caches = [Path(folder) / f"cache{i}" if state == "cold" else None for i in range(STARTS)]
-                times = [start(path, cache) for cache in caches[: 1 if state == "cold" else STARTS]]
-                wall, cpu = (median(values) for values in zip(*times, strict=True))
-                rows.append(
-                    {
-                        "program": name,
-                        "file_mb": path.stat().st_size / 1e6,
-                        "cache": state,
-                        "wall_s": wall,
-                        "cpu_s": cpu,
-                        "samples": times,
-                    }
-                )
-    return rows
-
-
 def main() -> None:
     options = out_option(__doc__)
     stay_on_one_core()
@@ -147,8 +99,8 @@ def main() -> None:
     programs = {
         (form, name): lower(vit_base(form), Machine.load(name), tokens=TOKENS) for form in FORMS for name in MACHINES
     }
-    data = {"speed": measure(programs), "starts": measure_starts(programs)}
-    print(f"{engine_table(data)}\n{start_table(data)}", end="")
+    data = {"speed": measure(programs)}
+    print(engine_table(data), end="")
     write_json(options.out, **data)
 
 

@@ -28,16 +28,24 @@ def engine_table(data: Data) -> str:
     return format_table(columns, data["speed"], markdown=True)
 
 
-def start_table(data: Data) -> str:
+def start_table(rows: list[Data]) -> str:
     """How long the command line takes from start to end."""
     columns = (
-        Column("gblr-hw simulate --json", "program", align="left"),
-        Column("file (MB)", "file_mb", lambda value: f"{number(value):.1f}"),
-        Column("compile cache", "cache", align="left"),
+        Column("process", "process", align="left"),
+        Column("instructions", "instructions", count),
+        Column("kernels", "way", align="left"),
         Column("wall (s)", "wall_s", hundredths),
         Column("CPU (s)", "cpu_s", hundredths),
+        Column("of compiled", "of_compiled", lambda value: f"{number(value):.2f}"),
     )
-    return format_table(columns, data["starts"], markdown=True)
+    shown = [
+        {**row, "process": f"simulate, {row['program']}"}
+        if row["program"]
+        else {**row, "process": {"Python": "empty", "libraries": "its libraries"}[row["way"]], "way": None}
+        | {"of_compiled": None}
+        for row in rows
+    ]
+    return format_table(columns, shown, markdown=True)
 
 
 def lowering_table(data: Data) -> str:

@@ -8,18 +8,16 @@ shallower dense networks are trained from scratch for all epochs. The learned la
 epochs each, come on top. Learning rate, batches and schedule are the same for all. Latency is that of the whole
 network, every operator of it, for one image at a time. Each option may be given several times and selects; without
 options everything runs. Results are lines of JSON in docs/data/study.jsonl, and what is there is not run again;
-networks under way are kept in build/study, so that an interrupted study goes on.
+networks under way are kept in build/study, so that an interrupted study goes on. What a worker was at that died is
+given to another.
 The parts fashion-vit and fashion-mixer need Debian's dataset-fashion-mnist (--data names another folder).
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from analysis.tables.table import Column, format_table
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.study.runs import NETWORKS, PARTS, run
 from gblr_hw.demo.fashion_mnist import FOLDER
+from gblr_hw.sweeps.executors import results_of
 from simulator.base.errors import InputError
 
 KEY = ("part", "machine", "family", "budget", "seed")
@@ -87,6 +86,12 @@ def _check_data(part: str, folder: Path) -> None:
         raise SystemExit(f"error: {error} Or choose other parts (--part).") from None
 
 
+def _run_in(folders: tuple[Path, Path], *job: Any) -> dict[str, Any]:
+    """A run whose networks under way and data lie in these folders."""
+    cache, data = folders
+    return run(*job, cache_folder=cache, data=data)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS))
@@ -94,7 +99,8 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=list(NETWORKS))
     parser.add_argument("--budget", action="append", type=float)
     parser.add_argument("--seed", action="append", type=int)
-    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--scheduler", help="Dask scheduler in their place, tcp://HOST:PORT, which sees the same files")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder with Fashion-MNIST's IDX files")
     parser.add_argument("--out", type=Path, default=Path("docs/data/study.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("build/study"), help="networks under way")
@@ -105,14 +111,13 @@ def main() -> None:
     todo = [job for job in jobs(options) if not results.has(**dict(zip(KEY, job, strict=True)))]
     for part in {job[0] for job in todo}:
         _check_data(part, options.data)
-    call = partial(run, cache_folder=options.cache, data=options.data)
-    with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done, job in enumerate(as_completed([pool.submit(call, *one) for one in todo]), start=1):
-            row = job.result()
-            results.add(row)
-            found = f"{100 * row['accuracy']:.1f} %" if "accuracy" in row else "not reached"
-            name = ", ".join(str(row[field]) for field in KEY)
-            print(f"[{done}/{len(todo)}] {name}: {found}", flush=True)
+    folders = options.cache.resolve(), options.data.resolve()
+    made = results_of(_run_in, folders, todo, options.jobs, options.scheduler)
+    for done, (_, row) in enumerate(made, start=1):
+        results.add(row)
+        found = f"{100 * row['accuracy']:.1f} %" if "accuracy" in row else "not reached"
+        name = ", ".join(str(row[field]) for field in KEY)
+        print(f"[{done}/{len(todo)}] {name}: {found}", flush=True)
     print(table(results.rows))
 
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from gblr_hw.lowering.chains.pack_mixes import pack_mixes
 from gblr_hw.lowering.chains.take_turns import take_turns
 from gblr_hw.lowering.emit.emit import emit_instructions
-from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS, block_tokens, ends_are_long
+from gblr_hw.lowering.finer_blocks import Cut, cycles_and_bytes, finer_block
+from gblr_hw.lowering.passes.block_tokens import block_tokens
 from gblr_hw.lowering.passes.build_schedule import build_schedule
 from gblr_hw.lowering.passes.choose_form import Form, candidate_forms, outline
 from gblr_hw.lowering.passes.colour_banks import colour_banks
@@ -29,8 +28,6 @@ from gblr_hw.lowering.passes.plan import LayerPlan, filled
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.program.schedule import LayerSchedule
-from simulator.timing.durations import time_instructions
-from simulator.timing.engine import run_engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +42,7 @@ class PlacedForm:
     def cost(self) -> tuple[int, int]:
         """Latency in cycles and DRAM bytes of the layer alone. Raises InputError if the machine cannot hold it."""
         instructions = emit_instructions([self.schedule], self.plan.machine, self.plan.tokens)
-        events = run_engine(time_instructions(instructions, [self.schedule.tiles], self.plan.machine))
-        return int(events.done.max()), int(np.maximum(instructions.dram_bytes, 0).sum())
+        return cycles_and_bytes(instructions, [self.schedule.tiles], self.plan.machine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,25 +97,16 @@ def choose_best(
 
 
 def _finer(placed: PlacedForm) -> PlacedForm:
-    """The form in the blocks of tokens that run fastest of its own and smaller ones, which have room where it has.
-    Weights that do not stay in their buffer are loaded again for each block, which costs energy: that is to gain
-    something.
-    """
+    """The form in the blocks of tokens that run fastest of its own and smaller ones, which have room where it has."""
     plan = placed.plan
-    machine, size = plan.machine, plan.block_tokens
-    features = plan.factors.in_features + plan.factors.out_features
-    if not ends_are_long(machine, size, features, _least_cycles(plan)):
-        return placed
-    blocks = ceil_div(plan.tokens, size)
-    sizes = dict.fromkeys(ceil_div(plan.tokens, blocks * cuts) for cuts in FINER_CUTS)
-    smaller = [
-        PlacedForm(placed.form, filled(plan, block_tokens=one), replace(placed.schedule, block_tokens=one))
-        for one in sizes
-        if machine.rows <= one < size
-    ]
-    best = min((placed, *smaller), key=lambda one: one.cost)
-    stay = len(placed.schedule.tiles) <= machine.weight_slots
-    return best if stay or best.cost[0] < (1 - WORTH_LOADS) * placed.cost[0] else placed
+    features, tiles = plan.factors.in_features + plan.factors.out_features, len(placed.schedule.tiles)
+    blocks = (ceil_div(plan.tokens, plan.block_tokens),)
+    cut = Cut(plan.machine, plan.tokens, plan.block_tokens, blocks, features, tiles, _least_cycles(plan))
+    forms = {plan.block_tokens: placed}
+    for size in cut.finer():
+        schedule = replace(placed.schedule, block_tokens=size)
+        forms.setdefault(size, PlacedForm(placed.form, filled(plan, block_tokens=size), schedule))
+    return forms[finer_block(cut, forms, lambda size: forms[size].cost)]
 
 
 def _outlines(plan: LayerPlan, form: Form) -> list[LayerPlan]:

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gblr_hw.lowering.emit.emit_network import emit_network, with_blocks
+from gblr_hw.lowering.finer_blocks import Cut, cycles_and_bytes, finer_block
 from gblr_hw.lowering.groups.fuse_groups import Group, block_limit
 from gblr_hw.lowering.groups.scratchpad_map import map_regions
 from gblr_hw.lowering.groups.stages import stages_of
-from gblr_hw.lowering.passes.block_tokens import FINER_CUTS, WORTH_LOADS, ends_are_long
 from simulator.base.arithmetic import ceil_div
 from simulator.machine.machine import Machine
 from simulator.network.network import Network
 from simulator.program.schedule import LayerSchedule
-from simulator.timing.durations import time_instructions
-from simulator.timing.engine import run_engine
 
 
 def with_timed_block(
@@ -27,27 +25,23 @@ def with_timed_block(
     operator = network.operators[0]
     if len(network.operators) > 1 or operator.kind != "linear" or operator.operands[0].access != "rows":
         return groups
-    (chosen,) = groups
+    (chosen,), schedule = groups, schedules[0]
     rows = operator.rows if chosen.flat else operator.tokens
-    limit, stages = block_limit(schedules[0], machine), stages_of(network, 0, 1, machine.cols)
-    blocks, schedule = ceil_div(rows, chosen.block), schedules[0]
-    cuts = set(range(1, blocks))
+    limit, stages = block_limit(schedule, machine), stages_of(network, 0, 1, machine.cols)
+    blocks, features = ceil_div(rows, chosen.block), schedule.in_features + schedule.out_features
     least_cycles = len(schedule.tiles) * blocks * max(chosen.block, machine.rows)
-    if ends_are_long(machine, chosen.block, schedule.in_features + schedule.out_features, least_cycles):
-        cuts |= {count * least for count in FINER_CUTS for least in (ceil_div(rows, limit), blocks)}
+    counts = (ceil_div(rows, limit), blocks)
+    cut = Cut(machine, rows, chosen.block, counts, features, len(schedule.tiles), least_cycles)
+    larger = [ceil_div(rows, count) for count in range(1, blocks)]
     others = [
-        replace(chosen, block=size)
-        for size in sorted({ceil_div(rows, count) for count in cuts} - {chosen.block})
+        size
+        for size in (*larger, *cut.finer())
         if machine.rows <= size <= limit and map_regions(network, stages, size, machine) is not None
     ]
-    if not others:
-        return groups
-    cycles = {group: _cycles(network, schedules, group, machine) for group in (chosen, *others)}
-    best, largest = min(cycles, key=lambda one: cycles[one]), max(cycles, key=lambda one: one.block)
-    stay = len(schedule.tiles) <= machine.weight_slots
-    return (best if stay or cycles[best] < (1 - WORTH_LOADS) * cycles[largest] else largest,)
 
+    def cost(size: int) -> tuple[int, int]:
+        one = (replace(chosen, block=size),)
+        instructions = emit_network(network, with_blocks(schedules, one), one, machine)
+        return cycles_and_bytes(instructions, [schedule.tiles], machine)
 
-def _cycles(network: Network, schedules: Sequence[LayerSchedule], group: Group, machine: Machine) -> int:
-    instructions = emit_network(network, with_blocks(schedules, (group,)), (group,), machine)
-    return int(run_engine(time_instructions(instructions, [schedules[0].tiles], machine)).done.max())
+    return (replace(chosen, block=finer_block(cut, others, cost)),)

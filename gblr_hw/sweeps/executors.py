@@ -1,66 +1,68 @@
-"""Where points are measured: in this process, in several, or on a Dask cluster. The rows are the same everywhere."""
+"""Where calls are made that do not hang on each other: in this process, in several, or on a Dask cluster. What comes
+back is the same everywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from itertools import islice
+from typing import Any, TypeVar
 
-from gblr_hw.sweeps.axes import Settings
-from gblr_hw.sweeps.measure import Row, measure_point
-from gblr_hw.sweeps.sources import Source
-from simulator import Machine
 from simulator.base.errors import InputError
 
-_MOST_LOSSES = 5  # of workers, with no point done in between
-# What a worker of this machine holds, so that a network goes to it once.
-_held: list[Source] = []
+Result = TypeVar("Result")
+Call = Callable[..., Result]
+Task = tuple[Any, ...]
+
+_MOST_LOSSES = 5  # of workers, with no task done in between
+# What a worker of this machine holds: the call and its first argument, so that a network goes to it once.
+_held: list[Any] = []
 
 
-def measured(
-    source: Source, base: Machine, tokens: int, points: Sequence[Settings], jobs: int, scheduler: str | None
-) -> Iterator[tuple[int, Row]]:
-    """(index, row) of each point, as they are done.
+def results_of(
+    call: Call[Result], shared: Any, tasks: Sequence[Task], jobs: int = 1, scheduler: str | None = None
+) -> Iterator[tuple[int, Result]]:
+    """(index, call(shared, *task)) of each task, as they are done.
 
-    A worker that dies takes its points with it: they are given to others. Raises InputError where workers keep dying,
-    or the scheduler is not there.
+    jobs: processes. scheduler: address of a Dask scheduler, in their place. A worker that dies takes its tasks with it:
+    they are given to others. What a call raises is raised here. Raises InputError where workers keep dying, or the
+    scheduler is not there.
     """
+    if jobs < 1:
+        raise InputError("--jobs", str(jobs), "at least one process", "Leave it out for one.")
     if scheduler is not None:
-        yield from _on_cluster(source, base, tokens, points, scheduler)
-    elif jobs == 1 or len(points) < 2:
-        for index, settings in enumerate(points):
-            yield index, measure_point(source, base, tokens, settings)
+        yield from _on_cluster(call, shared, tasks, scheduler)
+    elif jobs == 1 or len(tasks) < 2:
+        for index, task in enumerate(tasks):
+            yield index, call(shared, *task)
     else:
-        yield from _in_processes(source, base, tokens, points, min(jobs, len(points)))
+        yield from _in_processes(call, shared, tasks, min(jobs, len(tasks)))
 
 
-def _in_processes(
-    source: Source, base: Machine, tokens: int, points: Sequence[Settings], jobs: int
-) -> Iterator[tuple[int, Row]]:
+def _in_processes(call: Call[Result], shared: Any, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Result]]:
     from joblib.externals.loky import ProcessPoolExecutor
 
-    left, losses = dict(enumerate(points)), 0
+    left, losses = dict(enumerate(tasks)), 0
     while left:
-        executor = ProcessPoolExecutor(jobs, initializer=_hold, initargs=(source,))
+        executor = ProcessPoolExecutor(jobs, initializer=_hold, initargs=(call, shared))
         try:
-            for index, row in _drained(executor, base, tokens, list(left.items()), 2 * jobs):
+            for index, result in _drained(executor, list(left.items()), 2 * jobs):
                 del left[index]
                 losses = 0
-                yield index, row
+                yield index, result
         except BrokenExecutor as error:
             losses += 1
             if losses == _MOST_LOSSES:
                 raise InputError(
-                    "--jobs", f"{jobs}, and {losses} times a worker that ended before a point was done",
+                    "--jobs", f"{jobs}, and {losses} times a worker that ended before a task was done",
                     "workers have the memory that they need", "Use fewer, or --jobs 1 to see what happens.",
                 ) from error  # fmt: skip
         finally:
             executor.shutdown(wait=not left, kill_workers=bool(left))
 
 
-def _on_cluster(
-    source: Source, base: Machine, tokens: int, points: Sequence[Settings], scheduler: str
-) -> Iterator[tuple[int, Row]]:
+def _on_cluster(call: Call[Result], shared: Any, tasks: Sequence[Task], scheduler: str) -> Iterator[tuple[int, Result]]:
     try:
         from distributed import Client, as_completed
     except ImportError as error:
@@ -75,21 +77,19 @@ def _on_cluster(
             "a Dask scheduler listens there", "Start one with `dask scheduler`, and name its tcp://HOST:PORT.",
         ) from error  # fmt: skip
     with client:
-        held = client.scatter(source, broadcast=True)
-        futures = [client.submit(measure_point, held, base, tokens, dict(one), pure=False) for one in points]
+        held = client.scatter(shared, broadcast=True)
+        futures = [client.submit(call, held, *task, pure=False) for task in tasks]
         places = {future.key: index for index, future in enumerate(futures)}
-        for future, row in as_completed(futures, loop=client.loop, with_results=True):
-            yield places[future.key], row
+        for future, result in as_completed(futures, loop=client.loop, with_results=True):
+            yield places[future.key], result
 
 
-def _drained(
-    executor: Executor, base: Machine, tokens: int, left: Sequence[tuple[int, Settings]], most: int
-) -> Iterator[tuple[int, Row]]:
-    """Results in the order of completion, with at most so many points handed out at a time."""
-    waiting, running = iter(left), dict[Future[Row], int]()
+def _drained(executor: Executor, left: Sequence[tuple[int, Task]], most: int) -> Iterator[tuple[int, Any]]:
+    """Results in the order of completion, with at most so many tasks handed out at a time."""
+    waiting, running = iter(left), dict[Future[Any], int]()
     while True:
-        for index, settings in islice(waiting, most - len(running)):
-            running[executor.submit(_measure_held, base, tokens, dict(settings))] = index
+        for index, task in islice(waiting, most - len(running)):
+            running[executor.submit(_call_held, task)] = index
         if not running:
             return
         done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -97,9 +97,10 @@ def _drained(
             yield running.pop(future), future.result()
 
 
-def _hold(source: Source) -> None:
-    _held[:] = [source]
+def _hold(*call: Any) -> None:
+    _held[:] = call
 
 
-def _measure_held(base: Machine, tokens: int, settings: Settings) -> Row:
-    return measure_point(_held[0], base, tokens, settings)
+def _call_held(task: Task) -> Any:
+    call, shared = _held
+    return call(shared, *task)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gblr_hw.sweeps.axes import Axis, points_of
-from gblr_hw.sweeps.executors import measured
+from gblr_hw.sweeps.executors import results_of
 from gblr_hw.sweeps.journal import Journal
-from gblr_hw.sweeps.measure import Row, key_of
+from gblr_hw.sweeps.measure import Row, key_of, measure_point
 from gblr_hw.sweeps.sources import source_of
 from simulator import Machine
 from simulator.base.errors import InputError
@@ -59,13 +59,12 @@ def sweep(
             "--set tokens", f"the model '{network.name}'", "a model's sizes are those of its example inputs",
             "Sweep each size by itself.",
         )  # fmt: skip
-    if jobs < 1:
-        raise InputError("--jobs", str(jobs), "at least one process", "Leave it out for one.")
     journal = Journal(work)
     keys = [key_of(network.digest, base, tokens, point) for point in points]
     left = [index for index, key in enumerate(keys) if key not in journal.rows]
     done = len(points) - len(left)
-    for place, row in measured(network, base, tokens, [points[index] for index in left], jobs, scheduler):
+    tasks = [(base, tokens, dict(points[index])) for index in left]
+    for place, row in results_of(measure_point, network, tasks, jobs, scheduler):
         journal.add(keys[left[place]], row)
         done += 1
         if progress is not None:

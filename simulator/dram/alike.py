@@ -16,8 +16,7 @@ As with the controller's kernels, delete ``__pycache__`` of ``simulator/dram`` a
 
 from __future__ import annotations
 
-import numba as nb
-
+from simulator.base.kernels import kernel
 from simulator.dram.banks import (
     ACTIVATE,
     BANK_ROW,
@@ -38,7 +37,7 @@ from simulator.dram.controller import serve_channel
 FEW = 8  # of fewer channels too few are alike to pay for finding them (four: a quarter slower)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def serve_run(rules, lines, first, count, write, asked, scratch):
     """Serve ``count`` bursts that lie one after another, from number ``first`` on, all read or all written: a transfer.
 
@@ -66,7 +65,7 @@ def serve_run(rules, lines, first, count, write, asked, scratch):
     return end, done
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _find_alike(rules, lines, asked):
     """Channels that are in the same state, when a transfer is asked for, have one line."""
     for channel in range(1, rules.channels):
@@ -84,7 +83,7 @@ def _find_alike(rules, lines, asked):
                 break
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _is_idle(rules, lines, channel, asked):
     """Whether nothing waits for a command of before, at ``asked`` or later."""
     free = max(
@@ -95,7 +94,7 @@ def _is_idle(rules, lines, channel, asked):
     return free <= asked and free <= lines[channel, REFRESH_DUE]
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _same_rows(rules, lines, channel, other):
     same = lines[channel, REFRESH_DUE] == lines[other, REFRESH_DUE]
     for bank in range(rules.banks_at + BANK_ROW, rules.columns_at, BANK_SIZE):
@@ -103,7 +102,7 @@ def _same_rows(rules, lines, channel, other):
     return same
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _tell_apart(rules, lines, first, count):
     """Each channel has the line of one in the same state that gets the same bursts; one of them has its own."""
     channels, mask = rules.channels, rules.channel_mask
@@ -129,7 +128,7 @@ def _tell_apart(rules, lines, first, count):
         lines[serves, MEMBERS] += 1
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _kind(channel, begin, more, mask):
     """Which bursts a channel gets: whether from the second one on of those of its number, and one more than others."""
     return (channel < begin) + 2 * (((channel - begin) & mask) < more)

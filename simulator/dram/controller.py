@@ -11,9 +11,9 @@ delete the ``__pycache__`` of ``simulator/dram`` and ``simulator/timing`` behind
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from simulator.base.kernels import kernel
 from simulator.dram.banks import (
     ACTIVATE,
     BANK_ACTIVATE,
@@ -49,7 +49,7 @@ _FREES, _NEXTS, _ENDS, _GROUPS, _BANKS, _ROWS = range(6)
 _ANOTHER, _REFRESHED = -1, -2  # why the oldest burst was not served
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _places(rules, block):
     """Where the group and the bank of a burst stand in a channel's line, and its row."""
     group = (block >> rules.group_shift) & rules.group_mask
@@ -58,7 +58,7 @@ def _places(rules, block):
     return GROUPS + GROUP_SIZE * group, rules.banks_at + BANK_SIZE * bank, row
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _any_column(rules, line, write):
     """No column command of a direction goes before this clock (tCCD_S, tWTR_S, tRTW)."""
     if write:
@@ -66,7 +66,7 @@ def _any_column(rules, line, write):
     return max(line[READ] + rules.column_apart, line[WRITE] + rules.write_read_apart)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _column(rules, line, group, bank, row, write, taken, bus):
     """First clock of a burst's column command, and of its activate (-1: its row is open). bus: ``_any_column``."""
     if write:
@@ -90,7 +90,7 @@ def _column(rules, line, group, bank, row, write, taken, bus):
     return max(bus, activate + (rules.activate_write if write else rules.activate_read)), activate
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _open(rules, line, group, bank, row, activate):
     """The row commands of a burst take place; what it found is counted."""
     line[MISSES if line[bank + BANK_ROW] < 0 else CONFLICTS] += 1
@@ -108,7 +108,7 @@ def _open(rules, line, group, bank, row, activate):
     line[bank + BANK_WRITE] = activate + rules.activate_write
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _serve(rules, line, group, bank, write, column, since, place):
     """The column command of a burst takes place; the first clock behind its data. since: the oldest that waits was
     taken then.
@@ -131,7 +131,7 @@ def _serve(rules, line, group, bank, write, column, since, place):
     return data
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _refresh(rules, line):
     """Precharge all banks, refresh, begin anew (rule D11)."""
     ready = begin = line[REFRESH_DUE]
@@ -151,7 +151,7 @@ def _refresh(rules, line):
     line[REFRESHES] += 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _choose(rules, line, blocks, writes, head, entered, taken, finished):
     """Which of the bursts that wait goes next, and when (rule D10): its number, its column command and activate."""
     chosen, best, opens = head, np.int64(-1), np.int64(-1)
@@ -170,7 +170,7 @@ def _choose(rules, line, blocks, writes, head, entered, taken, finished):
     return chosen, best, opens
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def serve_list(rules, line, blocks, writes, count, asked, taken, finished, run):
     """Serve bursts of the channel of ``line`` that one transfer brings, in the order in which they are chosen.
 
@@ -207,7 +207,7 @@ def serve_list(rules, line, blocks, writes, count, asked, taken, finished, run):
     return served, end
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _serve_lanes(rules, line, first, count, write, asked, scratch):
     """What ``serve_list`` does with bursts first, first + channels, ... that lie in rows of all groups in turn, first
     ready, up to where those that were served are the first ones. Bursts of one row and bank, a lane, go in their order,
@@ -279,7 +279,7 @@ def _serve_lanes(rules, line, first, count, write, asked, scratch):
     return served, end
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _serve_hits(rules, line, first, count, write, asked):
     """Bursts first, first + channels, ... for as long as each goes as soon as the bus is free: such a burst is the
     oldest and nobody is earlier, so that it is chosen whatever waits behind it. Returns how many, and the first clock
@@ -340,7 +340,7 @@ def _serve_hits(rules, line, first, count, write, asked):
     return i, column + to_data
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _bursts_of_row(rules, block):
     """From a burst on, so many of its channel lie in one row of all groups in turn; 1 where the mapping, or the
     distance within a group, does not let them follow as closely as the bus does.
@@ -348,7 +348,7 @@ def _bursts_of_row(rules, block):
     return rules.stripe - ((block >> rules.channel_bits) & (rules.stripe - 1))
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _fill(line, columns_at, queue, place, column, apart, many, taken):
     """Column commands of ``many`` bursts from ``column`` on, ``apart`` behind each other; the next place, and when the
     last was taken.
@@ -371,7 +371,7 @@ def _fill(line, columns_at, queue, place, column, apart, many, taken):
     return place - queue if place >= queue else place, max(taken + many, free)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _serve_oldest(rules, line, first, count, write, asked):
     """Serve burst ``first``, behind which first + channels, ... wait, if it is chosen (rule D10). Of the others those
     need a look that are the first of a row in their bank. Returns the first clock behind its data, or
@@ -409,7 +409,7 @@ def _serve_oldest(rules, line, first, count, write, asked):
     return _serve(rules, line, group, bank, write, column, taken, rules.columns_at + place)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def serve_channel(rules, line, first, count, write, asked, scratch):
     """Serve bursts first, first + channels, ... of one channel; the first clock behind their data."""
     served, done = np.int64(0), asked
@@ -433,7 +433,7 @@ def serve_channel(rules, line, first, count, write, asked, scratch):
     return done
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _serve_reordered(rules, line, first, count, write, asked, scratch):
     """What ``serve_list`` does with bursts first, first + channels, ..., up to where those that were served are the
     first ones.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 
 from simulator.base.columns import kernel_input
+from simulator.base.kernels import kernel
 from simulator.dram.banks import Controller
 from simulator.dram.controller import serve_list
 
@@ -60,7 +60,7 @@ def run_trace(trace: BurstTrace, memory: Controller, burst_clocks: int) -> Trace
     return TraceReport(clocks, finished, used, memory.counted())
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _run(rules, lines, numbers, writes, asked, ptr, finished):
     room = numbers.shape[0]
     blocks, written = np.empty(room, np.int64), np.empty(room, np.int64)

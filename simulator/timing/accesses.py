@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
-from simulator.base.kernels import ceil_div
+from simulator.base.kernels import ceil_div, kernel
 from simulator.machine.events import EVENTS
 from simulator.machine.machine import Machine
 from simulator.network.network_layout import output_chunks, region_chunks, region_rows
@@ -191,7 +190,7 @@ def _costs(machine: Machine) -> _Costs:
     )
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count(
     op,
     layer,
@@ -254,7 +253,7 @@ def _count(
                 _count_gather(rows, gathered[t], costs, row)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count_pass(rows, weights, weight_bits, gated, narrow, costs, row):
     """What every pass through the array does, whatever the tile's kind."""
     bits = rows * costs.row_bits + costs.cells * weight_bits
@@ -265,7 +264,7 @@ def _count_pass(rows, weights, weight_bits, gated, narrow, costs, row):
     row[_WIRE_BITS] += bits
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count_scatter(rows, lanes, overwriting, costs, row):
     """Sums on their way through the network into rank memory, where all but overwriting lanes add to what is there."""
     words = ceil_div(rows * costs.sum_bits, costs.rank_word_bits)
@@ -274,7 +273,7 @@ def _count_scatter(rows, lanes, overwriting, costs, row):
     row[_NETWORK_BITS] += rows * lanes * costs.scatter_bits
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count_gather(rows, lanes, costs, row):
     """Sums read from rank memory, requantised at the banks, and their codes on the way through the network."""
     row[_RANK_MEMORY_READ] += ceil_div(rows * costs.sum_bits, costs.rank_word_bits) * lanes

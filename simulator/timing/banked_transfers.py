@@ -8,10 +8,9 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
-from simulator.base.kernels import ceil_div
+from simulator.base.kernels import ceil_div, kernel
 from simulator.dram.alike import serve_run
 from simulator.dram.banks import Controller, new_controller
 from simulator.machine.machine import Machine
@@ -84,14 +83,14 @@ def with_served(timing: Timing, start: np.ndarray, end: np.ndarray, done: np.nda
     return replace(timing, busy=busy, tail=tail)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _put_served(is_transfer, start, end, done, busy, tail):  # type: ignore[no-untyped-def]
     for i in range(busy.shape[0]):
         if is_transfer[i]:
             busy[i], tail[i] = end[i] - start[i], done[i] - end[i]
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def serve_transfer(banked, i, begin):  # type: ignore[no-untyped-def]
     """Serve instruction i from cycle ``begin`` on: when its last burst is taken, and when it is done."""
     cycle, clock = banked.cycle, banked.clock

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 
 from simulator.base.errors import InputError
+from simulator.base.kernels import kernel
 from simulator.program.operations import After, Unit, by_op, complete
 from simulator.program.program import Program
 from simulator.timing.durations import UNIT_COUNT, Timing
@@ -155,13 +155,13 @@ def _cause_of_op() -> np.ndarray:
     return by_op(lambda entry: CAUSES.index(_CAUSE_OF_QUEUE[entry.queue]))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _end_of_layers(layer, done, layer_end):
     for i in range(layer.shape[0]):
         layer_end[layer[i]] = max(layer_end[layer[i]], done[i])
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _account_tiles(
     op, layer, tokens, row_cycles, unit, after, start, end, done, stall, begins, chained, previous, op_cause,
     stall_cause, tiles_begin, tiles_end, line
@@ -187,7 +187,7 @@ def _account_tiles(
         tiles_end[mine] = at
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _charge_tail(op, layer, after, end, done, previous, op_cause, floor, tail):
     """What is behind the last tile, back from the instruction that is done last."""
     last = np.int64(-1)
@@ -198,7 +198,7 @@ def _charge_tail(op, layer, after, end, done, previous, op_cause, floor, tail):
         _charge(last, done[last], floor, op, layer, after, end, done, previous, op_cause, tail)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _charge(i, upto, floor, op, layer, after, end, done, previous, op_cause, cycles):
     """Divide [floor, upto) among instruction i, what it started after, what that started after, and so on back."""
     while upto > floor:
@@ -214,7 +214,7 @@ def _charge(i, upto, floor, op, layer, after, end, done, previous, op_cause, cyc
         upto, i = begin, before
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _previous_on_unit(unit):
     """Index of the instruction before each one in its unit's queue, -1 for none."""
     previous, latest = np.empty(unit.shape[0], dtype=np.int32), np.full(UNIT_COUNT, -1, dtype=np.int32)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 
-from simulator.base.kernels import ceil_div
+from simulator.base.kernels import ceil_div, kernel
 from simulator.machine.machine import Machine
 from simulator.network.image_rows import ImageRows
 from simulator.network.network import Network, Operand, Operator
@@ -50,7 +49,7 @@ def transfer_bursts(program: ProgramRecord, machine: Machine) -> tuple[np.ndarra
     return first, count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _plain_bursts(moved_by_op, columns, regions, sizes, first, count):  # type: ignore[no-untyped-def]
     """What ``transfer_bursts`` returns; sizes: rows of the program (0: views say where they lie), P, Q, bytes of a
     burst.

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 
 from simulator.base.columns import kernel_input
 from simulator.base.errors import DeadlockError
+from simulator.base.kernels import kernel
 from simulator.program.operations import After, Op, Unit
 from simulator.timing.banked_transfers import BankedTransfers, serve_transfer
 from simulator.timing.durations import UNIT_COUNT, Timing
@@ -115,7 +115,7 @@ def _place_in_queue(timing: Timing, done: np.ndarray, i: int) -> str:
     return f"{_name(timing, i)} on {Unit(unit).name}{behind}"
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _advance(unit, busy, tail, lead, after, preload_cycles, preload, start, end, done, stall, banked):
     """Commit instructions until all are done or none can proceed; returns how many were committed."""
     queue, queue_ptr = _queues(unit)
@@ -179,7 +179,7 @@ def _advance(unit, busy, tail, lead, after, preload_cycles, preload, start, end,
         head[chosen] += 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _queues(unit):
     """Instruction indices sorted by unit, in program order within each, and where each unit's queue begins."""
     queue_ptr = np.zeros(UNIT_COUNT + 1, dtype=np.int64)
@@ -195,7 +195,7 @@ def _queues(unit):
     return queue, queue_ptr
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _gate(after, done, lead, i):
     """A producer of instruction i whose completion is not known yet, or -1; then the latest completion that gates its
     start, and which column that came from (rules Q2, A4).
@@ -213,12 +213,12 @@ def _gate(after, done, lead, i):
     return np.int64(-1), ready, cause
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _known(producer, done):
     return producer < 0 or done[producer] >= 0
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _preload(after, done, registers_free, i):
     """First cycle of a tile's weight preload and what bounded it: loader and registers, or its weights (rule A2)."""
     weights = after[After.WEIGHTS, i]
@@ -227,7 +227,7 @@ def _preload(after, done, registers_free, i):
     return registers_free, STALL_PRELOAD
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _commit(i, free, ready, cause, busy, tail, start, end, done, stall):
     """Start instruction i when its unit is free and it is ready; returns that cycle."""
     begin = max(free, ready)

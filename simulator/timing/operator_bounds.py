@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import numba as nb
 import numpy as np
 
+from simulator.base.kernels import kernel
 from simulator.network.network import Operator
 from simulator.network.vector_functions import VECTOR_GROUPS, function_named
 from simulator.program.operations import Unit
@@ -57,7 +57,7 @@ def work_by_layer(layer: np.ndarray, timing: Timing, layers: int) -> tuple[np.nd
     return channel, vector
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _add_work(layer, unit, busy, channel, vector):
     for i in range(layer.shape[0]):
         if unit[i] < _ARRAY:

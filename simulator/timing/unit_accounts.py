@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 
+from simulator.base.kernels import kernel
 from simulator.program.operations import Unit
 from simulator.timing.durations import UNIT_COUNT, Timing
 from simulator.timing.engine import STALL_CHANNEL, STALL_NAMES, Events
@@ -45,7 +45,7 @@ def account_units(timing: Timing, events: Events) -> UnitAccounts:
     return accounts
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _account_units(unit, after, start, end, done, stall, unit_end, unit_busy, unit_count, unit_stall):
     for i in range(unit.shape[0]):
         mine = unit[i]

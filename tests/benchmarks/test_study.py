@@ -139,20 +139,6 @@ def test_a_target_out_of_reach_is_a_result_too(tmp_path: Path) -> None:
     assert "no shallower dense network is that quick" in row["unreachable"]
 
 
-class _Pool:
-    """A process pool that runs here, and is interrupted after two results."""
-
-    def __init__(self, *args: Any, **options: Any) -> None: ...
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def submit(self, call: Any, *job: Any) -> Any:
-        return argparse.Namespace(result=lambda: call(*job))
-
-
 def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
 
@@ -162,12 +148,10 @@ def test_an_interrupted_study_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         calls.append(job)
         return {**dict(zip(study.KEY, job, strict=True)), "accuracy": 0.5}
 
-    monkeypatch.setattr(study, "ProcessPoolExecutor", _Pool)
-    monkeypatch.setattr(study, "as_completed", list)
     monkeypatch.setattr(study, "_check_data", lambda part, folder: None)
     monkeypatch.setattr(study, "run", run)
     out = tmp_path / "study.jsonl"
-    command = ["study", "--part", "fashion-vit", "--family", "ranks", "--seed", "0"]
+    command = ["study", "--part", "fashion-vit", "--family", "ranks", "--seed", "0", "--jobs", "1"]
     monkeypatch.setattr(sys, "argv", [*command, "--out", str(out), "--cache", str(tmp_path / "cache")])
     with pytest.raises(KeyboardInterrupt):
         study.main()

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import get_args
 
 import hypothesis.strategies  # noqa: F401 - these are loaded here so that children need not
-import numba
+import numba  # noqa: F401
 import pydantic  # noqa: F401
 import pytest
 import torch  # noqa: F401
@@ -85,11 +85,9 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         file = Path(str(module.__file__))
         source = edited(module.__name__, file.read_text(encoding="utf-8"), self.edits)
-        outside, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, True  # a compiled kernel would come from a cache
-        try:
-            exec(compile(source, str(file), "exec"), module.__dict__)
-        finally:
-            numba.config.DISABLE_JIT = outside
+        exec(compile(source, str(file), "exec"), module.__dict__)
+        if module.__name__ == "simulator.base.kernels":
+            module.__dict__["_few"] = lambda arguments: True  # a compiled kernel would come from a cache
 
 
 def edited(module: str, source: str, edits: Sequence[object]) -> str:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from analysis.file_kinds import PICTURES
+from gblr_hw.cli.options.advise_options import TOKENS, AdviseOptions
+from gblr_hw.cli.options.taking import takes
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import (
-    CovariancesOption,
-    ExcludeOption,
-    IncludeOption,
-    JsonOption,
-    LayerOption,
-    LeaveOutOption,
-    MachineOption,
-    TableOption,
-    TransposedOption,
-    console,
-    print_json,
-    progress_bar,
-    say,
-)
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
-from gblr_hw.cli.sources.advise_source import TOKENS, chosen, numbers, of_checkpoint, of_model
+from gblr_hw.cli.shared.telling import console, print_json, progress_bar, say
+from gblr_hw.cli.sources.advise_source import chosen, numbers, of_checkpoint, of_model
 from gblr_hw.cli.sources.lower_source import model_file
 from simulator.base.errors import InputError
 from simulator.base.files import replacing
@@ -56,105 +45,92 @@ _ACTS_WITH = {
 }  # fmt: skip
 
 
-def advise_command(
-    context: typer.Context,
-    checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint with dense layers; or give --model.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="A model, as `gblr-hw lower` takes it; a checkpoint fills it.", metavar="NAME"),
-    ] = None,
-    machine: MachineOption = "mid-32",
-    tokens: Annotated[
-        str | None, typer.Option("--tokens", help=f"Tokens of a sequence, of each regime [default: {TOKENS}].")
-    ] = None,
-    bandwidth: Annotated[
-        str | None, typer.Option("--bandwidth", help="DRAM GB/s of each regime [default: the machine's].")
-    ] = None,
-    error: Annotated[
-        float | None,
-        typer.Option("--error", help="Relative error that all ways are held to [default: that of dense 4 bits]."),
-    ] = None,
-    tiles: Annotated[
-        float | None, typer.Option("--tiles", help="Instead: structures get this share of the dense tiles.")
-    ] = None,
-    by: Annotated[str, typer.Option("--by", help="What is least in the best: latency, energy or bytes.")] = "latency",
-    narrow_bits: Annotated[
-        int, typer.Option("--narrow-bits", help="Of the machine's narrow tiles, where it has none; 0: no such ways.")
-    ] = 4,
-    way: Annotated[
-        list[str] | None, typer.Option("--way", help="Compare only these; may be repeated.", metavar="NAME")
-    ] = None,
-    covariances: CovariancesOption = None,
-    include: IncludeOption = None,
-    exclude: ExcludeOption = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Of a model without weights; only with --tiles.")
-    ] = False,
-    simulated: Annotated[
-        bool, typer.Option("--simulate/--no-simulate", help="Run the ways that look best cycle by cycle as well.")
-    ] = True,
-    table: TableOption = None,
-    layer: LayerOption = None,
-    leave_out: LeaveOutOption = None,
-    transposed: TransposedOption = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON of everything to write.")] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", help="Map of winners to draw, tokens by bandwidth (PNG, SVG or PDF).")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes(AdviseOptions)
+def advise_command(context: typer.Context, options: AdviseOptions) -> None:
     """What to do with each layer: dense int8, int4, a structure, or both, at one error, by tokens and bandwidth."""
-    from gblr_hw.advice.advise import Regime, advise
-    from gblr_hw.advice.confirm import confirm, layer_by_layer, whole_network
     from gblr_hw.advice.report import MEASURES, document
-    from gblr_hw.conversion.covariances import load_covariances
 
-    check_outputs(
-        [Output("--output", output), Output("--picture", picture, PICTURES)],
-        inputs={
-            "the checkpoint": checkpoint, "--machine": machine_file(machine), "--covariances": covariances,
-            "--model": model_file(model),
-        },
-    )  # fmt: skip
-    check_acting(context, ["--model"] if model is not None else ["a checkpoint"], _ACTS_WITH)
-    if by not in MEASURES:
-        raise InputError("--by", repr(by), f"it is one of {', '.join(MEASURES)}", "Choose one.")
-    if random_weights and tiles is None:
-        rule = "errors of random weights mean nothing, but costs at a share of the tiles do"
-        raise InputError("--random-weights", "no --tiles", rule, "Add --tiles 0.5, say.")
-    held, said = _machine(machine, narrow_bits)
-    moments = None if covariances is None else load_covariances(covariances)
-    with progress_bar(as_json) as progress:
-        progress(0, 1, "reading")
-        if model is not None:
-            counts, exported, rows = of_model(model, checkpoint, tokens, random_weights, tuple(leave_out or ()))
-            layers = chosen(exported(counts[0]), include, exclude, model)
-        else:
-            counts, exported, rows = numbers("--tokens", tokens or TOKENS), None, None
-            layers = of_checkpoint(checkpoint, include, exclude, table, layer, leave_out, transposed)
-        regimes = [Regime(count, value) for value in _bandwidths(bandwidth, held) for count in counts]
-        found = advise(
-            layers, held, error=error, tiles=tiles, covariances=_fitting(moments, layers), rows=rows, ways=way,
-            on_chip=exported is not None, progress=progress,
-        )  # fmt: skip
-        run: Simulate = layer_by_layer(found) if exported is None else whole_network(found, exported)
-        confirmed = confirm(found, regimes, MEASURES[by], run, progress) if simulated else []
-        if picture is not None:
+    _check(context, options)
+    measure = MEASURES[options.by]
+    machine, said = _machine(options.machine, options.narrow_bits)
+    with progress_bar(options.as_json) as progress:
+        found = _advised(options, machine, progress)
+        if options.picture is not None:
             progress(0, 1, "drawing")
-            _draw(found, MEASURES[by], by, picture, scales=rows is None or any(one for _, one in rows.values()))
-    told = document(found, regimes, MEASURES[by], confirmed)
-    if output is not None:
-        with replacing(output) as file:
+            _draw(found.advice, measure, options.by, options.picture, scales=found.scales)
+    told = document(found.advice, found.regimes, measure, found.confirmed)
+    if options.output is not None:
+        with replacing(options.output) as file:
             file.write((json.dumps(told, indent=2, sort_keys=True) + "\n").encode())
-    if as_json:
+    if options.as_json:
         print_json(told)
         return
     if said:
         say(said)
-    _print(found, regimes, MEASURES[by], confirmed, whole=exported is not None)
-    for path in (output, picture):
+    _print(found, measure)
+    for path in (options.output, options.picture):
         if path is not None:
             say(f"written to {path}")
+
+
+def _check(context: typer.Context, options: AdviseOptions) -> None:
+    """Raise InputError for outputs that may not be written, and for options that cannot act."""
+    from gblr_hw.advice.report import MEASURES
+
+    check_outputs(
+        [Output("--output", options.output), Output("--picture", options.picture, PICTURES)],
+        inputs={
+            "the checkpoint": options.checkpoint, "--machine": machine_file(options.machine),
+            "--covariances": options.covariances, "--model": model_file(options.model),
+        },
+    )  # fmt: skip
+    check_acting(context, ["--model"] if options.model is not None else ["a checkpoint"], _ACTS_WITH)
+    if options.by not in MEASURES:
+        raise InputError("--by", repr(options.by), f"it is one of {', '.join(MEASURES)}", "Choose one.")
+    if options.random_weights and options.tiles is None:
+        rule = "errors of random weights mean nothing, but costs at a share of the tiles do"
+        raise InputError("--random-weights", "no --tiles", rule, "Add --tiles 0.5, say.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Advised:
+    """Advice, its regimes, what the simulator says of the best of them; whole: of a network, not of layers alone;
+    scales: rows grow with tokens.
+    """
+
+    advice: Advice
+    regimes: list[Regime]
+    confirmed: Sequence[Confirmed]
+    whole: bool
+    scales: bool
+
+
+def _advised(options: AdviseOptions, machine: Machine, progress: Callable[[int, int, str], None]) -> _Advised:
+    from gblr_hw.advice.advise import Regime, advise
+    from gblr_hw.advice.confirm import confirm, layer_by_layer, whole_network
+    from gblr_hw.advice.report import MEASURES
+    from gblr_hw.conversion.covariances import load_covariances
+
+    moments = None if options.covariances is None else load_covariances(options.covariances)
+    progress(0, 1, "reading")
+    if options.model is not None:
+        counts, exported, rows = of_model(
+            options.model, options.checkpoint, options.tokens, options.random_weights,
+            tuple(options.tensors.leave_out or ()),
+        )  # fmt: skip
+        layers = chosen(exported(counts[0]), options.include, options.exclude, options.model)
+    else:
+        counts, exported, rows = numbers("--tokens", options.tokens or TOKENS), None, None
+        layers = of_checkpoint(options.checkpoint, options.include, options.exclude, options.tensors)
+    regimes = [Regime(count, value) for value in _bandwidths(options.bandwidth, machine) for count in counts]
+    found = advise(
+        layers, machine, error=options.error, tiles=options.tiles, covariances=_fitting(moments, layers), rows=rows,
+        ways=options.way, on_chip=exported is not None, progress=progress,
+    )  # fmt: skip
+    run: Simulate = layer_by_layer(found) if exported is None else whole_network(found, exported)
+    confirmed = confirm(found, regimes, MEASURES[options.by], run, progress) if options.simulated else []
+    scales = rows is None or any(one for _, one in rows.values())
+    return _Advised(found, regimes, confirmed, exported is not None, scales)
 
 
 def _machine(name: str, narrow_bits: int) -> tuple[Machine, str]:
@@ -214,21 +190,20 @@ def _draw(advice: Advice, measure: Measure, by: str, path: Path, *, scales: bool
     save_figure(draw_advice(cells, peak, f"{machine.name}: all layers one way, at {held}", by), path)
 
 
-def _print(
-    advice: Advice, regimes: list[Regime], measure: Measure, confirmed: Sequence[Confirmed], *, whole: bool
-) -> None:
+def _print(found: _Advised, measure: Measure) -> None:
     from gblr_hw.advice import report
 
+    advice = found.advice
     console.print("what each way needs", style="bold")
     print(report.layers_table(advice), end="")
-    for regime in regimes:
+    for regime in found.regimes:
         console.print(f"\n{advice.called(regime)}: all layers", style="bold")
         print(report.regime_table(advice, regime, measure), end="")
-    if confirmed:
+    if found.confirmed:
         console.print("\nclosed forms beside the simulator", style="bold")
-        print(report.confirmed_table(advice, confirmed, measure, whole), end="")
+        print(report.confirmed_table(advice, found.confirmed, measure, found.whole), end="")
     console.print("\nadvice", style="bold")
-    for regime in regimes:
+    for regime in found.regimes:
         print(report.sentence(advice, regime, measure))
-    for line in report.disagreements(advice, confirmed, measure):
+    for line in report.disagreements(advice, found.confirmed, measure):
         print(f"Where the two disagree: {line}")

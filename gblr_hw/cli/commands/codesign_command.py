@@ -5,29 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from analysis.file_kinds import PICTURES
-from gblr_hw.cli.shared.options import (
-    CovariancesOption,
-    ExcludeOption,
-    IncludeOption,
-    JsonOption,
-    LayerOption,
-    LeaveOutOption,
-    MachineOption,
-    SeedOption,
-    TableOption,
-    TransposedOption,
-    console,
-    print_json,
-    progress_bar,
-    say,
-    told_of,
-)
+from gblr_hw.cli.options.codesign_options import CodesignOptions
+from gblr_hw.cli.options.taking import takes
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.cli.shared.telling import console, print_json, progress_bar, say
 from simulator.base.errors import InputError
 from simulator.base.files import output_folder, replacing
 from simulator.machine.machine import Machine
@@ -38,38 +24,8 @@ if TYPE_CHECKING:
     from gblr_hw.weights.stored import DenseWeights
 
 
-def codesign_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint with dense layers, to be approximated.")],
-    covariances: CovariancesOption = None,
-    machine: MachineOption = "mid-32",
-    tokens: Annotated[int, typer.Option("--tokens", help="Activation rows that enter every layer.", min=1)] = 64,
-    max_area: Annotated[
-        float | None, typer.Option("--max-area-mm2", help="Largest area; without it area is an objective.")
-    ] = None,
-    max_energy: Annotated[
-        float | None, typer.Option("--max-energy-uj", help="Largest energy; without it energy is an objective.")
-    ] = None,
-    trials: Annotated[int, typer.Option("--trials", help="Pairs to ask for, half of them with scatter.", min=1)] = 200,
-    seed: SeedOption = 0,
-    include: IncludeOption = None,
-    exclude: ExcludeOption = None,
-    table: TableOption = None,
-    layer: LayerOption = None,
-    leave_out: LeaveOutOption = None,
-    transposed: TransposedOption = None,
-    space_file: Annotated[
-        Path | None, typer.Option("--space", help="TOML with other values to search (docs/codesign.md).")
-    ] = None,
-    work: Annotated[
-        Path | None, typer.Option("--work", help="Folder for fits and measurements: a later search goes on from there.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON of the front to write.")] = None,
-    picture: Annotated[Path | None, typer.Option("--picture", help="Picture to draw (PNG, SVG or PDF).")] = None,
-    machines: Annotated[
-        Path | None, typer.Option("--machines", help="Folder for the front's machines, a TOML file each.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes(CodesignOptions)
+def codesign_command(_: typer.Context, options: CodesignOptions) -> None:
     """Search P, banks, memories and structures together; `--machine` gives clock, DRAM and what is not searched."""
     from gblr_hw.codesign.loop import codesign
     from gblr_hw.codesign.measure import Measurements
@@ -80,30 +36,35 @@ def codesign_command(
     from gblr_hw.files.checkpoint import load_checkpoint
     from gblr_hw.weights.dense_layers import dense_layers
 
-    _check_written(checkpoint, covariances, machine, space_file, output, picture, work, machines)
-    bounds = Bounds(max_area, None if max_energy is None else max_energy * 1e6)
-    space = Space() if space_file is None else Space.load(space_file)
-    with progress_bar(as_json) as progress:
-        layers = load_checkpoint(checkpoint, **vars(told_of(table, layer, leave_out, transposed)))
-        dense = dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
-        networks = _networks(dense, covariances, work, lambda what: progress(0, 1, what))
-        problem = Problem(space, Machine.load(machine), networks, tokens, bounds)
+    _check_written(options)
+    checkpoint, work, energy_uj = options.checkpoint, options.work, options.max_energy
+    bounds = Bounds(options.max_area, None if energy_uj is None else energy_uj * 1e6)
+    space = Space() if options.space_file is None else Space.load(options.space_file)
+    with progress_bar(options.as_json) as progress:
+        layers = load_checkpoint(checkpoint, **vars(options.tensors.told()))
+        dense = dense_layers(layers, f"checkpoint '{checkpoint}'", options.include, options.exclude)
+        networks = _networks(dense, options.covariances, work, lambda what: progress(0, 1, what))
+        problem = Problem(space, Machine.load(options.machine), networks, options.tokens, bounds)
         check_bounds(problem)
-        outcome = codesign(problem, Measurements(work), trials, seed, progress)
-    if machines is not None:
-        output_folder(machines)
-    found = document(outcome, problem, trials, seed)
-    if output is not None:
-        _write(output, json.dumps(found, indent=2, sort_keys=True) + "\n")
-    if machines is not None:
-        for pair in outcome.front:
-            _write(machines / f"{pair.machine.name}.toml", pair.machine.to_toml())
-    if picture is not None:
-        _draw(outcome, picture)
-    if as_json:
+        outcome = codesign(problem, Measurements(work), options.trials, options.seed, progress)
+    found = document(outcome, problem, options.trials, options.seed)
+    _write_found(outcome, found, options)
+    if options.as_json:
         print_json(found)
         return
-    _print(outcome, [str(path) for path in (output, picture, machines) if path is not None])
+    _print(outcome, [str(path) for path in (options.output, options.picture, options.machines) if path is not None])
+
+
+def _write_found(outcome: Outcome, found: dict[str, object], options: CodesignOptions) -> None:
+    if options.machines is not None:
+        output_folder(options.machines)
+    if options.output is not None:
+        _write(options.output, json.dumps(found, indent=2, sort_keys=True) + "\n")
+    if options.machines is not None:
+        for pair in outcome.front:
+            _write(options.machines / f"{pair.machine.name}.toml", pair.machine.to_toml())
+    if options.picture is not None:
+        _draw(outcome, options.picture)
 
 
 def _networks(
@@ -158,31 +119,21 @@ def _draw(outcome: Outcome, path: Path) -> None:
     save_figure(draw_codesign(points, areas), path)
 
 
-def _check_written(
-    checkpoint: Path,
-    covariances: Path | None,
-    machine: str,
-    space: Path | None,
-    output: Path | None,
-    picture: Path | None,
-    work: Path | None,
-    machines: Path | None,
-) -> None:
+def _check_written(options: CodesignOptions) -> None:
     from gblr_hw.codesign.measure import MEASUREMENTS
 
-    measured = None if work is None else work / MEASUREMENTS
-    read = {
-        "the checkpoint": checkpoint,
-        "--covariances": covariances,
-        "--machine": machine_file(machine),
-        "--space": space,
-    }
+    work, machines, base = options.work, options.machines, machine_file(options.machine)
     check_outputs(
-        [Output("--output", output), Output("--picture", picture, PICTURES)],
-        inputs={**read, "the measurements in --work": measured},
+        [Output("--output", options.output), Output("--picture", options.picture, PICTURES)],
+        inputs={
+            "the checkpoint": options.checkpoint,
+            "--covariances": options.covariances,
+            "--machine": base,
+            "--space": options.space_file,
+            "the measurements in --work": None if work is None else work / MEASUREMENTS,
+        },
         folders={"--work": work, "--machines": machines},
     )
-    base = read["--machine"]
     if machines is not None and base is not None and base.resolve().parent == machines.resolve():
         # Which names the search gives its machines is not known before it has ended.
         raise InputError(

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import JsonOption, SeedOption, print_json, progress_bar
+from gblr_hw.cli.options.shared_options import JsonOption, SeedOption
 from gblr_hw.cli.shared.outputs import check_outputs
+from gblr_hw.cli.shared.telling import print_json, progress_bar
 from simulator.base.files import output_folder
 
 

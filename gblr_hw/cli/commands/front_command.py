@@ -11,9 +11,10 @@ from analysis.file_kinds import PICTURES
 from analysis.tables.over_seeds import Seeds, on_front, over_seeds
 from analysis.tables.qualities import one_quality
 from analysis.tables.records import load_points
+from gblr_hw.cli.options.shared_options import JsonOption
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import JsonOption, console, print_json, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs
+from gblr_hw.cli.shared.telling import console, print_json, say
 from simulator.base.text import printable
 
 _ACTS_WITH = {"files": ALWAYS, "output": ALWAYS, "title": ("--output",), "as_json": ALWAYS}

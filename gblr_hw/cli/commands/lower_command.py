@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 
+from gblr_hw.cli.options.lower_options import ROWS, LowerOptions
+from gblr_hw.cli.options.shared_options import shapes_of
+from gblr_hw.cli.options.taking import takes
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import (
-    GaussianOption,
-    JsonOption,
-    LayerOption,
-    LeaveOutOption,
-    MachineOption,
-    SeedOption,
-    ShapeOption,
-    TableOption,
-    TransposedOption,
-    print_json,
-    progress_bar,
-    say,
-    shapes_of,
-    told_of,
-)
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_program_table
+from gblr_hw.cli.shared.telling import print_json, progress_bar, say
 from gblr_hw.cli.sources.lower_source import (
     EMPTY,
     KNOWN,
@@ -45,11 +34,6 @@ from simulator.base.text import printable
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
 
-if TYPE_CHECKING:
-    from gblr_hw.files.accounting import Told
-
-_ROWS = 197
-_MOST = 2**20  # of any size of a model's inputs; a program has no more rows than that
 _LAYERS, _LIST = "a checkpoint's layers", "--model list"
 _MODEL, _FILLED, _MODEL_FILLED = "a model", "a checkpoint", "a model's checkpoint"
 _ACTS_WITH = {
@@ -80,97 +64,43 @@ _ACTS_WITH = {
 }
 
 
-def lower_command(
-    context: typer.Context,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(help="A checkpoint (our format, the published layout, plain dense weights) or an ONNX model."),
-    ] = None,
-    machine: MachineOption = "mid-32",
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--tokens",
-            help=f"Activation rows that enter every layer [default: {_ROWS}]; of a model: tokens.",
-            min=1,
-            max=_MOST,
-        ),
-    ] = None,
-    gaussian: GaussianOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            help="Lower a whole network: transformers:google/vit-base-patch16-224 (`--model list` names all), or "
-            "FILE.py:FUNCTION, which returns (module, example inputs), or with a dict of keyword arguments as a third. "
-            "A checkpoint then fills its weights.",
-            metavar="NAME",
-        ),
-    ] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Draw weights that no checkpoint gives; cycles do not change.")
-    ] = False,
-    batch: Annotated[
-        int, typer.Option("--batch", help="Of a model: sequences or images at once.", min=1, max=_MOST)
-    ] = 1,
-    past: Annotated[int, typer.Option("--past", help="Of a causal model: tokens in the cache.", min=0, max=_MOST)] = 0,
-    gblr: Annotated[
-        float | None,
-        typer.Option("--gblr", help="Of a model: random GBLR layers at this fraction of the multiplications."),
-    ] = None,
-    seed: SeedOption = 0,
-    treat: Annotated[
-        list[str] | None,
-        typer.Option("--treat", help="What an operation that is not known costs.", metavar="NAME=free|vector"),
-    ] = None,
-    by_example: Annotated[
-        bool,
-        typer.Option(
-            "--by-example", help="Of a model: branches and shapes that depend on data are the example inputs'."
-        ),
-    ] = False,
-    drop_zeros: Annotated[
-        bool, typer.Option("--drop-zeros", help="Of a model: leave out tiles whose weights are all zero.")
-    ] = False,
-    weight_bits: Annotated[
-        int | None,
-        typer.Option("--weight-bits", help="Of all tiles: the machine's weight_bits [default] or narrow_bits.", min=1),
-    ] = None,
-    table: TableOption = None,
-    layer: LayerOption = None,
-    leave_out: LeaveOutOption = None,
-    transposed: TransposedOption = None,
-    shape: ShapeOption = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option("--rename", help="Of a model's checkpoint: what a prefix of names becomes.", metavar="OLD=NEW"),
-    ] = None,
-    size: Annotated[
-        list[str] | None,
-        typer.Option("--size", help="Of an ONNX model: a free dimension, INPUT.AXIS=N.", metavar="INPUT.AXIS=N"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Program file to write [default: NAME.program]."),
-    ] = None,
-    dump_after: Annotated[
-        list[str] | None,
-        typer.Option("--dump-after", help="Print what a pass made, for every layer; may be repeated.", metavar="PASS"),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes(LowerOptions)
+def lower_command(context: typer.Context, options: LowerOptions) -> None:
     """Lower a checkpoint, layer after layer in the form that runs fastest, or a whole model with all its operators."""
-    if checkpoint is not None and model is None and is_onnx(str(checkpoint)):
-        model, checkpoint = str(checkpoint), None
-    check_acting(context, _given(checkpoint, model, gblr), _ACTS_WITH)
-    if model == "list":
-        _list_models(as_json)
+    checkpoint = options.checkpoint
+    if checkpoint is not None and options.model is None and is_onnx(str(checkpoint)):
+        options = replace(options, model=str(checkpoint), checkpoint=None)
+    check_acting(context, _given(options.checkpoint, options.model, options.gblr), _ACTS_WITH)
+    if options.model == "list":
+        _list_models(options.as_json)
         return
-    wanted = _stages(dump_after, model)
-    loaded = Machine.load(machine)
-    target = output or _default_output(checkpoint, model)
-    sources = {"the checkpoint": checkpoint, "--machine": machine_file(machine), "--model": model_file(model)}
-    check_outputs([Output("--output", target)], inputs=sources)
+    wanted = _stages(options.dump_after, options.model)
+    machine = Machine.load(options.machine)
+    target = options.output or _default_output(options.checkpoint, options.model)
+    check_outputs(
+        [Output("--output", target)],
+        inputs={
+            "the checkpoint": options.checkpoint, "--machine": machine_file(options.machine),
+            "--model": model_file(options.model),
+        },
+    )  # fmt: skip
+    with progress_bar(options.as_json or bool(wanted)) as progress:
+        how = {"dump": _dump(wanted), "progress": progress, "weight_bits": options.weight_bits}
+        program, notes = (_lower_checkpoint if options.model is None else _lower_model)(options, machine, **how)
+    program.save(target)
+    if options.as_json:
+        print_json(_summary(program, target) | {"left_out": notes})
+    elif not wanted:
+        print_program_table(program)
+        for note in notes:
+            say(note)
+        if options.model is None and options.tokens is None:
+            say(f"{ROWS} activation rows enter each layer, as --tokens does not say otherwise")
+        say(f"written to {target}")
+
+
+def _dump(wanted: set[str]) -> Callable[[str, str], None] | None:
+    """What prints the stages that are wanted; None without any."""
 
     def dump(stage: str, text: str) -> None:
         if stage in wanted:
@@ -178,29 +108,7 @@ def lower_command(
             for line in text.splitlines():
                 print(printable(line))
 
-    with progress_bar(as_json or bool(wanted)) as progress:
-        how = {"dump": dump if wanted else None, "progress": progress, "weight_bits": weight_bits}
-        if model is None:
-            told = told_of(table, layer, leave_out, transposed)
-            shapes = shapes_of(shape or ())
-            program, notes = _lower_checkpoint(checkpoint, loaded, tokens or _ROWS, gaussian, told, shapes, **how)
-        else:
-            wish = Wish(
-                model, batch, tokens, past, seed, checkpoint, gaussian, random_weights, gblr, tuple(leave_out or ()),
-                renames(rename or ()), sizes_of(size or ()),
-            )  # fmt: skip
-            told_model = {"treat": treatments(treat or ()), "by_example": by_example, "drop_zeros": drop_zeros}
-            program, notes = _lower_model(wish, loaded, **told_model, **how)
-    program.save(target)
-    if as_json:
-        print_json(_summary(program, target) | {"left_out": notes})
-    elif not wanted:
-        print_program_table(program)
-        for note in notes:
-            say(note)
-        if model is None and tokens is None:
-            say(f"{_ROWS} activation rows enter each layer, as --tokens does not say otherwise")
-        say(f"written to {target}")
+    return dump if wanted else None
 
 
 def _given(checkpoint: Path | None, model: str | None, gblr: float | None) -> list[str]:
@@ -234,29 +142,30 @@ def _stages(dump_after: list[str] | None, model: str | None) -> set[str]:
     return wanted
 
 
-def _lower_checkpoint(
-    checkpoint: Path | None,
-    machine: Machine,
-    tokens: int,
-    gaussian: bool | None,
-    told: Told,
-    shapes: Mapping[str, tuple[int, int]],
-    **how: Any,
-) -> tuple[Program, list[str]]:
+def _lower_checkpoint(options: LowerOptions, machine: Machine, **how: Any) -> tuple[Program, list[str]]:
     """The program of a checkpoint's layers, and a sentence for each kind of matrix that was left out."""
     from gblr_hw.files.checkpoint import read_checkpoint
     from gblr_hw.lowering.pipeline import lower
 
-    assert checkpoint is not None
-    contents = read_checkpoint(checkpoint, gaussian=gaussian, shapes=shapes, told=told)
-    return lower(contents.layers, machine, tokens=tokens, **how), contents.account.notes()
+    assert options.checkpoint is not None
+    told, shapes = options.tensors.told(), shapes_of(options.shape or ())
+    contents = read_checkpoint(options.checkpoint, gaussian=options.gaussian, shapes=shapes, told=told)
+    return lower(contents.layers, machine, tokens=options.tokens or ROWS, **how), contents.account.notes()
 
 
-def _lower_model(wish: Wish, machine: Machine, **how: Any) -> tuple[Program, list[str]]:
+def _lower_model(options: LowerOptions, machine: Machine, **how: Any) -> tuple[Program, list[str]]:
     """The program of a model, and a sentence for each kind of tensor that was left out."""
     from gblr_hw.lowering.lower_model import lower_model
 
+    assert options.model is not None
+    wish = Wish(
+        options.model, options.batch, options.tokens, options.past, options.seed, options.checkpoint, options.gaussian,
+        options.random_weights, options.gblr, tuple(options.tensors.leave_out or ()), renames(options.rename or ()),
+        sizes_of(options.size or ()),
+    )  # fmt: skip
+    treat = treatments(options.treat or ())
     model, inputs, kwargs, notes = model_of(wish)
+    how |= {"treat": treat, "by_example": options.by_example, "drop_zeros": options.drop_zeros}
     return lower_model(model, machine, inputs, kwargs=kwargs, **how), notes
 
 

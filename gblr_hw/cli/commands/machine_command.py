@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from analysis.tables.table import Column, format_table
-from gblr_hw.cli.shared.options import JsonOption, console, print_json, say
+from gblr_hw.cli.options.shared_options import JsonOption
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.tables import print_machine_table
+from gblr_hw.cli.shared.telling import console, print_json, say
 from simulator.machine.area import area_mm2
 from simulator.machine.machine import Machine, preset_names
 

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analysis.file_kinds import PICTURES
-from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import (
+from gblr_hw.cli.options.shared_options import (
     GaussianOption,
     JsonOption,
     LeaveOutOption,
     ShapeOption,
     TableOption,
+    TensorOptions,
     TransposedOption,
-    print_json,
-    say,
     shapes_of,
-    told_of,
 )
+from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.outputs import Output, check_outputs
 from gblr_hw.cli.shared.tables import print_checkpoint_table, print_program_table
+from gblr_hw.cli.shared.telling import print_json, say
 from simulator.base.errors import InputError
 from simulator.program.listing import print_schedule
 from simulator.program.program import Program
@@ -76,7 +75,7 @@ def show_command(
         _show_program(Program.load(file), listing, one, as_json)
         return
     check_outputs([Output("--map", block_map, PICTURES)], inputs={"the checkpoint": file})
-    told = told_of(table, layer, leave_out, transposed)
+    told = TensorOptions(table=table, layer=layer, leave_out=leave_out, transposed=transposed).told()
     _show_checkpoint(file, gaussian, shapes_of(shape or ()), told, block_map, as_json)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from analysis.file_kinds import DRAM_TRACES, PICTURES, TRACES
+from gblr_hw.cli.options.simulate_options import Order, SimulateOptions
+from gblr_hw.cli.options.taking import takes
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import JsonOption, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file, table_file
 from gblr_hw.cli.shared.priced import priced_by
 from gblr_hw.cli.shared.report_tables import print_report
@@ -23,8 +22,8 @@ from gblr_hw.cli.shared.simulate_gemm import (
     read_gemms,
     run_gemm,
 )
+from gblr_hw.cli.shared.telling import say
 from simulator.base.errors import InputError
-from simulator.dram.standards import STANDARDS
 from simulator.machine.dram_choice import with_dram_model
 from simulator.machine.machine import Machine
 from simulator.program.program import Program
@@ -56,141 +55,63 @@ _ACTS_WITH = {
 _KINDS = {"report": None, "trace": TRACES, "timeline": PICTURES, "bars": PICTURES, "roofline": PICTURES}
 
 
-class Order(StrEnum):
-    """How the table of layers or operators is sorted."""
-
-    PROGRAM = "program"
-    CYCLES = "cycles"
-
-
-def simulate_command(
-    context: typer.Context,
-    program: Annotated[Path | None, typer.Argument(help="A program that `gblr-hw lower` wrote.")] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option(
-            "--machine",
-            "-m",
-            help="Preset or TOML file; without it the machine a program was lowered for, and mid-32 for GEMMs.",
-            metavar="NAME|FILE",
-        ),
-    ] = None,
-    dram: Annotated[
-        str | None,
-        typer.Option(
-            "--dram",
-            help="Another DRAM for the machine: bandwidth (one latency, one bandwidth) or a standard's banks and rows: "
-            f"{', '.join(STANDARDS)}; as many channels as come nearest to its bandwidth.",
-            metavar="MODEL",
-        ),
-    ] = None,
-    gemm: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--gemm",
-            help="Instead of a program: a dense layer of M tokens, K inputs, N outputs; repeatable.",
-            metavar="MxKxN",
-        ),
-    ] = None,
-    topology: Annotated[
-        Path | None,
-        typer.Option("--topology", help="Instead of a program: layers of a SCALE-Sim topology (GEMM or convolution)."),
-    ] = None,
-    array: Annotated[
-        str | None, typer.Option("--array", help="For GEMMs: another array for the machine.", metavar="ROWSxCOLS")
-    ] = None,
-    option_set: Annotated[
-        str | None,
-        typer.Option(
-            "--as",
-            help="For GEMMs: compute cycles as SCALE-Sim 3.0 counts them: scalesim-ws, scalesim-os or scalesim-is.",
-            metavar="NAME",
-        ),
-    ] = None,
-    energy_table: Annotated[
-        str | None,
-        typer.Option(
-            "--energy-table",
-            help="Price events by another table: cmos-45, cmos-22, cmos-7 or a TOML file.",
-            metavar="NAME|FILE",
-        ),
-    ] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Write all figures as JSON.")] = None,
-    trace: Annotated[
-        Path | None, typer.Option("--trace", help="Write a Chrome trace (.json or .json.gz) for Perfetto.")
-    ] = None,
-    dram_trace: Annotated[
-        Path | None,
-        typer.Option(
-            "--dram-trace",
-            help="Of a program: write its DRAM bursts for Ramulator 2, as addresses (.ldst) or banks and rows (.rw).",
-        ),
-    ] = None,
-    timeline: Annotated[
-        Path | None, typer.Option("--timeline", help="Draw the units' time line (PNG, SVG or PDF).")
-    ] = None,
-    bars: Annotated[
-        Path | None, typer.Option("--bars", help="Draw every layer's cycles by cause (PNG, SVG or PDF).")
-    ] = None,
-    roofline: Annotated[
-        Path | None, typer.Option("--roofline", help="Draw every operator under the machine's roofs (PNG, SVG or PDF).")
-    ] = None,
-    order: Annotated[
-        Order | None,
-        typer.Option(
-            "--order",
-            help="Rows of the table: as the program has them, or most cycles first (the default for whole networks).",
-            show_default=False,
-        ),
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", help="Rows of the table; one more sums up all others.", min=1, metavar="N")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes(SimulateOptions)
+def simulate_command(context: typer.Context, options: SimulateOptions) -> None:
     """Simulate a program: cycles per layer or operator and per unit, with causes; bytes, energy by component, roofline.
 
     With --gemm or --topology: dense layers, on our machine or (--as) in the closed forms of SCALE-Sim 3.0.
     """
-    source = _source(program, gemm, topology)
-    gemms = () if program is not None else read_gemms(gemm or (), topology)
-    check_acting(context, _given(source, len(gemms), option_set, as_json), _ACTS_WITH)
-    asked = {"report": report, "trace": trace, "timeline": timeline, "bars": bars, "roofline": roofline}
-    outputs = {kind: path for kind, path in asked.items() if path is not None}
+    source = _source(options.program, options.gemm, options.topology)
+    gemms = () if options.program is not None else read_gemms(options.gemm or (), options.topology)
+    check_acting(context, _given(source, len(gemms), options.option_set, options.as_json), _ACTS_WITH)
+    outputs = _checked_outputs(options)
+    if options.program is not None:
+        _simulate_program(options.program, options, outputs)
+    elif options.option_set is not None:
+        array = choose_systolic_array(options.option_set, options.machine, options.array)
+        print_counted(gemms, array, options.option_set, options.as_json)
+    else:
+        chosen = _chosen(choose_machine(options.machine, options.array), options)
+        check_gemms(gemms)
+        if len(gemms) == 1:
+            show_report(run_gemm(gemms[0], chosen), outputs, options.as_json)
+        else:
+            print_runs(gemms, chosen, options.as_json)
+
+
+def _checked_outputs(options: SimulateOptions) -> dict[str, Path]:
+    """The files of a report that were asked for, by kind. Raises InputError for one that may not be written."""
+    asked = {kind: getattr(options, kind) for kind in _KINDS}
     check_outputs(
         [
             *(Output(f"--{kind}", path, _KINDS[kind]) for kind, path in asked.items()),
-            Output("--dram-trace", dram_trace, DRAM_TRACES),
+            Output("--dram-trace", options.dram_trace, DRAM_TRACES),
         ],
         inputs={
-            "the program": program,
-            "--machine": machine_file(machine),
-            "--topology": topology,
-            "--energy-table": table_file(energy_table),
+            "the program": options.program,
+            "--machine": machine_file(options.machine),
+            "--topology": options.topology,
+            "--energy-table": table_file(options.energy_table),
         },
     )
-    if program is not None:
-        loaded = Program.load(program)
-        own = loaded.machine if machine is None else Machine.load(machine)
-        chosen = priced_by(_with_dram(own, dram), energy_table)
-        result = simulate(loaded, chosen, program.stem)
-        told = "" if dram_trace is None else write_dram_trace(loaded, chosen, result, dram_trace)
-        show_report(result, outputs, as_json, order, top)
-        if told and not as_json:
-            say(told)
-    elif option_set is not None:
-        print_counted(gemms, choose_systolic_array(option_set, machine, array), option_set, as_json)
-    else:
-        chosen = priced_by(_with_dram(choose_machine(machine, array), dram), energy_table)
-        check_gemms(gemms)
-        if len(gemms) == 1:
-            show_report(run_gemm(gemms[0], chosen), outputs, as_json)
-        else:
-            print_runs(gemms, chosen, as_json)
+    return {kind: path for kind, path in asked.items() if path is not None}
 
 
-def _with_dram(machine: Machine, model: str | None) -> Machine:
-    return machine if model is None else with_dram_model(machine, model)
+def _simulate_program(path: Path, options: SimulateOptions, outputs: dict[str, Path]) -> None:
+    program = Program.load(path)
+    machine = _chosen(program.machine if options.machine is None else Machine.load(options.machine), options)
+    result = simulate(program, machine, path.stem)
+    trace = options.dram_trace
+    told = "" if trace is None else write_dram_trace(program, machine, result, trace)
+    show_report(result, outputs, options.as_json, options.order, options.top)
+    if told and not options.as_json:
+        say(told)
+
+
+def _chosen(machine: Machine, options: SimulateOptions) -> Machine:
+    """The machine with the DRAM and the energy table that were asked for."""
+    with_dram = machine if options.dram is None else with_dram_model(machine, options.dram)
+    return priced_by(with_dram, options.energy_table)
 
 
 def write_dram_trace(program: Program, machine: Machine, result: Report, path: Path) -> str:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from gblr_hw.cli.options.taking import takes
+from gblr_hw.cli.options.train_options import TrainOptions
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import JsonOption, MachineOption, SeedOption, print_json, progress_bar, say
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
+from gblr_hw.cli.shared.telling import print_json, progress_bar, say
 from gblr_hw.cli.sources.lower_source import model_file
-from gblr_hw.weights.family import Family, family_named, told, trained
+from gblr_hw.weights.family import Family, family_named, trained
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
     from gblr_hw.cost.target import Target
+    from gblr_hw.training.recipe import TrainedNetwork
 
 
 _TRAINED, _DENSE = "a family that is trained towards a target", "the family 'dense'"
@@ -33,190 +35,130 @@ _ACTS_WITH = {
 }
 
 
-def train_command(
-    context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
-    family: Annotated[
-        str | None,
-        typer.Option(
-            "--family", help=f"What is trained: hardware, or lattice with --model, if not given. {told(trained())}"
-        ),
-    ] = None,
-    target_latency: Annotated[
-        str | None,
-        typer.Option(
-            "--target-latency",
-            help="0.6x-dense, 50000cycles or 0.05ms on the machine; every family but dense needs this or an energy.",
-        ),
-    ] = None,
-    target_energy: Annotated[
-        str | None, typer.Option("--target-energy", help="0.6x-dense, 80uJ or 0.08mJ on the machine.")
-    ] = None,
-    whole_network: Annotated[
-        bool,
-        typer.Option("--whole-network", help="The target is for the whole network, not only for its linear layers."),
-    ] = False,
-    machine: MachineOption = "mid-32",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            help="Train a model of your own: a function that returns (module, example inputs). The latency is of the "
-            "whole program.",
-            metavar="FILE.py:FUNCTION",
-        ),
-    ] = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            help="digits; fashion-mnist, where Debian's dataset-fashion-mnist puts it; or fashion-mnist:FOLDER. With "
-            "--model FILE.py:FUNCTION, which returns (batches to train on, held-out batches).",
-            metavar="NAME[:FOLDER]",
-        ),
-    ] = "digits",
-    images: Annotated[
-        int, typer.Option("--images", help="Images that the machine works on at a time (16 rows each).", min=1)
-    ] = 16,
-    epochs: Annotated[int, typer.Option("--epochs", help="Epochs after the dense start.", min=1)] = 12,
-    seed: SeedOption = 0,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Of AdamW at its highest, with --model.", min=1e-9, max=10.0)
-    ] = 2e-3,
-    distil: Annotated[
-        float,
-        typer.Option("--distil", help="Part of the objective that is the dense start's outputs.", min=0.0, max=1.0),
-    ] = 0.0,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", help="File to keep the run in after every epoch; if it is there, go on from it."),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="A torch device: cpu or cuda.")] = "cpu",
-    as_json: JsonOption = False,
-) -> None:
+@takes(TrainOptions)
+def train_command(context: typer.Context, options: TrainOptions) -> None:
     """Train a small vision transformer on images, or a model of your own, so that it meets a latency (or an energy) on
     a machine.
 
     Every family starts from the same dense network. The penalty's weight is found while training; nobody sets it.
     """
+    if options.model is not None:
+        check_acting(context, [_OWN], _ACTS_WITH)
+        _train_own(options.model, options)
+        return
+    family = family_named(options.family or "hardware", trained(), "--family")
+    check_acting(context, [_TRAINED if family.needs_target else _DENSE, _BUILT_IN], _ACTS_WITH)
+    _train_built_in(family, options)
+
+
+def _train_built_in(family: Family, options: TrainOptions) -> None:
+    """Train the small vision transformer, and write it."""
     from gblr_hw.demo.data_sets import data_set
     from gblr_hw.demo.single import check_images, dense_run, train_single
     from gblr_hw.files.checkpoint import save_checkpoint
 
-    if model is not None:
-        check_acting(context, [_OWN], _ACTS_WITH)
-        _train_own(
-            output, model, data, family, target_latency, machine, epochs, seed, learning_rate, checkpoint, as_json
-        )
-        return
-    kind = family_named(family or "hardware", trained(), "--family")
-    check_acting(context, [_TRAINED if kind.needs_target else _DENSE, _BUILT_IN], _ACTS_WITH)
-    loaded, chosen = Machine.load(machine), data_set(data)
-    target = _target(kind, target_latency, target_energy)
+    machine, data = Machine.load(options.machine), data_set(options.data)
+    target = _target(family, options.target_latency, options.target_energy)
     check_outputs(
         [
-            Output("--output", output),
-            Output("--checkpoint", checkpoint),
-            Output("--checkpoint's dense start", dense_run(checkpoint)),
+            Output("--output", options.output),
+            Output("--checkpoint", options.checkpoint),
+            Output("--checkpoint's dense start", dense_run(options.checkpoint)),
         ],
-        inputs={"--machine": machine_file(machine)},
+        inputs={"--machine": machine_file(options.machine)},
     )
-    check_images(images, chosen)
-    _check_device(device)
-    with progress_bar(as_json) as progress:
+    check_images(options.images, data)
+    _check_device(options.device)
+    with progress_bar(options.as_json) as progress:
         network, dense = train_single(
-            kind.name,
-            loaded,
+            family.name,
+            machine,
             target,
-            energy=target_energy is not None,
-            whole_network=whole_network,
-            data=chosen,
-            images=images,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            distil_weight=distil,
-            checkpoint=checkpoint,
+            energy=options.target_energy is not None,
+            whole_network=options.whole_network,
+            data=data,
+            images=options.images,
+            epochs=options.epochs,
+            seed=options.seed,
+            device=options.device,
+            distil_weight=options.distil,
+            checkpoint=options.checkpoint,
             progress=progress,
         )
-    save_checkpoint(network.model, output)
-    measure, unit = ("latency_cycles", "cycles") if target_energy is None else ("energy_pj", "pJ")
-    summary = {
-        "checkpoint": str(output),
-        "family": kind.name,
-        "kind": network.kind,
-        "machine": loaded.name,
-        "measured": "whole network" if whole_network else "linear layers",
-        "accuracy": network.accuracy,
-        measure: round(network.reached),
-        f"dense_{measure}": round(dense),
-        f"target_{unit.lower()}": None if network.target is None else round(network.target),
-        "diverged": network.diverged,
-    }
-    if as_json:
+    save_checkpoint(network.model, options.output)
+    _tell_built_in(family, options, machine, network, dense)
+
+
+def _tell_built_in(
+    family: Family, options: TrainOptions, machine: Machine, network: TrainedNetwork, dense: float
+) -> None:
+    measure, unit = ("latency_cycles", "cycles") if options.target_energy is None else ("energy_pj", "pJ")
+    if options.as_json:
+        summary = {
+            "checkpoint": str(options.output),
+            "family": family.name,
+            "kind": network.kind,
+            "machine": machine.name,
+            "measured": "whole network" if options.whole_network else "linear layers",
+            "accuracy": network.accuracy,
+            measure: round(network.reached),
+            f"dense_{measure}": round(dense),
+            f"target_{unit.lower()}": None if network.target is None else round(network.target),
+            "diverged": network.diverged,
+        }
         print_json(summary)
         return
     share = network.reached / dense
     stopped = "; stopped at the last good epoch, as the loss was no longer finite" if network.diverged else ""
     say(
-        f"{kind.name}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {loaded.name} "
-        f"({share:.3f} of dense); written to {output}{stopped}"
+        f"{family.name}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {machine.name} "
+        f"({share:.3f} of dense); written to {options.output}{stopped}"
     )
 
 
-def _train_own(
-    output: Path,
-    model: str,
-    data: str,
-    family: str | None,
-    target_latency: str | None,
-    machine: str,
-    epochs: int,
-    seed: int,
-    learning_rate: float,
-    checkpoint: Path | None,
-    as_json: bool,
-) -> None:
+def _train_own(model: str, options: TrainOptions) -> None:
     """Train the user's own model on the user's own batches, and write it."""
     from gblr_hw.cli.sources.train_source import train_own
     from gblr_hw.files.checkpoint import save_checkpoint
 
-    loaded = Machine.load(machine)
-    if target_latency is None:
+    machine, family, target = Machine.load(options.machine), options.family or "lattice", options.target_latency
+    if target is None:
         raise InputError("--target-latency", "nothing", "a model is trained towards a latency", "Give 0.6x-dense.")
     check_outputs(
-        [Output("--output", output), Output("--checkpoint", checkpoint)],
+        [Output("--output", options.output), Output("--checkpoint", options.checkpoint)],
         inputs={
-            "--machine": machine_file(machine), "--model": model_file(model), "--data": model_file(data),
+            "--machine": machine_file(options.machine), "--model": model_file(model),
+            "--data": model_file(options.data),
         },
     )  # fmt: skip
-    with progress_bar(as_json) as progress:
+    with progress_bar(options.as_json) as progress:
         fitted, before, after = train_own(
-            model, data, loaded, target_latency, family or "lattice", epochs, seed, learning_rate, checkpoint, progress
-        )
-    save_checkpoint(fitted.model, output)
-    summary = {
-        "checkpoint": str(output),
-        "family": family or "lattice",
-        "machine": loaded.name,
-        "measured": "whole network",
-        "layers": list(fitted.layers),
-        "latency_cycles": round(fitted.latency_cycles),
-        "dense_latency_cycles": round(fitted.dense_cycles),
-        "target_cycles": round(fitted.target_cycles),
-        "training_losses": list(fitted.losses),
-        "held_out": after.record(),
-        "held_out_before": before.record(),
-    }
-    if as_json:
+            model, options.data, machine, target, family, options.epochs, options.seed, options.learning_rate,
+            options.checkpoint, progress,
+        )  # fmt: skip
+    save_checkpoint(fitted.model, options.output)
+    if options.as_json:
+        summary = {
+            "checkpoint": str(options.output),
+            "family": family,
+            "machine": machine.name,
+            "measured": "whole network",
+            "layers": list(fitted.layers),
+            "latency_cycles": round(fitted.latency_cycles),
+            "dense_latency_cycles": round(fitted.dense_cycles),
+            "target_cycles": round(fitted.target_cycles),
+            "training_losses": list(fitted.losses),
+            "held_out": after.record(),
+            "held_out_before": before.record(),
+        }
         print_json(summary)
         return
     say(f"held out: {after.told()} (before: {before.told()})")
     say(
-        f"{len(fitted.layers)} layers, {fitted.latency_cycles:,.0f} cycles on {loaded.name} "
-        f"({fitted.of_dense:.3f} of dense {fitted.dense_cycles:,.0f}); written to {output}"
+        f"{len(fitted.layers)} layers, {fitted.latency_cycles:,.0f} cycles on {machine.name} "
+        f"({fitted.of_dense:.3f} of dense {fitted.dense_cycles:,.0f}); written to {options.output}"
     )
-    say(f"lower it with: gblr-hw lower {output} --model {model} -m {machine}")
+    say(f"lower it with: gblr-hw lower {options.output} --model {model} -m {options.machine}")
 
 
 def _check_device(device: str) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.shared.options import JsonOption, SeedOption, console, print_json
+from gblr_hw.cli.options.shared_options import JsonOption, SeedOption
 from gblr_hw.cli.shared.outputs import check_outputs
+from gblr_hw.cli.shared.telling import console, print_json
 from simulator.base.errors import InputError
 from simulator.base.files import output_folder
 from simulator.base.text import printable

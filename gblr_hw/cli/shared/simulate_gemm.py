@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.tables.table import Column, count, energy_from_pj, format_table, percent
-from gblr_hw.cli.shared.options import print_json
+from gblr_hw.cli.shared.telling import print_json
 from simulator.base.errors import InputError
 from simulator.base.memory import check_memory
 from simulator.base.text import printable

@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gblr_hw.cli.shared.options import told_of
+from gblr_hw.cli.options.advise_options import TOKENS
+from gblr_hw.cli.options.shared_options import TensorOptions
 from gblr_hw.cli.sources.lower_source import Wish, model_of
 from simulator.base.errors import InputError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from gblr_hw.frontend.export import ExportedNetwork
     from gblr_hw.weights.stored import DenseWeights
 
-TOKENS = "1,16,64,197,1024"
 _MOST_TOKENS = 1 << 20
 
 
@@ -67,15 +67,15 @@ def of_checkpoint(
     checkpoint: Path | None,
     include: list[str] | None,
     exclude: list[str] | None,
-    *told: list[str] | None,
+    tensors: TensorOptions,
 ) -> dict[str, DenseWeights]:
-    """The dense layers of a checkpoint that patterns choose. told: as `told_of` takes it."""
+    """The dense layers of a checkpoint that patterns choose."""
     from gblr_hw.files.checkpoint import load_checkpoint
     from gblr_hw.weights.dense_layers import dense_layers
 
     if checkpoint is None:
         raise InputError("advise", "neither a checkpoint nor --model", "there must be layers", "Name one of them.")
-    layers = load_checkpoint(checkpoint, **vars(told_of(*told)))
+    layers = load_checkpoint(checkpoint, **vars(tensors.told()))
     return dense_layers(layers, f"checkpoint '{checkpoint}'", include, exclude)
 
 

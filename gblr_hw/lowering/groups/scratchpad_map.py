@@ -9,7 +9,7 @@ next block is drained while this one is stored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -96,21 +96,30 @@ def map_regions(
     decides: whether inputs of the next block arrive meanwhile, whether operands that are needed chunk by chunk are
     there in full, and how many buffers values have that pass through chunk by chunk.
     """
-    side, size_bytes = machine.cols, machine.scratchpad.size_bytes
-    values = _values(network, stages, block, side)
-    by_chunk, in_place = _by_chunk(network, stages, values), _in_place(network, stages)
-    ways = [(count, some) for count in STREAM_CHUNKS for some in ([[], by_chunk] if by_chunk else [[]])]
-    for ahead in (True, False):
-        for buffers, parts in ways:
-            wanted = _regions(values, buffers, parts, in_place)
-            if ahead:
-                wanted = {key: _ahead(key, region) for key, region in wanted.items()}
-            for apart in _APART:
-                found = _placed(wanted, side, size_bytes, apart)
-                if found is not None:
-                    in_turn = _placed(_stored_in_turn(network, stages, wanted), side, size_bytes, apart)
-                    return found if in_turn is None else in_turn
+    for wanted, apart in _ways(network, stages, _values(network, stages, block, machine.cols)):
+        found = _placed(wanted, machine.cols, machine.scratchpad.size_bytes, apart)
+        if found is not None:
+            return found
     return None
+
+
+def _ways(
+    network: Network, stages: Sequence[Stage], values: Mapping[Key, ScratchRegion]
+) -> Iterator[tuple[dict[Key, ScratchRegion], Apart]]:
+    """What may be placed, most generous first, and what places are then kept free of. With the next block's inputs
+    arriving meanwhile before without, more buffers before fewer; with two places for what the last stage stores before
+    one.
+    """
+    by_chunk, in_place = _by_chunk(network, stages, values), _in_place(network, stages)
+    for ahead in (True, False):
+        for buffers in STREAM_CHUNKS:
+            for parts in ([], by_chunk) if by_chunk else ([],):
+                wanted = _regions(values, buffers, parts, in_place)
+                if ahead:
+                    wanted = {key: _ahead(key, region) for key, region in wanted.items()}
+                in_turn = _stored_in_turn(network, stages, wanted)
+                for apart in _APART:
+                    yield from ((one, apart) for one in ([in_turn] if in_turn == wanted else [in_turn, wanted]))
 
 
 def _ahead(key: Key, region: ScratchRegion) -> ScratchRegion:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gblr_hw.lowering.passes.plan import LayerPlan, filled
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.program.schedule import PARAMETER_BYTES, RANK_PARAMETER_BYTES
-from simulator.timing.durations import channel_cycles
 
 # Times as many blocks as must be: what a layer may be cut into where that is faster.
 FINER_CUTS = (2, 3, 4, 6, 8)
-
-# What part of the cycles such a cut must save where weights do not stay in their buffer and are loaded for each block.
-WORTH_LOADS = 0.03
-
-# Such cuts are timed where the ends of a layer take more than this share of what its array takes alone.
-_LONG_ENDS = 0.03
 
 
 def block_tokens(plan: LayerPlan) -> LayerPlan:
@@ -62,13 +53,6 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
             f"Enlarge [{memory}] in the machine file, or use a larger machine.",
         )
     return filled(plan, block_tokens=_equal_blocks(plan.tokens, most))
-
-
-def ends_are_long(machine: Machine, block: int, features: int, array_cycles: int) -> bool:
-    """Whether the first block's inputs and the last one's outputs, of so many ``features`` in all, take long beside the
-    cycles of the array, so that smaller blocks may gain.
-    """
-    return bool(channel_cycles(machine, np.array([block * features]))[0] > _LONG_ENDS * array_cycles)
 
 
 def tokens_beside_ranks(plan: LayerPlan) -> int:

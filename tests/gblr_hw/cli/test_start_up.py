@@ -1,4 +1,6 @@
-"""What a start of the command line imports: simulating needs neither torch nor a plotting library."""
+"""What a start of the command line imports: simulating needs neither torch nor a plotting library, and for a small
+program no compiler.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import pytest
 import torch
 
 from gblr_hw.cli.app import _COMMANDS, _load
-from gblr_hw.cli.shared.options import progress_bar
+from gblr_hw.cli.shared.telling import progress_bar
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine
 
-HEAVY = ("torch", "matplotlib", "sklearn", "pandas", "scipy.optimize", "scipy.sparse")
+HEAVY = ("torch", "matplotlib", "sklearn", "pandas", "scipy", "numba")
 SCRIPT = """
 import sys
 from gblr_hw.cli.main import main
@@ -74,11 +76,13 @@ def test_the_list_says_what_each_command_says_first(name: str) -> None:
     assert told.startswith(_COMMANDS[name][1])
 
 
-def test_the_list_of_commands_loads_no_engine() -> None:
-    script = "import sys\nfrom gblr_hw.cli.main import main\ntry:\n    main()\nfinally:\n    print('numba' in sys.modules, file=sys.stderr)"
-    command = [sys.executable, "-c", script, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
-    assert done.stderr.split()[-1] == "False", done.stderr
+def test_a_large_program_is_simulated_by_compiled_kernels(tmp_path: Path) -> None:
+    layers = {str(i): DenseWeights(torch.ones(512, 512)) for i in range(5)}
+    lowered = lower(layers, Machine.load("edge-16"), tokens=8)
+    lowered.save(tmp_path / "large.program")
+    assert len(lowered.instructions) > 9000
+    done = start("simulate", tmp_path / "large.program")
+    assert "numba" in done.stderr.splitlines()[-1]
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(

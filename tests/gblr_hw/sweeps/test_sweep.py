@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import nn
 
 from analysis.pictures.sweep_picture import draw_sweep
 from gblr_hw import lower, save_checkpoint, sweep
-from gblr_hw.sweeps import executors
 from gblr_hw.sweeps.axes import Axis, machine_fields, points_of
 from gblr_hw.sweeps.files import save_rows
 from gblr_hw.sweeps.measure import MEASURED, measure_point
@@ -24,6 +24,7 @@ from simulator import Machine, simulate
 from simulator.base.errors import InputError
 from simulator.machine.area import area_mm2
 
+swept = import_module("gblr_hw.sweeps.sweep")  # whose name the package gives to the function
 EDGE = Machine.load("edge-16")
 AXES = {"array.rows,array.cols": [8, 16], "dram.gb_per_s": [1.6, 6.4], "tokens": [4, 9]}
 
@@ -83,10 +84,7 @@ def test_processes_and_a_killed_worker_give_the_same_rows(
             os.kill(os.getpid(), signal.SIGKILL)
         return measure_point(source, base, tokens, settings)
 
-    def held(base: Machine, tokens: int, settings: Any) -> Any:
-        return dies_once(executors._held[0], base, tokens, settings)
-
-    monkeypatch.setattr(executors, "_measure_held", held)
+    monkeypatch.setattr(swept, "measure_point", dies_once)
     assert sweep(checkpoint, EDGE, AXES, jobs=2) == wanted
     assert mark.exists()
 
@@ -105,7 +103,7 @@ def test_a_stopped_sweep_goes_on_and_one_that_grew_measures_what_is_new(
             raise KeyboardInterrupt
         return measure_point(source, base, tokens, settings)
 
-    monkeypatch.setattr(executors, "measure_point", stops)
+    monkeypatch.setattr(swept, "measure_point", stops)
     with pytest.raises(KeyboardInterrupt):
         sweep(checkpoint, EDGE, AXES, work=work)
     with (work / "points.jsonl").open("ab") as file:

@@ -90,7 +90,7 @@ def test_one_kernel_serves_all_standards() -> None:
     program = layers_program(MID, 1)
     for model in STANDARDS:
         simulate(program, with_dram_model(MID, model))
-    assert len([signature for signature in _advance.signatures if signature[-1] != none]) == 1
+    assert len([signature for signature in _advance.compiled.signatures if signature[-1] != none]) == 1
 
 
 def test_a_load_by_hand() -> None:

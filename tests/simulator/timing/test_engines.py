@@ -333,7 +333,7 @@ def test_kernels_are_compiled_once():
         operator_bounds._add_work,
     )
     # The engine's has one more for memories with banks, if another test needed it.
-    compiled = {k: [s for s in k.signatures if k is not engine._advance or s[-1] == none] for k in kernels}
+    compiled = {k: [s for s in k.compiled.signatures if k is not engine._advance or s[-1] == none] for k in kernels}
     assert [len(found) for found in compiled.values()] == [1] * len(kernels)
 
 

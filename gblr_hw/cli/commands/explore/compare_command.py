@@ -9,8 +9,9 @@ import typer
 
 from analysis.tables.comparison import ComparedRow
 from analysis.tables.table import Column, format_table
+from gblr_hw.cli.options.shared_options import JsonOption
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
-from gblr_hw.cli.shared.options import JsonOption, print_json, say
+from gblr_hw.cli.shared.telling import print_json, say
 from gblr_hw.page.compare import MEASURES, compare
 from simulator.base.errors import InputError
 from simulator.program.program import Program

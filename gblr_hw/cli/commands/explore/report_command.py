@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from analysis.file_kinds import PAGES
-from gblr_hw.cli.shared.options import say
 from gblr_hw.cli.shared.outputs import Output, check_outputs
+from gblr_hw.cli.shared.telling import say
 
 
 def report_command(
