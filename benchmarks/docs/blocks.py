@@ -17,6 +17,7 @@ from benchmarks.codesign import tables as codesign
 from benchmarks.demo import tables as demo
 from benchmarks.docs.sources import SOURCES
 from benchmarks.dram import ranking_tables as dram_rankings
+from benchmarks.dram import study_tables as dram_study
 from benchmarks.dram import tables as dram
 from benchmarks.energy_tables.family_order import order_table
 from benchmarks.energy_tables.reference_case import chips_table, reference_table
@@ -141,8 +142,10 @@ BLOCKS: tuple[Block, ...] = (
     Block(NETWORKS, "groups", ("fusion",), _rows("fusion", networks.fusion_table)),
     Block(DRAM, "families", ("dram",), _rows("dram", dram.families_text, "families")),
     Block(DRAM, "ViT-Base", ("dram",), _rows("dram", dram.networks_table, "networks")),
-    Block(DRAM, "networks", ("dram rankings",), lambda figures: dram_rankings.networks_text(figures["dram rankings"])),
-    Block(DRAM, "study", ("dram rankings",), lambda figures: dram_rankings.study_text(figures["dram rankings"])),
+    Block(DRAM, "networks", ("dram rankings",), _whole("dram rankings", dram_rankings.networks_text)),
+    Block(DRAM, "study", ("dram study",), _whole("dram study", dram_study.setting_text)),
+    Block(DRAM, "study settings", ("dram study",), _whole("dram study", dram_study.settings_text)),
+    Block(DRAM, "study claims", ("dram study",), _whole("dram study", dram_study.claims_text)),
     Block(DRAM, "layout", ("dram",), _rows("dram", dram.layout_text, "layouts")),
     Block(DRAM, "patterns", ("dram",), _rows("dram", dram.patterns_table, "patterns")),
     Block(DRAM, "speed", ("dram",), _rows("dram", dram.speed_table, "speed")),

@@ -64,6 +64,7 @@ SOURCES: Mapping[str, Source] = {
     "demo": _json("demo", "python -m benchmarks.demo.three_seeds"),
     "dram": _json("dram", "python -m benchmarks.dram.standards"),
     "dram rankings": Source("docs/data/dram_rankings.jsonl", "python -m benchmarks.dram.rankings", read_lines),
+    "dram study": Source("docs/data/dram_study.jsonl", "python -m benchmarks.dram.study_rankings", read_lines),
     "study": Source("docs/data/study.jsonl", "python -m benchmarks.study.study", read_whole_study),
     "study structures": _json("study_structures", "python -m benchmarks.study.structures"),
     "waterfall": Source("docs/data/waterfall.json", "python -m benchmarks.study.waterfall", read_json),
