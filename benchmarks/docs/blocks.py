@@ -20,6 +20,7 @@ from benchmarks.dram import ranking_tables as dram_rankings
 from benchmarks.dram import study_tables as dram_study
 from benchmarks.dram import tables as dram
 from benchmarks.energy_tables.family_order import order_table
+from benchmarks.energy_tables.float_lanes import float_lanes_table
 from benchmarks.energy_tables.reference_case import chips_table, reference_table
 from benchmarks.minilm import tables as minilm
 from benchmarks.networks import tables as networks
@@ -195,6 +196,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(CODESIGN, "front", ("codesign",), _rows("codesign", codesign.front_table, "front")),
     Block(ENERGY, "energy reference", ("energy reference",), _rows("energy reference", reference_table)),
     Block(ENERGY, "chips", ("energy reference",), _rows("energy reference", chips_table, "chips")),
+    Block(ENERGY, "float lanes", ("float lanes",), _rows("float lanes", float_lanes_table)),
     Block(ENERGY, "family order", ("family order",), _whole("family order", order_table)),
     Block(REFERENCES, "GEMM cycles", ("GEMM cycles",), _rows("GEMM cycles", peers.gemm_cycles_table)),
     Block(REFERENCES, "speed", ("peers",), _whole("peers", partial(peers.speed_table, gemms=PEER_GEMMS))),

@@ -111,6 +111,7 @@ SOURCES: Mapping[str, Source] = {
     "synthesis": Source("docs/synthesis.json", "make synth", read_json),
     "permutation price": _json("permutation_price", "python -m benchmarks.synthesis.permutation_price"),
     "codesign": _json("codesign_minilm", "python -m benchmarks.codesign.summary front.json"),
+    "float lanes": _json("float_lanes", "python -m benchmarks.energy_tables.float_lanes"),
     "energy reference": _json("energy_reference", "python -m benchmarks.energy_tables.reference_case"),
     "family order": Source(
         "docs/data/family_order.jsonl", "python -m benchmarks.energy_tables.family_order", _contenders

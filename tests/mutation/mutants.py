@@ -23,7 +23,7 @@ ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network
 UNITS, BOUNDS = "simulator.timing.unit_accounts", "simulator.timing.operator_bounds"
 IMAGES = "simulator.network.image_rows"
 BANKS, CONTROLLER, MAPPING = "simulator.dram.banks", "simulator.dram.controller", "simulator.dram.mapping"
-PLACES = "simulator.timing.dram_places"
+PLACES, ALIKE, BANKED = "simulator.timing.dram_places", "simulator.dram.alike", "simulator.timing.banked_transfers"
 
 Check = Literal["agreement", "by hand", "banks"]  # the last: by hand, of a DRAM with banks
 
@@ -212,6 +212,11 @@ DURATIONS = [
     *_shared("D7", "tile records begin anywhere in a burst", PLACES, "sizes = ceil_div(layer.tile_bytes(machine), burst) * burst", "sizes = layer.tile_bytes(machine)", "banks"),
     *_shared("D8", "a full queue takes bursts", CONTROLLER, "max(asked, line[TAKEN] + 1, free)", "max(asked, line[TAKEN] + 1)", "banks"),
     *_shared("D9", "a row is open a clock late", BANKS, 'activate_read=t["tRCD"]', 'activate_read=t["tRCD"] + 1', "banks"),
+    *_shared("D10", "channels with other rows open are served as one", ALIKE, "lines[channel, bank] == lines[other, bank]", "lines[channel, bank] == lines[channel, bank]", "banks"),
+    *_shared("D10", "a channel that waits is served as one that does not", ALIKE, "return free <= asked and free <=", "return free <=", "banks"),
+    *_shared("D10", "channels of one line all get as many bursts", ALIKE, "+ 2 * (((channel - begin) & mask) < more)", "", "banks"),
+    *_shared("D11", "a refresh takes a clock more", BANKS, 'refresh_takes=t["tRFC"]', 'refresh_takes=t["tRFC"] + 1', "banks"),
+    *_shared("D12", "the cycle in which data end is cut off", BANKED, "ceil_div(data * clock, cycle)", "data * clock // cycle", "banks"),
     *_shared("A1", "a tile occupies the array a cycle longer", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] + 1\n"),
     *_shared("A1", "a tile occupies the array a cycle less", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] - 1\n"),
     *_shared("A2", "a preload takes a row more", TIMING, "cycles[tiles] = machine.rows\n", "cycles[tiles] = machine.rows + 1\n"),
