@@ -209,7 +209,7 @@ DURATIONS = [
     *_shared("D4", "a latency rounded down", MACHINE, "math.ceil(round(", "math.floor(round("),
     *_shared("D5", "one memory channel, whatever the bandwidth", MACHINE, "1 if self.standard is None else round(", "1 if self.standard is None or self.gb_per_s > 0 else round(", "banks"),
     *_shared("D6", "the most significant part counts first", MAPPING, "for part in reversed(order):", "for part in order:", "banks"),
-    *_shared("D7", "tile records begin anywhere in a burst", PLACES, "sizes = ceil_div(layer.tile_bytes(machine), burst) * burst", "sizes = layer.tile_bytes(machine)", "banks"),
+    *_shared("D7", "tile records begin anywhere in a burst", PLACES, "sizes = ceil_div(records_of([layer.tiles for layer in layers], machine), burst) * burst", "sizes = records_of([layer.tiles for layer in layers], machine)", "banks"),
     *_shared("D8", "a full queue takes bursts", CONTROLLER, "max(asked, line[TAKEN] + 1, free)", "max(asked, line[TAKEN] + 1)", "banks"),
     *_shared("D9", "a row is open a clock late", BANKS, 'activate_read=t["tRCD"]', 'activate_read=t["tRCD"] + 1', "banks"),
     *_shared("D10", "channels with other rows open are served as one", ALIKE, "lines[channel, bank] == lines[other, bank]", "lines[channel, bank] == lines[channel, bank]", "banks"),
