@@ -34,7 +34,7 @@ SEED = 0
 ON = ("edge-16", "mid-32")  # plain-32 has the DRAM of mid-32, and cloud-128 gains nothing from these networks
 # Part and machine that is trained for -> budgets.
 SETTINGS = {
-    ("digits", "edge-16"): (0.7, 0.5, 0.4, 0.32, 0.27),
+    ("digits", "edge-16"): (0.5, 0.4, 0.32),
     ("digits", "mid-32"): (0.65,),
     ("fashion-vit", "edge-16"): (0.5,),
     ("fashion-mixer", "edge-16"): (0.5,),
