@@ -38,8 +38,6 @@ _NETWORKS: Mapping[str, Callable[[], tuple[nn.Module, Any]]] = {
     "Fashion-MNIST ViT of the study": lambda: _of_study("fashion-vit", 96),
     "Fashion-MNIST Mixer of the study": lambda: _of_study("fashion-mixer", 96),
     "MiniLM-L6, 64 tokens": lambda: load_source("minilm", tokens=64),
-    "DeiT-S": lambda: load_source("transformers:facebook/deit-small-patch16-224"),
-    "GPT-2, decode 1 after 1024": lambda: load_source("transformers:gpt2", tokens=1, past=1024),
 }
 
 
