@@ -40,10 +40,11 @@ def networks_text(rows: Sequence[Row]) -> str:
 
 
 def _cases(rows: Sequence[Row]) -> dict[Case, dict[str, Row]]:
+    """Family -> its row, of networks that were measured in all families."""
     cases: dict[Case, dict[str, Row]] = {}
     for row in rows:
         cases.setdefault((row["network"], row["machine"]), {})[row["family"]] = row
-    return cases
+    return {case: mine for case, mine in cases.items() if {REFERENCE, *FAMILIES} <= set(mine)}
 
 
 def cycles_by_memory(mine: Mapping[str, Row]) -> dict[Memory, dict[str, int]]:

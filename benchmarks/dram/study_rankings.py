@@ -1,6 +1,7 @@
 """Networks of the study where the DRAM is a standard's banks and not one bandwidth: do their families keep their order?
 
-python -m benchmarks.dram.study_rankings [--part digits] [--out docs/data/dram_study.jsonl]
+python -m benchmarks.dram.study_rankings [--part digits] [--family "low rank"] [--budget 0.4]
+    [--out docs/data/dram_study.jsonl]
 
 The study's weights are not kept, so its networks are trained again, as the study trains them: one seed, and of its
 settings those of `SETTINGS`. Resumable: what is there is not trained again. Ten to fifteen CPU seconds a network, a
@@ -22,7 +23,7 @@ from analysis.pictures.family_marks import REFERENCE
 from benchmarks.dram.rankings import cycles_on_memories
 from benchmarks.dram.study_tables import claims_text, setting_text, settings_text
 from benchmarks.shared.result_lines import ResultLines
-from benchmarks.study.runs import ABLATION, PARTS, retrained
+from benchmarks.study.runs import ABLATION, NETWORKS, PARTS, retrained
 from gblr_hw.cost.target import UnreachableTargetError
 from gblr_hw.demo.fashion_mnist import FOLDER
 from gblr_hw.frontend import export_network
@@ -85,6 +86,8 @@ def measured(job: Job, cache: Path, data: Path) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=sorted({part for part, _ in SETTINGS}))
+    parser.add_argument("--family", action="append", choices=list(NETWORKS))
+    parser.add_argument("--budget", action="append", type=float)
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder with Fashion-MNIST's IDX files")
     parser.add_argument("--cache", type=Path, default=Path("build/dram"), help="networks under way")
     parser.add_argument("--out", type=Path, default=Path("docs/data/dram_study.jsonl"))
@@ -92,7 +95,8 @@ def main() -> None:
     results = ResultLines(options.out, KEY)
     options.cache.mkdir(parents=True, exist_ok=True)
     for job in jobs():
-        wanted = options.part is None or job.part in options.part
+        asked = ((options.part, job.part), (options.family, job.family), (options.budget, job.budget))
+        wanted = all(only is None or one in only for only, one in asked)
         if not wanted or all(results.has(**job._asdict(), machine=name) for name in ON):
             continue
         for row in measured(job, options.cache, options.data):

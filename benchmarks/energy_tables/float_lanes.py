@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from analysis.tables.table import Column, count, format_table
+from analysis.tables.table import Column, count, format_table, percent
 from benchmarks.shared.measurement import out_option, write_json
 from benchmarks.study.runs import PARTS, as_trained
 from gblr_hw.frontend import export_network
@@ -73,7 +73,7 @@ def float_lanes_table(found: list[dict[str, Any]]) -> str:
         Column(f"dense, on {MACHINE}", "network", align="left"),
         Column("elements of VECTORs", "elements", count),
         Column("work (µJ)", "work", lambda value: f"{value:,.1f}"),
-        Column("their share", "share", lambda value: f"{value:.1%}"),
+        Column("their share", "share", percent),
         Column("work with float lanes", "value", _times),
         *(Column(key, key, _times) for key in ("low", "high")),
     ]

@@ -32,6 +32,13 @@ def test_pairs_that_change_places_are_named_with_their_distance() -> None:
     assert "1 of 15 pairs change places, in shares of dense: GBLR and low rank by 0.010 (hbm2-1600)." in moved
 
 
+def test_a_network_that_lacks_a_family_is_not_shown_yet() -> None:
+    names = ("dense", "low rank", "block sparse", "lattice", "Monarch", "BLAST", "GBLR")
+    whole = [row(name, 500, 500) for name in names]
+    begun = [one | {"network": "begun"} for one in whole[:3]]
+    assert networks_text([*whole, *begun]) == networks_text(whole)
+
+
 def trained(family: str, plain: int, banks: int, accuracy: float = 0.9) -> dict[str, Any]:
     setting = {"part": "digits", "trained_for": "edge-16", "budget": 1.0 if family == "dense" else 0.5, "seed": 0}
     return row(family, plain, banks, accuracy=accuracy, **setting)

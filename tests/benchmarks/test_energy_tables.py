@@ -98,7 +98,7 @@ def test_float_lanes_are_told_as_shares_of_all_work() -> None:
     row = {"network": "net", "elements": 10, "work": 200.0, "priced": 2.0, "value": 3.0, "low": 1.0, "high": 6.0}
     line = float_lanes_table([row]).splitlines()[2]
     found = [cell.strip() for cell in line.split("|")[1:-1]]
-    assert found == ["net", "10", "200.0", "1.0%", "1.0050 x", "0.9950 x", "1.0200 x"]
+    assert found == ["net", "10", "200.0", "1.0 %", "1.0050 x", "0.9950 x", "1.0200 x"]
 
 
 def test_dram_powers_follow_from_the_supply_currents() -> None:
