@@ -17,8 +17,10 @@ from benchmarks.codesign import tables as codesign
 from benchmarks.demo import tables as demo
 from benchmarks.docs.sources import SOURCES
 from benchmarks.dram import ranking_tables as dram_rankings
+from benchmarks.dram import study_tables as dram_study
 from benchmarks.dram import tables as dram
 from benchmarks.energy_tables.family_order import order_table
+from benchmarks.energy_tables.float_lanes import float_lanes_table
 from benchmarks.energy_tables.reference_case import chips_table, reference_table
 from benchmarks.minilm import tables as minilm
 from benchmarks.networks import tables as networks
@@ -142,8 +144,10 @@ BLOCKS: tuple[Block, ...] = (
     Block(NETWORKS, "groups", ("fusion",), _rows("fusion", networks.fusion_table)),
     Block(DRAM, "families", ("dram",), _rows("dram", dram.families_text, "families")),
     Block(DRAM, "ViT-Base", ("dram",), _rows("dram", dram.networks_table, "networks")),
-    Block(DRAM, "networks", ("dram rankings",), lambda figures: dram_rankings.networks_text(figures["dram rankings"])),
-    Block(DRAM, "study", ("dram rankings",), lambda figures: dram_rankings.study_text(figures["dram rankings"])),
+    Block(DRAM, "networks", ("dram rankings",), _whole("dram rankings", dram_rankings.networks_text)),
+    Block(DRAM, "study", ("dram study",), _whole("dram study", dram_study.setting_text)),
+    Block(DRAM, "study settings", ("dram study",), _whole("dram study", dram_study.settings_text)),
+    Block(DRAM, "study claims", ("dram study",), _whole("dram study", dram_study.claims_text)),
     Block(DRAM, "layout", ("dram",), _rows("dram", dram.layout_text, "layouts")),
     Block(DRAM, "patterns", ("dram",), _rows("dram", dram.patterns_table, "patterns")),
     Block(DRAM, "speed", ("dram",), _rows("dram", dram.speed_table, "speed")),
@@ -194,6 +198,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(CODESIGN, "front", ("codesign",), _rows("codesign", codesign.front_table, "front")),
     Block(ENERGY, "energy reference", ("energy reference",), _rows("energy reference", reference_table)),
     Block(ENERGY, "chips", ("energy reference",), _rows("energy reference", chips_table, "chips")),
+    Block(ENERGY, "float lanes", ("float lanes",), _rows("float lanes", float_lanes_table)),
     Block(ENERGY, "family order", ("family order",), _whole("family order", order_table)),
     Block(REFERENCES, "GEMM cycles", ("GEMM cycles",), _rows("GEMM cycles", peers.gemm_cycles_table)),
     Block(REFERENCES, "speed", ("peers",), _whole("peers", partial(peers.speed_table, gemms=PEER_GEMMS))),

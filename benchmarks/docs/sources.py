@@ -64,6 +64,7 @@ SOURCES: Mapping[str, Source] = {
     "demo": _json("demo", "python -m benchmarks.demo.three_seeds"),
     "dram": _json("dram", "python -m benchmarks.dram.standards"),
     "dram rankings": Source("docs/data/dram_rankings.jsonl", "python -m benchmarks.dram.rankings", read_lines),
+    "dram study": Source("docs/data/dram_study.jsonl", "python -m benchmarks.dram.study_rankings", read_lines),
     "study": Source("docs/data/study.jsonl", "python -m benchmarks.study.study", read_whole_study),
     "study structures": _json("study_structures", "python -m benchmarks.study.structures"),
     "waterfall": Source("docs/data/waterfall.json", "python -m benchmarks.study.waterfall", read_json),
@@ -112,6 +113,7 @@ SOURCES: Mapping[str, Source] = {
     "synthesis": Source("docs/synthesis.json", "make synth", read_json),
     "permutation price": _json("permutation_price", "python -m benchmarks.synthesis.permutation_price"),
     "codesign": _json("codesign_minilm", "python -m benchmarks.codesign.summary front.json"),
+    "float lanes": _json("float_lanes", "python -m benchmarks.energy_tables.float_lanes"),
     "energy reference": _json("energy_reference", "python -m benchmarks.energy_tables.reference_case"),
     "family order": Source(
         "docs/data/family_order.jsonl", "python -m benchmarks.energy_tables.family_order", _contenders

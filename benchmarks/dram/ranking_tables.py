@@ -7,19 +7,18 @@ from itertools import permutations
 from typing import Any
 
 from analysis.pictures.family_marks import REFERENCE
-from analysis.tables.table import Column, count, format_table, percent
+from analysis.tables.table import Column, count, format_table
 from benchmarks.dram.tables import FAMILIES, memory_name, one_letter
-from benchmarks.study.runs import ABLATION
+from simulator.machine.machine import BANDWIDTH
 
 Row = Mapping[str, Any]
 Case = tuple[str, str]  # network, machine
 Memory = tuple[str, float]  # model, GB/s
-KEPT = 0.005  # of the images: as in docs/claims.md
 
 
 def networks_text(rows: Sequence[Row]) -> str:
     """Cycles over dense of each family of each network, and what changes places."""
-    cases = _cases(rows, "network")
+    cases = _cases(rows)
     lines = []
     for (network, machine), mine in cases.items():
         for at, memory in enumerate(mine[REFERENCE]["on"]):
@@ -36,80 +35,59 @@ def networks_text(rows: Sequence[Row]) -> str:
         *(Column(f"{name} ({one_letter(name)})", name) for name in FAMILIES),
         Column("fastest first", "order", align="left"),
     )
-    sentences = [_sentence(case, mine, FAMILIES) for case, mine in cases.items()]
+    sentences = [changes_sentence(f"{case[0]} on {case[1]}", mine, FAMILIES) for case, mine in cases.items()]
     return "\n".join([format_table(columns, lines, markdown=True), *sentences]) + "\n"
 
 
-def study_text(rows: Sequence[Row]) -> str:
-    """Accuracy and cycles over dense of the study's families on each DRAM, and what changes places."""
-    cases = _cases(rows, "study")
-    parts, sentences = [], []
-    for case, every in cases.items():
-        mine = {name: row for name, row in every.items() if name not in ABLATION}
-        memories = mine[REFERENCE]["on"]
-        keys = [memory_name(memory) for memory in memories]
-        lines = [
-            {"family": f"{name}", "accuracy": row["accuracy"]}
-            | {
-                key: f"{on['cycles'] / dense['cycles']:.3f}"
-                for key, on, dense in zip(keys, row["on"], memories, strict=True)
-            }
-            for name, row in sorted(mine.items(), key=lambda item: item[1]["on"][0]["cycles"])
-        ]
-        columns = (
-            Column(f"{case[0]} on {case[1]}", "family", align="left"),
-            Column("accuracy", "accuracy", percent),
-            *(Column(key, key) for key in keys),
-        )
-        parts.append(format_table(columns, lines, markdown=True))
-        sentences.append(_sentence(case, mine, tuple(name for name in mine if name != REFERENCE)))
-        sentences.append(_fastest(case, mine, KEPT))
-    return "\n".join([*parts, *sentences]) + "\n"
-
-
-def _cases(rows: Sequence[Row], kind: str) -> dict[Case, dict[str, Row]]:
+def _cases(rows: Sequence[Row]) -> dict[Case, dict[str, Row]]:
+    """Family -> its row, of networks that were measured in all families."""
     cases: dict[Case, dict[str, Row]] = {}
     for row in rows:
-        if row["kind"] == kind:
-            cases.setdefault((row["network"], row["machine"]), {})[row["family"]] = row
-    return cases
+        cases.setdefault((row["network"], row["machine"]), {})[row["family"]] = row
+    return {case: mine for case, mine in cases.items() if {REFERENCE, *FAMILIES} <= set(mine)}
 
 
-def _sentence(case: Case, mine: Mapping[str, Row], families: Sequence[str]) -> str:
-    """Families of one network that change places between one latency and banks of as many bytes a second."""
+def cycles_by_memory(mine: Mapping[str, Row]) -> dict[Memory, dict[str, int]]:
+    """Cycles of each name on each memory."""
     cycles: dict[Memory, dict[str, int]] = {}
     for name, row in mine.items():
         for on in row["on"]:
             cycles.setdefault((on["model"], round(on["gb_per_s"], 1)), {})[name] = on["cycles"]
+    return cycles
+
+
+def pairs_of(mine: Mapping[str, Row]) -> list[tuple[Memory, Memory]]:
+    """Each standard's banks, behind one latency and as many bytes a second."""
+    banks = [memory for memory in cycles_by_memory(mine) if memory[0] != BANDWIDTH]
+    return [((BANDWIDTH, memory[1]), memory) for memory in banks]
+
+
+def changes(mine: Mapping[str, Row], families: Sequence[str]) -> dict[str, tuple[float, list[str]]]:
+    """Pairs of families that change places between one latency and banks of as many bytes a second: the larger of both
+    distances, in shares of dense, and the standards.
+    """
+    cycles = cycles_by_memory(mine)
     changed: dict[str, tuple[float, list[str]]] = {}
-    banks = {memory: one for memory, one in cycles.items() if memory[0] != "bandwidth"}
-    for (model, gb_per_s), one in banks.items():
-        plain = cycles["bandwidth", gb_per_s]
+    for before, behind in pairs_of(mine):
+        plain, banks = cycles[before], cycles[behind]
         for a, b in permutations(families, 2):
-            if plain[a] < plain[b] and one[a] > one[b]:
-                apart = max(plain[b] - plain[a], one[a] - one[b]) / plain[REFERENCE]
+            if plain[a] < plain[b] and banks[a] > banks[b]:
+                apart = max(plain[b] - plain[a], banks[a] - banks[b]) / plain[REFERENCE]
                 pair = " and ".join(sorted((a, b)))
                 widest, where = changed.get(pair, (0.0, []))
-                changed[pair] = max(widest, apart), [*where, model]
-    who, pairs = f"- {case[0]} on {case[1]}", len(families) * (len(families) - 1) // 2
+                changed[pair] = max(widest, apart), [*where, behind[0]]
+    return changed
+
+
+def changes_sentence(who: str, mine: Mapping[str, Row], families: Sequence[str]) -> str:
+    """How many pairs change places, and the widest of them."""
+    changed, pairs = changes(mine, families), len(families) * (len(families) - 1) // 2
     if not changed:
-        return f"{who}: the order is that of one latency under all {len(banks)} standards."
+        return f"- {who}: the order is that of one latency under all {len(pairs_of(mine))} standards."
     ordered = sorted(changed.items(), key=lambda item: -item[1][0])
     told = "; ".join(f"{pair} by {apart:.3f} ({', '.join(where)})" for pair, (apart, where) in ordered[:_TOLD])
     first = ", the widest of them" if len(changed) > _TOLD else ""
-    return f"{who}: {len(changed)} of {pairs} pairs change places{first}, in shares of dense: {told}."
+    return f"- {who}: {len(changed)} of {pairs} pairs change places{first}, in shares of dense: {told}."
 
 
 _TOLD = 3  # pairs of a network that are named
-
-
-def _fastest(case: Case, mine: Mapping[str, Row], margin: float) -> str:
-    """The fastest family of those that keep dense's accuracy, on each DRAM."""
-    dense = mine[REFERENCE]
-    kept = [name for name, row in mine.items() if name != REFERENCE and row["accuracy"] >= dense["accuracy"] - margin]
-    found: dict[str, list[str]] = {}
-    for at, memory in enumerate(dense["on"]):
-        best = min(kept, key=lambda name: mine[name]["on"][at]["cycles"])
-        found.setdefault(best, []).append(memory_name(memory).replace(", ", " with "))
-    told = "; ".join(f"*{name}* ({', '.join(where)})" for name, where in found.items())
-    return f"- {case[0]} on {case[1]}: the fastest within {100 * margin:g} points of dense's accuracy: {told}."

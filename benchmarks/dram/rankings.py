@@ -1,11 +1,9 @@
-"""Whole networks and networks of the study where the DRAM is a standard's banks and not one bandwidth: does the order
-of the families survive?
+"""Whole networks where the DRAM is a standard's banks and not one bandwidth: does the order of the families survive?
 
-python -m benchmarks.dram.rankings [--part networks] [--part study] [--out docs/data/dram_rankings.jsonl]
+python -m benchmarks.dram.rankings [--out docs/data/dram_rankings.jsonl]
 
-Networks are those of `benchmarks.networks.models` that take a minute or two each, every linear layer in each family
-with 30 % of its multiplications and random weights. Networks of the study are trained again, one setting and seed:
-their weights are not kept. Resumable: what is there is not measured again. Ten minutes in all.
+Networks are those of `benchmarks.networks.models`, every linear layer in each family with 30 % of its multiplications
+and random weights. Resumable: what is there is not measured again. Twenty minutes in all.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are loaded
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +22,11 @@ import torch
 from torch import nn
 
 from analysis.pictures.family_marks import REFERENCE
-from benchmarks.dram.ranking_tables import networks_text, study_text
+from benchmarks.dram.ranking_tables import networks_text
 from benchmarks.dram.standards import SHARE, memories
 from benchmarks.networks.models import CASES
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.structures.formats import Case, formats
-from benchmarks.study.runs import PARTS, retrained
-from gblr_hw.cost.target import UnreachableTargetError
-from gblr_hw.demo.fashion_mnist import FOLDER
 from gblr_hw.frontend import export_network
 from gblr_hw.frontend.put_weights import put_layers
 from gblr_hw.frontend.random_gblr import random_blocks
@@ -40,16 +35,17 @@ from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
 from simulator import Machine, Program, simulate
 
-KEY = ("kind", "network", "machine", "family")
+KEY = ("network", "machine", "family")
 NETWORKS = {
+    "ViT-B/16": ("mid-32",),
     "DeiT-S": ("mid-32",),
     "Mixer-S/16": ("mid-32", "edge-16"),
     "BERT-base, 128 tokens": ("mid-32",),
     "MiniLM-L6, 64 tokens": ("mid-32", "edge-16"),
+    "GPT-2, prefill 1024": ("mid-32",),
     "GPT-2, decode 1 after 1024": ("mid-32",),
+    "Llama block 4096, decode 1 after 1024": ("mid-32",),
 }
-STUDY = ("digits", "edge-16", 0.5, 0)  # part, machine that is trained for, budget, seed
-STUDY_ON = ("edge-16", "mid-32")
 BLOCKS = (4, 3, 2)  # of Monarch and BLAST: the first that divides both sides of a layer
 
 Row = dict[str, Any]
@@ -82,7 +78,7 @@ def networks(results: ResultLines) -> Iterator[Row]:
         for name in NETWORKS[case.title]:
             machine = Machine.load(name)
             for family in (REFERENCE, "low rank", "block sparse", "lattice", "Monarch", "BLAST", "GBLR"):
-                row: Row = {"kind": "network", "network": case.title, "machine": name, "family": family}
+                row: Row = {"network": case.title, "machine": name, "family": family}
                 if results.has(**row):
                     continue
                 model, inputs = load_source(case.source, tokens=case.tokens, past=case.past)
@@ -94,7 +90,7 @@ def networks(results: ResultLines) -> Iterator[Row]:
                 exported = export_network(model, inputs)
                 others = {key: held for key, held in made.items() if key not in own}
                 program = lower_network(exported.network, {**exported.weights, **others}, machine)
-                yield row | {"on": _cycles(program, machine)}
+                yield row | {"on": cycles_on_memories(program, machine)}
 
 
 def _is_product(model: nn.Module, name: str) -> bool:
@@ -103,26 +99,8 @@ def _is_product(model: nn.Module, name: str) -> bool:
     return weight is not None and weight.dim() == 2
 
 
-def study(results: ResultLines, cache: Path, data: Path) -> Iterator[Row]:
-    """Accuracy and cycles of the study's families on each DRAM: one setting, one seed."""
-    part, trained_for, budget, seed = STUDY
-    cache.mkdir(parents=True, exist_ok=True)
-    for family in (REFERENCE, *PARTS[part].settings[trained_for].families):
-        row: Row = {"kind": "study", "network": part, "family": family}
-        if all(results.has(**row, machine=name) for name in STUDY_ON):
-            continue
-        try:
-            network = retrained(part, trained_for, family, budget, seed, cache, data)
-        except UnreachableTargetError:
-            continue
-        exported = export_network(network.model, PARTS[part].example)
-        for name in STUDY_ON:
-            program = lower_network(exported.network, exported.weights, Machine.load(name))
-            on = _cycles(program, Machine.load(name))
-            yield row | {"machine": name, "accuracy": network.accuracy, "on": on}
-
-
-def _cycles(program: Program, machine: Machine) -> list[Row]:
+def cycles_on_memories(program: Program, machine: Machine) -> list[Row]:
+    """Of a program, on the machine's own DRAM, on each standard's, and on one bandwidth of as many bytes."""
     return [
         {
             "model": on.dram.model,
@@ -136,21 +114,12 @@ def _cycles(program: Program, machine: Machine) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=("networks", "study"))
-    parser.add_argument("--data", type=Path, default=FOLDER, help="folder with Fashion-MNIST's IDX files")
-    parser.add_argument("--cache", type=Path, default=Path("build/dram"), help="networks under way")
     parser.add_argument("--out", type=Path, default=Path("docs/data/dram_rankings.jsonl"))
-    options = parser.parse_args()
-    results = ResultLines(options.out, KEY)
-    parts: dict[str, Callable[[], Iterator[Row]]] = {
-        "networks": lambda: networks(results),
-        "study": lambda: study(results, options.cache, options.data),
-    }
-    for part in options.part or parts:
-        for row in parts[part]():
-            results.add(row)
-            print(row["network"], row["machine"], row["family"], [on["cycles"] for on in row["on"]], flush=True)
-    print(networks_text(results.rows), study_text(results.rows), sep="\n", end="")
+    results = ResultLines(parser.parse_args().out, KEY)
+    for row in networks(results):
+        results.add(row)
+        print(row["network"], row["machine"], row["family"], [on["cycles"] for on in row["on"]], flush=True)
+    print(networks_text(results.rows), end="")
 
 
 if __name__ == "__main__":

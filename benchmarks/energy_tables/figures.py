@@ -101,7 +101,14 @@ def arithmetic(node: int) -> dict[str, Figure]:
     found = {"mul_i4": _figure(multiply.value / 4, multiply.low / 4, multiply.high, bits)}
     for name in ("add_i8", "mul_f16", "add_f16", "mul_f32", "add_f32"):
         found[name] = _published(name, node, _TOOL_MULTIPLIER if name.startswith("mul") else _TOOL_ADDER)
-    return found
+    return found | {"float_lane": _float_lane(found)}
+
+
+def _float_lane(of: dict[str, Figure]) -> Figure:
+    """An element of a VECTOR's pass: a multiplication and an addition. Low: both in float16, at their low."""
+    value = of["mul_f32"].value + of["add_f32"].value
+    low = of["mul_f16"].low + of["add_f16"].low
+    return _figure(value, low, of["mul_f32"].high + of["add_f32"].high, "float_lane")
 
 
 def geometry(node: int) -> dict[str, Figure]:

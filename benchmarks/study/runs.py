@@ -231,7 +231,7 @@ def _train(
         width, depth = _smaller(part, family, machine.name, target)
         torch.manual_seed(seed)
         model = plan.build(width, depth)
-        own = whole_hardware_of(machine, _as_trained(model), plan.example, plan.tokens)
+        own = whole_hardware_of(machine, as_trained(model), plan.example, plan.tokens)
         epochs = plan.dense_epochs + plan.epochs
         recipe = Recipe(REFERENCE, epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
         return train_network(recipe, model, *sets, own, checkpoint=file)
@@ -274,12 +274,12 @@ def _widest(part: str, machine: str, target: float, depth: int) -> int | None:
 @cache
 def _dense_cycles(part: str, machine: str, width: int, depth: int) -> int:
     plan, on = PARTS[part], Machine.load(machine)
-    model = _as_trained(plan.build(width, depth))
+    model = as_trained(plan.build(width, depth))
     return int(simulate(lower(model, on, example_inputs=plan.example), on).latency_cycles)
 
 
 @torch.no_grad()
-def _as_trained(model: nn.Module) -> nn.Module:
+def as_trained(model: nn.Module) -> nn.Module:
     """A copy with all parameters off their start: a norm's scale that is one everywhere takes no cycles, and will."""
     model = copy.deepcopy(model).eval()
     for parameter in model.parameters():

@@ -71,7 +71,7 @@ class Leakage(Strict):
 
 
 # Arithmetic by type and width beside what prices events: `machine show` prints it.
-ARITHMETIC = ("mul_i4", "add_i8", "mul_f16", "add_f16", "mul_f32", "add_f32")
+ARITHMETIC = ("mul_i4", "add_i8", "mul_f16", "add_f16", "mul_f32", "add_f32", "float_lane")
 # Entries that give areas, and price nothing.
 _AREAS = ("sram.area_mm2", "geometry.lane_um2", "geometry.float_lane_um2")
 # What of a table's ``sram`` is no grid of figures.

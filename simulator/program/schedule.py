@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import NamedTuple
@@ -216,9 +217,21 @@ class TileTable(Shown):
         """Bytes of each tile in DRAM: descriptor, lane table (not of whole tiles), shifts of a narrow tile, packed
         weights (rule E4).
         """
-        lane_table = np.where(self.is_whole, 0, LANE_BYTES * self.lane_count)
-        shifts = self.narrow * shift_bytes(machine)
-        return RECORD_BYTES + lane_table + shifts + ceil_div(self.weight_count * self.weight_bits(machine), 8)
+        return records_of([self], machine)
+
+
+def records_of(tables: Sequence[TileTable], machine: Machine) -> np.ndarray:
+    """``TileTable.record_bytes`` of one table behind the other, (tiles of all,): a table at a time would be slow."""
+
+    def joined(columns: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *columns])
+
+    types = machine.datatypes
+    lanes, weights = joined(t.lane_count for t in tables), joined(t.weight_count for t in tables)
+    narrow, whole = joined(t.narrow for t in tables), joined(t.is_whole for t in tables)
+    bits = np.where(narrow == 1, types.narrow_bits, types.weight_bits)
+    lane_table = np.where(whole == 1, 0, LANE_BYTES * lanes)
+    return RECORD_BYTES + lane_table + narrow * shift_bytes(machine) + ceil_div(weights * bits, 8)
 
 
 def shift_bytes(machine: Machine) -> int:

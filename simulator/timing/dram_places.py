@@ -18,6 +18,7 @@ from simulator.network.network_layout import head_stride
 from simulator.network.operand_views import operand_window
 from simulator.program.operations import TRANSFER_OPS, Op, Place, is_any, reads, writes
 from simulator.program.program_record import ProgramRecord
+from simulator.program.schedule import records_of
 
 # What a transfer moves, by its operation: nothing, a tile's record, parameters, rows of an input or of an output.
 _RECORD, _PARAMETERS, _INPUT, _OUTPUT = range(1, 5)
@@ -111,31 +112,29 @@ class _Regions:
     """Addresses: records (tiles of all layers,), parameters, inputs and outputs (layers,). first_tile: (layers,)."""
 
     def __init__(self, program: ProgramRecord, machine: Machine) -> None:
-        burst, network = machine.dram.burst_bytes, program.network
-        ins = program.instructions
-        counts = [len(layer.tiles) for layer in program.layers]
-        self.first_tile = np.cumsum([0, *counts])[:-1]
-        self.records = np.zeros(sum(counts), dtype=np.int64)
-        self.parameters, self.inputs, self.outputs = np.zeros((3, len(program.layers)), dtype=np.int64)
-        loads = np.flatnonzero(writes(ins.op, Place.PARAMETERS))
-        largest = np.zeros(len(program.layers), dtype=np.int64)
-        np.maximum.at(largest, ins.layer[loads], ins.dram_bytes[loads])
-        end = 0 if network is None else _Views(network, machine.cols, burst).end
-        for index, layer in enumerate(program.layers):
-            if layer.form not in ("activations", "vector"):
-                sizes = ceil_div(layer.tile_bytes(machine), burst) * burst
-                mine = slice(self.first_tile[index], self.first_tile[index] + counts[index])
-                self.records[mine] = end + np.cumsum(sizes) - sizes
-                end += int(sizes.sum())
-            self.parameters[index] = end
-            end += int(ceil_div(largest[index], burst)) * burst
-            if network is None:
-                for place, width, features in (
-                    (self.inputs, machine.rows, layer.in_features),
-                    (self.outputs, machine.cols, layer.out_features),
-                ):
-                    place[index] = end
-                    end += ceil_div(ceil_div(features, width) * program.tokens * width, burst) * burst
+        burst, network, layers = machine.dram.burst_bytes, program.network, program.layers
+        tiles = np.array([len(layer.tiles) for layer in layers], dtype=np.int64)
+        last_tile = np.cumsum(tiles)
+        self.first_tile = last_tile - tiles
+        held = [layer.form not in ("activations", "vector") for layer in layers]  # the others' tiles are tensors' codes
+        sizes = ceil_div(records_of([layer.tiles for layer in layers], machine), burst) * burst
+        behind = np.concatenate([[0], np.cumsum(np.where(np.repeat(held, tiles), sizes, 0))])
+        # The regions of each layer: records, parameters, inputs and outputs, (4, layers).
+        regions = np.zeros((4, len(layers)), dtype=np.int64)
+        regions[0] = behind[last_tile] - behind[self.first_tile]
+        loads = np.flatnonzero(writes(program.instructions.op, Place.PARAMETERS))
+        np.maximum.at(regions[1], program.instructions.layer[loads], program.instructions.dram_bytes[loads])
+        if network is None:
+            for region, width, features in (
+                (regions[2], machine.rows, [layer.in_features for layer in layers]),
+                (regions[3], machine.cols, [layer.out_features for layer in layers]),
+            ):
+                region[:] = ceil_div(np.array(features, dtype=np.int64), width) * program.tokens * width
+        regions[1:] = ceil_div(regions[1:], burst) * burst
+        tensors = 0 if network is None else _Views(network, machine.cols, burst).end
+        ends = tensors + np.cumsum(regions.T).reshape(-1, 4).T
+        begin, self.parameters, self.inputs, self.outputs = ends - regions
+        self.records = behind[:-1] + np.repeat(begin - behind[self.first_tile], tiles)
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:

@@ -12,7 +12,9 @@ import pytest
 from benchmarks.energy_tables import figures
 from benchmarks.energy_tables.build import FOLDER, SOURCES, differences, table_text
 from benchmarks.energy_tables.figures import NODES, Figure
+from benchmarks.energy_tables.float_lanes import AS_PRICED, float_lanes_table
 from simulator.machine.energy_table import EnergyTable
+from simulator.machine.events import EVENTS, Operations
 
 
 def shipped(node: int) -> dict[str, Any]:
@@ -78,6 +80,25 @@ def test_between_published_ends_arithmetic_falls_with_the_node() -> None:
         for part in (figures.operations, figures.arithmetic):
             assert all(part(next_node)[name].value < figure.value for name, figure in part(node).items())
     assert figures.operations(45)["mul_i8"].value == 0.2 and figures.operations(7)["mul_i8"].value == 0.07
+
+
+def test_a_float_lane_multiplies_and_adds_in_float32() -> None:
+    """By hand at 45 nm: 3.7 + 0.9; low 1.1 + 0.4 in float16, high twice the value."""
+    lane = figures.arithmetic(45)["float_lane"]
+    assert (lane.value, lane.low, lane.high) == pytest.approx((4.6, 1.5, 9.2), abs=1e-9)
+    for node in NODES:
+        of = figures.arithmetic(node)
+        assert of["float_lane"].value == pytest.approx(of["mul_f32"].value + of["add_f32"].value, abs=1e-3)
+        as_priced = sum(figures.operations(node)[name].value for name in AS_PRICED)
+        assert of["float_lane"].low < as_priced < of["float_lane"].high
+    assert EVENTS["vector_ops"].price == Operations(AS_PRICED)
+
+
+def test_float_lanes_are_told_as_shares_of_all_work() -> None:
+    row = {"network": "net", "elements": 10, "work": 200.0, "priced": 2.0, "value": 3.0, "low": 1.0, "high": 6.0}
+    line = float_lanes_table([row]).splitlines()[2]
+    found = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert found == ["net", "10", "200.0", "1.0 %", "1.0050 x", "0.9950 x", "1.0200 x"]
 
 
 def test_dram_powers_follow_from_the_supply_currents() -> None:

@@ -23,7 +23,7 @@ ACCOUNTS, LAYOUT = "simulator.timing.cycle_accounts", "simulator.network.network
 UNITS, BOUNDS = "simulator.timing.unit_accounts", "simulator.timing.operator_bounds"
 IMAGES = "simulator.network.image_rows"
 BANKS, CONTROLLER, MAPPING = "simulator.dram.banks", "simulator.dram.controller", "simulator.dram.mapping"
-PLACES = "simulator.timing.dram_places"
+PLACES, ALIKE, BANKED = "simulator.timing.dram_places", "simulator.dram.alike", "simulator.timing.banked_transfers"
 
 Check = Literal["agreement", "by hand", "banks"]  # the last: by hand, of a DRAM with banks
 
@@ -209,9 +209,14 @@ DURATIONS = [
     *_shared("D4", "a latency rounded down", MACHINE, "math.ceil(round(", "math.floor(round("),
     *_shared("D5", "one memory channel, whatever the bandwidth", MACHINE, "1 if self.standard is None else round(", "1 if self.standard is None or self.gb_per_s > 0 else round(", "banks"),
     *_shared("D6", "the most significant part counts first", MAPPING, "for part in reversed(order):", "for part in order:", "banks"),
-    *_shared("D7", "tile records begin anywhere in a burst", PLACES, "sizes = ceil_div(layer.tile_bytes(machine), burst) * burst", "sizes = layer.tile_bytes(machine)", "banks"),
+    *_shared("D7", "tile records begin anywhere in a burst", PLACES, "sizes = ceil_div(records_of([layer.tiles for layer in layers], machine), burst) * burst", "sizes = records_of([layer.tiles for layer in layers], machine)", "banks"),
     *_shared("D8", "a full queue takes bursts", CONTROLLER, "max(asked, line[TAKEN] + 1, free)", "max(asked, line[TAKEN] + 1)", "banks"),
     *_shared("D9", "a row is open a clock late", BANKS, 'activate_read=t["tRCD"]', 'activate_read=t["tRCD"] + 1', "banks"),
+    *_shared("D10", "channels with other rows open are served as one", ALIKE, "lines[channel, bank] == lines[other, bank]", "lines[channel, bank] == lines[channel, bank]", "banks"),
+    *_shared("D10", "a channel that waits is served as one that does not", ALIKE, "return free <= asked and free <=", "return free <=", "banks"),
+    *_shared("D10", "channels of one line all get as many bursts", ALIKE, "+ 2 * (((channel - begin) & mask) < more)", "", "banks"),
+    *_shared("D11", "a refresh takes a clock more", BANKS, 'refresh_takes=t["tRFC"]', 'refresh_takes=t["tRFC"] + 1', "banks"),
+    *_shared("D12", "the cycle in which data end is cut off", BANKED, "ceil_div(data * clock, cycle)", "data * clock // cycle", "banks"),
     *_shared("A1", "a tile occupies the array a cycle longer", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] + 1\n"),
     *_shared("A1", "a tile occupies the array a cycle less", TIMING, "* ins.row_cycles[at]\n", "* ins.row_cycles[at] - 1\n"),
     *_shared("A2", "a preload takes a row more", TIMING, "cycles[tiles] = machine.rows\n", "cycles[tiles] = machine.rows + 1\n"),
@@ -257,8 +262,8 @@ COUNTERS = [
     *_shared("C2", "narrow multiplications at the price of wide ones", COUNTS, "row[_MAC_NARROW if narrow else _MAC_ACTIVE]", "row[_MAC_ACTIVE]", "agreement"),
     *_shared("C2", "narrow tiles move the bits of wide ones", COUNTS, "[table.weight_bits(machine) for table in tiles]", "[np.full(len(table), machine.datatypes.weight_bits) for table in tiles]", "agreement"),
     *_shared("C2", "sums cross the network as if nothing were shifted", COUNTS, "machine.leaving_sum_bits", "machine.partial_sum_bits", "agreement"),
-    *_shared("E4", "a narrow record without its shifts", SCHEDULE, "self.narrow * shift_bytes(machine)", "0 * shift_bytes(machine)"),
-    *_shared("E4", "a narrow record of wide weights", SCHEDULE, "np.where(self.narrow == 1, types.narrow_bits, types.weight_bits)", "np.full(len(self), types.weight_bits)"),
+    *_shared("E4", "a narrow record without its shifts", SCHEDULE, "+ narrow * shift_bytes(machine)", "+ 0 * shift_bytes(machine)"),
+    *_shared("E4", "a narrow record of wide weights", SCHEDULE, "np.where(narrow == 1, types.narrow_bits, types.weight_bits)", "np.full(len(narrow), types.weight_bits)"),
     *_shared("C2", "overwriting lanes read their sums", COUNTS, "words * (lanes - overwriting)", "words * lanes", "agreement"),
     *_shared("C2", "a drain of a bias alone reads sums", COUNTS, "costs.sum_words * accumulate[i]", "costs.sum_words * (accumulate[i] or reads == _ACCUMULATORS)", "agreement"),
     *_shared("C2", "a vector operator's passes counted once", COUNTS, " * row_cycles[i] * chunk[i]", " * chunk[i]", "agreement"),

@@ -48,6 +48,8 @@ BANKS = (
     (
         "tests/simulator/dram/test_dram_commands.py::test_sequences_by_hand",
         "tests/simulator/dram/test_dram_commands.py::test_a_full_queue_lets_the_next_burst_in_with_a_column_command",
+        "tests/simulator/dram/test_dram_commands.py::test_channels_that_are_alike_until_they_are_told_apart",
+        "tests/simulator/dram/test_banked_engine.py::test_a_load_by_hand",
         "tests/simulator/dram/test_banked_engine.py::test_each_byte_of_a_plain_program_has_one_place",
         "tests/simulator/dram/test_banked_engine.py::test_with_dram_model_keeps_the_peak_and_the_latency_of_one_read",
     ),

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.dram.banks import new_controller
+from simulator.dram.alike import serve_run
+from simulator.dram.banks import LINE_OF, new_controller
 from simulator.dram.standards import STANDARDS, Standard
 from simulator.dram.traces import BurstTrace, TraceReport, run_trace
 from tests.oracles.slow_dram import Burst, SlowChannel, Transfer, run_slowly
@@ -106,6 +107,29 @@ def test_a_full_queue_lets_the_next_burst_in_with_a_column_command() -> None:
         memory = new_controller(DDR4, 1, PLAIN, "fcfs", queue)
         report = run_trace(BurstTrace.of(numbers), memory, 4)
         assert report.clocks == end == run_slowly(transfers, DDR4, 1, PLAIN, "fcfs", queue)[0][0]
+
+
+def test_channels_that_are_alike_until_they_are_told_apart() -> None:
+    """Eight channels, burst n in channel n mod 8. The last one alone gets a column command in clock 500 and another
+    row in clock 1000, and each time what comes next must find it so, and the other channels as they were.
+    """
+    memory = new_controller(DDR4, 8, PLAIN, "fcfs", 32)
+    scratch = np.empty((6, 64), dtype=np.int64)
+
+    def end(clock: int, first: int, count: int) -> tuple[int, int, int]:
+        """The end of a run of reads; hits and conflicts of all channels so far."""
+        data = serve_run(memory.rules, memory.lines, first, count, False, clock, scratch)[1]
+        counted = memory.counted()
+        return int(data), counted["hits"], counted["conflicts"]
+
+    assert end(0, 0, 13) == (FIRST + 8, 5, 0)  # two bursts in five channels, the second of a row: tCCD_L behind
+    assert memory.lines[:, LINE_OF].tolist() == [0] * 5 + [5] * 3
+    assert end(500, 7, 1) == (500 + DATA, 6, 0)
+    assert end(502, 0, 8) == (508 + DATA, 14, 0)  # tCCD_L behind clock 500 in the last channel
+    assert end(1000, 8 * ROW + 7, 1) == (1000 + 22 + FIRST, 14, 1)
+    assert end(2000, 8 * ROW, 8) == (2000 + 22 + FIRST, 15, 8)  # a hit in the last channel, conflicts in seven
+    assert end(3000, 8 * ROW, 8) == (3000 + DATA, 23, 8)
+    assert memory.lines[:, LINE_OF].tolist() == [0] * 8
 
 
 def test_first_ready_lets_a_hit_pass_a_conflict_of_its_transfer_only() -> None:

@@ -23,7 +23,7 @@ SOURCES = sorted(
     for folder in ("simulator", "gblr_hw", "analysis", "tests", "benchmarks")
     for path in (ROOT / folder).rglob("*.py")
 )
-_RULE = r"[A-Z]\d"
+_RULE = r"[A-Z]\d+"
 _LIST = rf"{_RULE}(?:(?:, and|,| and| or| to)? ?{_RULE})*"
 _CITED = re.compile(rf"(?:\b[Rr]ules? |machine\.md, )({_LIST})")
 _IN_MANUAL = re.compile(rf"\(({_LIST})\)")
@@ -38,7 +38,7 @@ def cited(text: str, pattern: re.Pattern[str]) -> set[str]:
     found = set()
     for words in pattern.findall(re.sub(r"[\s#]+", " ", text)):
         found |= set(re.findall(_RULE, words))
-        for letter, first, last in re.findall(r"([A-Z])(\d) to \1(\d)", words):
+        for letter, first, last in re.findall(r"([A-Z])(\d+) to \1(\d+)", words):
             found |= {f"{letter}{number}" for number in range(int(first), int(last) + 1)}
     return found
 
