@@ -35,6 +35,7 @@ _OWN = {
     "block_sparse": Mark("block sparse", GREEN, "D"),
     "rank_groups": Mark("rank groups", SKY, "s"),
     "gblr_width_penalty": Mark("GBLR, width penalty", PURPLE, "^"),
+    "gblr_published_recipe": Mark("GBLR, published recipe", "#BB5566", (3, 1, 180)),
     "gblr_hardware_penalty": Mark("GBLR, hardware penalty", VERMILLION, "v"),
     "lattice": Mark("lattice", BLUE, "P"),
     "monarch": Mark("Monarch", GREY, "X"),

@@ -16,7 +16,7 @@ from analysis.pictures.family_marks import MARKS, mark_key
 from simulator.base.errors import InputError
 
 Unit = Literal["tile", "rank", "rank_group", "chunk"]
-Training = Literal["plain", "projection", "sized", "width_penalty", "hardware_penalty", "trials"]
+Training = Literal["plain", "projection", "sized", "width_penalty", "annealed", "hardware_penalty", "trials"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 TRAININGS: tuple[Training, ...] = get_args(Training)
 
@@ -39,8 +39,8 @@ class Family:
         of a kind of their own, and are no points of the tile lattice.
     training: how a network of it is trained: "plain", as the dense start itself; "projection" from the dense weights;
         "sized", blocks and ranks chosen for the target and fitted to the dense weights, then trained; a
-        "width_penalty"; a "hardware_penalty", then projection; "trials", which choose another family. None: it cannot
-        be trained.
+        "width_penalty"; "annealed" masks, from scratch; a "hardware_penalty", then projection; "trials", which choose
+        another family. None: it cannot be trained.
     candidates: the families that trials choose between; the first wins a tie. Empty for all other trainings.
     converted: whether conversion makes it from pretrained weights at a budget.
     whole: whether its layers are chosen whole, by blocks and ranks, and lose nothing at a time: conversion then tries
@@ -98,6 +98,11 @@ class Family:
     def needs_target(self) -> bool:
         """Whether it is trained towards a latency or an energy."""
         return self.training not in (None, "plain")
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it is trained from an untrained network, not from the dense start."""
+        return self.training in ("plain", "annealed")
 
 
 def registry(*entries: Family) -> dict[str, Family]:
@@ -231,9 +236,21 @@ FAMILIES = registry(
     Family(
         name="width",
         label="GBLR, width penalty",
-        about="GBLR with the authors' width shrinkage",
+        about="GBLR fitted to the dense weights on random intervals, all widths shrunk alike for 70 % of the run",
         unit=None,
         training="width_penalty",
+        candidates=(),
+        converted=False,
+        whole=False,
+        square_array=False,
+        stand_in=None,
+    ),
+    Family(
+        name="gblr_published",
+        label="GBLR, published recipe",
+        about="GBLR from scratch, masks annealed from blurred to sharp, all widths shrunk alike while above the target",
+        unit=None,
+        training="annealed",
         candidates=(),
         converted=False,
         whole=False,

@@ -54,7 +54,7 @@ GOOD: dict[str, Any] = {
 
 def test_the_lists_that_everything_derives_from() -> None:
     plain = ("dense", "low_rank", "block_sparse", "rank_groups", "lattice")
-    assert trained() == (*plain, "monarch", "blast", "width", "hardware", "learned")
+    assert trained() == (*plain, "monarch", "blast", "width", "gblr_published", "hardware", "learned")
     assert converted() == ("low_rank", "block_sparse", "rank_groups", "lattice")
     assert converted_whole() == ("monarch", "blast", "kronecker", "tensor_train")
     assert on_lattice() == (*converted(), "monarch")
