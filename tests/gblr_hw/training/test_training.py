@@ -242,7 +242,11 @@ def test_results_travel_between_processes(small: tuple[Dataset, Dataset], start:
         ({"family": "kronecker"}, 1.0, "recipe family: found 'kronecker'"),
         ({"family": "low_rank", "intervals_only": True}, 1.0, "recipe intervals_only: found with low rank"),
         ({"family": "learned", "intervals_only": True}, 1.0, "recipe intervals_only: found with learned lattice"),
-        ({"family": "gblr_published", "distil_weight": 0.5}, 1.0, "recipe distil_weight: found 0.5 with GBLR, published"),
+        (
+            {"family": "gblr_published", "distil_weight": 0.5},
+            1.0,
+            "recipe distil_weight: found 0.5 with GBLR, published",
+        ),
         ({"family": "gblr_published", "epochs": 1}, 10.0, "with everything shrunk away"),
         ({"family": "lattice", "epochs": 0}, 1.0, "at least 1"),
         ({"family": "lattice"}, None, "every family but dense needs a latency"),
