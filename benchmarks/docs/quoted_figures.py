@@ -157,7 +157,7 @@ def _engine_per_instruction(figures: Figures) -> list[str]:
 
 
 def _least_pairs(figures: Figures) -> list[str]:
-    """Pairs of part and machine on which the learned lattice of any width is cheapest among structures, of all."""
+    """Pairs of part and machine on which automatic choice of any width is cheapest among structures, of all."""
     return numbers(least_cost(figures["study"], ANY_WIDTH, MEASURED_ON, "latency_cycles"))[:2]
 
 

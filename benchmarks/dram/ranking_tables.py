@@ -10,6 +10,7 @@ from analysis.pictures.family_marks import REFERENCE
 from analysis.tables.table import Column, count, format_table, percent
 from benchmarks.dram.tables import FAMILIES, memory_name, one_letter
 from benchmarks.study.runs import ABLATION
+from gblr_hw.weights.family import renamed
 
 Row = Mapping[str, Any]
 Case = tuple[str, str]  # network, machine
@@ -45,7 +46,7 @@ def study_text(rows: Sequence[Row]) -> str:
     cases = _cases(rows, "study")
     parts, sentences = [], []
     for case, every in cases.items():
-        mine = {name: row for name, row in every.items() if name not in ABLATION}
+        mine = {renamed(name): row for name, row in every.items() if name not in ABLATION}
         memories = mine[REFERENCE]["on"]
         keys = [memory_name(memory) for memory in memories]
         lines = [

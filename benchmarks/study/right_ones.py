@@ -23,19 +23,20 @@ def right_ones(model: nn.Module, dataset: Dataset[Example]) -> tuple[bool, ...]:
     return tuple(torch.cat(found).tolist())
 
 
-def as_digits(right: Sequence[bool]) -> str:
-    """Hexadecimal digits of four examples each, the first example in the highest bit; the last digit ends in zeros."""
-    return np.packbits(right).tobytes().hex()[: -(-len(right) // 4)]
+def as_text(right: Sequence[bool]) -> str:
+    """How many examples, and hexadecimal digits of four each, the first in the highest bit: "6:b4"."""
+    return f"{len(right)}:{np.packbits(right).tobytes().hex()[: -(-len(right) // 4)]}"
 
 
-def from_digits(digits: str, accuracy: float, where: str) -> tuple[bool, ...]:
-    """The examples behind `as_digits`, whose mean is `accuracy`. Raises InputError where no number of them has it."""
+def from_text(text: str, accuracy: float, where: str) -> tuple[bool, ...]:
+    """What `as_text` wrote. Raises InputError for another text, or where the mean is not the accuracy."""
+    count, _, digits = text.partition(":")
     try:
-        packed = bytes.fromhex(digits + "0" * (len(digits) % 2))
+        packed = np.frombuffer(bytes.fromhex(digits + "0" * (len(digits) % 2)), np.uint8)
+        right = tuple(np.unpackbits(packed)[: int(count)].astype(bool).tolist())
     except ValueError:
-        packed = b""
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8)).astype(bool)
-    for count in range(len(bits), max(0, len(bits) - 8), -1):
-        if abs(bits[:count].mean() - accuracy) < _ROUNDING and not bits[count:].any():
-            return tuple(bits[:count].tolist())
-    raise InputError(where, repr(digits[:20]), f"its mean over the examples is {accuracy:g}", "Run it again.")
+        right = ()
+    if not right or as_text(right) != text or abs(sum(right) / len(right) - accuracy) > _ROUNDING:
+        rule = f"it is a number of examples and a hexadecimal digit for four of them, of which {accuracy:g} are right"
+        raise InputError(where, repr(text[:20]), rule, "Delete the line and run it again.")
+    return right

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from analysis.pictures.family_marks import REFERENCE
 from benchmarks.study.choose_start import DenseStart, choose_start
 from benchmarks.study.mixer import GreyMixer, GreyMixerShape
-from benchmarks.study.right_ones import as_digits, right_ones
+from benchmarks.study.right_ones import as_text, right_ones
 from gblr_hw.cost.target import UnreachableTargetError
 from gblr_hw.demo.data import digits
 from gblr_hw.demo.fashion_mnist import FOLDER, fashion_mnist
@@ -62,11 +62,11 @@ ABLATION = {
     "ranks, intervals": Recipe("lattice", intervals_only=True),
     "ranks, regrow": Recipe("lattice", regrow=0.1),
 }
-# The learned lattice on top of a dense network of full, three quarters' or half width, or narrower dense.
-ANY_WIDTH = {"learned lattice, any width": Recipe("learned")}
+# Automatic choice on top of a dense network of full, three quarters' or half width, or narrower dense.
+ANY_WIDTH = {"automatic choice, any width": Recipe("learned")}
 NETWORKS = {REFERENCE: Recipe(REFERENCE), **RIVALS, **SCRATCH, **ANY_WIDTH, **ABLATION}
 # What a permutation network changes; all else runs in the same cycles with and without one.
-SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "learned lattice", *ANY_WIDTH)
+SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "automatic choice", *ANY_WIDTH)
 
 # Families that are chosen whole are trained in one setting: their fits take as long as the training itself.
 _CUT = tuple(name for name, recipe in RIVALS.items() if not recipe.entry.whole)
@@ -160,7 +160,7 @@ def run(
 ) -> dict[str, Any]:
     """Train one network from its dense start, with `times` the part's epochs, and measure it: a row of the study.
 
-    right: which of the test images it has right, in their order, as hexadecimal digits of four images each.
+    right: which of the test images it has right, as `right_ones.as_text` writes it.
 
     Everything that takes long is kept in `cache_folder`, so that a run that is interrupted goes on, and so are the
     finished networks of one seed. A target that a family cannot reach gives a row with the reason instead of an
@@ -189,7 +189,7 @@ def run(
         "kind": network.kind,
         "width": network.model.get_submodule("embed").out_features,
         "accuracy": network.accuracy,
-        "right": as_digits(right_ones(network.model, plan.sets(data)[1])),
+        "right": as_text(right_ones(network.model, plan.sets(data)[1])),
         "loss": network.history[-1].loss,
         "share": network.reached / dense_cycles,
         **_on_machines(network.model, plan.example),

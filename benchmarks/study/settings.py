@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from analysis.pictures.family_marks import REFERENCE
 from benchmarks.shared.result_lines import ResultLines
-from benchmarks.study.right_ones import from_digits
+from benchmarks.study.right_ones import from_text
 from simulator.base.errors import InputError
 
 Quantity = Literal["latency_cycles", "energy_pj"]
@@ -206,7 +206,7 @@ def _run(row: Mapping[str, Any], machines: Sequence[str], where: str) -> Run:
                     f"it has a number above 0 for each of {', '.join(machines)}",
                     "Delete the line and run it again.",
                 )
-    right = from_digits(row["right"], accuracy, f"{where}, field 'right'") if "right" in row else ()
+    right = from_text(row["right"], accuracy, f"{where}, field 'right'") if "right" in row else ()
     return Run(float(accuracy), costs[0], costs[1], str(row.get("kind", "")), right)
 
 

@@ -27,10 +27,8 @@ from gblr_hw.weights.family import FAMILIES, renamed
 from simulator.base.errors import InputError
 
 GOAL = 0.5
-# Families whose training chooses a structure by short trials, and what they are called beside others: what comes out
-# may hold no lattice at all (`chosen`).
+# Families whose training chooses a structure by short trials; what comes out may hold no lattice at all (`chosen`).
 OURS = (LEARNED, ANY_WIDTH)
-CHOICES = {LEARNED: "automatic choice of structure", ANY_WIDTH: "automatic choice of structure and width"}
 _NOTHING = "nothing to compare yet"
 _COMMAND = "`python -m benchmarks.study.claims`"
 # A cost that is as good as the least: cycles differ by less than this where programs are the same but for an order.
@@ -85,7 +83,7 @@ def claims(study: Study, machines: Sequence[str], plain: str, scattered: str) ->
     ]
     columns = (
         Column("claim", "claim", align="left"),
-        *(Column(CHOICES[family], family, align="left") for family in OURS),
+        *(Column(family, family, align="left") for family in OURS),
         Column("command", "command", align="left"),
         Column("seeds and spread", "spread", align="left"),
     )
@@ -107,7 +105,7 @@ def chosen(study: Study) -> str:
         *(Column("narrower dense" if kind == "dense" else FAMILIES[kind].label, kind) for kind in every),
     )
     lines = [
-        {"family": CHOICES[family], "runs": counts.total(), **{kind: counts[kind] for kind in every}}
+        {"family": family, "runs": counts.total(), **{kind: counts[kind] for kind in every}}
         for family, counts in kinds.items()
     ]
     return format_table(columns, lines, markdown=True)
@@ -117,7 +115,7 @@ def chosen(study: Study) -> str:
 SHORT_ROWS = {
     f"{BLIND} (a short schedule of ours)": BLIND,
     **{family: family for family in ("block sparse", "low rank", "rank groups")},
-    **{CHOICES[family]: family for family in OURS},
+    **{family: family for family in OURS},
     "a narrower dense network, trained from scratch": "narrower",
 }
 

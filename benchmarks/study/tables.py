@@ -1,4 +1,4 @@
-"""The study's claims as tables: accuracy kept at what cost, fronts, the learned lattice against each rival."""
+"""The study's claims as tables: accuracy kept at what cost, fronts, automatic choice against each rival."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STRUCTURES = (
     "BLAST",
 )
 SMALLER = ("narrower", "shallower")
-LEARNED, ANY_WIDTH, BLIND = "learned lattice", "learned lattice, any width", "GBLR, width shrinkage"
+LEARNED, ANY_WIDTH, BLIND = "automatic choice", "automatic choice, any width", "GBLR, width shrinkage"
 SHOWN = (*SMALLER, *STRUCTURES, LEARNED, ANY_WIDTH)
 RIVALS = {"structure": STRUCTURES, "any": (*STRUCTURES, *SMALLER)}
 # What is compared to see what a part of a method is worth: (with it, without it).

@@ -28,7 +28,7 @@ FAMILIES = (
     "GBLR, width shrinkage",
     "block sparse",
     "low rank",
-    "learned lattice",
+    "automatic choice",
     "narrower",
 )
 

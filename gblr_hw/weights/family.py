@@ -271,7 +271,7 @@ FAMILIES = registry(
     ),
     Family(
         name="learned",
-        label="learned lattice",
+        label="automatic choice",
         about="dense tiles, whole ranks or ranks by chunk, whichever a short trial favours",
         unit=None,
         training="trials",
@@ -284,6 +284,8 @@ FAMILIES = registry(
 )
 # Names in files that earlier releases wrote.
 ALIASES = {"block_low_rank": "rank_groups"}
+# Labels in files that earlier releases wrote; a study's own variant of a family has more words behind a comma.
+_OLD_LABELS = {"learned lattice": "automatic choice"}
 
 
 def trained() -> tuple[str, ...]:
@@ -317,7 +319,15 @@ def renamed(text: str) -> str:
     for old, new in ALIASES.items():
         if text in (old, old.replace("_", " ")):
             return new if text == old else FAMILIES[new].label
-    return text
+    family, comma, variant = text.partition(",")
+    return _OLD_LABELS.get(family, family) + comma + variant
+
+
+def old_labels(label: str) -> tuple[str, ...]:
+    """The labels that earlier releases wrote for what `renamed` calls by this one."""
+    family, comma, variant = label.partition(",")
+    aliases = (old.replace("_", " ") for old, new in ALIASES.items() if FAMILIES[new].label == label)
+    return (*aliases, *(old + comma + variant for old, new in _OLD_LABELS.items() if new == family))
 
 
 def family_named(name: str, among: Collection[str], where: str) -> Family:

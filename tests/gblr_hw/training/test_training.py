@@ -241,7 +241,7 @@ def test_results_travel_between_processes(small: tuple[Dataset, Dataset], start:
         ({"family": "sparse"}, 1.0, "it must be one of dense, low_rank"),
         ({"family": "kronecker"}, 1.0, "recipe family: found 'kronecker'"),
         ({"family": "low_rank", "intervals_only": True}, 1.0, "recipe intervals_only: found with low rank"),
-        ({"family": "learned", "intervals_only": True}, 1.0, "recipe intervals_only: found with learned lattice"),
+        ({"family": "learned", "intervals_only": True}, 1.0, "recipe intervals_only: found with automatic choice"),
         (
             {"family": "gblr_published", "distil_weight": 0.5},
             1.0,
