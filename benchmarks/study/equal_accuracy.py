@@ -100,7 +100,9 @@ def share_interval(
 
 @dataclass(frozen=True)
 class Paired:
-    """Difference of two settings over the seeds that both have: mean, and interval (None for fewer than two seeds)."""
+    """Difference of two settings over the seeds that both have: mean, and interval (None for one seed of which it is
+    not known which examples are right).
+    """
 
     mean: float
     interval: Interval | None
@@ -124,15 +126,16 @@ def paired(ours: Setting, theirs: Setting) -> Paired | None:
     if not both:
         return None
     differences = [ours.runs[seed].accuracy - theirs.runs[seed].accuracy for seed in both]
-    interval = None if len(both) < 2 else _interval(ours, theirs, both)
-    return Paired(statistics.fmean(differences), interval, len(both))
+    return Paired(statistics.fmean(differences), _interval(ours, theirs, both), len(both))
 
 
-def _interval(ours: Setting, theirs: Setting, seeds: Sequence[int]) -> Interval:
+def _interval(ours: Setting, theirs: Setting, seeds: Sequence[int]) -> Interval | None:
     sides = [[setting.runs[seed].right for seed in seeds] for setting in (ours, theirs)]
     lengths = {len(right) for side in sides for right in side}
     if len(lengths) == 1 and lengths != {0}:
         mine, other = (np.array(side, dtype=np.float64) for side in sides)
         return mean_interval(mine - other)
+    if len(seeds) < 2:
+        return None
     differences = {seed: ours.runs[seed].accuracy - theirs.runs[seed].accuracy for seed in seeds}
     return percentiles(statistics.fmean(differences[seed] for seed in draw) for draw in seed_draws(seeds))

@@ -23,14 +23,9 @@ from benchmarks.study.runs import SCRATCH, run
 PART, MACHINE = "digits", "edge-16"
 KEY = ("part", "machine", "family", "budget", "times", "seed")
 BUDGETS, TIMES, SEEDS = (0.4, 0.32), (1, 2, 4), (0, 1, 2)
-FAMILIES = (
-    *SCRATCH,
-    "GBLR, width shrinkage",
-    "block sparse",
-    "low rank",
-    "automatic choice",
-    "narrower",
-)
+FAMILIES = (*SCRATCH, "GBLR, width shrinkage", "narrower", "block sparse", "automatic choice", "low rank")
+# Whole ranks do not come that low however long they are trained: the study's rows say so.
+UNREACHABLE = (("low rank", 0.32),)
 
 Job = tuple[str, str, str, float, int, int]
 
@@ -47,7 +42,9 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     return [
         job
         for job in found
-        if (not options.family or job[2] in options.family) and (not options.budget or job[3] in options.budget)
+        if (not options.family or job[2] in options.family)
+        and (not options.budget or job[3] in options.budget)
+        and job[2:4] not in UNREACHABLE
     ]
 
 
