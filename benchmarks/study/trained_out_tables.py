@@ -99,8 +99,8 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def trained_out_text(rows: Sequence[Row]) -> str:
-    """Both tables and the verdict."""
-    return "\n".join([trained_out_table(rows), pairs_table(rows), verdict(rows)])
+    """The table and the verdict."""
+    return "\n".join([trained_out_table(rows), verdict(rows)])
 
 
 def _settings() -> list[tuple[str, float]]:
