@@ -99,7 +99,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(RESULTS, "conversion", ("MiniLM conversion",), _whole("MiniLM conversion", minilm.conversion_table)),
     Block(
         RESULTS,
-        "authors' conversion",
+        "descent through masks",
         ("MiniLM width", "MiniLM quality"),
         lambda figures: minilm.width_table(figures["MiniLM width"]["rows"], figures["MiniLM quality"]["rows"]),
     ),

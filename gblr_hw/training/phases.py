@@ -17,7 +17,7 @@ from gblr_hw.frontend.put_weights import layer_of
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.replace import set_module
 from gblr_hw.training.gblr_start import gblr_from_linear
-from gblr_hw.training.loop.loop import Hook
+from gblr_hw.training.loop.loop import Hook, LoopSettings, rate_at
 from gblr_hw.training.measure.hardware import Hardware
 from gblr_hw.training.recipe import Recipe
 from gblr_hw.training.shrink.annealed_widths import AnnealedWidths
@@ -127,6 +127,8 @@ def _width_penalty(plan: Plan) -> list[Phase]:
 def _annealed(plan: Plan) -> list[Phase]:
     """From scratch: blurred masks that sharpen over the whole run, all widths shrunk alike while above the target."""
     names, recipe, hardware = matching_linears(plan.model, plan.recipe.layers), plan.recipe, plan.hardware
+    steps = recipe.epochs * plan.steps
+    rates = [rate_at(step / steps, LoopSettings.warmup) for step in range(steps)]
 
     def blurred() -> list[Hook]:
         for name in names:
@@ -141,8 +143,8 @@ def _annealed(plan: Plan) -> list[Phase]:
                 plan.target,
                 hardware.measure,
                 hardware.quick,
-                recipe.epochs * plan.steps,
-                threshold=recipe.width_threshold,
+                steps,
+                threshold=recipe.width_travel / (recipe.geometry_rate * recipe.learning_rate * sum(rates)),
                 rate=recipe.geometry_rate,
                 sigmas=(recipe.sigma_start, recipe.sigma_end),
             )
