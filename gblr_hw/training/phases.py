@@ -16,11 +16,11 @@ from gblr_hw.cost.target import TargetController
 from gblr_hw.frontend.put_weights import layer_of
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.replace import set_module
+from gblr_hw.training.annealed_widths import AnnealedWidths
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.loop.loop import Hook, LoopSettings, rate_at
 from gblr_hw.training.measure.hardware import Hardware
 from gblr_hw.training.recipe import Recipe
-from gblr_hw.training.shrink.annealed_widths import AnnealedWidths
 from gblr_hw.training.shrink.penalties import HardwarePenalty, WidthPenalty
 from gblr_hw.training.shrink.project_training import ProjectionSchedule
 from gblr_hw.training.swap import lattice_from_factors, matching_linears

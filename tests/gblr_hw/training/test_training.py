@@ -19,12 +19,12 @@ from gblr_hw.demo.data import TEST_IMAGES, digits
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.models.vit import ViT, ViTShape
+from gblr_hw.training.annealed_widths import AnnealedWidths
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.loop.loop import LoopSettings, LoopState, QuietHook, accuracy, parameter_groups, train
 from gblr_hw.training.measure.hardware import Hardware
 from gblr_hw.training.networks import train_network
 from gblr_hw.training.recipe import Recipe
-from gblr_hw.training.shrink.annealed_widths import AnnealedWidths
 from gblr_hw.training.shrink.penalties import HardwarePenalty, WidthPenalty
 from gblr_hw.training.shrink.project_training import ProjectionSchedule, lattice_layers
 from simulator.base.errors import InputError
