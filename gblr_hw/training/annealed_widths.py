@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from gblr_hw.cost.target import TargetController
 from gblr_hw.layers.linear import gblr_layers
 from gblr_hw.training.hooks import SigmaAnnealing, WidthShrinkage
 from gblr_hw.training.loop.loop import QuietHook
@@ -25,7 +26,8 @@ class AnnealedWidths(QuietHook):
     is above its budget. Widths and locations are trained to the last step.
 
     Where the authors' budget counts multiplications, this one is what the machine measures, so that networks compare at
-    equal latency; the shrinkage knows nothing else of the machine. What is measured is the network with sharp
+    equal latency; the shrinkage knows nothing else of the machine. Where they tune the threshold by hand, the budget
+    falls along the controller's path and the threshold follows it. What is measured is the network with sharp
     intervals: with a small sigma every mask covers everything. The Gaussian is dropped at the end, when sigma is so
     large that it only frays the edges, and one last threshold, the least that does, brings what rounding has left
     above the target below it.
@@ -33,31 +35,31 @@ class AnnealedWidths(QuietHook):
     Parameters
     ----------
     model: its GBLR layers, with the Gaussian, are annealed and shrunk.
-    target: latency in cycles that the whole model must reach, or energy in pJ.
+    controller: finds the threshold; its target is a latency in cycles that the whole model must reach, or an energy in
+        pJ.
     measure: exact latency (or energy) of a model as it would be evaluated; the target holds in this measure.
     estimate: the same, quicker; corrected now and then by what the measure says.
     steps: optimiser steps of the run.
-    threshold: weight of the l1 penalty on the widths.
-    rate: the widths' learning rate, as a multiple of the run's.
+    peak: the highest learning rate of the run; at that, a threshold moves widths by the controller's strength from one
+        estimate to the next.
     sigmas: of the Gaussian at the first step and at the last.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        target: float,
+        controller: TargetController,
         measure: Measure,
         estimate: Measure,
         steps: int,
         *,
-        threshold: float,
-        rate: float,
+        peak: float,
         sigmas: tuple[float, float] = (1.0, 100.0),
     ) -> None:
-        self.target, self.measure, self.estimate, self.rate, self.threshold = target, measure, estimate, rate, threshold
+        self.controller, self.measure, self.estimate, self.peak = controller, measure, estimate, peak
         self.every = max(1, steps // _ESTIMATES)
         self.sigma = SigmaAnnealing(model, *sigmas, over_steps=steps)
-        self.shrinkage = WidthShrinkage(model, threshold, learning_rate=0.0)
+        self.shrinkage = WidthShrinkage(model, 0.0, learning_rate=0.0)
         self.value, self.correction = 0.0, 1.0
         self.sharp = False
 
@@ -69,8 +71,8 @@ class AnnealedWidths(QuietHook):
             self._sharpen(model, True)
             self._measure(model, exactly=self.sigma.steps % (_CORRECTED * self.every) == 0)
             self._sharpen(model, False)
-        self.shrinkage.threshold = self.threshold if self.value > self.target else 0.0
-        self.shrinkage.learning_rate = learning_rate * self.rate
+            self.shrinkage.threshold = self.controller.update(self.value, progress) / (self.peak * self.every)
+        self.shrinkage.learning_rate = learning_rate
         self.shrinkage.step()
         self.sigma.step()
 
@@ -84,10 +86,10 @@ class AnnealedWidths(QuietHook):
         """Drop the Gaussian, and meet the target with the least threshold that does."""
         self.sharp = True
         self._sharpen(model, True)
-        self.value = shrink_to(model, self.target, self.measure, 1e-3)
+        self.value = shrink_to(model, self.controller.target, self.measure, 1e-3)
 
     def notes(self) -> dict[str, float]:
-        return {"measure": self.value, "sigma": self.sigma.sigma}
+        return {"measure": self.value, "sigma": self.sigma.sigma, "strength": self.controller.strength}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -95,11 +97,15 @@ class AnnealedWidths(QuietHook):
             "measure": self.value,
             "correction": self.correction,
             "sharp": self.sharp,
+            "threshold": self.shrinkage.threshold,
+            **self.controller.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for hook in (self.sigma, self.shrinkage):
             hook.load_state_dict({"steps": state["steps"]})
+        self.shrinkage.threshold = state["threshold"]
+        self.controller.load_state_dict(state)
         self.value, self.correction, self.sharp = state["measure"], state["correction"], state["sharp"]
 
     @staticmethod

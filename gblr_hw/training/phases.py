@@ -18,7 +18,7 @@ from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.replace import set_module
 from gblr_hw.training.annealed_widths import AnnealedWidths
 from gblr_hw.training.gblr_start import gblr_from_linear
-from gblr_hw.training.loop.loop import Hook, LoopSettings, rate_at
+from gblr_hw.training.loop.loop import Hook
 from gblr_hw.training.measure.hardware import Hardware
 from gblr_hw.training.recipe import Recipe
 from gblr_hw.training.shrink.penalties import HardwarePenalty, WidthPenalty
@@ -127,8 +127,6 @@ def _width_penalty(plan: Plan) -> list[Phase]:
 def _annealed(plan: Plan) -> list[Phase]:
     """From scratch: blurred masks that sharpen over the whole run, all widths shrunk alike while above the target."""
     names, recipe, hardware = matching_linears(plan.model, plan.recipe.layers), plan.recipe, plan.hardware
-    steps = recipe.epochs * plan.steps
-    rates = [rate_at(step / steps, LoopSettings.warmup) for step in range(steps)]
 
     def blurred() -> list[Hook]:
         for name in names:
@@ -140,12 +138,11 @@ def _annealed(plan: Plan) -> list[Phase]:
         return [
             AnnealedWidths(
                 plan.model,
-                plan.target,
+                TargetController(plan.target, end=recipe.width_end),
                 hardware.measure,
                 hardware.quick,
-                steps,
-                threshold=recipe.width_travel / (recipe.geometry_rate * recipe.learning_rate * sum(rates)),
-                rate=recipe.geometry_rate,
+                recipe.epochs * plan.steps,
+                peak=recipe.learning_rate,
                 sigmas=(recipe.sigma_start, recipe.sigma_end),
             )
         ]

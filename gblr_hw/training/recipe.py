@@ -21,13 +21,11 @@ class Recipe:
         `trial_share` of them.
     layers: regular expression for the linear layers that are replaced.
     geometry_rate: widths and locations learn at this multiple of the learning rate.
-    sigma_start, sigma_end: of the Gaussian where masks are annealed, over the whole run. width_travel: how far the
-        shrinkage there would move a width over the whole run, were it never to rest: the weight of the l1 penalty is
-        that over the sum of the widths' learning rates.
+    sigma_start, sigma_end: of the Gaussian where masks are annealed, over the whole run.
     penalty_fraction, penalty_share: the hardware penalty aims at this fraction of the dense latency (or at the target,
         if that is more) over this share of the epochs; the projection does the rest.
-    project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the width
-        penalty's path. gblr_width: mean width of the intervals that a GBLR network starts from, or
+    project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the path
+        of shrinking widths. gblr_width: mean width of the intervals that a GBLR network starts from, or
         every width where masks are annealed.
     intervals_only: projections keep cyclic runs. regrow: see ProjectionSchedule. distil_weight, temperature: how much
         of the objective is the dense start's logits (see Distillation); 0 for labels only.
@@ -49,7 +47,6 @@ class Recipe:
     gblr_width: float = 0.5
     sigma_start: float = 1.0
     sigma_end: float = 100.0
-    width_travel: float = 2.0
     intervals_only: bool = False
     regrow: float = 0.0
     trial_share: float = 0.25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -143,18 +144,19 @@ def test_the_published_recipe_anneals_and_shrinks_by_the_learning_rate_while_abo
     layer = GBLRLinear(16, 16, gaussian=False)
     model = nn.Sequential(layer)
     above, layer.gaussian = LATENCY(model) - 1, True
-    hook = AnnealedWidths(model, above, LATENCY, LATENCY, 4, threshold=0.5, rate=2.0, sigmas=(1.0, 5.0))
+    controller = TargetController(above, strength=0.02)
+    hook = AnnealedWidths(model, controller, LATENCY, LATENCY, 4, peak=0.01, sigmas=(1.0, 5.0))
     assert (float(layer.sigma), layer.gaussian) == (1.0, True)
-    for step, rate in enumerate((0.2, 0.1)):
-        hook.after_step(model, step / 4, rate)
+    for progress, rate in ((0.9, 0.1), (0.95, 0.05)):
+        hook.after_step(model, progress, rate)
     assert float(layer.sigma) == 3.0  # linearly, two of four steps
-    # The target was met after the first shrinkage, by 0.5 * 2 * 0.2: the second step left the widths alone.
-    assert torch.allclose(layer.widths.detach(), torch.full((2, 16), 0.3))
+    # The target was met after the first shrinkage, ten times the strength as the rate is of the peak; then it rested.
+    assert torch.allclose(layer.widths.detach(), torch.full((2, 16), 0.5 - 0.02 * math.exp(0.15) * 10))
     assert layer.gaussian
     layer.widths.data.fill_(0.9)
     hook.finish(model)
     assert not layer.gaussian and LATENCY(model) <= above
-    assert hook.notes() == {"measure": LATENCY(model), "sigma": 3.0}
+    assert hook.notes() == {"measure": LATENCY(model), "sigma": 3.0, "strength": pytest.approx(0.02)}
 
 
 def test_geometry_has_a_rate_and_an_average_of_its_own() -> None:
