@@ -156,7 +156,12 @@ BLOCKS: tuple[Block, ...] = (
         Block(CLAIMS if name in SHORT_CLAIMS else CLAIM_TABLES, name, ("study",), _whole("study", table))
         for name, table in claims.BLOCKS.items()
     ),
-    Block(CLAIMS, "trained out", ("trained out",), _whole("trained out", trained_out_tables.trained_out_text)),
+    Block(
+        CLAIMS,
+        "trained out",
+        ("trained out", "study"),
+        lambda figures: trained_out_tables.trained_out_text(figures["trained out"], figures["study"]),
+    ),
     Block(CLAIM_TABLES, "trained out, pairs", ("trained out",), _whole("trained out", trained_out_tables.pairs_table)),
     Block(
         CLAIM_TABLES,
