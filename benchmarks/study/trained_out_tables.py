@@ -97,7 +97,7 @@ def verdict(rows: Sequence[Row]) -> str:
     study, told = gather([row for row in rows if row["times"] == LONGEST]), []
     for budget in BUDGETS:
         found = {name: one for name in FAMILIES if (one := setting_of(study, name, budget)) is not None}
-        if not found:
+        if len(found) < 2:
             continue
         best = max(found, key=lambda name: found[name].accuracy)
         differences = {name: paired(one, found[best]) for name, one in found.items() if name != best}
@@ -105,8 +105,8 @@ def verdict(rows: Sequence[Row]) -> str:
         below = [name for name in differences if name not in close]
         told.append(
             f"- At {budget:g}x of dense's cycles and {LONGEST} times the epochs the highest mean is {best}'s "
-            f"({100 * found[best].accuracy:.1f}). Within its interval: {', '.join(close) or 'none'}. Below: "
-            f"{', '.join(below) or 'none'}."
+            f"({100 * found[best].accuracy:.1f}; seeds {', '.join(map(str, sorted(found[best].runs)))}). Within its "
+            f"interval: {', '.join(close) or 'none'}. Below: {', '.join(below) or 'none'}."
         )
     return "\n".join(told) + "\n"
 
