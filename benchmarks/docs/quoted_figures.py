@@ -183,6 +183,12 @@ def _longest(figures: Figures, family: str, budget: float) -> str:
     return f"{100 * statistics.fmean(found):.1f}"
 
 
+def _longest_share(figures: Figures, family: str, budget: float) -> str:
+    """Cycles of dense after the longest training, of the first seed."""
+    rows = [row for row in figures["trained out"] if row["times"] == max(TIMES) and "accuracy" in row]
+    return f"{next(row['share'] for row in rows if (row['family'], row['budget']) == (family, budget)):.3f}"
+
+
 def _noticed(figures: Figures) -> list[str]:
     found = [bool(one["killed_by"]) for one in figures["mutants"]["mutants"]]
     return [str(len(found)), str(sum(found))]
@@ -364,6 +370,11 @@ QUOTES: tuple[Quote, ...] = (
             f"{f['growth']['growth'][-1]['peak_gib']:.1f}",
             f"{f['growth']['growth'][0]['peak_gib']:.2f}",
         ],
+    ),
+    Quote(
+        CLAIMS,
+        "at either budget (one seed, 500 images), in {} and {} of the cycles",
+        lambda f: [_longest_share(f, "GBLR, width shrinkage", budget) for budget in (0.4, 0.32)],
     ),
     Quote(CLAIMS, "In words, for the {} networks above", lambda f: [str(f["study"].size)]),
     Quote(
