@@ -202,12 +202,13 @@ QUOTES: tuple[Quote, ...] = (
     Quote(
         README,
         "width shrinkage has {} % at 0.4 of the cycles and {} % at 0.32, and GBLR by its published recipe {} % at 0.4, "
-        "where dense has {} %",
+        "where dense has {} % and a narrower dense network of that latency {} %",
         lambda f: [
             _longest(f, "GBLR, width shrinkage", 0.4),
             _longest(f, "GBLR, width shrinkage", 0.32),
             _longest(f, "GBLR, published recipe", 0.4),
             _longest(f, "dense", 1.0),
+            _longest(f, "narrower", 0.4),
         ],
     ),
     Quote(
