@@ -35,6 +35,7 @@ _OWN = {
     "block_sparse": Mark("block sparse", GREEN, "D"),
     "rank_groups": Mark("rank groups", SKY, "s"),
     "gblr_width_penalty": Mark("GBLR, width penalty", PURPLE, "^"),
+    "gblr_published_recipe": Mark("GBLR, published recipe", "#BB5566", (3, 1, 180)),
     "gblr_hardware_penalty": Mark("GBLR, hardware penalty", VERMILLION, "v"),
     "lattice": Mark("lattice", BLUE, "P"),
     "monarch": Mark("Monarch", GREY, "X"),
@@ -45,13 +46,13 @@ _OWN = {
     "narrower": Mark("narrower", "#999933", "<"),
     "shallower": Mark("shallower", "#44AA99", ">"),
     "ranks": Mark("ranks", "#332288", "p"),
-    "learned_lattice_any_width": Mark("learned lattice, any width", "#EE3377", "d"),
+    "automatic_choice_any_width": Mark("automatic choice, any width", "#EE3377", "d"),
 }
 # Families that are drawn as another one, which no picture shows beside them.
 _ALIKE = {
     "gblr_width_shrinkage": ("gblr_width_penalty", "GBLR, width shrinkage"),
     "gblr_hardware_cost": ("gblr_hardware_penalty", "GBLR, hardware cost"),
-    "learned_lattice": ("lattice", "learned lattice"),
+    "automatic_choice": ("lattice", "automatic choice"),
 }
 MARKS = {**_OWN, **{key: replace(_OWN[like], label=label) for key, (like, label) in _ALIKE.items()}}
 # For families that are not known here.

@@ -102,9 +102,25 @@ def _representatives(mine: Sequence[Contender], machine: Machine, accuracy: floa
     return sorted((c for c in chosen if c is not None), key=lambda c: cost[id(c)])
 
 
+def ratio_interval(
+    one: tuple[Mapping[str, int], int], two: tuple[Mapping[str, int], int], machine: Machine
+) -> tuple[float, float]:
+    """The least and the most that entries inside their intervals make together of one run's energy over another's: of
+    the work, standing power left out. one, two: counted events, and cycles.
+    """
+    model = energy_model(machine)
+    (first, factors), (second, others) = (
+        (spent.pj, spent.factors) for spent in (_priced(model.costs(events, cycles)) for events, cycles in (one, two))
+    )
+    both = {**factors, **others}
+    return 1 / worst_ratio(second, first, both)[0], worst_ratio(first, second, both)[0]
+
+
 def _spent(run: Contender, model: EnergyModel, cycles: int) -> _Spent:
-    costs: list[tuple[EventCost, int]] = model.costs(run.events, cycles)
-    costs += [(cost, cycles) for cost in model.standing]
+    return _priced([*model.costs(run.events, cycles), *((cost, cycles) for cost in model.standing)])
+
+
+def _priced(costs: Sequence[tuple[EventCost, int]]) -> _Spent:
     pj: dict[str, float] = {}
     factors: dict[str, tuple[float, float]] = {}
     for cost, times in costs:

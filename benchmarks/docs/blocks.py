@@ -28,7 +28,7 @@ from benchmarks.peers import tables as peers
 from benchmarks.smollm import tables as smollm
 from benchmarks.speed import tables as speed
 from benchmarks.structures import tables as structures
-from benchmarks.study import claims, summary, waterfall_tables
+from benchmarks.study import claims, summary, trained_out_tables, waterfall_tables
 from benchmarks.study.structures import structure_tables
 from benchmarks.synthesis import area_fit
 from benchmarks.synthesis import tables as synthesis
@@ -101,7 +101,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(RESULTS, "conversion", ("MiniLM conversion",), _whole("MiniLM conversion", minilm.conversion_table)),
     Block(
         RESULTS,
-        "authors' conversion",
+        "descent through masks",
         ("MiniLM width", "MiniLM quality"),
         lambda figures: minilm.width_table(figures["MiniLM width"]["rows"], figures["MiniLM quality"]["rows"]),
     ),
@@ -162,6 +162,13 @@ BLOCKS: tuple[Block, ...] = (
         Block(CLAIMS if name in SHORT_CLAIMS else CLAIM_TABLES, name, ("study",), _whole("study", table))
         for name, table in claims.BLOCKS.items()
     ),
+    Block(
+        CLAIMS,
+        "trained out",
+        ("trained out", "study"),
+        lambda figures: trained_out_tables.trained_out_text(figures["trained out"], figures["study"]),
+    ),
+    Block(CLAIM_TABLES, "trained out, pairs", ("trained out",), _whole("trained out", trained_out_tables.pairs_table)),
     Block(
         CLAIM_TABLES,
         "waterfall, random intervals",

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.tables.contenders import Contender, load_contenders
+from benchmarks.shared.result_lines import ResultLines
+from benchmarks.study import trained_out
 from benchmarks.study.claims import all_runs
 from benchmarks.study.runs import MEASURED_ON
 from benchmarks.study.settings import Study, read_study
@@ -46,6 +48,10 @@ def read_whole_study(path: Path) -> Study:
     return read_study(path, all_runs(), MEASURED_ON)
 
 
+def _trained_out(path: Path) -> list[dict[str, Any]]:
+    return ResultLines(path, trained_out.KEY).rows
+
+
 @dataclass(frozen=True)
 class Source:
     """A file of figures, what makes it, and how it is read."""
@@ -66,6 +72,7 @@ SOURCES: Mapping[str, Source] = {
     "dram rankings": Source("docs/data/dram_rankings.jsonl", "python -m benchmarks.dram.rankings", read_lines),
     "dram study": Source("docs/data/dram_study.jsonl", "python -m benchmarks.dram.study_rankings", read_lines),
     "study": Source("docs/data/study.jsonl", "python -m benchmarks.study.study", read_whole_study),
+    "trained out": Source("docs/data/trained_out.jsonl", "python -m benchmarks.study.trained_out", _trained_out),
     "study structures": _json("study_structures", "python -m benchmarks.study.structures"),
     "waterfall": Source("docs/data/waterfall.json", "python -m benchmarks.study.waterfall", read_json),
     "MiniLM conversion": Source(

@@ -55,7 +55,7 @@ def quality_table(rows: Sequence[Row]) -> str:
 
 
 def width_table(rows: Sequence[Row], rivals: Sequence[Row]) -> str:
-    """The authors' conversion after each number of steps, beside the lattice of `quality_table` at the same budget."""
+    """Descent through masks after each number of steps, beside the lattice of `quality_table` at the same budget."""
     lattice = {(row["layer"], row["budget"]): row for row in rivals if row["norm"] == "plain"}
     counts = sorted({row["steps"] for row in rows})
     lines: list[dict[str, object]] = []

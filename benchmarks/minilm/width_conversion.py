@@ -1,4 +1,4 @@
-"""The authors' way to convert a matrix, at equal tiles: gradient descent through the masks, with width shrinkage.
+"""Descent through the masks at equal tiles: a conversion of ours after the authors', with width shrinkage.
 
 ``python -m benchmarks.minilm.width_conversion [--steps 250 1000] [--out FILE]``: the two all-MiniLM-L6-v2 matrices and
 tile budgets of benchmarks/minilm/conversion_quality.py, plain norm. Descent is Adam on the relative squared error over

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from analysis.tables.robustness import ratio_interval
 from benchmarks.shared.measurement import cpu_seconds, out_option, write_json
 from benchmarks.structures.tables import random_layer_table
 from gblr_hw import lower
@@ -47,6 +48,9 @@ def main() -> None:
                 "share": report.latency_cycles / reference.latency_cycles,
                 "energy": report.energy_pj,
                 "energy_share": report.energy_pj / reference.energy_pj,
+                "energy_interval": ratio_interval(
+                    *((one.accesses, int(one.latency_cycles)) for one in (report, reference)), machine
+                ),
                 "lowering": lowered,
             }
         )

@@ -23,6 +23,7 @@ def random_layer_table(rows: Sequence[Row]) -> str:
         Column("of dense", "share", percent),
         Column("energy", "energy", energy_from_pj),
         Column("of dense", "energy_share", percent),
+        Column("at other prices", "energy_interval", lambda ends: f"{percent(ends[0])} to {percent(ends[1])}"),
         Column("lowering (CPU s)", "lowering", lambda value: f"{value:.2f}"),
     )
     return format_table(columns, rows, markdown=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from analysis.tables.pareto import hypervolume, pareto_front
+from benchmarks.study.bootstrap import Interval, drawn, mean_interval, percentiles, seed_draws
 from benchmarks.study.settings import Quantity, Setting, Study
 
 # Accuracies are means of a few fractions: an equal one may come out a rounding error below.
@@ -81,29 +85,57 @@ def front_volume(study: Study, part: str, family: str, quantity: Quantity, machi
     return Volume(area(mean_points(settings, quantity, machine)), own)
 
 
+def share_interval(
+    settings: Sequence[Setting], dense: Setting, margin: float, quantity: Quantity, machine: str
+) -> Interval:
+    """Of the least cost within `margin` of dense's accuracy, as a share of dense's: both over the same drawn seeds."""
+    shares = []
+    for draw in seed_draws(sorted(dense.runs)):
+        reference = drawn(dense, draw)
+        found = cheapest([drawn(s, draw) for s in settings], reference.accuracy - margin, quantity, machine)
+        unit = reference.cost(quantity, machine)
+        shares.append(math.inf if found is None else found.cost(quantity, machine) / unit)
+    return percentiles(shares)
+
+
 @dataclass(frozen=True)
 class Paired:
-    """Difference of two settings over the seeds that both have: mean, and standard error (None for fewer than two)."""
+    """Difference of two settings over the seeds that both have: mean, and interval (None for one seed of which it is
+    not known which examples are right).
+    """
 
     mean: float
-    error: float | None
+    interval: Interval | None
     seeds: int
 
     @property
     def verdict(self) -> str:
-        """win or loss where the mean lies beyond one standard error, tie within it, "one seed" without one."""
-        if self.error is None:
+        """win or loss where the interval leaves out zero, tie where it holds it, "one seed" without one."""
+        if self.interval is None:
             return "one seed"
-        if abs(self.mean) <= self.error + _ROUNDING:
+        if self.interval.low <= _ROUNDING and self.interval.high >= -_ROUNDING:
             return "tie"
         return "win" if self.mean > 0 else "loss"
 
 
 def paired(ours: Setting, theirs: Setting) -> Paired | None:
-    """Accuracy of ``ours`` less that of ``theirs``, seed by seed. None where no seed has both."""
+    """Accuracy of ``ours`` less that of ``theirs``, seed by seed; the interval is over examples too, where all runs
+    have the same number of them. None where no seed has both.
+    """
     both = sorted(set(ours.runs) & set(theirs.runs))
     if not both:
         return None
     differences = [ours.runs[seed].accuracy - theirs.runs[seed].accuracy for seed in both]
-    error = statistics.stdev(differences) / len(both) ** 0.5 if len(both) > 1 else None
-    return Paired(statistics.fmean(differences), error, len(both))
+    return Paired(statistics.fmean(differences), _interval(ours, theirs, both), len(both))
+
+
+def _interval(ours: Setting, theirs: Setting, seeds: Sequence[int]) -> Interval | None:
+    sides = [[setting.runs[seed].right for seed in seeds] for setting in (ours, theirs)]
+    lengths = {len(right) for side in sides for right in side}
+    if len(lengths) == 1 and lengths != {0}:
+        mine, other = (np.array(side, dtype=np.float64) for side in sides)
+        return mean_interval(mine - other)
+    if len(seeds) < 2:
+        return None
+    differences = {seed: ours.runs[seed].accuracy - theirs.runs[seed].accuracy for seed in seeds}
+    return percentiles(statistics.fmean(differences[seed] for seed in draw) for draw in seed_draws(seeds))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from analysis.pictures.family_marks import REFERENCE
 from benchmarks.study.choose_start import DenseStart, choose_start
 from benchmarks.study.mixer import GreyMixer, GreyMixerShape
+from benchmarks.study.right_ones import as_text, right_ones
 from gblr_hw.cost.target import UnreachableTargetError
 from gblr_hw.demo.data import digits
 from gblr_hw.demo.fashion_mnist import FOLDER, fashion_mnist
@@ -46,8 +47,12 @@ RIVALS = {
     **{
         _WORDS.get(name, family.label): Recipe(name)
         for name, family in FAMILIES.items()
-        if name in trained() and family.needs_target
+        if name in trained() and family.needs_target and not family.from_scratch
     },
+}
+# Trained from scratch, it needs more epochs than the study gives: benchmarks/study/trained_out.py has it.
+SCRATCH = {
+    family.label: Recipe(name) for name, family in FAMILIES.items() if family.from_scratch and family.needs_target
 }
 # Penalty only: the cost alone goes to the target, and one projection takes what it leaves above. Projection only: from
 # the same GBLR start, with a penalty that never acts.
@@ -57,11 +62,11 @@ ABLATION = {
     "ranks, intervals": Recipe("lattice", intervals_only=True),
     "ranks, regrow": Recipe("lattice", regrow=0.1),
 }
-# The learned lattice on top of a dense network of full, three quarters' or half width, or narrower dense.
-ANY_WIDTH = {"learned lattice, any width": Recipe("learned")}
-NETWORKS = {REFERENCE: Recipe(REFERENCE), **RIVALS, **ANY_WIDTH, **ABLATION}
+# Automatic choice on top of a dense network of full, three quarters' or half width, or narrower dense.
+ANY_WIDTH = {"automatic choice, any width": Recipe("learned")}
+NETWORKS = {REFERENCE: Recipe(REFERENCE), **RIVALS, **SCRATCH, **ANY_WIDTH, **ABLATION}
 # What a permutation network changes; all else runs in the same cycles with and without one.
-SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "learned lattice", *ANY_WIDTH)
+SCATTERED = ("GBLR, width shrinkage", "GBLR, hardware cost", "ranks", "automatic choice", *ANY_WIDTH)
 
 # Families that are chosen whole are trained in one setting: their fits take as long as the training itself.
 _CUT = tuple(name for name, recipe in RIVALS.items() if not recipe.entry.whole)
@@ -95,6 +100,10 @@ class Part:
     epochs: int
     settings: dict[str, Setting]
     fashion_images: int = 0
+
+    def longer(self, times: int) -> Part:
+        """The same with so many times the epochs, before and after the dense start."""
+        return replace(self, dense_epochs=times * self.dense_epochs, epochs=times * self.epochs)
 
     def sets(self, folder: Path) -> Any:
         """Training and test set."""
@@ -139,28 +148,39 @@ PARTS = {
 
 
 def run(
-    part: str, machine: str, family: str, budget: float, seed: int, *, cache_folder: Path, data: Path = FOLDER
+    part: str,
+    machine: str,
+    family: str,
+    budget: float,
+    seed: int,
+    *,
+    cache_folder: Path,
+    data: Path = FOLDER,
+    times: int = 1,
 ) -> dict[str, Any]:
-    """Train one network from its dense start and measure it: a row of the study.
+    """Train one network from its dense start, with `times` the part's epochs, and measure it: a row of the study.
+
+    right: which of the test images it has right, as `right_ones.as_text` writes it.
 
     Everything that takes long is kept in `cache_folder`, so that a run that is interrupted goes on, and so are the
     finished networks of one seed. A target that a family cannot reach gives a row with the reason instead of an
     accuracy.
     """
     torch.set_num_threads(1)  # sums in another order would give another network on a machine with more cores
-    plan, target_machine = PARTS[part], Machine.load(machine)
-    dense = _dense_start(part, seed, cache_folder, data)
+    plan, target_machine = PARTS[part].longer(times), Machine.load(machine)
+    dense = _dense_start(part, seed, cache_folder, data, times=times)
     hardware = whole_hardware_of(target_machine, dense, plan.example, plan.tokens)
     begin, dense_cycles = time.process_time(), hardware.measure(dense)
     row: dict[str, Any] = {"part": part, "machine": machine, "family": family, "budget": budget, "seed": seed}
     name = f"{part}.{machine}.{family.replace(' ', '_')}.{budget}.{seed}"
-    file = cache_folder / f"{name}.pt"
+    file = cache_folder / f"{name}{_longer(times)}.pt"
+    target = budget * dense_cycles
     try:
-        network = _train(part, family, dense, budget * dense_cycles, seed, target_machine, hardware, file, data)
+        network = _train(part, family, dense, target, seed, target_machine, hardware, file, data, times)
     except UnreachableTargetError as error:
         file.unlink(missing_ok=True)
         return {**row, "unreachable": str(error)}
-    if seed == SHOWN_SEED:
+    if seed == SHOWN_SEED and times == 1:
         (cache_folder / "networks").mkdir(exist_ok=True)
         save_checkpoint(network.model, cache_folder / "networks" / f"{name}.safetensors")
     file.unlink(missing_ok=True)
@@ -169,6 +189,7 @@ def run(
         "kind": network.kind,
         "width": network.model.get_submodule("embed").out_features,
         "accuracy": network.accuracy,
+        "right": as_text(right_ones(network.model, plan.sets(data)[1])),
         "loss": network.history[-1].loss,
         "share": network.reached / dense_cycles,
         **_on_machines(network.model, plan.example),
@@ -199,10 +220,15 @@ def _on_machines(model: nn.Module, example: tuple[Tensor]) -> dict[str, dict[str
     return {"latency_cycles": cycles, "energy_pj": energy, "events": events}
 
 
-def _dense_start(part: str, seed: int, folder: Path, data: Path, width: int | None = None) -> nn.Module:
+def _longer(times: int) -> str:
+    """What names of files say of longer training."""
+    return "" if times == 1 else f".x{times}"
+
+
+def _dense_start(part: str, seed: int, folder: Path, data: Path, width: int | None = None, times: int = 1) -> nn.Module:
     """The dense network of a part and seed, of full width or narrower, trained once."""
-    plan = PARTS[part]
-    file = folder / f"{part}.dense.{seed}.pt" if width is None else folder / f"{part}.dense.{width}.{seed}.pt"
+    plan, size = PARTS[part].longer(times), "" if width is None else f".{width}"
+    file = folder / f"{part}.dense{size}.{seed}{_longer(times)}.pt"
     torch.manual_seed(seed)
     model = plan.build(plan.width if width is None else width, plan.depth)
     # What is measured of it does not matter: it is the start for every machine.
@@ -222,17 +248,23 @@ def _train(
     hardware: Hardware,
     file: Path,
     data: Path,
+    times: int = 1,
 ) -> TrainedNetwork:
-    plan = PARTS[part]
+    plan = PARTS[part].longer(times)
     sets = plan.sets(data)
     if family in ANY_WIDTH:
-        return _train_any_width(part, family, target, seed, machine, file, data)
+        return _train_any_width(part, family, target, seed, machine, file, data, times)
+    epochs = plan.dense_epochs + plan.epochs
+    if family in SCRATCH:
+        torch.manual_seed(seed)
+        model = plan.build(plan.width, plan.depth)
+        recipe = replace(NETWORKS[family], epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
+        return train_network(recipe, model, *sets, hardware, target, checkpoint=file)
     if family in ("narrower", "shallower"):
         width, depth = _smaller(part, family, machine.name, target)
         torch.manual_seed(seed)
         model = plan.build(width, depth)
         own = whole_hardware_of(machine, as_trained(model), plan.example, plan.tokens)
-        epochs = plan.dense_epochs + plan.epochs
         recipe = Recipe(REFERENCE, epochs=epochs, learning_rate=DENSE_LEARNING_RATE, seed=seed)
         return train_network(recipe, model, *sets, own, checkpoint=file)
     recipe = replace(NETWORKS[family], epochs=plan.epochs, seed=seed)
@@ -240,15 +272,15 @@ def _train(
 
 
 def _train_any_width(
-    part: str, family: str, target: float, seed: int, machine: Machine, file: Path, data: Path
+    part: str, family: str, target: float, seed: int, machine: Machine, file: Path, data: Path, times: int
 ) -> TrainedNetwork:
-    """The learned lattice from the dense network whose short trial goes best: wide and thin, or narrow and whole."""
-    plan = PARTS[part]
+    """Automatic choice from the dense network whose short trial goes best: wide and thin, or narrow and whole."""
+    plan = PARTS[part].longer(times)
     quick = _widest(part, machine.name, target, plan.depth)
     wider = (plan.width, plan.width * 3 // 4, plan.width // 2)
     starts = {}
     for width in [one for one in wider if quick is None or one > quick] + ([] if quick is None else [quick]):
-        model = _dense_start(part, seed, file.parent, data, width)
+        model = _dense_start(part, seed, file.parent, data, width, times)
         starts[str(width)] = DenseStart(model, whole_hardware_of(machine, model, plan.example, plan.tokens))
     recipe = replace(NETWORKS[family], epochs=plan.epochs, seed=seed)
     chosen = choose_start(recipe, starts, *plan.sets(data), target)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from analysis.pictures.family_marks import REFERENCE
 from benchmarks.shared.result_lines import ResultLines
+from benchmarks.study.right_ones import from_text
 from simulator.base.errors import InputError
 
 Quantity = Literal["latency_cycles", "energy_pj"]
@@ -28,13 +29,15 @@ RunKey = tuple[str, str, str, float, int]
 class Run:
     """One trained network: accuracy in [0, 1], and for each machine its latency in cycles and energy in pJ.
 
-    kind: the structure that its training has chosen.
+    kind: the structure that its training has chosen. right: which of the test examples it has right, where the line of
+    results says it.
     """
 
     accuracy: float
     latency_cycles: Mapping[str, float]
     energy_pj: Mapping[str, float]
     kind: str = ""
+    right: tuple[bool, ...] = ()
 
     def cost(self, quantity: Quantity, machine: str) -> float:
         """Latency or energy on a machine."""
@@ -203,7 +206,8 @@ def _run(row: Mapping[str, Any], machines: Sequence[str], where: str) -> Run:
                     f"it has a number above 0 for each of {', '.join(machines)}",
                     "Delete the line and run it again.",
                 )
-    return Run(float(accuracy), costs[0], costs[1], str(row.get("kind", "")))
+    right = from_text(row["right"], accuracy, f"{where}, field 'right'") if "right" in row else ()
+    return Run(float(accuracy), costs[0], costs[1], str(row.get("kind", "")), right)
 
 
 def _mean(runs: Sequence[Run]) -> Run:

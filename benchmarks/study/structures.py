@@ -27,7 +27,7 @@ from benchmarks.study.settings import Study, read_study
 from benchmarks.study.tables import LEARNED
 from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.weights.factors import Factors, evaluate, structure_of
-from gblr_hw.weights.family import ALIASES, FAMILIES, renamed
+from gblr_hw.weights.family import old_labels, renamed
 from gblr_hw.weights.stored import LayerWeights
 from gblr_hw.weights.structure import dense_tile_count
 from simulator import Machine
@@ -55,7 +55,7 @@ class SavedNetwork:
 
 def network_file(folder: Path, part: str, trained_for: str, family: str, budget: float, seed: int) -> SavedNetwork:
     """Where the study keeps a network: under its family's label, or under an old one if it was kept under that."""
-    labels = [family, *(old.replace("_", " ") for old, new in ALIASES.items() if FAMILIES[new].label == family)]
+    labels = [family, *old_labels(family)]
     names = [f"{part}.{trained_for}.{label.replace(' ', '_')}.{budget}.{seed}.safetensors" for label in labels]
     paths = [folder / name for name in names]
     path = next((path for path in paths if path.exists()), paths[0])
@@ -163,7 +163,8 @@ def structure_table(network: Mapping[str, Any]) -> str:
         }
         for one in (*layers, total)
     ]
-    title = SavedNetwork(**{key: value for key, value in network.items() if key != "layers"}, path=Path()).title
+    key = {field: value for field, value in network.items() if field != "layers"}
+    title = SavedNetwork(**key | {"family": renamed(network["family"])}, path=Path()).title
     return f"{title}\n\n{format_table(columns, rows, markdown=True)}"
 
 
@@ -191,7 +192,7 @@ def _picture_title(networks: Sequence[SavedNetwork]) -> str:
 
 
 def shown_networks(results: Study, folder: Path) -> list[SavedNetwork]:
-    """One kept network of each part: a learned lattice trained for the part's first machine, seed 0.
+    """One kept network of each part: automatic choice trained for the part's first machine, seed 0.
 
     It is that of the budget nearest the middle which is no plain low rank, or else that of the middle.
     """

@@ -4,7 +4,7 @@
 0]``
 
 Every family starts from the same dense network of a seed and sees the same data for as many epochs; narrower and
-shallower dense networks are trained from scratch for all epochs. The learned lattice's three trials, a quarter of the
+shallower dense networks are trained from scratch for all epochs. The three trials of automatic choice, a quarter of the
 epochs each, come on top. Learning rate, batches and schedule are the same for all. Latency is that of the whole
 network, every operator of it, for one image at a time. Each option may be given several times and selects; without
 options everything runs. Results are lines of JSON in docs/data/study.jsonl, and what is there is not run again;

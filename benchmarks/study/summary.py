@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from analysis.tables.table import Column, format_table
-from benchmarks.study.equal_accuracy import cheapest, cost_at, front_volume, mean_points
+from benchmarks.study.equal_accuracy import cost_at, front_volume, mean_points
 from benchmarks.study.settings import Quantity, Setting, Study
 from benchmarks.study.tables import (
     ANY_WIDTH,
@@ -21,15 +21,14 @@ from benchmarks.study.tables import (
     blind_settings,
     learned_settings,
     rivals_at,
+    share_at,
 )
 from gblr_hw.weights.family import FAMILIES, renamed
 from simulator.base.errors import InputError
 
 GOAL = 0.5
-# Families whose training chooses a structure by short trials, and what they are called beside others: what comes out
-# may hold no lattice at all (`chosen`).
+# Families whose training chooses a structure by short trials; what comes out may hold no lattice at all (`chosen`).
 OURS = (LEARNED, ANY_WIDTH)
-CHOICES = {LEARNED: "automatic choice of structure", ANY_WIDTH: "automatic choice of structure and width"}
 _NOTHING = "nothing to compare yet"
 _COMMAND = "`python -m benchmarks.study.claims`"
 # Marks a claim that a standard's DRAM turns (docs/dram.md).
@@ -43,7 +42,7 @@ def claims(study: Study, machines: Sequence[str], plain: str, scattered: str) ->
     machines.
     """
     seeds = f"means of seeds {', '.join(map(str, study.seeds))}"
-    table, paired = f"{seeds}; ranges in the table", "paired by seed; a tie is within one standard error"
+    table, paired = f"{seeds}; intervals in the table", "paired by seed; a tie has zero in its interval"
     rows: dict[str, tuple[Callable[[str], str], str]] = {
         f"keeps dense's accuracy (0.5 points) in the fewest cycles {OTHER_MEMORY}": (
             lambda family: least_cost(study, family, machines, "latency_cycles"),
@@ -86,7 +85,7 @@ def claims(study: Study, machines: Sequence[str], plain: str, scattered: str) ->
     ]
     columns = (
         Column("claim", "claim", align="left"),
-        *(Column(CHOICES[family], family, align="left") for family in OURS),
+        *(Column(family, family, align="left") for family in OURS),
         Column("command", "command", align="left"),
         Column("seeds and spread", "spread", align="left"),
     )
@@ -108,18 +107,18 @@ def chosen(study: Study) -> str:
         *(Column("narrower dense" if kind == "dense" else FAMILIES[kind].label, kind) for kind in every),
     )
     lines = [
-        {"family": CHOICES[family], "runs": counts.total(), **{kind: counts[kind] for kind in every}}
+        {"family": family, "runs": counts.total(), **{kind: counts[kind] for kind in every}}
         for family, counts in kinds.items()
     ]
     return format_table(columns, lines, markdown=True)
 
 
-# A row of README's table -> the families whose figures it shows.
+# A row of README's table -> the family whose figures it shows.
 SHORT_ROWS = {
-    f"{BLIND} (a short schedule of ours)": (BLIND,),
-    "block sparse / low rank / rank groups": ("block sparse", "low rank", "rank groups"),
-    **{CHOICES[family]: (family,) for family in OURS},
-    "a narrower dense network, trained from scratch": ("narrower",),
+    f"{BLIND} (a short schedule of ours)": BLIND,
+    **{family: family for family in ("block sparse", "low rank", "rank groups")},
+    **{family: family for family in OURS},
+    "a narrower dense network, trained from scratch": "narrower",
 }
 
 
@@ -131,19 +130,13 @@ def short_claims(study: Study, part: str, machines: Sequence[str]) -> str:
     if dense is None:
         raise InputError(f"part '{part}'", "no dense network", "shares are of dense", "Run `make study`.")
 
-    def share(family: str, machine: str) -> str:
+    lines: list[dict[str, object]] = []
+    for name, family in SHORT_ROWS.items():
         settings = study.of(part, family)
         if not settings:
             raise InputError(f"part '{part}'", f"no network of '{family}'", "README shows it", "Run `make study`.")
-        found = cheapest(settings, dense.accuracy - MARGIN, "latency_cycles", machine)
-        if found is None:
-            return "none"
-        return f"{found.cost('latency_cycles', machine) / dense.cost('latency_cycles', machine):.3f}"
-
-    lines: list[dict[str, object]] = [
-        {"row": name} | {m: " / ".join(share(family, m) for family in families) for m in machines}
-        for name, families in SHORT_ROWS.items()
-    ]
+        shares = {m: str(share_at(settings, dense, MARGIN, "latency_cycles", m)) for m in machines}
+        lines.append({"row": name} | shares)
     heading = f"{part} ViT: cycles of dense within half a point of its accuracy"
     columns = (Column(heading, "row", align="left"), *(Column(name, name) for name in machines))
     return format_table(columns, lines, markdown=True)
@@ -162,21 +155,20 @@ def least_cost(study: Study, family: str, machines: Sequence[str], quantity: Qua
     """On how many pairs of part and machine a family keeps dense's accuracy for the least, in words."""
     counts: Counter[str] = Counter()
     for part, machine, dense in _places(study, family, machines):
-        found = cheapest(study.of(part, family), dense.accuracy - MARGIN, quantity, machine)
+        found = share_at(study.of(part, family), dense, MARGIN, quantity, machine)
         counts["all"] += 1
-        counts["none"] += found is None
-        if found is None:
-            continue
+        counts["none"] += found.setting is None
         for name, families in RIVALS.items():
-            rivals = [s for rival in families for s in study.of(part, rival)]
-            best = cheapest(rivals, dense.accuracy - MARGIN, quantity, machine)
-            most = _EQUAL * (dense if best is None else best).cost(quantity, machine)
-            counts[name] += found.cost(quantity, machine) <= most
+            rivals = [share_at(study.of(part, one), dense, MARGIN, quantity, machine) for one in families]
+            best = min((one.value for one in rivals if one.setting is not None), default=1.0)
+            counts[name] += found.value <= _EQUAL * best
+            counts[f"{name}, clear"] += found.clear_of(rivals)
     if not counts["all"]:
         return _NOTHING
     return (
-        f"{_of(counts['structure'], counts['all'])} part-machine pairs among structures, {counts['any']} with smaller "
-        f"dense networks among the rivals; it does not keep it on {counts['none']}"
+        f"{_of(counts['structure'], counts['all'])} part-machine pairs among structures ({counts['structure, clear']} "
+        f"clear of their intervals), {counts['any']} ({counts['any, clear']}) with smaller dense networks among the "
+        f"rivals; it does not keep it on {counts['none']}"
     )
 
 

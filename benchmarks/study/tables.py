@@ -1,12 +1,15 @@
-"""The study's claims as tables: accuracy kept at what cost, fronts, the learned lattice against each rival."""
+"""The study's claims as tables: accuracy kept at what cost, fronts, automatic choice against each rival."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from analysis.tables.table import Column, format_table
+from benchmarks.study.bootstrap import Interval
 from benchmarks.study.equal_accuracy import (
     Cost,
     Paired,
@@ -17,6 +20,7 @@ from benchmarks.study.equal_accuracy import (
     mean_points,
     paired,
     seed_points,
+    share_interval,
 )
 from benchmarks.study.settings import Quantity, Setting, Study
 
@@ -31,7 +35,7 @@ STRUCTURES = (
     "BLAST",
 )
 SMALLER = ("narrower", "shallower")
-LEARNED, ANY_WIDTH, BLIND = "learned lattice", "learned lattice, any width", "GBLR, width shrinkage"
+LEARNED, ANY_WIDTH, BLIND = "automatic choice", "automatic choice, any width", "GBLR, width shrinkage"
 SHOWN = (*SMALLER, *STRUCTURES, LEARNED, ANY_WIDTH)
 RIVALS = {"structure": STRUCTURES, "any": (*STRUCTURES, *SMALLER)}
 # What is compared to see what a part of a method is worth: (with it, without it).
@@ -76,25 +80,49 @@ def iso_accuracy(study: Study, machines: Sequence[str], quantity: Quantity, marg
             {"family": family + _mark(study.of(part, family))} for family in families_of(study, part)
         ]
         for machine in machines:
-            found = [
-                cheapest(study.of(part, family), dense.accuracy - margin, quantity, machine)
+            shares = {
+                family: share_at(study.of(part, family), dense, margin, quantity, machine)
                 for family in families_of(study, part)
-            ]
-            least = min((s.cost(quantity, machine) for s in found if s is not None), default=0.0)
-            for line, setting in zip(lines, found, strict=True):
-                line[machine] = "none" if setting is None else _chosen(setting, dense, quantity, machine, least)
+            }
+            for line, (family, share) in zip(lines, shares.items(), strict=True):
+                others = [one for other, one in shares.items() if other != family]
+                line[machine] = share.told(clear=share.clear_of(others))
         columns = [Column("family", "family", align="left"), *(Column(name, name) for name in machines)]
         head = f"{part}: dense {_accuracies(dense)}, so at least {100 * (dense.accuracy - margin):.2f}"
         parts.append(f"{head}\n\n{format_table(columns, lines, markdown=True)}")
     return "\n".join(parts)
 
 
-def _chosen(setting: Setting, dense: Setting, quantity: Quantity, machine: str, least: float) -> str:
-    cost = setting.cost(quantity, machine)
-    share = f"{cost / dense.cost(quantity, machine):.3f}"
-    return (
-        f"{f'**{share}**' if cost == least else share} {_accuracies(setting)}, {setting.trained_for} {setting.budget:g}"
-    )
+@dataclass(frozen=True)
+class Share:
+    """The least cost of a family within a margin of dense's accuracy, of dense's, its setting, and the interval."""
+
+    value: float
+    setting: Setting | None
+    interval: Interval
+
+    def __str__(self) -> str:
+        ends = "-".join("none" if math.isinf(end) else f"{end:.3f}" for end in (self.interval.low, self.interval.high))
+        value = "none" if self.setting is None else f"{self.value:.3f}"
+        return value if math.isinf(self.interval.low) else f"{value} ({ends})"
+
+    def clear_of(self, others: Sequence[Share]) -> bool:
+        """Whether all of its interval lies below all of theirs."""
+        return self.setting is not None and all(self.interval.high < one.interval.low for one in others)
+
+    def told(self, *, clear: bool) -> str:
+        """The share, in bold where it is clear of the others, and where it stands."""
+        text = f"**{self}**" if clear else str(self)
+        if self.setting is None:
+            return text
+        return f"{text} {_accuracies(self.setting)}, {self.setting.trained_for} {self.setting.budget:g}"
+
+
+def share_at(settings: Sequence[Setting], dense: Setting, margin: float, quantity: Quantity, machine: str) -> Share:
+    """What a family's settings take at least, within `margin` of dense's accuracy."""
+    found = cheapest(settings, dense.accuracy - margin, quantity, machine)
+    value = math.inf if found is None else found.cost(quantity, machine) / dense.cost(quantity, machine)
+    return Share(value, found, share_interval(settings, dense, margin, quantity, machine))
 
 
 def _accuracies(setting: Setting) -> str:
@@ -112,10 +140,7 @@ def iso_shares(study: Study, machines: Sequence[str], quantity: Quantity, margin
         for family in families_of(study, part):
             settings = study.of(part, family)
             line: dict[str, object] = {"part": part, "family": family + _mark(settings)}
-            for machine in machines:
-                found = cheapest(settings, dense.accuracy - margin, quantity, machine)
-                cost = None if found is None else found.cost(quantity, machine) / dense.cost(quantity, machine)
-                line[machine] = "none" if cost is None else f"{cost:.3f}"
+            line |= {one: str(share_at(settings, dense, margin, quantity, one)) for one in machines}
             lines.append(line)
     left = (Column("part", "part", align="left"), Column("family", "family", align="left"))
     return format_table((*left, *(Column(name, name) for name in machines)), lines, markdown=True)
@@ -169,7 +194,8 @@ def against_singles(study: Study, learned: str) -> str:
 
 
 def _difference(difference: Paired) -> str:
-    spread = "" if difference.error is None else f" ± {100 * difference.error:.2f}"
+    ends = difference.interval
+    spread = "" if ends is None else f" ({100 * ends.low:+.2f} to {100 * ends.high:+.2f})"
     return f"{100 * difference.mean:+.2f}{spread}"
 
 

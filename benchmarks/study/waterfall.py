@@ -1,4 +1,4 @@
-"""From dense to the learned lattice, step by step: which cycles are owed to compiler, machine and training.
+"""From dense to automatic choice, step by step: which cycles are owed to compiler, machine and training.
 
 ``python -m benchmarks.study.waterfall`` measures into docs/data/waterfall.json and draws docs/images/waterfall.png;
 `make docs` writes the tables into docs/claims-tables.md. Of networks that the study has not kept the file stays as it

@@ -1,4 +1,4 @@
-"""The waterfall's tables: steps from dense to the learned lattice, out of docs/data/waterfall.json and study.jsonl.
+"""The waterfall's tables: steps from dense to automatic choice, out of docs/data/waterfall.json and study.jsonl.
 
 The file holds what was measured of compiler and machine; what training reaches is read off the study's fronts.
 """
@@ -20,8 +20,8 @@ from simulator.base.errors import InputError
 TRAINED = {
     "trained with the smooth cost alone": "GBLR, penalty only",
     "smooth cost, then projection": "GBLR, hardware cost",
-    "learned lattice": LEARNED,
-    "learned lattice, any width": ANY_WIDTH,
+    LEARNED: LEARNED,
+    ANY_WIDTH: ANY_WIDTH,
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gblr_hw.conversion.fit.choose_chunks import share_tiles
+from gblr_hw.conversion.fit.fit_layer import full_tiles
 from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.weights.structure import dense_tile_count
 from simulator.base.errors import InputError
@@ -76,11 +77,52 @@ def share_by_error(
     return {name: lowest[name] + more for name, more in zip(problems, extra, strict=True)}
 
 
-def _expected(problem: FitProblem, tiles: int, error: float, counts: npt.NDArray[np.int64]) -> FloatArray:
-    """Squared error at other numbers of tiles, from the spectrum scaled to the one error measured."""
+def share_whole_ranks(problems: Mapping[str, FitProblem], shares: Mapping[str, int], *, dense: bool) -> dict[str, int]:
+    """The same tiles where layers take whole ranks only, which buy a tile of every chunk for as many ranks as a tile
+    holds: what such steps leave of the shares goes, step by step, to the layer whose relative squared error falls most
+    for a tile, until no layer's next step fits.
+
+    dense: whether a layer that can have all of its dense tiles keeps its matrix.
+    """
+    curves = {name: _error_by_tiles(problem, dense=dense) for name, problem in problems.items()}
+    # A layer whose share is below its first step is of dense tiles, which all count.
+    found = {n: min(int(np.flatnonzero(curves[n] == curves[n][k])[0]) or k, k) for n, k in shares.items()}
+    left = sum(shares.values()) - sum(found.values())
+    while True:
+        steps = {}
+        for name, curve in curves.items():
+            ahead = np.flatnonzero(curve[found[name] :] < curve[found[name]])
+            if len(ahead) and ahead[0] <= left:
+                steps[name] = int(ahead[0])
+        if not steps:
+            return found
+        gains = {n: (curves[n][found[n]] - curves[n][found[n] + step]) / step for n, step in steps.items()}
+        best = max(gains, key=lambda name: gains[name])
+        found[best] += steps[best]
+        left -= steps[best]
+
+
+def _error_by_tiles(problem: FitProblem, *, dense: bool) -> FloatArray:
+    """Relative squared error of whole ranks at every number of tiles, 0 .. all: what truncated SVD leaves."""
+    tail = _tail(problem)
+    tiles = np.array([full_tiles(problem, ranks) for ranks in range(len(tail))])
+    counts = np.arange(dense_tiles(problem) + 1)
+    found = tail[np.searchsorted(tiles, counts, side="right") - 1] / max(tail[0], 1e-300)
+    if dense:
+        found[-1] = 0.0
+    return np.asarray(found, np.float64)
+
+
+def _tail(problem: FitProblem) -> FloatArray:
+    """Squared error that truncated SVD in the problem's norm leaves, by ranks kept, 0 .. all."""
     root = np.eye(len(problem.matrix[0])) if problem.moments is None else np.linalg.cholesky(problem.moments)
     squares = np.square(np.linalg.svd(problem.matrix @ root, compute_uv=False))
-    tail = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
+    return np.append(np.cumsum(squares[::-1])[::-1], 0.0)
+
+
+def _expected(problem: FitProblem, tiles: int, error: float, counts: npt.NDArray[np.int64]) -> FloatArray:
+    """Squared error at other numbers of tiles, from the spectrum scaled to the one error measured."""
+    tail = _tail(problem)
     ranks = np.arange(len(tail), dtype=np.float64)
     equal = float(np.interp(-error, -tail, ranks))
     return np.asarray(np.interp(counts * equal / tiles, ranks, tail))

@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gblr_hw.conversion.allocate import dense_tiles, share_by_error, share_evenly, total_tiles
+from gblr_hw.conversion.allocate import (
+    dense_tiles,
+    share_by_error,
+    share_evenly,
+    share_whole_ranks,
+    total_tiles,
+)
 from gblr_hw.conversion.bits.around import OnGrid, rounded_ranks, rounded_tiles
 from gblr_hw.conversion.bits.choose import choose_within, stored_on_grid
 from gblr_hw.conversion.bits.options import Narrow, narrow_of
@@ -104,10 +110,11 @@ def convert(
     intervals_only: every rank's chunks stay one cyclic run, as GBLR blocks have.
     family: one of `gblr_hw.weights.family`'s converted() and converted_whole(), with hyphens or underscores.
         "lattice": any chunk set of each rank; "rank-groups": ranks share their chunk sets P at a time (P = rows =
-        cols); "low-rank": whole ranks, by weighted truncated SVD; "block-sparse": dense tiles only. "blast", "monarch"
-        (a grid of low-rank blocks), "kronecker" and "tensor-train": the blocks and ranks, of those that the tiles buy,
-        that leave least. If None the lattice, and rank groups for a machine without scatter, where single ranks with
-        chunks of their own would take more tiles than were counted.
+        cols); "low-rank": whole ranks, by weighted truncated SVD, where what an even share leaves over goes to the
+        layers whose errors it lowers most; "block-sparse": dense tiles only. "blast", "monarch" (a grid of low-rank
+        blocks), "kronecker" and "tensor-train": the blocks and ranks, of those that the tiles buy, that leave least. If
+        None the lattice, and rank groups for a machine without scatter, where single ranks with chunks of their own
+        would take more tiles than were counted.
     with_dense_tiles: whether tiles may be kept dense beside the ranks.
     allocation: "even" gives each layer the same fraction. "by-error" also tries to move tiles between layers so that
         the sum of their relative squared errors falls, and returns what `judge` finds better: never worse than even.
@@ -239,13 +246,21 @@ def _convert(
     rounds = 2 if request.allocation == "by-error" and len(problems) > 1 else 1
     least = _least(problems, request)
     shares = share_evenly(problems, budget, least)
-    even = _fit_all(problems, shares, request, 0, rounds)
+    even = _fit_all(problems, _in_steps(problems, shares, request), request, 0, rounds)
     if rounds == 1:
         return even
     errors = {name: squared_error(problem, even[name]) for name, problem in problems.items()}
-    moved = _fit_all(problems, share_by_error(problems, shares, errors, least), request, 1, rounds)
+    other = share_by_error(problems, shares, errors, least)
+    moved = _fit_all(problems, _in_steps(problems, other, request), request, 1, rounds)
     judge = request.judge or partial(_total_error, problems)
     return min(even, moved, key=judge)
+
+
+def _in_steps(problems: Mapping[str, FitProblem], shares: Mapping[str, int], request: _Request) -> Mapping[str, int]:
+    """Tiles by layer as the family can take them."""
+    if request.family.unit != "rank":
+        return shares
+    return share_whole_ranks(problems, shares, dense=request.options.with_dense_tiles)
 
 
 def _fit_all(

@@ -63,9 +63,11 @@ def train_single(
     """Train a ViT of one family on a data set; returns it and what the dense network takes: cycles, or pJ with
     `energy`, the target then being one in joules; of its linear layers, or of the `whole_network`.
 
-    The dense start is trained for as many epochs as the family gets after it; with a `checkpoint` file (CHECKPOINT and
-    CHECKPOINT.dense) both go on where an interrupted run stopped. progress(done, of, what) is called after
-    every epoch. Raises InputError for a target that is not below the dense latency or that cannot be reached.
+    The dense start is trained for as many epochs as the family gets after it; a family that is trained from scratch
+    begins as the dense start did and has the epochs of both, and the dense network is what it is compared with. With a
+    `checkpoint` file (CHECKPOINT and CHECKPOINT.dense) both go on where an interrupted run stopped. progress(done, of,
+    what) is called after every epoch. Raises InputError for a target that is not below the dense latency or that cannot
+    be reached.
     """
     check_images(images, data)
     for kept in (checkpoint, dense_run(checkpoint)):
@@ -103,9 +105,10 @@ def train_single(
     if not recipe.entry.needs_target:
         return dense, dense.reached
     wanted = None if target is None else _wanted(target, dense.reached, hardware, machine)
-    network = train_network(
-        recipe, dense.model, train_set, test_set, hardware, wanted, report(recipe.family), checkpoint
-    )
+    begun = dense.model
+    if recipe.entry.from_scratch:
+        recipe, begun = replace(recipe, epochs=2 * epochs, learning_rate=DENSE_LEARNING_RATE), start.train()
+    network = train_network(recipe, begun, train_set, test_set, hardware, wanted, report(recipe.family), checkpoint)
     return network, dense.reached
 
 

@@ -22,6 +22,7 @@ from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.sweeps.files import FORMAT as SWEEP_FORMAT
 from gblr_hw.sweeps.measure import MEASURED
 from gblr_hw.weights.factors import evaluate
+from gblr_hw.weights.family import renamed
 from simulator.base.errors import InputError
 from simulator.base.files import read_text
 from simulator.base.schema import parsed_json
@@ -187,7 +188,7 @@ def _study(text: str, where: str) -> list[PagePoint]:
                 f"{where}: line {number}", "another kind of line", f"a study's lines have {', '.join(keys)}",
                 "Give a file such as docs/data/study.jsonl.",
             )  # fmt: skip
-        key = (row["part"], row["machine"], row["family"], row["budget"])
+        key = (row["part"], row["machine"], renamed(str(row["family"])), row["budget"])
         groups.setdefault(key, []).append(row if "accuracy" in row else None)
     made = []
     for (part, machine, family, budget), rows in groups.items():

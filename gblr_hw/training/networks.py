@@ -23,7 +23,7 @@ from gblr_hw.training.loop.loop import (
     accuracy,
     train,
 )
-from gblr_hw.training.loop.processes import world
+from gblr_hw.training.loop.processes import OrderedBatches, world
 from gblr_hw.training.loop.run_state import RunState, load_run
 from gblr_hw.training.measure.hardware import Hardware
 from gblr_hw.training.phases import Phase, phases_of
@@ -41,10 +41,11 @@ def train_network(
     progress: EpochProgress | None = None,
     checkpoint: Path | None = None,
 ) -> TrainedNetwork:
-    """Train one network. `model` is copied: an untrained network for "dense", the dense start for every other family.
+    """Train one network. `model` is copied: an untrained network for families that are trained from scratch (dense, and
+    whatever else the registry says), the dense start for every other one.
 
-    Every family but dense needs `target`; all but width and low_rank meet it with no tile to spare, low_rank (also as
-    what learned chose) in steps of whole ranks, width in steps of whole widths, and none exceeds it. Deterministic for
+    Every family but dense needs `target`; all but GBLR and low_rank meet it with no tile to spare, low_rank (also as
+    what learned chose) in steps of whole ranks, GBLR in steps of whole widths, and none exceeds it. Deterministic for
     a recipe on one machine and thread count.
 
     checkpoint: a file that is written after every epoch; where it exists the run goes on from it, to the same bits.
@@ -70,7 +71,8 @@ def train_network(
     objective = Distillation(teacher, recipe.distil_weight, recipe.temperature) if recipe.distil_weight else None
     model = copy.deepcopy(model)
     torch.manual_seed(recipe.seed)
-    phases = phases_of(recipe, model, hardware, target)
+    steps = len(OrderedBatches(len(train_set), recipe.batch_size, recipe.seed))  # type: ignore[arg-type]
+    phases = phases_of(recipe, model, hardware, target, steps)
     state = load_run(checkpoint, f"{recipe} towards {target}")
     reports = _Reports(state, progress, checkpoint)
     diverged = _run_phases(phases, recipe, model, train_set, test_set, reports, objective)
@@ -88,14 +90,15 @@ def train_network(
     )
 
 
-def _settings(recipe: Recipe, epochs: int) -> LoopSettings:
+def _settings(recipe: Recipe, phase: Phase) -> LoopSettings:
     return LoopSettings(
-        epochs,
+        phase.epochs,
         recipe.batch_size,
         recipe.learning_rate,
         recipe.weight_decay,
         seed=recipe.seed,
         geometry_rate=recipe.geometry_rate,
+        geometry_beta1=phase.geometry_beta1,
         device=recipe.device,
         bfloat16=recipe.bfloat16,
     )
@@ -142,7 +145,7 @@ def _run_phases(
         if len(state.starts) <= index:
             state.starts.append(copy.deepcopy(model.state_dict()))
         model.load_state_dict(state.starts[index])
-        hooks, settings = phase.prepare(), _settings(recipe, phase.epochs)
+        hooks, settings = phase.prepare(), _settings(recipe, phase)
         history = train(
             model, train_set, test_set, settings, hooks,
             lambda one: reports.record(one, recipe.epochs), state.loop, reports.save, objective,

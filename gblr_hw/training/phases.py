@@ -16,6 +16,7 @@ from gblr_hw.cost.target import TargetController
 from gblr_hw.frontend.put_weights import layer_of
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.layers.replace import set_module
+from gblr_hw.training.annealed_widths import AnnealedWidths
 from gblr_hw.training.gblr_start import gblr_from_linear
 from gblr_hw.training.loop.loop import Hook
 from gblr_hw.training.measure.hardware import Hardware
@@ -34,25 +35,29 @@ _START_SWEEPS = 20  # training does the rest
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training: what to change in the model, which hooks to run, for how many epochs."""
+    """A part of the training: what to change in the model, which hooks to run, for how many epochs; geometry_beta1 as
+    the loop's settings take it.
+    """
 
     prepare: Callable[[], list[Hook]]
     epochs: int
+    geometry_beta1: float = 0.9
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the phases of one training are made from: the recipe, the model that changes, the machine, and the target in
-    the machine's unit.
+    """What the phases of one training are made from: the recipe, the model that changes, the machine, the target in the
+    machine's unit, and how many optimiser steps an epoch has.
     """
 
     recipe: Recipe
     model: nn.Module
     hardware: Hardware
     target: float
+    steps: int
 
 
-def phases_of(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float | None) -> list[Phase]:
+def phases_of(recipe: Recipe, model: nn.Module, hardware: Hardware, target: float | None, steps: int) -> list[Phase]:
     """The phases of a recipe's training, which change `model` when they are prepared.
 
     Raises InputError where no layer matches, where no target is given and one is needed, and for a family whose
@@ -67,7 +72,7 @@ def phases_of(recipe: Recipe, model: nn.Module, hardware: Hardware, target: floa
         )
     if training not in _PHASES:
         raise recipe.entry.incomplete("training", repr(training), "it has phases of its own")
-    return _PHASES[training](Plan(recipe, model, hardware, target))
+    return _PHASES[training](Plan(recipe, model, hardware, target, steps))
 
 
 def _projection(plan: Plan) -> list[Phase]:
@@ -119,6 +124,32 @@ def _width_penalty(plan: Plan) -> list[Phase]:
     return [Phase(shrink, recipe.epochs)]
 
 
+def _annealed(plan: Plan) -> list[Phase]:
+    """From scratch: blurred masks that sharpen over the whole run, all widths shrunk alike while above the target."""
+    names, recipe, hardware = matching_linears(plan.model, plan.recipe.layers), plan.recipe, plan.hardware
+
+    def blurred() -> list[Hook]:
+        for name in names:
+            linear = _linear(plan.model, name)
+            layer = GBLRLinear(
+                linear.in_features, linear.out_features, bias=linear.bias is not None, init_width=recipe.gblr_width
+            )
+            set_module(plan.model, name, layer)
+        return [
+            AnnealedWidths(
+                plan.model,
+                TargetController(plan.target, end=recipe.width_end),
+                hardware.measure,
+                hardware.quick,
+                recipe.epochs * plan.steps,
+                peak=recipe.learning_rate,
+                sigmas=(recipe.sigma_start, recipe.sigma_end),
+            )
+        ]
+
+    return [Phase(blurred, recipe.epochs, geometry_beta1=0.0)]
+
+
 def _hardware_penalty(plan: Plan) -> list[Phase]:
     """From random intervals down the hardware cost for a while, then what is left as ranks by chunk, projected."""
     names, recipe, hardware = matching_linears(plan.model, plan.recipe.layers), plan.recipe, plan.hardware
@@ -148,6 +179,7 @@ _PHASES: Mapping[str, Callable[[Plan], list[Phase]]] = complete(
         "projection": _projection,
         "sized": _sized,
         "width_penalty": _width_penalty,
+        "annealed": _annealed,
         "hardware_penalty": _hardware_penalty,
     },
     (training for training in TRAININGS if training not in ("plain", "trials")),

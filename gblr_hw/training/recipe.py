@@ -21,10 +21,12 @@ class Recipe:
         `trial_share` of them.
     layers: regular expression for the linear layers that are replaced.
     geometry_rate: widths and locations learn at this multiple of the learning rate.
+    sigma_start, sigma_end: of the Gaussian where masks are annealed, over the whole run.
     penalty_fraction, penalty_share: the hardware penalty aims at this fraction of the dense latency (or at the target,
         if that is more) over this share of the epochs; the projection does the rest.
-    project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the width
-        penalty's path. gblr_width: mean width of the intervals that a GBLR network starts from.
+    project_end: part of its phase over which a projection shrinks the structure. width_end: the same for the path
+        of shrinking widths. gblr_width: mean width of the intervals that a GBLR network starts from, or
+        every width where masks are annealed.
     intervals_only: projections keep cyclic runs. regrow: see ProjectionSchedule. distil_weight, temperature: how much
         of the objective is the dense start's logits (see Distillation); 0 for labels only.
     device, bfloat16: where it trains, and whether under autocast.
@@ -43,6 +45,8 @@ class Recipe:
     project_end: float = 0.6
     width_end: float = 0.7
     gblr_width: float = 0.5
+    sigma_start: float = 1.0
+    sigma_end: float = 100.0
     intervals_only: bool = False
     regrow: float = 0.0
     trial_share: float = 0.25
@@ -65,6 +69,13 @@ class Recipe:
         object.__setattr__(self, "family", family_named(self.family, trained(), "recipe family").name)
         if self.epochs < 1:
             raise InputError("recipe epochs", str(self.epochs), "it must be at least 1", "Try 12.")
+        if self.entry.from_scratch and self.entry.needs_target and self.distil_weight:
+            raise InputError(
+                "recipe distil_weight",
+                f"{self.distil_weight:g} with {self.entry.label}",
+                "it is trained from scratch, and what it starts from can teach it nothing",
+                "Leave it out, or train a family that starts from the dense network.",
+            )
         if self.intervals_only and not (self.entry.training == "hardware_penalty" or self.entry.unit == "chunk"):
             raise InputError(
                 "recipe intervals_only",

@@ -16,7 +16,7 @@ from analysis.pictures.family_marks import MARKS, mark_key
 from simulator.base.errors import InputError
 
 Unit = Literal["tile", "rank", "rank_group", "chunk"]
-Training = Literal["plain", "projection", "sized", "width_penalty", "hardware_penalty", "trials"]
+Training = Literal["plain", "projection", "sized", "width_penalty", "annealed", "hardware_penalty", "trials"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 TRAININGS: tuple[Training, ...] = get_args(Training)
 
@@ -39,8 +39,8 @@ class Family:
         of a kind of their own, and are no points of the tile lattice.
     training: how a network of it is trained: "plain", as the dense start itself; "projection" from the dense weights;
         "sized", blocks and ranks chosen for the target and fitted to the dense weights, then trained; a
-        "width_penalty"; a "hardware_penalty", then projection; "trials", which choose another family. None: it cannot
-        be trained.
+        "width_penalty"; "annealed" masks, from scratch; a "hardware_penalty", then projection; "trials", which choose
+        another family. None: it cannot be trained.
     candidates: the families that trials choose between; the first wins a tie. Empty for all other trainings.
     converted: whether conversion makes it from pretrained weights at a budget.
     whole: whether its layers are chosen whole, by blocks and ranks, and lose nothing at a time: conversion then tries
@@ -98,6 +98,11 @@ class Family:
     def needs_target(self) -> bool:
         """Whether it is trained towards a latency or an energy."""
         return self.training not in (None, "plain")
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it is trained from an untrained network, not from the dense start."""
+        return self.training in ("plain", "annealed")
 
 
 def registry(*entries: Family) -> dict[str, Family]:
@@ -231,9 +236,21 @@ FAMILIES = registry(
     Family(
         name="width",
         label="GBLR, width penalty",
-        about="GBLR with the authors' width shrinkage",
+        about="GBLR fitted to the dense weights on random intervals, all widths shrunk alike for 70 % of the run",
         unit=None,
         training="width_penalty",
+        candidates=(),
+        converted=False,
+        whole=False,
+        square_array=False,
+        stand_in=None,
+    ),
+    Family(
+        name="gblr_published",
+        label="GBLR, published recipe",
+        about="GBLR from scratch, masks annealed from blurred to sharp, all widths shrunk alike while above the target",
+        unit=None,
+        training="annealed",
         candidates=(),
         converted=False,
         whole=False,
@@ -254,7 +271,7 @@ FAMILIES = registry(
     ),
     Family(
         name="learned",
-        label="learned lattice",
+        label="automatic choice",
         about="dense tiles, whole ranks or ranks by chunk, whichever a short trial favours",
         unit=None,
         training="trials",
@@ -267,6 +284,8 @@ FAMILIES = registry(
 )
 # Names in files that earlier releases wrote.
 ALIASES = {"block_low_rank": "rank_groups"}
+# Labels in files that earlier releases wrote; a study's own variant of a family has more words behind a comma.
+_OLD_LABELS = {"learned lattice": "automatic choice"}
 
 
 def trained() -> tuple[str, ...]:
@@ -300,7 +319,15 @@ def renamed(text: str) -> str:
     for old, new in ALIASES.items():
         if text in (old, old.replace("_", " ")):
             return new if text == old else FAMILIES[new].label
-    return text
+    family, comma, variant = text.partition(",")
+    return _OLD_LABELS.get(family, family) + comma + variant
+
+
+def old_labels(label: str) -> tuple[str, ...]:
+    """The labels that earlier releases wrote for what `renamed` calls by this one."""
+    family, comma, variant = label.partition(",")
+    aliases = (old.replace("_", " ") for old, new in ALIASES.items() if FAMILIES[new].label == label)
+    return (*aliases, *(old + comma + variant for old, new in _OLD_LABELS.items() if new == family))
 
 
 def family_named(name: str, among: Collection[str], where: str) -> Family:

@@ -358,12 +358,12 @@ def study_rows(families, parts=("digits",), seeds=(0, 1, 2)):
 
 
 def test_study_fronts_are_laid_out_and_always_the_same(tmp_path, monkeypatch):
-    families = ("narrower", "low rank", "GBLR, width shrinkage", "learned lattice")
+    families = ("narrower", "low rank", "GBLR, width shrinkage", "automatic choice")
     study, machines = study_rows(("dense", *families))
     figure = draw_study(study, "digits", machines, families)
     check_layout(figure, monkeypatch)
     texts = [text for text, _ in drawn_texts(figure, monkeypatch)]
-    assert {"digits, edge-16", "latency / latency of dense", "test accuracy (%)", "learned lattice"} <= set(texts)
+    assert {"digits, edge-16", "latency / latency of dense", "test accuracy (%)", "automatic choice"} <= set(texts)
     for name in ("a.png", "b.png"):
         style.save_figure(draw_study(study, "digits", machines, families), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -384,7 +384,7 @@ STEPS = (
     Step("best form of each layer, dense included", "compiler", 116_815),
     Step("not measured", "training", None),
     Step("scatter: ranks packed by chunk, best form", "machine", 48_255),
-    Step("learned lattice", "training", 31_000, at_most=True),
+    Step("automatic choice", "training", 31_000, at_most=True),
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 from analysis.pictures.tornado import draw_tornado
 from analysis.tables.contenders import Contender, load_contenders
 from analysis.tables.records import NetworkPoint, save_points
-from analysis.tables.robustness import Claim, claim_table, claims_of, sentence, worst_ratio
+from analysis.tables.robustness import Claim, claim_table, claims_of, ratio_interval, sentence, worst_ratio
 from simulator.base.errors import InputError
 from simulator.machine.energy import energy_model
 from simulator.machine.machine import Machine
@@ -52,6 +52,23 @@ def test_an_entry_alone_by_hand() -> None:
     for end, found in zip((entry.low, entry.high), claim.by_entry["dram"], strict=True):
         extra = [8 * bytes_ * (end - entry.pj_per_bit) for bytes_ in (640, 6400)]
         assert found == pytest.approx((energy(few) + extra[0]) / (energy(many) + extra[1]), abs=1e-12)
+
+
+def test_the_interval_of_a_ratio_of_work_is_that_of_every_corner() -> None:
+    few, many = run("few", cycles=80), run("many", cycles=200, dram_read_bytes=6400, mac_active=9000)
+    model, spent, ends = energy_model(MID), [], {}
+    for one in (few, many):
+        pj: dict[str, float] = {}
+        for cost, times in model.costs(one.events, one.latency_cycles):
+            if cost.pj > 0:
+                pj[cost.entry] = pj.get(cost.entry, 0.0) + times * cost.pj
+                ends[cost.entry] = (cost.low / cost.pj, cost.high / cost.pj)
+        spent.append(pj)
+    corners = [dict(zip(ends, corner, strict=True)) for corner in itertools.product(*ends.values())]
+    ratios = [sum(spent[0][e] * c[e] for e in spent[0]) / sum(spent[1][e] * c[e] for e in spent[1]) for c in corners]
+    found = ratio_interval((few.events, few.latency_cycles), (many.events, many.latency_cycles), MID)
+    assert found == (pytest.approx(min(ratios), abs=1e-12), pytest.approx(max(ratios), abs=1e-12))
+    assert found[0] < found[1]
 
 
 def test_costs_of_one_entry_move_together() -> None:

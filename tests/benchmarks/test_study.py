@@ -14,11 +14,11 @@ import torch
 
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.study import runs as study_runs
-from benchmarks.study import study, tables
+from benchmarks.study import study, tables, trained_out
 from benchmarks.study.settings import gather
 from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.lowering.pipeline import lower
-from gblr_hw.weights.family import trained
+from gblr_hw.weights.family import FAMILIES, trained
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 from simulator.timing.simulate import simulate
@@ -41,10 +41,13 @@ def test_everything_is_asked_for_once() -> None:
 
 def test_every_family_is_a_rival_and_is_shown() -> None:
     recipes = [recipe.family for recipe in study_runs.RIVALS.values()]
-    wanted = [name for name in trained() if name != "dense"]
+    wanted = [name for name in trained() if not FAMILIES[name].from_scratch]
     assert [name for name in recipes if name != "dense"] == wanted
     assert {*study_runs.RIVALS, *study_runs.ANY_WIDTH} == set(tables.SHOWN)
     assert study_runs.RIVALS["rank groups"].family == "rank_groups"
+    # What is trained from scratch is a rival where there is time for it.
+    assert {recipe.family for recipe in study_runs.SCRATCH.values()} | {*wanted, "dense"} == set(trained())
+    assert set(study_runs.SCRATCH) <= set(trained_out.FAMILIES)
 
 
 def test_results_recorded_under_an_old_label_are_those_of_todays(tmp_path: Path) -> None:

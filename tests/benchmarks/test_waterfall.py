@@ -190,7 +190,7 @@ def test_a_kept_network_is_taken_apart_and_training_follows(kept: Path) -> None:
     assert "≤ 4,000" in table
     assert "Together: network x" in table
     scattered = waterfall.scatter_rows(waterfall.kept_networks(study, kept))
-    assert "learned lattice" in waterfall_tables.scatter_table(scattered)
+    assert "automatic choice" in waterfall_tables.scatter_table(scattered)
     old = waterfall_tables.scatter_table([{**scattered[0], "family": "block low rank"}])
     assert "rank groups" in old and "block low rank" not in old
     with pytest.raises(InputError, match=r"layer 'blocks\.7': found not in the network"):
@@ -246,7 +246,7 @@ def test_tables_of_structures_add_up(kept: Path) -> None:
     assert (both.full, both.tiles) == (2 * one.full, 2 * one.tiles)
     counted = json.loads(json.dumps(study_structures.counted(network)))
     table = study_structures.structure_tables([counted])
-    assert "digits, trained for edge-16: learned lattice, 0.5x, seed 0" in table
+    assert "digits, trained for edge-16: automatic choice, 0.5x, seed 0" in table
     assert "100.0 %" in table
     covered = study_structures.covered(evaluate(weights), 16)
     factors = evaluate(weights)

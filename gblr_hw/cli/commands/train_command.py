@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _TRAINED, _DENSE = "a family that is trained towards a target", "the family 'dense'"
+_FROM_DENSE = "a family that starts from the dense network"
 _OWN, _BUILT_IN = "--model", "the small vision transformer"
 _ACTS_WITH = {
     "output": ALWAYS,
@@ -29,7 +30,7 @@ _ACTS_WITH = {
     "target_latency": (_TRAINED, _OWN),
     "target_energy": (_TRAINED,),
     **dict.fromkeys(("model", "machine", "data", "epochs", "seed", "checkpoint", "as_json"), ALWAYS),
-    "distil": (_TRAINED,),
+    "distil": (_FROM_DENSE,),
     **dict.fromkeys(("whole_network", "images", "device"), (_BUILT_IN,)),
     "learning_rate": (_OWN,),
 }
@@ -40,14 +41,15 @@ def train_command(context: typer.Context, options: TrainOptions) -> None:
     """Train a small vision transformer on images, or a model of your own, so that it meets a latency (or an energy) on
     a machine.
 
-    Every family starts from the same dense network. The penalty's weight is found while training; nobody sets it.
+    Families start from the same dense network, or, where they say from scratch, have its epochs for their own.
+    The penalty's weight is found while training; nobody sets it.
     """
     if options.model is not None:
         check_acting(context, [_OWN], _ACTS_WITH)
         _train_own(options.model, options)
         return
     family = family_named(options.family or "hardware", trained(), "--family")
-    check_acting(context, [_TRAINED if family.needs_target else _DENSE, _BUILT_IN], _ACTS_WITH)
+    check_acting(context, _about(family), _ACTS_WITH)
     _train_built_in(family, options)
 
 
@@ -114,6 +116,14 @@ def _tell_built_in(
         f"{family.name}: accuracy {network.accuracy:.1%}, {network.reached:,.0f} {unit} on {machine.name} "
         f"({share:.3f} of dense); written to {options.output}{stopped}"
     )
+
+
+def _about(family: Family) -> list[str]:
+    """What a call for a family of the demo's network is about."""
+    trained_towards = [_TRAINED] if family.needs_target else [_DENSE]
+    if family.needs_target and family.from_scratch:
+        trained_towards = [f"the family '{family.name}', which is trained from scratch", _TRAINED]
+    return [*trained_towards, *([] if family.from_scratch else [_FROM_DENSE]), _BUILT_IN]
 
 
 def _train_own(model: str, options: TrainOptions) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.conversion.allocate import share_evenly, total_tiles
+from gblr_hw.conversion.allocate import share_evenly, share_whole_ranks, total_tiles
 from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, positive_moments, read_layers
 from gblr_hw.conversion.fit.accelerate import refit
@@ -113,6 +113,8 @@ def convert_in_order(
         shares = share_by_loss(problems, known, budget, least, whole_ranks=FAMILIES[kind].unit == "rank")
     else:
         shares = share_evenly(problems, budget, least)
+        if kept is None and FAMILIES[kind].unit == "rank":
+            shares = share_whole_ranks(problems, shares, dense=options.with_dense_tiles)
 
     def approximate(name: str, problem: FitProblem) -> Converted:
         if kept is None:

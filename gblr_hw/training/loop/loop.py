@@ -25,7 +25,8 @@ class LoopSettings:
     """Epochs, examples per step, AdamW's peak learning rate (linear warm-up, cosine to zero), decay and the seed.
 
     With several processes (torch.distributed) they share each batch. geometry_rate: widths and locations learn at this
-    multiple of the learning rate. device: where the model and the batches go. bfloat16: run the model under autocast.
+    multiple of the learning rate. geometry_beta1: AdamW's average of gradients for them; 0 takes each step's own.
+    device: where the model and the batches go. bfloat16: run the model under autocast.
     """
 
     epochs: int
@@ -34,6 +35,7 @@ class LoopSettings:
     weight_decay: float = 0.01
     warmup: float = 0.1
     geometry_rate: float = 1.0
+    geometry_beta1: float = 0.9
     seed: int = 0
     device: str = "cpu"
     bfloat16: bool = False
@@ -257,7 +259,12 @@ def parameter_groups(model: nn.Module, settings: LoopSettings) -> list[dict[str,
     return [
         {"params": decayed, "weight_decay": settings.weight_decay, "scale": 1.0},
         {"params": plain, "weight_decay": 0.0, "scale": 1.0},
-        {"params": geometry, "weight_decay": 0.0, "scale": settings.geometry_rate},
+        {
+            "params": geometry,
+            "weight_decay": 0.0,
+            "scale": settings.geometry_rate,
+            "betas": (settings.geometry_beta1, 0.999),
+        },
     ]
 
 

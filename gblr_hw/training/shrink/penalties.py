@@ -1,4 +1,4 @@
-"""Two penalties, each steered to a latency target: the authors' width shrinkage and the hardware cost."""
+"""Two penalties, each steered to a latency target: all widths shrunk alike, and the hardware cost."""
 
 from __future__ import annotations
 
@@ -54,14 +54,15 @@ class _SteeredPenalty(QuietHook):
 
 
 class WidthPenalty(_SteeredPenalty):
-    """The authors' proximal step: every width is soft-thresholded by the same amount (Lee & Kim, ICLR 2024, section 4).
+    """Every width is soft-thresholded by the same amount, found by the controller: the proximal step of Lee & Kim (ICLR
+    2024, section 4) without the rest of their recipe, which `AnnealedWidths` has.
 
     At the end of the controller's path one last step, found by bisection, brings the latency under the target; from
     there on the geometry is held and only the factors are trained.
 
     Parameters
     ----------
-    controller: finds the threshold; the authors tune it by hand.
+    controller: finds the threshold.
     measure: exact latency of the model as it would be evaluated, in cycles; the target holds in this measure.
     estimate: the same, quicker, for the way there (measure itself if None).
     every: optimiser steps between estimates.
@@ -91,24 +92,7 @@ class WidthPenalty(_SteeredPenalty):
             return
         self.held = True
         _clamp(model)
-        widths = [layer.widths.detach().clone() for layer in gblr_layers(model)]
-
-        def latency(strength: float) -> float:
-            with torch.no_grad():
-                for layer, before in zip(gblr_layers(model), widths, strict=True):
-                    layer.widths.copy_(before)
-            self.shrink(model, strength)
-            return self.measure(model)
-
-        low, high = 0.0, self.controller.strength
-        if (reached := latency(0.0)) > self.controller.target:
-            while (reached := latency(high)) > self.controller.target and high < _WHOLE_CIRCLE:
-                low, high = high, 2 * high
-            for _ in range(_HALVINGS):
-                middle = (low + high) / 2
-                low, high = (middle, high) if latency(middle) > self.controller.target else (low, middle)
-            reached = latency(high)
-        self.value = reached
+        self.value = shrink_to(model, self.controller.target, self.measure, self.controller.strength)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "held": self.held}
@@ -117,10 +101,41 @@ class WidthPenalty(_SteeredPenalty):
         super().load_state_dict(state)
         self.held = state["held"]
 
-    @torch.no_grad()
     def shrink(self, model: nn.Module, strength: float) -> None:
-        for layer in gblr_layers(model):
-            layer.widths.sub_(strength).clamp_(min=0.0)
+        shrink_widths(model, strength)
+
+
+@torch.no_grad()
+def shrink_widths(model: nn.Module, threshold: float) -> None:
+    """Soft-threshold every width."""
+    for layer in gblr_layers(model):
+        layer.widths.sub_(threshold).clamp_(min=0.0)
+
+
+def shrink_to(model: nn.Module, target: float, measure: Measure, first: float) -> float:
+    """Shrink all widths by the least threshold that meets the target in `measure`, and return what it then says;
+    nothing where the target is met. first: threshold > 0 to try first.
+
+    Where even empty layers miss the target, they are empty then.
+    """
+    widths = [layer.widths.detach().clone() for layer in gblr_layers(model)]
+
+    def latency(threshold: float) -> float:
+        with torch.no_grad():
+            for layer, before in zip(gblr_layers(model), widths, strict=True):
+                layer.widths.copy_(before)
+        shrink_widths(model, threshold)
+        return measure(model)
+
+    low, high = 0.0, first
+    if (reached := latency(0.0)) > target:
+        while (reached := latency(high)) > target and high < _WHOLE_CIRCLE:
+            low, high = high, 2 * high
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if latency(middle) > target else (low, middle)
+        reached = latency(high)
+    return reached
 
 
 class HardwarePenalty(_SteeredPenalty):

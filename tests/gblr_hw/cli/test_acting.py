@@ -83,6 +83,10 @@ GEMM = ("simulate", "--gemm", "4x5x6")
             "--target-latency with the family 'dense': found nothing for it to act on; it acts with a family that is tr",
         ),
         (("train", "-o", "x", "--family", "dense", "--distil", 0.5), "--distil with the family 'dense': found nothing"),
+        (
+            ("train", "-o", "x", "--family", "gblr-published", "--distil", 0.5, "--target-latency", "0.5x-dense"),
+            "--distil with the family 'gblr_published', which is trained from scratch: found nothing for it to act on",
+        ),
         (("sweep", "c.safetensors", "--set", "tokens=1,2", "--batch", 2), "--batch with a checkpoint's layers: found nothing"),
         (("sweep", "c.safetensors", "--set", "tokens=1,2", "--seed", 2), "--seed with a checkpoint's layers: found nothing"),
         (("sweep", "--set", "tokens=1,2"), "arguments: found both or neither of a checkpoint and --model; there is one"),

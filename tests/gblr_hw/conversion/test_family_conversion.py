@@ -44,6 +44,34 @@ def test_low_rank_is_the_svd_cut_to_the_ranks_that_fit(family: str) -> None:
         assert weights.structure().tile_count(4, 4) == 28 <= 0.7 * 48
 
 
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.72, 0.9, 1.0])
+def test_low_rank_uses_a_budget_to_within_its_smallest_group(share: float) -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"a": (22, 30), "b": (30, 22), "c": (16, 8), "d": (40, 40), "e": (4, 8)}
+    layers = {name: rng.normal(size=size) * np.linspace(2, 0.1, size[1]) for name, size in sizes.items()}
+    found = convert(layers, ARRAY, share, family="low-rank")
+    dense = {name: -(-m // 4) * -(-n // 4) for name, (m, n) in sizes.items()}
+    used = {name: weights.structure().tile_count(4, 4) for name, weights in found.items()}
+    left = int(share * sum(dense.values()) + 1e-9) - sum(used.values())
+    # What a layer's next four ranks, or all of its dense tiles, would take.
+    steps = {
+        name: min(-(-m // 4) + -(-n // 4), dense[name] - used[name])
+        for name, (m, n) in sizes.items()
+        if used[name] < dense[name]
+    }
+    assert 0 <= left < min(steps.values(), default=1)
+    assert left == 0 or share < 1
+
+
+def test_what_whole_ranks_leave_goes_where_errors_fall_most() -> None:
+    rng = np.random.default_rng(0)
+    flat, steep = rng.normal(size=(24, 24)), rng.normal(size=(24, 24)) * 0.05
+    steep[:, :6] += 3 * rng.normal(size=(24, 6))  # four ranks hold nine tenths of it
+    found = convert({"steep": steep, "flat": flat}, ARRAY, 0.5, family="low-rank")
+    # 18 tiles each, a group of 12 and 6 left over in both: together one more group.
+    assert {name: weights.u.shape[1] for name, weights in found.items()} == {"steep": 4, "flat": 8}
+
+
 def test_block_sparse_keeps_the_tiles_of_most_energy_and_nothing_else() -> None:
     layers = matrices()
     found = convert(layers, ARRAY, 0.5, family="block-sparse")

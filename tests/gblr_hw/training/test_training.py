@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -19,8 +20,9 @@ from gblr_hw.demo.data import TEST_IMAGES, digits
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
 from gblr_hw.models.vit import ViT, ViTShape
+from gblr_hw.training.annealed_widths import AnnealedWidths
 from gblr_hw.training.gblr_start import gblr_from_linear
-from gblr_hw.training.loop.loop import LoopSettings, LoopState, QuietHook, accuracy, train
+from gblr_hw.training.loop.loop import LoopSettings, LoopState, QuietHook, accuracy, parameter_groups, train
 from gblr_hw.training.measure.hardware import Hardware
 from gblr_hw.training.networks import train_network
 from gblr_hw.training.recipe import Recipe
@@ -138,6 +140,32 @@ def test_width_shrinkage_takes_the_same_from_every_block() -> None:
     assert torch.allclose(layer.widths, (before - 0.1).clamp(min=0))
 
 
+def test_the_published_recipe_anneals_and_shrinks_by_the_learning_rate_while_above_the_budget() -> None:
+    layer = GBLRLinear(16, 16, gaussian=False)
+    model = nn.Sequential(layer)
+    above, layer.gaussian = LATENCY(model) - 1, True
+    controller = TargetController(above, strength=0.02)
+    hook = AnnealedWidths(model, controller, LATENCY, LATENCY, 4, peak=0.01, sigmas=(1.0, 5.0))
+    assert (float(layer.sigma), layer.gaussian) == (1.0, True)
+    for progress, rate in ((0.9, 0.1), (0.95, 0.05)):
+        hook.after_step(model, progress, rate)
+    assert float(layer.sigma) == 3.0  # linearly, two of four steps
+    # The target was met after the first shrinkage, ten times the strength as the rate is of the peak; then it rested.
+    assert torch.allclose(layer.widths.detach(), torch.full((2, 16), 0.5 - 0.02 * math.exp(0.15) * 10))
+    assert layer.gaussian
+    layer.widths.data.fill_(0.9)
+    hook.finish(model)
+    assert not layer.gaussian and LATENCY(model) <= above
+    assert hook.notes() == {"measure": LATENCY(model), "sigma": 3.0, "strength": pytest.approx(0.02)}
+
+
+def test_geometry_has_a_rate_and_an_average_of_its_own() -> None:
+    groups = parameter_groups(nn.Sequential(GBLRLinear(4, 4)), LoopSettings(1, geometry_rate=3.0, geometry_beta1=0.0))
+    geometry = {id(one) for group in groups if group.get("betas") == (0.0, 0.999) for one in group["params"]}
+    assert geometry == {id(one) for group in groups if group["scale"] == 3.0 for one in group["params"]}
+    assert len(geometry) == 2
+
+
 def test_hardware_penalty_descends_the_cost_by_the_strength_on_average() -> None:
     torch.manual_seed(0)
     layer = gblr_from_linear(nn.Linear(16, 16))
@@ -152,7 +180,7 @@ def test_hardware_penalty_descends_the_cost_by_the_strength_on_average() -> None
 
 
 @pytest.mark.parametrize(
-    "family", ["width", "hardware", "block_sparse", "low_rank", "rank_groups", "lattice", "learned"]
+    "family", ["width", "gblr_published", "hardware", "block_sparse", "low_rank", "rank_groups", "lattice", "learned"]
 )
 def test_every_family_meets_its_target(family: str, small: tuple[Dataset, Dataset], start: ViT) -> None:
     dense = LATENCY(start)
@@ -215,7 +243,13 @@ def test_results_travel_between_processes(small: tuple[Dataset, Dataset], start:
         ({"family": "sparse"}, 1.0, "it must be one of dense, low_rank"),
         ({"family": "kronecker"}, 1.0, "recipe family: found 'kronecker'"),
         ({"family": "low_rank", "intervals_only": True}, 1.0, "recipe intervals_only: found with low rank"),
-        ({"family": "learned", "intervals_only": True}, 1.0, "recipe intervals_only: found with learned lattice"),
+        ({"family": "learned", "intervals_only": True}, 1.0, "recipe intervals_only: found with automatic choice"),
+        (
+            {"family": "gblr_published", "distil_weight": 0.5},
+            1.0,
+            "recipe distil_weight: found 0.5 with GBLR, published",
+        ),
+        ({"family": "gblr_published", "epochs": 1}, 10.0, "with everything shrunk away"),
         ({"family": "lattice", "epochs": 0}, 1.0, "at least 1"),
         ({"family": "lattice"}, None, "every family but dense needs a latency"),
         ({"family": "lattice", "epochs": 1}, 10.0, "no fewer would leave all layers alive"),

@@ -276,7 +276,7 @@ class _StopError(Exception):
     pass
 
 
-@pytest.mark.parametrize("family", ["lattice", "hardware", "width", "monarch"])
+@pytest.mark.parametrize("family", ["lattice", "hardware", "width", "gblr_published", "monarch"])
 @pytest.mark.parametrize("stop_after", [pytest.param(1, marks=pytest.mark.night), 3])
 def test_an_interrupted_run_goes_on_to_the_same_bits(family: str, stop_after: int, tmp_path: Path, start: ViT) -> None:
     recipe = Recipe(family, epochs=4, batch_size=32, penalty_share=0.5, regrow=0.2 * (family == "lattice"))

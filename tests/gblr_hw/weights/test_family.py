@@ -26,6 +26,7 @@ from gblr_hw.weights.family import (
     converted_whole,
     family_named,
     lattice_family,
+    old_labels,
     on_lattice,
     on_machine,
     registry,
@@ -54,7 +55,7 @@ GOOD: dict[str, Any] = {
 
 def test_the_lists_that_everything_derives_from() -> None:
     plain = ("dense", "low_rank", "block_sparse", "rank_groups", "lattice")
-    assert trained() == (*plain, "monarch", "blast", "width", "hardware", "learned")
+    assert trained() == (*plain, "monarch", "blast", "width", "gblr_published", "hardware", "learned")
     assert converted() == ("low_rank", "block_sparse", "rank_groups", "lattice")
     assert converted_whole() == ("monarch", "blast", "kronecker", "tensor_train")
     assert on_lattice() == (*converted(), "monarch")
@@ -168,6 +169,9 @@ def test_old_words_in_results_are_todays_in_the_same_form() -> None:
         "",
     ]
     assert all(new in FAMILIES and old not in FAMILIES for old, new in ALIASES.items())
+    for old, new in (("block low rank", "rank groups"), ("learned lattice, any width", "automatic choice, any width")):
+        assert renamed(old) == new and old_labels(new) == (old,)
+    assert renamed("ranks, intervals") == "ranks, intervals" and old_labels("lattice") == ()
 
 
 def test_only_what_needs_scatter_is_stood_in_for() -> None:
