@@ -9,7 +9,7 @@ from analysis.pictures.family_marks import REFERENCE
 from analysis.tables.table import Column, format_table, percent
 from benchmarks.dram.ranking_tables import Memory, changes, changes_sentence, cycles_by_memory, pairs_of
 from benchmarks.dram.tables import memory_name
-from benchmarks.study.summary import CHOICES, OURS
+from benchmarks.study.summary import OURS
 from benchmarks.study.tables import MARGIN, RIVALS
 
 Row = Mapping[str, Any]
@@ -122,7 +122,7 @@ def _claim_sentences(claims: Mapping[tuple[str, str], Sequence[tuple[bool, bool]
     for (ours, rival), held in claims.items():
         before, behind = (sum(pair[at] for pair in held) for at in (0, 1))
         yield (
-            f"- *{CHOICES[ours]}* has the fewest cycles {_AMONG[rival]} in {before} of {len(held)} cases before one "
+            f"- *{ours}* has the fewest cycles {_AMONG[rival]} in {before} of {len(held)} cases before one "
             f"latency, {behind} before banks; in {sum(one != other for one, other in held)} the two differ."
         )
 
