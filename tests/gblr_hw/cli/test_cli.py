@@ -111,6 +111,7 @@ def test_convert_meets_its_budget(
     assert json.loads(capsys.readouterr().out)["layers"][0]["tiles"] == layer["tiles"]
 
 
+@pytest.mark.night
 def test_convert_to_four_bits(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -315,6 +315,7 @@ def test_bad_spaces_and_folders_are_told(tmp_path: Path) -> None:
     _refused(lambda: draw_codesign([], [10.0]), "draw_codesign: points: found no pair")
 
 
+@pytest.mark.night
 def test_a_machine_that_cannot_hold_the_network_is_refused_not_hidden() -> None:
     # A token of so many inputs takes more than any scratchpad has.
     problem = _problem(layers={"deep": np.ones((16, 2**17))})

@@ -225,8 +225,10 @@ def test_tiles_go_where_the_output_would_lose_most() -> None:
             tiles[key] = {name: tiles_of(weights, 4, 4) for name, weights in found.items()}
             errors[key] = output_error(model, found, batches)
             assert sum(tiles[key].values()) <= 0.6 * 96
-        assert tiles[family, "by-loss"]["query"] > tiles[family, "even"]["query"]
-        assert errors[family, "by-loss"] < 0.5 * errors[family, "even"]
+        more = tiles[family, "by-loss"]["query"] - tiles[family, "even"]["query"]
+        # What low rank's even shares leave over goes to the query, too, which has all of its tiles then.
+        assert more > 0 if family == "lattice" else more == 0
+        assert errors[family, "by-loss"] < (0.5 if family == "lattice" else 1.0) * errors[family, "even"]
 
 
 def test_moments_shrink_as_far_as_their_noise_asks_for() -> None:

@@ -88,6 +88,7 @@ def test_near_the_best_of_all_structures(weighted: bool) -> None:
     assert max(better) <= (12 if weighted else 3), better
 
 
+@pytest.mark.night
 def test_a_plain_array_runs_the_tiles_that_were_counted() -> None:
     rng = np.random.default_rng(0)
     layers = {

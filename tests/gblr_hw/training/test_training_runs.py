@@ -371,6 +371,7 @@ def _distributed_network() -> TrainedNetwork:
     return train_network(recipe, model, *small_sets(), HARDWARE, 0.5 * LATENCY(model))
 
 
+@pytest.mark.night
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     multiprocessing.spawn(_run_process, args=(2, str(tmp_path / "meet"), str(tmp_path / "out")), nprocs=2)
     (first, history), (second, _) = (torch.load(tmp_path / f"out.{rank}", weights_only=True) for rank in (0, 1))
