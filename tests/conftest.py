@@ -30,7 +30,7 @@ def _simulate_within_bounds(program: Program, machine: Machine, name: str = "") 
 
 _module.simulate = simulator.simulate = _simulate_within_bounds
 
-# The framework looks all of its operations up for every export, half of a small one's time: they stay the same.
+# The framework looks all of its operations up for every export: they stay the same.
 torch._export.utils._materialize_cpp_cia_ops = cache(torch._export.utils._materialize_cpp_cia_ops)
 
 GOLDENS = Path(__file__).parent / "data" / "goldens"

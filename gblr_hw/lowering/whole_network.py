@@ -159,7 +159,7 @@ def _schedule(
         return vector_schedule(network, operator, machine.cols)
     if operator.kind != "linear":
         return activation_schedule(network, operator, machine.cols)
-    tokens = min(tokens, machine.accumulator_rows // 2)
+    tokens = _rows_at_once(tokens, machine)
     steps = network.tensors[operator.operands[0].tensor].step, network.tensors[operator.output].step
     held = weights[operator.name]
     # Only such weights have an order in which their outputs are best stored.
@@ -170,6 +170,11 @@ def _schedule(
     )  # fmt: skip
 
 
+def _rows_at_once(rows: int, machine: Machine) -> int:
+    """Rows that an operator's schedule is made for, where its block is not known yet: sums of as many fit twice."""
+    return min(rows, machine.accumulator_rows // 2)
+
+
 def _in_blocks(
     network: Network,
     weights: Mapping[str, LayerWeights],
@@ -178,15 +183,15 @@ def _in_blocks(
     machine: Machine,
     schedule: Callable[[Operator, int], LayerSchedule],
 ) -> list[LayerSchedule]:
-    """The schedules; of chains whose ranks take turns in rank memory, those made for the rows of their groups' blocks:
-    of fewer rows more ranks are there at a time.
+    """The schedules; of chains, whose ranks may take turns in rank memory, those made for the rows of their groups'
+    blocks: of fewer rows more ranks are there at a time.
     """
     found = list(schedules)
     for group in groups:
         for index in range(group.first, group.last):
             operator = network.operators[index]
-            made_for = min(operator.rows, machine.accumulator_rows // 2)
-            if not isinstance(weights.get(operator.name), CHAIN_KINDS) or group.resident or group.block >= made_for:
+            chain = isinstance(weights.get(operator.name), CHAIN_KINDS)
+            if not chain or group.resident or group.block >= _rows_at_once(operator.rows, machine):
                 continue
             again = schedule(operator, group.block)
             if block_limit(again, machine) >= group.block:

@@ -210,8 +210,7 @@ class TileTable(Shown):
 
     def weight_bits(self, machine: Machine) -> np.ndarray:
         """Bits of each tile's weights, (N,)."""
-        types = machine.datatypes
-        return np.where(self.narrow == 1, types.narrow_bits, types.weight_bits)
+        return _weight_bits(self.narrow, machine)
 
     def record_bytes(self, machine: Machine) -> np.ndarray:
         """Bytes of each tile in DRAM: descriptor, lane table (not of whole tiles), shifts of a narrow tile, packed
@@ -226,12 +225,16 @@ def records_of(tables: Sequence[TileTable], machine: Machine) -> np.ndarray:
     def joined(columns: Iterable[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.zeros(0, np.int64), *columns])
 
-    types = machine.datatypes
     lanes, weights = joined(t.lane_count for t in tables), joined(t.weight_count for t in tables)
     narrow, whole = joined(t.narrow for t in tables), joined(t.is_whole for t in tables)
-    bits = np.where(narrow == 1, types.narrow_bits, types.weight_bits)
+    bits = _weight_bits(narrow, machine)
     lane_table = np.where(whole == 1, 0, LANE_BYTES * lanes)
     return RECORD_BYTES + lane_table + narrow * shift_bytes(machine) + ceil_div(weights * bits, 8)
+
+
+def _weight_bits(narrow: np.ndarray, machine: Machine) -> np.ndarray:
+    types = machine.datatypes
+    return np.where(narrow == 1, types.narrow_bits, types.weight_bits)
 
 
 def shift_bytes(machine: Machine) -> int:

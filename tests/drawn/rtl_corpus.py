@@ -39,7 +39,7 @@ _WIDTHS = (
     "narrow_bits",
 )  # machines of three have no narrow tiles
 NAMES = tuple(_MACHINES)
-# By day the smaller six; the others take as long as these together.
+# By day six; at night also two of those that take longest.
 BY_DAY = [pytest.param(name, marks=[pytest.mark.night] if name in ("16x16", "16x2") else []) for name in NAMES]
 _BANDWIDTHS = (0.03, 0.2, 0.6, 1.0)  # of what the RTL was built for
 _LATENCIES_NS = (0.0, 1.0, 3.0, 100.0)

@@ -242,8 +242,8 @@ def _streamed(region: ScratchRegion, buffers: int) -> ScratchRegion:
 def _placed(
     wanted: dict[Key, ScratchRegion], side: int, size_bytes: int, apart: Apart
 ) -> dict[Key, ScratchRegion] | None:
-    """First fit, in order of first use; None if something does not fit. apart: "always" takes no place
-    twice, so that no stage waits for a later one of the block before.
+    """First fit, in order of first use; None if something does not fit. apart: "always" takes no place twice, so
+    that no stage waits for a later one of the block before.
     """
     taken: list[tuple[int, int, int, int]] = []  # address, end address, first and last stage
     found: dict[Key, ScratchRegion] = {}
