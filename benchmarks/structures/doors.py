@@ -134,7 +134,7 @@ def worst_error(layer: BLASTLinear | MonarchLinear, found: list[Program]) -> flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=10)
+    parser.add_argument("--layers", type=int, default=14)
     parser.add_argument("--out", type=Path, default=Path("docs/data/doors.jsonl"))
     options = parser.parse_args()
     results = ResultLines(options.out, KEY)
