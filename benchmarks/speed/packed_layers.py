@@ -1,7 +1,7 @@
 """Packed layers on a CPU beside nn.Linear, family by family: ``pack`` and the modules as they are, in one run.
 
 ``python -m benchmarks.speed.packed_layers [--out docs/data/packed_layers.json]``: 768 x 768 and 768 x 3072, 197 tokens,
-one thread, P = Q = 32. Every layer takes its turn with nn.Linear in each repetition; medians of wall time, as ratios.
+one thread, P = Q = 32. Every layer takes its turn with nn.Linear in each repetition; medians of CPU time, as ratios.
 The share is of nn.Linear's multiplications; the bound, 1.25 times it and 0.1.
 """
 
@@ -75,9 +75,9 @@ def measured(inputs: int, outputs: int, repetitions: int) -> list[dict[str, obje
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(repetitions):
             for name, run in runs.items():
-                begin = time.perf_counter()
+                begin = time.process_time()
                 run(x)
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(time.process_time() - begin)
         medians = {name: statistics.median(times[2:]) for name, times in seconds.items()}
         rows.append(
             {

@@ -1,9 +1,10 @@
-"""Layers of ranks and tiles packed for use on a CPU: products of what is there only, gathered row of blocks by row."""
+"""Layers of ranks and tiles packed for use on a CPU: products of what is there only."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,57 +13,66 @@ from torch.nn import functional
 
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.packed_products import Indices, Products, added, by_middle, gathered, on_best_windows
 from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.factors import Factors, evaluate
 
 # Channels of a chunk where a layer has none of its own: blocks on intervals.
 _CHUNK = 32
-# What gathered products take, of the dense product's time: for as many multiplications, and for a value moved, in
-# multiplications. benchmarks/speed/packed_layers.py.
-_GATHERED, _MOVED = 1.15, 24.0
+# Of a token, in the dense product's multiplications: one of a small product, a value copied, and what a product
+# takes beside them. benchmarks/speed/packed_layers.py.
+_SMALL, _MOVED, _PART = 1.15, 24.0, 1000.0
+
+
+class _Way(NamedTuple):
+    """A layer's products: inputs to ranks, these in another order or not, and ranks, or they and inputs, to outputs."""
+
+    reduce: Products
+    turn: Indices | None
+    expand: Products
+    with_inputs: bool
+
+    def cost(self) -> float:
+        """As multiplications of the dense product, of a token."""
+        parts = (self.reduce, self.expand)
+        moved = sum(part.moved for part in parts) + (0 if self.turn is None else len(self.turn))
+        if self.with_inputs:
+            moved += self.expand.cols
+        return sum(_SMALL * part.work + _PART * part.count for part in parts) + _MOVED * moved
 
 
 class PackedLinear(nn.Module):
     """``y = (u v + dense) x + bias`` of a layer as it is in evaluation mode, for use: it holds no parameters.
 
-    Inputs are kept channels first while the products run. v adds each chunk of inputs to the ranks that read it, or
-    gathers inputs for ranks that read the same chunks, whichever has fewer products; each run of outputs is one product
-    with the gathered chunks and ranks that reach it. Where all of this would take longer than the dense product, the
-    layer is that. Gradients go to the inputs.
+    Ranks on intervals are put in the order of their intervals, of inputs for v and of outputs for u, so that few of
+    them share a short window that nothing copies. Else v adds each chunk of inputs to the ranks that read it, or
+    gathers inputs for ranks that read the same chunks, whichever has fewer products; each run of outputs is one
+    product with the gathered chunks and ranks that reach it. Where all of this would take longer than the dense
+    product, the layer is that. Gradients go to the inputs.
 
     factors: as `evaluate` gives them, without mixes. chunk_in, chunk_out: channels that are kept or left together.
     """
 
     bias: Tensor | None
     matrix: Tensor | None
+    turn: Tensor | None
 
     def __init__(self, factors: Factors, chunk_in: int, chunk_out: int) -> None:
         super().__init__()
         self.in_features, self.out_features = factors.in_features, factors.out_features
         self.multiplications = factors.multiplications
         self.register_buffer("bias", None if factors.bias is None else torch.from_numpy(factors.bias.copy()))
-        living = np.flatnonzero(factors.reads.any(1) & factors.writes.any(1))
-        u, v = torch.from_numpy(factors.u[:, living]), torch.from_numpy(factors.v[living])
-        dense = None if factors.dense is None else torch.from_numpy(factors.dense)
-        reads = _chunked(factors.reads[living], chunk_in)
-        writes = np.repeat(_chunked(factors.writes[living], chunk_out), chunk_out, 1)[:, : self.out_features]
-        self.reduce = _reduce(v, reads, chunk_in)
-        support = np.zeros((self.out_features, self.in_features), bool)
-        if factors.dense_support is not None:
-            tiles = _chunked(_chunked(factors.dense_support, chunk_in).T, chunk_out).T
-            support = np.kron(tiles, np.ones((chunk_out, chunk_in), bool))[: self.out_features, : self.in_features]
-        self._with_inputs = dense is not None and bool(support.any())
-        if self._with_inputs:
-            assert dense is not None
-            self.expand = _gathered(torch.cat([u, dense], 1), np.concatenate([writes.T, support], 1))
-        else:
-            self.expand = _gathered(u, writes.T)
-        moved = self.reduce.moved + self.expand.moved + (len(v) + self.in_features if self._with_inputs else 0)
-        work = _GATHERED * (self.reduce.work + self.expand.work) + _MOVED * moved
-        is_dense = work >= self.in_features * self.out_features
-        self.register_buffer("matrix", (u @ v if dense is None else u @ v + dense) if is_dense else None)
-        if is_dense:
-            self.reduce = self.expand = _Products(0, [], False)
+        ways = [
+            _by_chunks(factors, chunk_in, chunk_out),
+            *([_by_windows(factors)] if _has_ranks_alone(factors) else []),
+        ]
+        way = min(ways, key=_Way.cost)
+        is_dense = way.cost() >= self.in_features * self.out_features
+        self.register_buffer("matrix", torch.from_numpy(_matrix(factors)) if is_dense else None)
+        self.register_buffer("turn", None if way.turn is None or is_dense else torch.from_numpy(way.turn))
+        self._with_inputs = way.with_inputs
+        if not is_dense:
+            self.reduce, self.expand = way.reduce, way.expand
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., n) -> (..., m)."""
@@ -70,78 +80,16 @@ class PackedLinear(nn.Module):
             return functional.linear(x, self.matrix, self.bias)
         turned = x.reshape(-1, self.in_features).t()
         turned = turned.contiguous() if self.reduce.gathers or self._with_inputs else turned
-        ranks = self.reduce(turned)
-        seen = ranks if not self._with_inputs else torch.cat([ranks, turned]) if len(ranks) else turned
-        y = self.expand(seen).t()
-        if self.bias is not None:
-            y = y + self.bias
-        return y.reshape(*x.shape[:-1], self.out_features)
+        seen = self.reduce.ranks(turned)
+        if self.turn is not None:
+            seen = seen.index_select(0, self.turn)
+        if self._with_inputs:
+            seen = torch.cat([seen, turned]) if len(seen) else turned
+        return self.expand.outputs(seen, self.bias).reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
-        way = "dense" if self.matrix is not None else "gathered"
+        way = "dense" if self.matrix is not None else "gathered" if self.turn is None else "on windows"
         return f"in_features={self.in_features}, out_features={self.out_features}, {way}"
-
-
-class _Products(nn.Module):
-    """A sparse matrix (rows, cols) as products of its dense parts.
-
-    parts: (rows, columns or None for all, weights). adds: parts share rows, and are summed; else each row is in one.
-    """
-
-    back: Tensor
-
-    def __init__(self, rows: int, parts: list[tuple[Tensor, Tensor | None, Tensor]], adds: bool) -> None:
-        super().__init__()
-        self.rows, self.adds, self.count = rows, adds, len(parts)
-        self.work = sum(weights.numel() for _, _, weights in parts)
-        runs = [None if columns is None else _run_of(columns) for _, columns, _ in parts]
-        self._runs: list[tuple[int, int] | None] = runs
-        self.gathers = any(columns is not None for _, columns, _ in parts)
-        # Values a token that are copied: gathered, or added to what is there.
-        self.moved = sum(
-            (0 if columns is None or run is not None else len(columns)) + (2 * len(into) if adds else 0)
-            for (into, columns, _), run in zip(parts, runs, strict=True)
-        )
-        self._order_needed = False
-        for index, (into, columns, weights) in enumerate(parts):
-            self.register_buffer(f"into{index}", into)
-            self.register_buffer(f"columns{index}", columns)
-            self.register_buffer(f"weights{index}", weights.contiguous())
-        if parts and not adds:
-            order = torch.cat([into for into, _, _ in parts])
-            self._order_needed = not torch.equal(order, torch.arange(rows))
-            self.moved += rows if self._order_needed else 0
-            self.register_buffer("back", torch.argsort(order))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (cols, tokens) -> (rows, tokens)."""
-        if self.adds:
-            y = x.new_zeros(self.rows, x.shape[1])
-            for index in range(self.count):
-                y = self._add(y, index, self._product(x, index))
-            return y
-        made = [self._product(x, index) for index in range(self.count)]
-        y = made[0] if len(made) == 1 else torch.cat(made) if made else x.new_zeros(self.rows, x.shape[1])
-        return y.index_select(0, self.back) if self._order_needed else y
-
-    def _product(self, x: Tensor, index: int) -> Tensor:
-        columns, weights = getattr(self, f"columns{index}"), getattr(self, f"weights{index}")
-        if columns is None:
-            return weights @ x
-        run = self._runs[index]
-        there = x.index_select(0, columns) if run is None else x[run[0] : run[1]]
-        product: Tensor = weights @ there
-        return product
-
-    def _add(self, y: Tensor, index: int, product: Tensor) -> Tensor:
-        into = getattr(self, f"into{index}")
-        return y.index_add(0, into, product) if torch.is_grad_enabled() else y.index_add_(0, into, product)
-
-
-def _run_of(columns: Tensor) -> tuple[int, int] | None:
-    """(first, one past the last) of columns that follow one another; None for others."""
-    first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
-    return (first, last) if last - first == len(columns) else None
 
 
 def pack(model: nn.Module) -> nn.Module:
@@ -180,31 +128,47 @@ def _chunked(support: np.ndarray, chunk: int) -> np.ndarray:
     return np.asarray(padded.reshape(len(support), padded.shape[1] // chunk, chunk).any(2))
 
 
-def _reduce(v: Tensor, reads: np.ndarray, chunk: int) -> _Products:
-    """v (K, n) by the chunks (K, C) that its ranks read."""
-    if not len(v):
-        return _Products(0, [], False)
-    whole = np.repeat(reads, chunk, 1)[:, : v.shape[1]]
+def _has_ranks_alone(factors: Factors) -> bool:
+    dense = factors.dense_support
+    return factors.u.shape[1] > 0 and (dense is None or not dense.any())
+
+
+def _matrix(factors: Factors) -> np.ndarray:
+    matrix = factors.u @ factors.v
+    return matrix if factors.dense is None else matrix + factors.dense
+
+
+def _living(factors: Factors) -> Indices:
+    return np.flatnonzero(factors.reads.any(1) & factors.writes.any(1))
+
+
+def _by_windows(factors: Factors) -> _Way:
+    """Ranks in the order of what they read, then of what they write."""
+    living = _living(factors)
+    read = living[by_middle(factors.reads[living])]
+    written = living[by_middle(factors.writes[living])]
+    v, u = torch.from_numpy(factors.v[read]), torch.from_numpy(factors.u[:, written])
+    places = np.empty(factors.u.shape[1], np.int64)
+    places[read] = np.arange(len(read))
+    reduce = on_best_windows(v, factors.reads[read], _PART / _SMALL)
+    return _Way(reduce, places[written], on_best_windows(u, factors.writes[written].T, _PART / _SMALL), False)
+
+
+def _by_chunks(factors: Factors, chunk_in: int, chunk_out: int) -> _Way:
+    """Whole chunks of what ranks and tiles reach, gathered."""
+    living = _living(factors)
+    reads = _chunked(factors.reads[living], chunk_in)
+    alike = np.lexsort(reads.T)  # ranks that read the same follow one another
+    living, reads = living[alike], reads[alike]
+    u, v = torch.from_numpy(factors.u[:, living]), torch.from_numpy(factors.v[living])
+    writes = np.repeat(_chunked(factors.writes[living], chunk_out), chunk_out, 1)[:, : factors.out_features].T
     if len(np.unique(reads, axis=0)) <= reads.shape[1]:
-        return _gathered(v, whole)
-    parts: list[tuple[Tensor, Tensor | None, Tensor]] = []
-    for one in range(reads.shape[1]):
-        ranks = torch.from_numpy(np.flatnonzero(reads[:, one]))
-        columns = torch.arange(one * chunk, min((one + 1) * chunk, v.shape[1]))
-        if len(ranks):
-            parts.append((ranks, columns, v.index_select(0, ranks)[:, columns]))
-    return _Products(len(v), parts, True)
-
-
-def _gathered(matrix: Tensor, support: np.ndarray) -> _Products:
-    """A matrix (m, k) as products of rows that have the same support (m, k)."""
-    groups: dict[bytes, list[int]] = {}
-    for row in range(len(matrix)):
-        groups.setdefault(support[row].tobytes(), []).append(row)
-    parts: list[tuple[Tensor, Tensor | None, Tensor]] = []
-    for rows in groups.values():
-        columns = np.flatnonzero(support[rows[0]])
-        into, taken = torch.tensor(rows), torch.from_numpy(columns)
-        weights = matrix.index_select(0, into).index_select(1, taken)
-        parts.append((into, None if len(columns) == support.shape[1] else taken, weights))
-    return _Products(len(matrix), parts, False)
+        reduce = gathered(v, np.repeat(reads, chunk_in, 1)[:, : factors.in_features])
+    else:
+        reduce = added(v, reads, chunk_in)
+    if factors.dense is None or factors.dense_support is None or not factors.dense_support.any():
+        return _Way(reduce, None, gathered(u, writes), False)
+    tiles = _chunked(_chunked(factors.dense_support, chunk_in).T, chunk_out).T
+    support = np.kron(tiles, np.ones((chunk_out, chunk_in), bool))[: factors.out_features, : factors.in_features]
+    both = torch.cat([u, torch.from_numpy(factors.dense)], 1)
+    return _Way(reduce, None, gathered(both, np.concatenate([writes, support], 1)), True)

@@ -32,12 +32,14 @@ LAYERS = {
     "nothing": lambda: lattice(0.0, 0.0),
     "too many": lambda: lattice(0.9, 0.9),
     "gblr": lambda: GBLRLinear(100, 60, 12, init_width=0.3),
+    "gblr on windows": lambda: GBLRLinear(100, 600, 200, init_width=0.05),
 }
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_packed_layer_computes_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gblr_hw.layers.packed_linear._MOVED", 0.0)  # so small a layer would be dense
+    for price in ("_MOVED", "_PART"):  # so small a layer would be dense
+        monkeypatch.setattr(f"gblr_hw.layers.packed_linear.{price}", 0.0)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 100), LAYERS[kind]()).eval()
     with torch.no_grad():
@@ -47,6 +49,7 @@ def test_a_packed_layer_computes_the_same(kind: str, monkeypatch: pytest.MonkeyP
     packed, x = pack(model), torch.randn(3, 5, 20)
     assert isinstance(packed[1], PackedLinear) and not isinstance(model[1], PackedLinear)
     assert (packed[1].matrix is not None) == (kind == "too many")
+    assert (packed[1].turn is not None) == (kind == "gblr on windows")
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
             torch.testing.assert_close(packed(x), model(x), atol=1e-5, rtol=0)
