@@ -187,7 +187,7 @@ function sweep() {
   const number = (key) => data.swept.every((row) => row[key] === null || row[key] === "" || !isNaN(row[key]));
   const told = {latency_cycles: ["cycles", whole.format], latency_ms: ["ms", four], uj: ["energy (uJ)", four],
     dram_bytes: ["DRAM bytes", whole.format], utilisation: ["array used", percent], bound: ["bound by", String],
-    tiles: ["tiles", whole.format], area_mm2: ["mm2", four], error: ["error", String]};
+    tiles: ["tiles", whole.format], area_mm2: ["mm2", four], relative_error: ["relative error", four], error: ["error", String]};
   const rows = data.swept.map((row) => ({...row, uj: row.energy_pj === null ? null : row.energy_pj * 1e-6}));
   const kept = Object.entries(told).filter(([key]) => rows.some((row) => row[key] !== null && row[key] !== ""));
   const settings = [...(distinct(rows.map((r) => r.source)).length > 1 ? ["source"] : []), ...fields];
@@ -199,7 +199,7 @@ function sweep() {
 function drawSweep() {
   const [by] = swept.by;
   const rows = apart(data.swept.filter((row) => row.energy_pj !== null).map((row) => ({...row, x: row.latency_ms, uj: row.energy_pj * 1e-6,
-    of: String(row[by])})), "x", "uj");
+    of: String(row[by] ?? "none")})), "x", "uj");
   if (!rows.length) { $("swept").textContent = "No point has figures."; return; }
   const names = distinct(rows.map((r) => r.of));
   const settings = data.fields.map((f) => ({field: f.replaceAll(".", "\\.").replaceAll("[", "\\["), title: f, type: "nominal"}));

@@ -94,4 +94,4 @@ def _of_sweep(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> str:
 
 
 def _settings(row: Mapping[str, Any], fields: Sequence[str]) -> str:
-    return ", ".join(f"{field} {row[field]}" for field in fields)
+    return ", ".join(f"{field} {row[field]}" for field in fields if row.get(field) not in (None, ""))

@@ -62,7 +62,7 @@ _COMMANDS = {
     ),
     "sweep": (
         "explore.sweep_command:sweep_command",
-        "Sweep machines, sizes and fields of a machine for one network: cycles, energy, bytes and area of every point.",
+        "Sweep machines, their fields, networks, structures, sizes: cycles, energy, bytes and area of every point.",
     ),
     "compare": (
         "explore.compare_command:compare_command",

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gblr_hw.weights.collect import is_conv1d
+from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 
 # A tensor, keyword arguments, or a list as loaders make it: inputs first, then labels.
@@ -111,6 +112,16 @@ def matrix_of(layer: nn.Module) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight.t() if is_conv1d(layer) else weight
+
+
+def dense_weights(model: nn.Module) -> dict[str, DenseWeights]:
+    """The linear layers of a model as they are, by name."""
+    found = {}
+    for name in linear_names(model):
+        layer: Any = linear_layer(model, name)
+        bias = None if layer.bias is None else layer.bias.detach()
+        found[name] = DenseWeights(matrix_of(layer).detach().contiguous(), bias)
+    return found
 
 
 def input_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from analysis.tables.pareto import pareto_front
 from analysis.tables.qualities import one_quality
 from analysis.tables.records import NetworkPoint, load_points
-from gblr_hw.sweeps.measure import MEASURED
+from gblr_hw.sweeps.files import is_sweep, load_rows
+from gblr_hw.sweeps.measure import MEASURED, settings_told
 from simulator.base.errors import InputError
 from simulator.base.shown import Table, Tabled, data_frame
 
@@ -62,7 +63,7 @@ class Front(Tabled):
         drawn = [
             SweptPoint(
                 row["latency_cycles"], 1e-6 * row["energy_pj"], str(row.get(settings[0], "")) if settings else "",
-                ", ".join(f"{name.rpartition('.')[2]} {row[name]}" for name in settings if name in row),
+                settings_told(row, settings),
             )
             for row in fields
         ]  # fmt: skip
@@ -76,8 +77,8 @@ def front(
 
     Parameters
     ----------
-    points: networks as `NetworkPoint`, the files that `gblr-hw demo` writes of them, or rows of `sweep`; rows without
-        figures (with an error) are left out.
+    points: networks as `NetworkPoint`, the files that `gblr-hw demo` writes of them, rows of `sweep`, or the files that
+        `gblr-hw sweep` writes of those; rows without figures (with an error) are left out.
     least, most: fields that had better be small, and large. If none is named: of networks, latency_cycles and
         what they are measured by (accuracy, perplexity or loss); of a sweep's rows, latency_cycles and energy_pj.
 
@@ -90,7 +91,7 @@ def front(
     given = [points] if isinstance(points, (str, Path)) else list(points)
     read: list[Point] = []
     for one in given:
-        read.extend(load_points(one) if isinstance(one, (str, Path)) else [one])
+        read.extend(_of_file(Path(one)) if isinstance(one, (str, Path)) else [one])
     read = [one for one in read if _fields(one).get("error") is None]
     networks = sum(isinstance(one, NetworkPoint) for one in read)
     if not read or 0 < networks < len(read):
@@ -108,6 +109,10 @@ def front(
         kept.extend(sorted(best, key=lambda index: (values[index][0] * (1 if least else -1), index)))
     others = tuple(point for index, point in enumerate(read) if index not in set(kept))
     return Front(tuple(read[index] for index in kept), others, tuple(least), tuple(most))
+
+
+def _of_file(path: Path) -> Sequence[Point]:
+    return load_rows(path) if is_sweep(path) else load_points(path)
 
 
 def _objectives(networks: Sequence[NetworkPoint]) -> tuple[Sequence[str], Sequence[str]]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.file_kinds import SWEEPS
 from analysis.page.content import Content, PagePoint, Run, SourceFile
 from analysis.pictures.block_map import coverage, draw_block_maps
 from analysis.pictures.style import save_figure
 from analysis.tables.over_seeds import over_seeds
-from analysis.tables.records import FORMAT as POINTS_FORMAT
 from analysis.tables.records import NetworkPoint, load_points
 from gblr_hw.files.checkpoint import load_checkpoint
-from gblr_hw.sweeps.files import FORMAT as SWEEP_FORMAT
+from gblr_hw.sweeps.files import is_sweep, load_rows
 from gblr_hw.sweeps.measure import MEASURED
 from gblr_hw.weights.factors import evaluate
 from gblr_hw.weights.family import renamed
@@ -31,8 +29,8 @@ from simulator.program.program_file import is_program
 from simulator.timing.simulate import simulate
 
 _KINDS = (
-    "programs, points of `gblr-hw sweep` or of networks (.json, .csv), a study's lines (.jsonl), checkpoints "
-    "(.safetensors), or the folder of `gblr-hw demo`"
+    "programs, points of `gblr-hw sweep` (.json, .csv, .parquet) or of networks (.json, .csv), a study's lines "
+    "(.jsonl), checkpoints (.safetensors), or the folder of `gblr-hw demo`"
 )
 _MOST_MAP_BYTES = 250_000  # of all block maps together
 
@@ -89,10 +87,8 @@ def _read(path: Path, found: _Found) -> None:
     content = path.read_bytes()
     found.sources.append(SourceFile(str(path), len(content), hashlib.sha256(content).hexdigest()))
     ending = path.suffix.lower()
-    if ending == ".json":
-        _read_json(path, found)
-    elif ending == ".csv":
-        _read_csv(path, found)
+    if ending in SWEEPS.endings:
+        _read_table(path, found)
     elif ending == ".jsonl":
         found.points += _study(read_text(path), str(path))
     elif ending == ".safetensors":
@@ -103,56 +99,12 @@ def _read(path: Path, found: _Found) -> None:
         raise InputError(f"'{path}'", "a file of another kind", f"a page is made of {_KINDS}", "Name one of these.")
 
 
-def _read_json(path: Path, found: _Found) -> None:
-    document = parsed_json(read_text(path), str(path), "a file of points")
-    kind = document.get("format") if isinstance(document, dict) else None
-    if kind == POINTS_FORMAT:
-        found.points += _points(load_points(path))
-    elif kind == SWEEP_FORMAT:
-        found.swept += _rows(document["points"], str(path))
+def _read_table(path: Path, found: _Found) -> None:
+    """Points of either kind."""
+    if is_sweep(path):
+        found.swept += load_rows(path)
     else:
-        raise InputError(
-            str(path), f"format {kind!r}", f"its format is {POINTS_FORMAT!r} or {SWEEP_FORMAT!r}",
-            "Give points that `gblr-hw sweep` or `gblr-hw demo` wrote.",
-        )  # fmt: skip
-
-
-def _read_csv(path: Path, found: _Found) -> None:
-    text = read_text(path)
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    if rows and "family" in rows[0]:
         found.points += _points(load_points(path))
-    else:
-        found.swept += _rows([{key: _value(cell) for key, cell in row.items()} for row in rows], str(path))
-
-
-def _value(cell: str | None) -> object:
-    """A cell of CSV as JSON has it."""
-    if cell is None or cell == "":
-        return None
-    kinds: tuple[Callable[[str], object], ...] = (int, float)
-    for kind in kinds:
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return cell
-
-
-def _rows(rows: Any, where: str) -> list[dict[str, Any]]:
-    needed = ("latency_cycles", "latency_ms", "energy_pj", "error")
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(where, "no rows", "a sweep has at least one point", "Sweep anew.")
-    for number, row in enumerate(rows, start=1):
-        missing = [key for key in needed if key not in row]
-        if missing:
-            raise InputError(
-                f"{where}: row {number}",
-                f"no {missing[0]!r}",
-                f"a sweep's rows have {', '.join(needed)}",
-                "Sweep anew.",
-            )
-    return rows
 
 
 def _points(points: Iterable[NetworkPoint]) -> list[PagePoint]:

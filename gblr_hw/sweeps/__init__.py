@@ -1,1 +1,1 @@
-"""One network on many machines, in many sizes: the points of a design space, measured and kept."""
+"""Networks on many machines, in many sizes and structures: the points of a design space, measured and kept."""

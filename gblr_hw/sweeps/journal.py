@@ -8,21 +8,19 @@ from typing import Any
 
 from simulator.base.files import output_folder
 
-_FILE = "points.jsonl"
-
 
 class Journal:
-    """Rows by key, in a file of JSON lines in a folder; without a folder, in memory only.
+    """Rows by key, in a file of JSON lines, `name`, in a folder; without a folder, in memory only.
 
     A line that is not whole, as a killed process leaves one, counts as not there.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, folder: str | Path | None, name: str = "points.jsonl") -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self._path: Path | None = None
         if folder is None:
             return
-        self._path = output_folder(folder) / _FILE
+        self._path = output_folder(folder) / name
         if not self._path.is_file():
             return
         text = self._path.read_bytes()

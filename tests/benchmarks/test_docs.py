@@ -40,6 +40,7 @@ BY_HAND = {
     ("docs/verification.md", "| what | command | size |"): "commands and the sizes that they are run with",
     ("docs/energy.md", "| part | 45 nm"): "where entries come from, in words",
     ("docs/advice.md", "| way | is |"): "what is compared, in words",
+    ("docs/sweeps.md", "| `--set` | what it is |"): "names and what they mean; held by tests/gblr_hw/sweeps",
     ("docs/sweeps.md", "| column | unit |"): "names and what they mean; held by tests/gblr_hw/sweeps",
 }
 # Files of docs/data that are no figures.

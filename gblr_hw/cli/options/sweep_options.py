@@ -19,8 +19,9 @@ class SweepOptions:
         list[str],
         typer.Option(
             "--set",
-            help="What varies: any field of a machine file, machine, or tokens; fields with commas change together; "
-            "repeat it for the product.",
+            help="What varies: any field of a machine file; machine, tokens, checkpoint, model, batch; family and "
+            "budget, to which dense layers are converted first. Fields with commas change together; repeat it for the "
+            "product.",
             metavar="FIELD[,FIELD]=V1,V2",
         ),
     ]
@@ -32,7 +33,7 @@ class SweepOptions:
         ),
     ] = None
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File of all points to write (.csv or .json).")
+        Path | None, typer.Option("--output", "-o", help="File of all points to write (.csv, .json or .parquet).")
     ] = None
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Picture of energy over latency (PNG, SVG or PDF).")
@@ -47,14 +48,24 @@ class SweepOptions:
         bool, typer.Option("--random-weights", help="Cycles do not depend on values: draw them.")
     ] = False
     sample: Annotated[
-        int | None, typer.Option("--sample", help="Measure so many points of the product, drawn at random.", min=1)
+        int | None, typer.Option("--sample", help="Measure so many points of the product, as --sampler says.", min=1)
     ] = None
+    sampler: Annotated[
+        str,
+        typer.Option(
+            "--sampler",
+            help="Which points: random; qmc, evenly spread; or what Optuna's tpe or nsga2 asks for, 16 at a time, in "
+            "search of few cycles and little energy.",
+            metavar="random|qmc|tpe|nsga2",
+        ),
+    ] = "random"
     seed: SeedOption = 0
     jobs: Annotated[int, typer.Option("--jobs", help="Processes.", min=1)] = 1
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Dask scheduler to work on instead, tcp://HOST:PORT.")
     ] = None
     work: Annotated[
-        Path | None, typer.Option("--work", help="Folder for finished points: an interrupted sweep goes on from there.")
+        Path | None,
+        typer.Option("--work", help="Folder for finished points and conversions, from which a sweep goes on."),
     ] = None
     as_json: JsonOption = False

@@ -49,15 +49,9 @@ class ModelSource:
 
     def dense(self) -> dict[str, DenseWeights]:
         """Its linear layers as they are."""
-        from gblr_hw.layers.model_calls import linear_layer, linear_names, matrix_of
-        from gblr_hw.weights.stored import DenseWeights
+        from gblr_hw.layers.model_calls import dense_weights
 
-        found = {}
-        for name in linear_names(self.model):
-            layer: Any = linear_layer(self.model, name)
-            bias = None if layer.bias is None else layer.bias.detach()
-            found[name] = DenseWeights(matrix_of(layer).detach().contiguous(), bias)
-        return found
+        return dense_weights(self.model)
 
     def moments(self, names: list[str]) -> dict[str, np.ndarray]:
         """Second moments of layers' inputs in the dense model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,23 @@ def test_a_model_of_ones_own_is_swept(
 ) -> None:
     said = _run(monkeypatch, capsys, "sweep", "--model", "net.py:build", "--set", "machine=edge-16,mid-32")
     assert said.splitlines()[0].split()[:3] == ["machine", "cycles", "ms"]
+
+
+def test_families_and_networks_are_swept_and_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    structures = ("--set", "family=dense,block-sparse", "--set", "budget=0.5", "-m", "edge-16")
+    shutil.copy("c.safetensors", "d.safetensors")
+    outputs = ("-o", "x.csv", "--picture", "x.png")
+    both = "checkpoint=c.safetensors,d.safetensors"
+    said = _run(monkeypatch, capsys, "sweep", "--set", both, *structures, "--tokens", 4, *outputs)
+    assert "relative error" in said.splitlines()[0]
+    rows = list(csv.DictReader(Path("x.csv").read_text().splitlines()))
+    assert [row["checkpoint"] for row in rows] == ["c.safetensors"] * 2 + ["d.safetensors"] * 2
+    assert [(row["family"], row["budget"]) for row in rows[:2]] == [("dense", ""), ("block_sparse", "0.5")]
+    _run(monkeypatch, capsys, "report", "x.csv", "-o", "x.html")
+    page = Path("x.html").read_text()
+    assert '"fields":["checkpoint","family","budget"]' in page.replace(" ", "") and "budget None" not in page
 
 
 def test_programs_are_compared_operator_by_operator(

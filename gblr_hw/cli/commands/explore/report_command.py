@@ -16,8 +16,9 @@ def report_command(
     results: Annotated[
         list[Path],
         typer.Argument(
-            help="What the page is made of: programs, points of a sweep or of networks (.json, .csv), a study's lines "
-            "(.jsonl), checkpoints (.safetensors, for their block maps), the folder of `gblr-hw demo`.",
+            help="What the page is made of: programs, points of a sweep (.json, .csv, .parquet) or of networks (.json, "
+            ".csv), a study's lines (.jsonl), checkpoints (.safetensors, for their block maps), the folder of "
+            "`gblr-hw demo`.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Page to write (.html).")] = Path("report.html"),

@@ -1,4 +1,4 @@
-"""``gblr-hw sweep``: one network over the points of a design space."""
+"""``gblr-hw sweep``: networks over the points of a design space."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from analysis.file_kinds import PICTURES, POINTS
+from analysis.file_kinds import PICTURES, SWEEPS
 from analysis.tables.table import Column, count, format_table
 from gblr_hw.cli.options.sweep_options import SweepOptions
 from gblr_hw.cli.options.taking import takes
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.telling import print_json, progress_bar, say
-from gblr_hw.cli.sources.lower_source import EMPTY, KNOWN, Wish, kinds_of_model, model_file, model_of
+from gblr_hw.cli.sources.lower_source import EMPTY, KNOWN
+from gblr_hw.cli.sources.sweep_source import LAYERS, Named
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
-    from gblr_hw.sweeps.sources import Source
+    from gblr_hw.sweeps.axes import Axis
 
-_LAYERS = "a checkpoint's layers"
 _ACTS_WITH = {
     **dict.fromkeys(("checkpoint", "model", "settings", "output", "picture", "machine", "sample"), ALWAYS),
-    "tokens": (_LAYERS, KNOWN),
+    "sampler": ("--sample",),
+    "tokens": (LAYERS, KNOWN),
     "batch": (KNOWN,),
-    "gaussian": (_LAYERS,),
+    "gaussian": (LAYERS,),
     "random_weights": (EMPTY,),
     "seed": ("--sample", EMPTY),
     **dict.fromkeys(("jobs", "scheduler", "work", "as_json"), ALWAYS),
@@ -36,78 +37,69 @@ _SHOWN = 20  # rows of the table
 
 @takes(SweepOptions)
 def sweep_command(context: typer.Context, options: SweepOptions) -> None:
-    """Sweep machines, sizes and fields of a machine for one network: cycles, energy, bytes and area of every point."""
-    from gblr_hw.sweeps.axes import Axis, points_of
+    """Sweep machines, their fields, networks, structures, sizes: cycles, energy, bytes and area of every point."""
+    from gblr_hw.sweeps.axes import Axis
     from gblr_hw.sweeps.files import FORMAT, VERSION, save_rows
     from gblr_hw.sweeps.sweep import sweep
 
-    model, tokens = options.model, options.tokens or 197
-    check_acting(context, _given(options), _ACTS_WITH)
-    if options.scheduler is not None and options.jobs > 1:
-        found = f"{options.jobs} and --scheduler"
-        raise InputError("--jobs", found, "one of them says where points are measured", "Choose.")
     axes = [Axis.parse(text) for text in options.settings]
-    points_of(axes, options.sample, options.seed)
-    base = Machine.load(options.machine)
-    check_outputs(
-        [Output("--output", options.output, POINTS), Output("--picture", options.picture, PICTURES)],
-        inputs={
-            "the checkpoint": options.checkpoint, "--machine": machine_file(options.machine),
-            "--model": model_file(model),
-        },
-        folders={"--work": options.work},
-    )  # fmt: skip
-    source = _source(options)
+    named = Named.of(options, axes)
+    check_acting(context, [*named.kinds, *([] if options.sample is None else ["--sample"])], _ACTS_WITH)
+    _check(options, axes, named)
+    base, tokens = Machine.load(options.machine), options.tokens or 197
     with progress_bar(options.as_json) as progress:
         rows = sweep(
-            source, base, axes, tokens=tokens, sample=options.sample, seed=options.seed, jobs=options.jobs,
-            scheduler=options.scheduler, work=options.work, progress=progress,
+            named.networks(options), base, axes, tokens=tokens, sample=options.sample, sampler=options.sampler,
+            seed=options.seed, jobs=options.jobs, scheduler=options.scheduler, work=options.work, progress=progress,
         )  # fmt: skip
-    about = {"source": source.name, "machine": base.to_record(), "set": options.settings, "tokens": tokens}
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    about = {"source": ", ".join(sources), "machine": base.to_record(), "set": options.settings, "tokens": tokens}
+    if options.sample is not None:
+        about["sample"] = {"points": options.sample, "sampler": options.sampler, "seed": options.seed}
     if options.output is not None:
         save_rows(rows, options.output, about)
     if options.picture is not None:
-        _draw(rows, axes, f"{source.name}, {len(rows)} points", options.picture)
+        title = sources[0] if len(sources) == 1 else f"{len(sources)} networks"
+        _draw(rows, axes, f"{title}, {len(rows)} points", options.picture)
     if options.as_json:
         print_json({"format": FORMAT, "version": VERSION, "about": about, "points": rows})
         return
     _tell(rows, [field for axis in axes for field in axis.fields], options.output, options.picture)
 
 
-def _given(options: SweepOptions) -> list[str]:
-    """What the command is about, as the table of options names it."""
-    if (options.checkpoint is None) == (options.model is None):
-        raise InputError(
-            "arguments", "both or neither of a checkpoint and --model", "there is one network", "Name one of them."
-        )
-    kinds = [_LAYERS] if options.model is None else kinds_of_model(options.model)
-    return [*kinds, *([] if options.sample is None else ["--sample"])]
+def _check(options: SweepOptions, axes: list[Axis], named: Named) -> None:
+    """Raise InputError for what would fail when points have been measured, or not act."""
+    from gblr_hw.sweeps.parquet import check_parquet
+    from gblr_hw.sweeps.samplers import Sample
+    from gblr_hw.sweeps.space import Space
+
+    if options.scheduler is not None and options.jobs > 1:
+        found = f"{options.jobs} and --scheduler"
+        raise InputError("--jobs", found, "one of them says where points are measured", "Choose.")
+    space = Space.of(axes)
+    if options.sample is not None:
+        Sample(options.sample, options.sampler, options.seed)
+        space.check_sample(options.sample)
+    check_outputs(
+        [Output("--output", options.output, SWEEPS), Output("--picture", options.picture, PICTURES)],
+        inputs={**named.files, "--machine": machine_file(options.machine)},
+        folders={"--work": options.work},
+    )
+    if options.output is not None and SWEEPS.ending(options.output) == ".parquet":
+        check_parquet()
 
 
-def _source(options: SweepOptions) -> Source:
-    from gblr_hw.sweeps.sources import checkpoint_source, model_source
-
-    if options.checkpoint is not None:
-        return checkpoint_source(options.checkpoint, options.gaussian)
-    assert options.model is not None
-    wish = Wish(options.model, options.batch, options.tokens, 0, options.seed, None, None, options.random_weights, None)
-    made, inputs, kwargs, _ = model_of(wish)
-    return model_source(made, inputs, kwargs=kwargs, name=options.model)
-
-
-def _draw(rows: list[dict[str, Any]], axes: list[Any], title: str, path: Path) -> None:
+def _draw(rows: list[dict[str, Any]], axes: list[Axis], title: str, path: Path) -> None:
     from analysis.pictures.style import save_figure
     from analysis.pictures.sweep_picture import SweptPoint, draw_sweep
+    from gblr_hw.sweeps.measure import settings_told
 
     first, fields = axes[0].fields[0], [field for axis in axes for field in axis.fields[:1]]
     points = [
-        SweptPoint(
-            row["latency_cycles"], row["energy_pj"] * 1e-6, str(row[first]),
-            ", ".join(f"{field.rpartition('.')[2]} {row[field]}" for field in fields),
-        )
+        SweptPoint(row["latency_cycles"], row["energy_pj"] * 1e-6, str(row[first]), settings_told(row, fields))
         for row in rows
         if row["error"] is None
-    ]  # fmt: skip
+    ]
     save_figure(draw_sweep(points, title, ", ".join(axes[0].fields)), path)
 
 
@@ -120,6 +112,7 @@ def _tell(rows: list[dict[str, Any]], fields: list[str], output: Path | None, pi
         Column("uJ", "energy_uj", _four_digits),
         Column("DRAM bytes", "dram_bytes", count),
         Column("mm2", "area_mm2", _four_digits),
+        *([Column("relative error", "relative_error", _four_digits)] if "family" in fields else []),
         Column("bound by", "bound", align="left"),
     )
     if good:
