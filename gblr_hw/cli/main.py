@@ -21,6 +21,8 @@ def main() -> None:
         terminated.append(number)
         raise KeyboardInterrupt
 
+    # Pydantic would look for plugins of its own in every installed package, whenever a command starts; none is used.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         # Imported here: that takes a second, in which people change their minds.

@@ -21,7 +21,7 @@ Listed = Annotated[Tuple, Field(strict=False)]
 class Strict(BaseModel):
     """A part of a schema: immutable, no key besides its own, and no value of another type (a text for a number)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def parsed_toml(text: str, where: str, what: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from simulator.base.pictures import Pictured
 from simulator.base.shown import Table, Tabled
-from simulator.program.listing import print_program
 from simulator.program.program_file import load_program, save_program
 from simulator.program.program_record import ProgramRecord
 
@@ -39,4 +38,6 @@ class Program(Tabled, Pictured, ProgramRecord):
         return Table(caption, columns, rows)
 
     def __str__(self) -> str:
+        from simulator.program.listing import print_program  # which loading and simulating do without
+
         return print_program(self)

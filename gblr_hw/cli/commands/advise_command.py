@@ -15,7 +15,7 @@ from gblr_hw.cli.options.advise_options import TOKENS, AdviseOptions
 from gblr_hw.cli.options.taking import takes
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
-from gblr_hw.cli.shared.telling import console, print_json, progress_bar, say
+from gblr_hw.cli.shared.telling import heading, print_json, progress_bar, say
 from gblr_hw.cli.sources.advise_source import chosen, numbers, of_checkpoint, of_model
 from gblr_hw.cli.sources.lower_source import model_file
 from simulator.base.errors import InputError
@@ -194,15 +194,18 @@ def _print(found: _Advised, measure: Measure) -> None:
     from gblr_hw.advice import report
 
     advice = found.advice
-    console.print("what each way needs", style="bold")
+    heading("what each way needs")
     print(report.layers_table(advice), end="")
     for regime in found.regimes:
-        console.print(f"\n{advice.called(regime)}: all layers", style="bold")
+        print()
+        heading(f"{advice.called(regime)}: all layers")
         print(report.regime_table(advice, regime, measure), end="")
     if found.confirmed:
-        console.print("\nclosed forms beside the simulator", style="bold")
+        print()
+        heading("closed forms beside the simulator")
         print(report.confirmed_table(advice, found.confirmed, measure, found.whole), end="")
-    console.print("\nadvice", style="bold")
+    print()
+    heading("advice")
     for regime in found.regimes:
         print(report.sentence(advice, regime, measure))
     for line in report.disagreements(advice, found.confirmed, measure):

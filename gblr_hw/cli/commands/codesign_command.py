@@ -13,7 +13,7 @@ from analysis.file_kinds import PICTURES
 from gblr_hw.cli.options.codesign_options import CodesignOptions
 from gblr_hw.cli.options.taking import takes
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
-from gblr_hw.cli.shared.telling import console, print_json, progress_bar, say
+from gblr_hw.cli.shared.telling import heading, print_json, progress_bar, say
 from simulator.base.errors import InputError
 from simulator.base.files import output_folder, replacing
 from simulator.machine.machine import Machine
@@ -96,10 +96,11 @@ def _networks(
 def _print(outcome: Outcome, written: list[str]) -> None:
     from gblr_hw.codesign.report import answer, comparison_table, front_table, gains, refusals
 
-    console.print("pairs that none beats", style="bold")
+    heading("pairs that none beats")
     print(front_table(outcome.front), end="")
     print(f"{len(outcome.front)} of {len(outcome.pairs)} pairs{refusals(outcome)}")
-    console.print("\nplain against scatter, at equal area and error", style="bold")
+    print()
+    heading("plain against scatter, at equal area and error")
     print(comparison_table(outcome.comparisons), end="")
     print(answer(outcome.comparisons))
     print(gains(outcome))

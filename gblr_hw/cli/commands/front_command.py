@@ -14,8 +14,7 @@ from analysis.tables.records import load_points
 from gblr_hw.cli.options.shared_options import JsonOption
 from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.outputs import Output, check_outputs
-from gblr_hw.cli.shared.telling import console, print_json, say
-from simulator.base.text import printable
+from gblr_hw.cli.shared.telling import heading, print_json, say
 
 _ACTS_WITH = {"files": ALWAYS, "output": ALWAYS, "title": ("--output",), "as_json": ALWAYS}
 
@@ -58,7 +57,7 @@ def front_command(
         print_json({machine: [one.record() for one in front] for machine, front in best.items()})
         return
     for machine, front in best.items():
-        console.print(printable(f"front on {machine}"), style="bold", markup=False, highlight=False, soft_wrap=True)
+        heading(f"front on {machine}")
         print(points_table(front, networks), end="")
     if output is not None:
         say(f"picture written to {output}")

@@ -86,7 +86,7 @@ def write_verilog(
 
     check_outputs([Output("--output", output)], inputs={"the machine": machine_file(machine)})
     loaded = Machine.load(machine)
-    with console.status(f"generating {loaded.rows} x {loaded.cols} cells and their memories"):
+    with console().status(f"generating {loaded.rows} x {loaded.cols} cells and their memories"):
         text = accelerator_verilog(loaded)
     with replacing(output) as file:
         file.write(text.encode())

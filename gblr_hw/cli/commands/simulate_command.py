@@ -13,15 +13,6 @@ from gblr_hw.cli.shared.acting import ALWAYS, check_acting
 from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file, table_file
 from gblr_hw.cli.shared.priced import priced_by
 from gblr_hw.cli.shared.report_tables import print_report
-from gblr_hw.cli.shared.simulate_gemm import (
-    check_gemms,
-    choose_machine,
-    choose_systolic_array,
-    print_counted,
-    print_runs,
-    read_gemms,
-    run_gemm,
-)
 from gblr_hw.cli.shared.telling import say
 from simulator.base.errors import InputError
 from simulator.machine.dram_choice import with_dram_model
@@ -62,12 +53,28 @@ def simulate_command(context: typer.Context, options: SimulateOptions) -> None:
     With --gemm or --topology: dense layers, on our machine or (--as) in the closed forms of SCALE-Sim 3.0.
     """
     source = _source(options.program, options.gemm, options.topology)
-    gemms = () if options.program is not None else read_gemms(options.gemm or (), options.topology)
+    if options.program is not None:
+        check_acting(context, _given(source, 0, options.option_set, options.as_json), _ACTS_WITH)
+        _simulate_program(options.program, options, _checked_outputs(options))
+    else:
+        _simulate_gemms(context, source, options)
+
+
+def _simulate_gemms(context: typer.Context, source: str, options: SimulateOptions) -> None:
+    from gblr_hw.cli.shared.simulate_gemm import (
+        check_gemms,
+        choose_machine,
+        choose_systolic_array,
+        print_counted,
+        print_runs,
+        read_gemms,
+        run_gemm,
+    )
+
+    gemms = read_gemms(options.gemm or (), options.topology)
     check_acting(context, _given(source, len(gemms), options.option_set, options.as_json), _ACTS_WITH)
     outputs = _checked_outputs(options)
-    if options.program is not None:
-        _simulate_program(options.program, options, outputs)
-    elif options.option_set is not None:
+    if options.option_set is not None:
         array = choose_systolic_array(options.option_set, options.machine, options.array)
         print_counted(gemms, array, options.option_set, options.as_json)
     else:

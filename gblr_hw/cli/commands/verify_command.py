@@ -42,9 +42,9 @@ def verify_command(
     require_plain_layers(loaded)
     machine = loaded.machine
     told = f"compiling the RTL of {machine.name}, {machine.rows} x {machine.cols}"
-    if not console.is_terminal:  # which has no status line
+    if not console().is_terminal:  # which has no status line
         typer.echo(f"{told}, where it is not in {folder}", err=True)
-    with console.status(told):
+    with console().status(told):
         rtl = compile_rtl(machine, output_folder(folder))
     result = compare(rtl, loaded, machine, numbers_for(loaded, seed), memory_seed=seed + 1)
     differences = [*result.timing, *result.numbers]
