@@ -30,7 +30,7 @@ class Bench:
     """Measures points of some networks; a context, which has a folder for conversions as long as it is open.
 
     work: folder that keeps points and conversions; without one they last as long as the bench. total: points that will
-    be asked for in all, for `progress`, which is called with (done, total, network) after each.
+    be asked for in all, for `progress`, which is called with (done, total, network) after each, and after a conversion.
     """
 
     def __init__(
@@ -128,8 +128,9 @@ class Bench:
         kept, digest = self._kept(), digest_of(dense)
         new = [one for one in machines if not kept.has(digest, one)]
         tasks = [(one, machines[one]) for one in new]
-        for index, found in results_of(made, dense, tasks, self._jobs, self._scheduler):
+        for done, (index, found) in enumerate(results_of(made, dense, tasks, self._jobs, self._scheduler), start=1):
             kept.add(digest, new[index], found)
+            self._tell(f"{network.source.name}, {done} of {len(new)} conversions")
         for wanted, some in groups.items():
             found = kept.get(digest, wanted)
             why, source = found.error, None
@@ -167,9 +168,11 @@ class Bench:
     def _add(self, key: str, figures: Row, of: Network | Source) -> None:
         self._journal.add(key, figures)
         self._done += 1
+        self._tell(of.name if isinstance(of, Source) else of.source.name)
+
+    def _tell(self, what: str) -> None:
         if self._progress is not None:
-            name = of.name if isinstance(of, Source) else of.source.name
-            self._progress(self._done, self._total, name)
+            self._progress(self._done, self._total, what)
 
 
 def _size(layers: Mapping[str, LayerWeights]) -> int:

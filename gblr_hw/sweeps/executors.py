@@ -77,7 +77,7 @@ def _on_cluster(call: Call[Result], shared: Any, tasks: Sequence[Task], schedule
             "a Dask scheduler listens there", "Start one with `dask scheduler`, and name its tcp://HOST:PORT.",
         ) from error  # fmt: skip
     with client:
-        held = client.scatter(shared, broadcast=True)
+        (held,) = client.scatter([shared], broadcast=True)  # one thing, whatever it holds
         futures = [client.submit(call, held, *task, pure=False) for task in tasks]
         places = {future.key: index for index, future in enumerate(futures)}
         for future, result in as_completed(futures, loop=client.loop, with_results=True):

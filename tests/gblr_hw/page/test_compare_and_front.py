@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from analysis.page.verdicts import verdicts
 from analysis.tables.records import NetworkPoint, save_points
 from gblr_hw import compare, front, lower
+from gblr_hw.page.results import read_results
+from gblr_hw.sweeps.files import save_rows
+from gblr_hw.sweeps.measure import MEASURED
 from simulator import Machine, Program, simulate
 from simulator.base.errors import InputError
 
@@ -76,6 +80,39 @@ def test_rows_of_a_sweep_are_compared_in_what_is_named() -> None:
     assert [row["array.rows"] for row in front(rows, least=["latency_cycles", "area_mm2"]).points] == [16, 32, 8]
     (axes,) = found.plot().axes
     assert axes.get_ylim()[1] > 3e-6
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_a_file_of_a_sweep_is_read_whatever_it_is(ending: str, tmp_path: Path) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    figures = dict.fromkeys(MEASURED)
+    rows = [
+        {
+            "source": "n",
+            "family": "dense",
+            "budget": None,
+            **figures,
+            "latency_cycles": 9,
+            "latency_ms": 2.0,
+            "energy_pj": 1.0,
+        },
+        {
+            "source": "n",
+            "family": "lattice",
+            "budget": 0.5,
+            **figures,
+            "latency_cycles": 5,
+            "latency_ms": 1.0,
+            "energy_pj": 2.0,
+        },
+    ]
+    save_rows(rows, tmp_path / f"points.{ending}", {})
+    assert list(front(tmp_path / f"points.{ending}").points) == rows[::-1]
+    content = read_results([tmp_path / f"points.{ending}"], "", "1")
+    assert list(content.swept) == rows and list(content.fields) == ["family", "budget"] and not content.points
+    said = verdicts(content)[""]
+    assert "(family lattice, budget 0.5)" in said and "(family dense)" in said
 
 
 def test_points_that_cannot_be_compared_are_refused() -> None:

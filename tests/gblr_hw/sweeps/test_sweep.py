@@ -126,9 +126,11 @@ def test_a_stopped_sweep_goes_on_and_one_that_grew_measures_what_is_new(
 @pytest.mark.filterwarnings("default")  # the cluster's own
 def test_a_dask_cluster_of_two_workers_gives_the_same_rows(checkpoint: Path) -> None:
     distributed = pytest.importorskip("distributed")
+    families = {"family": ["dense", "block-sparse"], "budget": [0.4, 0.8], "dram.gb_per_s": [1.6, 6.4]}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         rows = sweep(checkpoint, EDGE, AXES, scheduler=cluster.scheduler_address)
-    assert rows == sweep(checkpoint, EDGE, AXES)
+        converted = sweep(checkpoint, EDGE, families, scheduler=cluster.scheduler_address)
+    assert rows == sweep(checkpoint, EDGE, AXES) and converted == sweep(checkpoint, EDGE, families)
     with pytest.raises(InputError, match="a Dask scheduler listens there"):
         sweep(checkpoint, EDGE, AXES, scheduler="nowhere://127.0.0.1:1")
 
