@@ -14,25 +14,19 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are loaded
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from analysis.pictures.family_marks import REFERENCE
 from benchmarks.dram.ranking_tables import networks_text
 from benchmarks.dram.standards import SHARE, memories
 from benchmarks.networks.models import CASES
 from benchmarks.shared.result_lines import ResultLines
-from benchmarks.structures.formats import Case, formats
+from benchmarks.structures.in_networks import exported_in_family
 from gblr_hw.frontend import export_network
-from gblr_hw.frontend.put_weights import put_layers
-from gblr_hw.frontend.random_gblr import random_blocks
 from gblr_hw.frontend.sources import load_source
 from gblr_hw.lowering.whole_network import lower_network
-from gblr_hw.weights.stored import DenseWeights, LayerWeights
+from gblr_hw.weights.stored import LayerWeights
 from simulator import Machine, Program, simulate
 
 KEY = ("network", "machine", "family")
@@ -46,29 +40,8 @@ NETWORKS = {
     "GPT-2, decode 1 after 1024": ("mid-32",),
     "Llama block 4096, decode 1 after 1024": ("mid-32",),
 }
-BLOCKS = (4, 3, 2)  # of Monarch and BLAST: the first that divides both sides of a layer
 
 Row = dict[str, Any]
-
-
-def in_family(weights: Mapping[str, LayerWeights], family: str, machine: Machine) -> dict[str, LayerWeights]:
-    """Dense layers that blocks divide, in a family; the others as they are."""
-    torch.manual_seed(0)
-    found = dict(weights)
-    for name, held in weights.items():
-        if not isinstance(held, DenseWeights) or family == REFERENCE:
-            continue
-        outputs, inputs = held.weight.shape
-        blocks = next((count for count in BLOCKS if outputs % count == inputs % count == 0), None)
-        rank = round(SHARE * outputs * inputs / (outputs + inputs))
-        if blocks is None or rank < blocks:
-            continue
-        if family == "GBLR":
-            made: LayerWeights = random_blocks(inputs, outputs, SHARE, torch.Generator().manual_seed(0))
-        else:
-            made = formats(Case(name, inputs, outputs, 1, blocks, rank), machine)[family]()
-        found[name] = replace(made, bias=held.bias)  # type: ignore[type-var]
-    return found
 
 
 def networks(results: ResultLines) -> Iterator[Row]:
@@ -83,20 +56,9 @@ def networks(results: ResultLines) -> Iterator[Row]:
                     continue
                 model, inputs = load_source(case.source, tokens=case.tokens, past=case.past)
                 dense = dense or export_network(model, inputs).weights
-                made = {key: held for key, held in in_family(dense, family, machine).items() if held is not dense[key]}
-                # Modules where there is one: the export then knows in which order its outputs are best stored.
-                own = {key: held for key, held in made.items() if _is_product(model, key)}
-                put_layers(model, own, family)
-                exported = export_network(model, inputs)
-                others = {key: held for key, held in made.items() if key not in own}
-                program = lower_network(exported.network, {**exported.weights, **others}, machine)
+                exported = exported_in_family(model, inputs, dense, family, machine, SHARE)
+                program = lower_network(exported.network, exported.weights, machine)
                 yield row | {"on": cycles_on_memories(program, machine)}
-
-
-def _is_product(model: nn.Module, name: str) -> bool:
-    """Whether a module of that name is a matrix: a patch embedding's convolution is none."""
-    weight = getattr(dict(model.named_modules()).get(name), "weight", None)
-    return weight is not None and weight.dim() == 2
 
 
 def cycles_on_memories(program: Program, machine: Machine) -> list[Row]:

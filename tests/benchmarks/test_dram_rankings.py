@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from benchmarks.dram.ranking_tables import networks_text
-from benchmarks.dram.rankings import in_family
 from benchmarks.dram.study_rankings import KEY, jobs
 from benchmarks.dram.study_tables import claims_text, setting_text, settings_text
+from benchmarks.structures.in_networks import in_family
 from gblr_hw.weights.chains import MonarchWeights
 from gblr_hw.weights.stored import DenseWeights
 from simulator import Machine
@@ -89,6 +89,6 @@ def test_each_network_of_the_study_is_asked_for_once() -> None:
 
 def test_layers_that_no_blocks_divide_stay_dense() -> None:
     weights = {"odd": DenseWeights(torch.ones(97, 96), None), "even": DenseWeights(torch.ones(96, 96), torch.ones(96))}
-    found = in_family(weights, "Monarch", Machine.load("mid-32"))
+    found = in_family(weights, "Monarch", Machine.load("mid-32"), 0.3)
     assert found["odd"] is weights["odd"]
     assert isinstance(found["even"], MonarchWeights) and found["even"].bias is weights["even"].bias
