@@ -23,6 +23,7 @@ from benchmarks.energy_tables.family_order import order_table
 from benchmarks.energy_tables.float_lanes import float_lanes_table
 from benchmarks.energy_tables.reference_case import chips_table, reference_table
 from benchmarks.minilm import tables as minilm
+from benchmarks.networks import regime_sentences, regime_tables
 from benchmarks.networks import tables as networks
 from benchmarks.peers import tables as peers
 from benchmarks.smollm import tables as smollm
@@ -73,7 +74,7 @@ def _whole(source: str, table: Callable[[Any], str]) -> Callable[[Figures], str]
 
 
 README, RESULTS, NETWORKS, SPEED = "README.md", "docs/results.md", "docs/networks.md", "docs/speed.md"
-MACHINE, MODELS = "docs/machine.md", "docs/models.md"
+MACHINE, MODELS, REGIMES = "docs/machine.md", "docs/models.md", "docs/regimes.md"
 CLAIMS, CLAIM_TABLES, SYNTHESIS = "docs/claims.md", "docs/claims-tables.md", "docs/synthesis.md"
 BITS, ENERGY, DRAM = "docs/bits.md", "docs/energy.md", "docs/dram.md"
 CODESIGN, REFERENCES, VERIFICATION = "docs/codesign.md", "docs/references.md", "docs/verification.md"
@@ -140,6 +141,10 @@ BLOCKS: tuple[Block, ...] = (
     Block(MODELS, "whole", ("zoo",), _whole("zoo", zoo.whole_table)),
     Block(MODELS, "refused", ("zoo",), _whole("zoo", zoo.refused_table)),
     Block("docs/advice.md", "advice", ("advice",), _whole("advice", networks.advice_table)),
+    Block(REGIMES, "summary", ("regimes",), _whole("regimes", regime_tables.summary_table)),
+    Block(REGIMES, "structures", ("regimes",), _whole("regimes", regime_tables.structures_text)),
+    Block(REGIMES, "reasons", ("regimes",), _whole("regimes", regime_sentences.reasons_text)),
+    Block(REGIMES, "programs", ("regimes",), _whole("regimes", regime_tables.regimes_table)),
     Block(NETWORKS, "image bytes", ("image bytes",), _rows("image bytes", networks.image_bytes_table)),
     Block(NETWORKS, "groups", ("fusion",), _rows("fusion", networks.fusion_table)),
     Block(DRAM, "families", ("dram",), _rows("dram", dram.families_text, "families")),

@@ -106,6 +106,7 @@ SOURCES: Mapping[str, Source] = {
     ),
     "fusion": _json("fusion", "python -m benchmarks.networks.fusion"),
     "advice": Source("docs/data/advice.jsonl", "python -m benchmarks.networks.advice --smollm2 FILE.gguf", read_lines),
+    "regimes": Source("docs/data/regimes.jsonl", "python -m benchmarks.networks.regimes", read_lines),
     "image bytes": _json("image_bytes", "python -m benchmarks.networks.image_bytes"),
     "plain as network": _json("plain_as_network", "python -m benchmarks.networks.plain_as_network"),
     "sweeps": Source("docs/data/network_sweeps.json", "python -m benchmarks.networks.network_sweeps", read_json),
