@@ -9,6 +9,7 @@ from dataclasses import replace
 from gblr_hw.frontend.graph.builder import Builder
 from gblr_hw.frontend.graph.draft import Draft, pruned, renamed
 from gblr_hw.frontend.tidy.cut_padding import padding_cut
+from gblr_hw.frontend.tidy.early_copies import copies_moved_up
 from gblr_hw.frontend.tidy.fold_norm import norms_folded
 from gblr_hw.frontend.tidy.fuse import fused
 from gblr_hw.frontend.tidy.fuse_chains import chains_fused
@@ -27,7 +28,7 @@ def finished(builder: Builder, outputs: Sequence[Port]) -> tuple[Network, Mappin
     draft = norms_folded(pruned(draft))
     draft = fused(padding_cut(chains_fused(draft)))
     draft = replace(draft, operators=tuple(_tidy(operator) for operator in draft.operators))
-    draft = pruned(_named_after_modules(draft))
+    draft = copies_moved_up(pruned(_named_after_modules(draft)))
     network = Network(draft.tensors, draft.operators, draft.inputs, draft.outputs, draft.values)
     return network, draft.weights, tuple(builder.notes)
 
