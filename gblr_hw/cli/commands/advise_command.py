@@ -39,7 +39,8 @@ _ACTS_WITH = {
     "transposed": ("a checkpoint",),
     **dict.fromkeys(
         ("checkpoint", "model", "machine", "tokens", "bandwidth", "error", "tiles", "by", "narrow_bits", "way",
-         "covariances", "include", "exclude", "simulated", "leave_out", "output", "picture", "as_json"),
+         "covariances", "include", "exclude", "simulated", "leave_out", "jobs", "scheduler", "output", "picture",
+         "as_json"),
         ALWAYS,
     ),
 }  # fmt: skip
@@ -84,6 +85,7 @@ def _check(context: typer.Context, options: AdviseOptions) -> None:
             "--covariances": options.covariances, "--model": model_file(options.model),
         },
     )  # fmt: skip
+    options.place.check()
     check_acting(context, ["--model"] if options.model is not None else ["a checkpoint"], _ACTS_WITH)
     if options.by not in MEASURES:
         raise InputError("--by", repr(options.by), f"it is one of {', '.join(MEASURES)}", "Choose one.")
@@ -125,9 +127,12 @@ def _advised(options: AdviseOptions, machine: Machine, progress: Callable[[int, 
     regimes = [Regime(count, value) for value in _bandwidths(options.bandwidth, machine) for count in counts]
     found = advise(
         layers, machine, error=options.error, tiles=options.tiles, covariances=_fitting(moments, layers), rows=rows,
-        ways=options.way, on_chip=exported is not None, progress=progress,
+        ways=options.way, on_chip=exported is not None, progress=progress, **vars(options.place),
     )  # fmt: skip
-    run: Simulate = layer_by_layer(found) if exported is None else whole_network(found, exported)
+    jobs, scheduler = options.place.jobs, options.place.scheduler
+    run: Simulate = (
+        layer_by_layer(found, jobs, scheduler) if exported is None else whole_network(found, exported, jobs, scheduler)
+    )
     confirmed = confirm(found, regimes, MEASURES[options.by], run, progress) if options.simulated else []
     scales = rows is None or any(one for _, one in rows.values())
     return _Advised(found, regimes, confirmed, exported is not None, scales)
