@@ -92,14 +92,16 @@ class Networks:
         return {place[0]: self._layer(place) for place in self._places(choice)}
 
     def missing(self, choices: Iterable[NetworkChoice]) -> list[Place]:
-        """Layers of the networks that are still to be fitted, of those that are the same the first."""
+        """Layers of the networks that are still to be fitted, of those that are the same the first. The largest come
+        first, so that workers end together.
+        """
         found: dict[tuple[str, str], Place] = {}
         for place in dict.fromkeys(place for choice in choices for place in self._places(choice)):
             if place not in self._fitted:
                 wanted = self._wanted(place)
                 if not self._found(place, wanted):
                     found.setdefault((place[0], wanted.called), place)
-        return list(found.values())
+        return sorted(found.values(), key=lambda place: -self.problems[place[0]].matrix.size)
 
     @one_thread
     def made(self, place: Place) -> tuple[Converted, float]:

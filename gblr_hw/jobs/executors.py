@@ -122,12 +122,14 @@ def announced(
     results: Iterable[tuple[int, Result]], tasks: int, tell: Callable[[int, int], None]
 ) -> Iterator[tuple[int, Result]]:
     """The results of so many tasks. tell: called with (tasks done, index of the first that is not) ahead of each."""
-    left, arriving = dict.fromkeys(range(tasks)), iter(results)
-    for done in range(tasks):
-        tell(done, next(iter(left)))
-        index, result = next(arriving)
+    left = dict.fromkeys(range(tasks))
+    if left:
+        tell(0, 0)
+    for index, result in results:
         del left[index]
         yield index, result
+        if left:
+            tell(tasks - len(left), next(iter(left)))
 
 
 def _client(scheduler: str) -> Any:
