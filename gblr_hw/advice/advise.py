@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -141,6 +142,7 @@ def advise(
     progress: Progress | None = None,
     jobs: int = 1,
     scheduler: str | None = None,
+    workers: Workers | None = None,
 ) -> Advice:
     """Every way of every size of layer at one error.
 
@@ -157,7 +159,7 @@ def advise(
     on_chip: activations stay on chip between layers, as in most of a network's program.
     progress: called with (fits done, fits in all, what is fitted).
     jobs: processes that fit, a way of a layer each. scheduler: address of a Dask scheduler, in their place. The advice
-        is the same, to the bit.
+        is the same, to the bit. workers: those that are there already, in the place of both.
 
     Raises InputError for an error or a share out of range, both at once, unknown ways, layers that conversion refuses,
     and as `Workers` says.
@@ -168,20 +170,22 @@ def advise(
     wanted = {group.chosen: layers[group.chosen] for group in groups}
     moments = {name: covariances[name] for name in wanted if name in covariances} if covariances is not None else None
     problems, _ = read_layers(wanted, machine, moments, {})
-    with Workers((problems, machine), jobs, scheduler) as workers:
+    given = problems, machine
+    tell = progress or (lambda done, of, what: None)
+    with Workers(jobs, scheduler) if workers is None else nullcontext(workers) as at:
         errors = [error or 0.0] * len(groups)
         if error is None and tiles is None:
-            for index, left in workers.results_of(_int4_error, [(group.chosen,) for group in groups]):
+            for index, left in at.results_of(_int4_error, given, [(group.chosen,) for group in groups]):
                 errors[index] = left
         tasks = [
             (group.chosen, way, wished, tiles) for group, wished in zip(groups, errors, strict=True) for way in chosen
         ]
-
-        def tell(done: int, first: int) -> None:
-            if progress is not None:
-                progress(done, len(tasks), f"{tasks[first][0]}: {WAYS[tasks[first][1]].label}")
-
-        made = dict(announced(workers.results_of(_found, tasks), len(tasks), tell))
+        fits = announced(
+            at.results_of(_found, given, tasks),
+            len(tasks),
+            lambda done, first: tell(done, len(tasks), f"{tasks[first][0]}: {WAYS[tasks[first][1]].label}"),
+        )
+        made = dict(fits)
     found = tuple(
         {way: made[number * len(chosen) + turn] for turn, way in enumerate(chosen)} for number in range(len(groups))
     )

@@ -10,7 +10,7 @@ from typing import Any
 from gblr_hw.advice.advise import FALLBACK, Advice, Measure, Progress, Regime
 from gblr_hw.advice.ways import WAYS, Way
 from gblr_hw.frontend.export import ExportedNetwork
-from gblr_hw.jobs.executors import announced, results_of
+from gblr_hw.jobs.executors import Workers, announced
 from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.lowering.whole_network import lower_network
@@ -79,10 +79,10 @@ def label(way: str) -> str:
     return WAYS[way].label if way in WAYS else way
 
 
-def layer_by_layer(advice: Advice, jobs: int = 1, scheduler: str | None = None) -> Simulate:
+def layer_by_layer(advice: Advice, workers: Workers | None = None) -> Simulate:
     """All layers one after another, each with its inputs and outputs in DRAM; each way of a group is run once a regime.
 
-    jobs: processes that do so. scheduler: address of a Dask scheduler, in their place.
+    workers: that do so; without any it is done here.
     """
     group_of = {name: index for index, name in _layers(advice)}
 
@@ -97,7 +97,7 @@ def layer_by_layer(advice: Advice, jobs: int = 1, scheduler: str | None = None) 
                 done, len(runs), f"simulated at {regime.tokens} tokens: {advice.groups[group].chosen}, {label(way)}"
             )
 
-        results = results_of(_one_layer, replace(advice), runs, jobs, scheduler)
+        results = (workers or Workers()).results_of(_one_layer, replace(advice), runs)
         known = {runs[index]: measures for index, measures in announced(results, len(runs), tell)}
         found: list[Measures] = []
         for ways, regime in picks:
@@ -112,11 +112,11 @@ def layer_by_layer(advice: Advice, jobs: int = 1, scheduler: str | None = None) 
 
 
 def whole_network(
-    advice: Advice, exported: Callable[[int], ExportedNetwork], jobs: int = 1, scheduler: str | None = None
+    advice: Advice, exported: Callable[[int], ExportedNetwork], workers: Workers | None = None
 ) -> Simulate:
     """The whole program, attention and norms included. exported: tokens -> the network, asked for once.
 
-    jobs: processes that lower and simulate. scheduler: address of a Dask scheduler, in their place.
+    workers: that lower and simulate; without any it is done here.
     """
 
     def run(picks: Sequence[Pick], progress: Progress) -> list[Measures]:
@@ -128,10 +128,8 @@ def whole_network(
                 progress(before + done, len(picks), f"simulated at {tokens} tokens")
 
             network = exported(tokens)
-            results = results_of(
-                _whole, (replace(advice), network.network, network.weights), [picks[index] for index in mine],
-                jobs, scheduler,
-            )  # fmt: skip
+            given = replace(advice), network.network, network.weights
+            results = (workers or Workers()).results_of(_whole, given, [picks[index] for index in mine])
             for index, measures in announced(results, len(mine), tell):
                 found[mine[index]] = measures
         return [found[index] for index in range(len(picks))]

@@ -19,23 +19,23 @@ from simulator.machine.machine import Machine
 Point = tuple[MachineChoice, NetworkChoice]
 
 
-def fit_ahead(problem: Problem, choices: Iterable[NetworkChoice], workers: Workers[Problem]) -> None:
+def fit_ahead(problem: Problem, choices: Iterable[NetworkChoice], workers: Workers) -> None:
     """Fit all layers of the networks, each by itself."""
     networks = problem.networks
     todo = networks.missing(choices)
-    made = workers.results_of(_made, [(place,) for place in todo])
+    made = workers.results_of(_made, problem, [(place,) for place in todo])
     for index, fitted in announced(made, len(todo), lambda _, first: networks.fitting(networks.told(todo[first]))):
         networks.keep(todo[index], *fitted)
 
 
-def measure_ahead(problem: Problem, points: Sequence[Point], known: Measurements, workers: Workers[Problem]) -> None:
+def measure_ahead(problem: Problem, points: Sequence[Point], known: Measurements, workers: Workers) -> None:
     """Fit the networks of the points, and simulate each on its machine."""
     fit_ahead(problem, [network for _, network in points], workers)
     pairs = [(problem.space.machine(choice, problem.base), network) for choice, network in points]
     todo = known.missing(problem, pairs)
     keys = list(todo)
     tasks = [(weights_of(problem, network), machine) for machine, network in todo.values()]
-    for index, measured in workers.results_of(_simulated, tasks):
+    for index, measured in workers.results_of(_simulated, problem, tasks):
         known.keep(keys[index], measured)
 
 

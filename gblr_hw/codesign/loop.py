@@ -53,7 +53,7 @@ def codesign(
     The same problem, trials and seed give the same outcome, whatever ``known`` holds already, and wherever the work is
     done. Raises InputError for bounds that cannot be met, and as `search` and `Workers` say.
     """
-    with Workers(problem, jobs, scheduler) as workers:
+    with Workers(jobs, scheduler) as workers:
         found = search(problem, known, trials, seed, progress, workers)
         areas, errors = area_levels(found.pairs, problem.bounds.max_area_mm2), error_levels(found.pairs)
         pairs = settle(problem, known, found.pairs, areas, errors, progress, workers)

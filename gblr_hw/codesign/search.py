@@ -53,7 +53,7 @@ def search(
     trials: int,
     seed: int,
     progress: Progress = lambda done, of, what: None,
-    workers: Workers[Problem] | None = None,
+    workers: Workers | None = None,
 ) -> Found:
     """Ask for ``trials`` pairs in all, half of them with scatter, and measure them: in the workers, here without any.
 
@@ -67,7 +67,7 @@ def search(
     if trials < len(kinds):
         raise InputError("trials", str(trials), f"there are {len(kinds)} kinds of machine", "Give more.")
     asked = [_Asked(problem, known, scatter, seed + index) for index, scatter in enumerate(kinds)]
-    workers, told = workers or Workers(problem), 0
+    workers, told = workers or Workers(), 0
     try:
         while told < trials:
             most = len(kinds) * (_BLIND if told == 0 else 1)

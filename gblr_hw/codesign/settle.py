@@ -28,7 +28,7 @@ def settle(
     areas: Sequence[float],
     errors: Sequence[float],
     progress: Progress = lambda done, of, what: None,
-    workers: Workers[Problem] | None = None,
+    workers: Workers | None = None,
 ) -> list[Pair]:
     """The pairs, and for every area, error level and kind of machine the fastest one that is found from the best of
     them.
@@ -36,7 +36,7 @@ def settle(
     Fastest first, then smallest; all are within the problem's bounds, and never slower than what was given. Neighbours
     are measured in the workers, here without any.
     """
-    workers = workers or Workers(problem)
+    workers = workers or Workers()
     found = dict.fromkeys(pairs)
     cells = [(area, error) for area in areas for error in errors]
     try:
@@ -66,7 +66,7 @@ def _starts(problem: Problem, pairs: Sequence[Pair], area: float, error: float, 
 
 def _climb(
     problem: Problem, known: Measurements, start: Point, best: Pair | None, area: float, error: float,
-    workers: Workers[Problem],
+    workers: Workers,
 ) -> Pair | None:  # fmt: skip
     """The fastest pair reached by single steps that each make it faster, or smaller at the same speed. best: the
     start's.
@@ -83,7 +83,7 @@ def _climb(
 
 
 def _measured(
-    problem: Problem, known: Measurements, points: Sequence[Point], area: float, error: float, workers: Workers[Problem]
+    problem: Problem, known: Measurements, points: Sequence[Point], area: float, error: float, workers: Workers
 ) -> list[Pair | None]:
     """The pairs of the points that are allowed; what can be told without simulation is told first."""
     small = [at for at in points if area_mm2(problem.space.machine(at[0], problem.base)).total.mm2 <= area]

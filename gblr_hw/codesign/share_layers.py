@@ -86,19 +86,19 @@ def share_layers(
     problem: Problem,
     known: Measurements,
     progress: Progress = lambda done, of, what: None,
-    workers: Workers[Problem] | None = None,
+    workers: Workers | None = None,
 ) -> list[Moved]:
     """Of each pair and largest error the same machine and family, each layer's share its own: faster within the error,
     or the pair itself. Descents are made, and what they find is measured, in the workers, here without any.
     """
-    workers = workers or Workers(problem)
+    workers = workers or Workers()
     movable = [index for index, (pair, _) in enumerate(winners) if _movable(pair, problem)]
     pairs = dict.fromkeys(winners[index][0] for index in movable)
     fit_ahead(problem, [rung for pair in pairs for rung in _rungs(pair, problem)], workers)
     ladders = {pair: ladder_of(pair, problem) for pair in pairs}
     tasks = [(ladders[pair], _start(pair, problem), error) for pair, error in (winners[index] for index in movable)]
     tried: dict[int, tuple[NetworkChoice, NetworkChoice]] = {}
-    for place, ends in workers.results_of(_descended, tasks):
+    for place, ends in workers.results_of(_descended, problem, tasks):
         progress(len(tried), len(winners), "moving tiles between layers")
         family, side = (getattr(winners[movable[place]][0].network, name) for name in ("family", "side"))
         lowered, found = (

@@ -4,69 +4,79 @@ back is the same everywhere.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from functools import partial
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from simulator.base.errors import InputError
 
 Result = TypeVar("Result")
-Shared = TypeVar("Shared")
 Call = Callable[..., Result]
 Task = tuple[Any, ...]
 
 _MOST_LOSSES = 5  # of workers, with no task done in between
-# What a worker of this machine holds: the first argument of all calls, so that a network goes to it once.
-_held: list[Any] = []
+# What a worker of this machine holds: the file that a call's first argument came in, and that argument, so that a
+# network is read once.
+_held: list[Any] = ["", None]
 
 
-class Workers(Generic[Shared]):
+class Workers:
     """Processes of this machine, or a Dask cluster, for one batch of calls after another.
 
-    shared: first argument of every call, which goes to a worker once. jobs: processes, which start with the first batch
-    of two tasks and stay until the `with` block ends; with one, calls are made here. scheduler: address of a Dask
-    scheduler, in their place; the block begins by calling there.
+    jobs: processes, which start with the first batch of two tasks and stay until the `with` block ends; with one, calls
+    are made here. scheduler: address of a Dask scheduler, in their place; the block begins by calling there.
 
     Raises InputError for less than one process, and where no scheduler is there.
     """
 
-    def __init__(self, shared: Shared, jobs: int = 1, scheduler: str | None = None) -> None:
+    def __init__(self, jobs: int = 1, scheduler: str | None = None) -> None:
         if jobs < 1:
             raise InputError("--jobs", str(jobs), "at least one process", "Leave it out for one.")
-        self.shared, self.jobs = shared, jobs
+        self.jobs = jobs
         self._scheduler = scheduler
         self._client: Any = None
-        self._at_cluster: Any = None  # what is shared, as the cluster holds it
         self._processes: Any = None
+        self._folder: TemporaryDirectory[str] | None = None
+        self._lent: tuple[Any, Any] | None = None  # what is shared, and the file or future that workers have it from
 
-    def __enter__(self) -> Workers[Shared]:
+    def __enter__(self) -> Workers:
         if self._scheduler is not None:
             self._client = _client(self._scheduler)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end(kill=error is not None)
+        self._lent = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
         if self._client is not None:
             self._client.close()
-            self._client = self._at_cluster = None
+            self._client = None
 
-    def results_of(self, call: Call[Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """(index, call(shared, *task)) of each task, as they are done.
+    def results_of(self, call: Call[Result], shared: Any, tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+        """(index, call(shared, *task)) of each task, as they are done: one batch at a time.
 
-        A worker that dies takes its tasks with it: they are given to others. What a call raises is raised here. Raises
-        InputError where workers keep dying.
+        shared: goes to a worker once, also for further batches with the same object, which must not have changed in
+        what calls need. A worker that dies takes its tasks with it: they are given to others. What a call raises is
+        raised here. Raises InputError where workers keep dying.
         """
         if self._client is not None:
-            yield from self._on_cluster(call, tasks)
+            yield from self._on_cluster(call, shared, tasks)
         elif self.jobs == 1 or len(tasks) < 2:
             for index, task in enumerate(tasks):
-                yield index, call(self.shared, *task)
+                yield index, call(shared, *task)
         else:
-            yield from self._in_processes(call, tasks)
+            yield from self._in_processes(partial(_call_held, self._file_of(shared), call), tasks)
 
-    def _in_processes(self, call: Call[Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def _in_processes(self, call: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         left, losses = dict(enumerate(tasks)), 0
         try:
             while left:
@@ -91,7 +101,7 @@ class Workers(Generic[Shared]):
         if self._processes is None:
             from joblib.externals.loky import ProcessPoolExecutor
 
-            self._processes = ProcessPoolExecutor(self.jobs, initializer=_hold, initargs=(self.shared,))
+            self._processes = ProcessPoolExecutor(self.jobs)
         return self._processes
 
     def _end(self, *, kill: bool) -> None:
@@ -99,12 +109,25 @@ class Workers(Generic[Shared]):
             self._processes.shutdown(wait=not kill, kill_workers=kill)
             self._processes = None
 
-    def _on_cluster(self, call: Call[Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    def _file_of(self, shared: Any) -> str:
+        if self._lent is None or self._lent[0] is not shared:
+            if self._folder is None:
+                self._folder = TemporaryDirectory(prefix="gblr-hw-")
+            elif self._lent is not None:
+                Path(self._lent[1]).unlink()
+            path = Path(self._folder.name) / uuid4().hex
+            with path.open("wb") as file:
+                pickle.dump(shared, file)
+            self._lent = shared, str(path)
+        return self._lent[1]
+
+    def _on_cluster(self, call: Call[Result], shared: Any, tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         from distributed import as_completed
 
-        if self._at_cluster is None:
-            (self._at_cluster,) = self._client.scatter([self.shared], broadcast=True)  # one thing, whatever it holds
-        futures = [self._client.submit(call, self._at_cluster, *task, pure=False) for task in tasks]
+        if self._lent is None or self._lent[0] is not shared:
+            (held,) = self._client.scatter([shared], broadcast=True)  # one thing, whatever it holds
+            self._lent = shared, held
+        futures = [self._client.submit(call, self._lent[1], *task, pure=False) for task in tasks]
         places = {future.key: index for index, future in enumerate(futures)}
         for future, result in as_completed(futures, loop=self._client.loop, with_results=True):
             yield places[future.key], result
@@ -114,8 +137,8 @@ def results_of(
     call: Call[Result], shared: Any, tasks: Sequence[Task], jobs: int = 1, scheduler: str | None = None
 ) -> Iterator[tuple[int, Result]]:
     """(index, call(shared, *task)) of each task, as they are done: one batch of `Workers`, with their errors."""
-    with Workers(shared, min(jobs, max(1, len(tasks))), scheduler) as workers:
-        yield from workers.results_of(call, tasks)
+    with Workers(min(jobs, max(1, len(tasks))), scheduler) as workers:
+        yield from workers.results_of(call, shared, tasks)
 
 
 def announced(
@@ -149,13 +172,13 @@ def _client(scheduler: str) -> Any:
 
 
 def _drained(
-    executor: Executor, call: Call[Result], left: Sequence[tuple[int, Task]], most: int
+    executor: Executor, call: Callable[[Task], Result], left: Sequence[tuple[int, Task]], most: int
 ) -> Iterator[tuple[int, Result]]:
     """Results in the order of completion, with at most so many tasks handed out at a time."""
     waiting, running = iter(left), dict[Future[Any], int]()
     while True:
         for index, task in islice(waiting, most - len(running)):
-            running[executor.submit(_call_held, call, task)] = index
+            running[executor.submit(call, task)] = index
         if not running:
             return
         done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -163,9 +186,7 @@ def _drained(
             yield running.pop(future), future.result()
 
 
-def _hold(shared: Any) -> None:
-    _held[:] = [shared]
-
-
-def _call_held(call: Call[Result], task: Task) -> Result:
-    return call(_held[0], *task)
+def _call_held(path: str, call: Call[Result], task: Task) -> Result:
+    if _held[0] != path:
+        _held[:] = path, pickle.loads(Path(path).read_bytes())
+    return call(_held[1], *task)

@@ -16,11 +16,13 @@ def work_elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     the sizes of batches, as they come.
     """
     batches: list[int] = []
-    copies: dict[int, tuple[Any, Any]] = {}
+    copies: dict[int, tuple[Any, tuple[Any, Any]]] = {}
 
-    def results_of(self: Workers[Any], call: Call[Any], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
+    def results_of(self: Workers, call: Call[Any], shared: Any, tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         batches.append(len(tasks))
-        held = copies.setdefault(id(self), (_copy(self.shared), _copy(self.shared)))
+        if copies.get(0, (None,))[0] is not shared:
+            copies[0] = shared, (_copy(shared), _copy(shared))
+        held = copies[0][1]
         for index in reversed(range(len(tasks))):
             yield index, _copy(_copy(call)(held[index % 2], *_copy(tasks[index])))
 

@@ -112,6 +112,7 @@ def _advised(options: AdviseOptions, machine: Machine, progress: Callable[[int, 
     from gblr_hw.advice.confirm import confirm, layer_by_layer, whole_network
     from gblr_hw.advice.report import MEASURES
     from gblr_hw.conversion.covariances import load_covariances
+    from gblr_hw.jobs.executors import Workers
 
     moments = None if options.covariances is None else load_covariances(options.covariances)
     progress(0, 1, "reading")
@@ -125,15 +126,13 @@ def _advised(options: AdviseOptions, machine: Machine, progress: Callable[[int, 
         counts, exported, rows = numbers("--tokens", options.tokens or TOKENS), None, None
         layers = of_checkpoint(options.checkpoint, options.include, options.exclude, options.tensors)
     regimes = [Regime(count, value) for value in _bandwidths(options.bandwidth, machine) for count in counts]
-    found = advise(
-        layers, machine, error=options.error, tiles=options.tiles, covariances=_fitting(moments, layers), rows=rows,
-        ways=options.way, on_chip=exported is not None, progress=progress, **vars(options.place),
-    )  # fmt: skip
-    jobs, scheduler = options.place.jobs, options.place.scheduler
-    run: Simulate = (
-        layer_by_layer(found, jobs, scheduler) if exported is None else whole_network(found, exported, jobs, scheduler)
-    )
-    confirmed = confirm(found, regimes, MEASURES[options.by], run, progress) if options.simulated else []
+    with Workers(**vars(options.place)) as workers:
+        found = advise(
+            layers, machine, error=options.error, tiles=options.tiles, covariances=_fitting(moments, layers), rows=rows,
+            ways=options.way, on_chip=exported is not None, progress=progress, workers=workers,
+        )  # fmt: skip
+        run: Simulate = layer_by_layer(found, workers) if exported is None else whole_network(found, exported, workers)
+        confirmed = confirm(found, regimes, MEASURES[options.by], run, progress) if options.simulated else []
     scales = rows is None or any(one for _, one in rows.values())
     return _Advised(found, regimes, confirmed, exported is not None, scales)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gblr_hw.advice.advise import FALLBACK, Regime, advise
 from gblr_hw.advice.confirm import MIXED, confirm, layer_by_layer
 from gblr_hw.advice.report import disagreements, document, sentence
 from gblr_hw.advice.ways import WAYS, Way, _table
+from gblr_hw.jobs.executors import Workers
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -117,12 +119,12 @@ def test_confirmed_ways_are_the_best_two_and_the_dense_ones(advice):
     assert "closed forms say" in disagreements(advice, worse, "latency_cycles")[0]
 
 
-def _told(jobs: int = 1, scheduler: str | None = None) -> str:
+def _told(**place: Any) -> str:
     layers = {"a": low_rank_layer(128, 16, 0.05), "b": low_rank_layer(64, 32, 0.3)}
-    place = {"jobs": jobs, "scheduler": scheduler}
-    found = advise(layers, MACHINE, error=0.12, ways=["dense_int4", "low_rank", "block_sparse"], **place)
-    regimes = [Regime(tokens, gb) for tokens in (1, 200) for gb in (6.4, 25.6)]
-    confirmed = confirm(found, regimes, "latency_cycles", layer_by_layer(found, **place))
+    with Workers(**place) as workers:
+        found = advise(layers, MACHINE, error=0.12, ways=["dense_int4", "low_rank", "block_sparse"], workers=workers)
+        regimes = [Regime(tokens, gb) for tokens in (1, 200) for gb in (6.4, 25.6)]
+        confirmed = confirm(found, regimes, "latency_cycles", layer_by_layer(found, workers))
     return json.dumps(document(found, regimes, "latency_cycles", confirmed), sort_keys=True)
 
 

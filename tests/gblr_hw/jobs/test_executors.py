@@ -28,12 +28,13 @@ def test_processes_stay_for_one_batch_after_another_and_a_dead_one_is_replaced(t
         return power(base, exponent)
 
     tasks = [(exponent,) for exponent in range(6)]
-    with Workers(3, jobs=2) as workers:
-        first, second, after = (dict(workers.results_of(call, tasks)) for call in (power, power, dies_once))
-        assert dict(workers.results_of(power, tasks[:1])) == {0: (1, os.getpid())}  # one task is no batch
+    with Workers(jobs=2) as workers:
+        first, second = (dict(workers.results_of(power, base, tasks)) for base in (3, 5))
+        after = dict(workers.results_of(dies_once, 5, tasks))
+        assert dict(workers.results_of(power, 3, tasks[:1])) == {0: (1, os.getpid())}  # one task is no batch
     assert mark.exists()
-    for found in (first, second, after):
-        assert {index: value for index, (value, _) in found.items()} == {index: 3**index for index in range(6)}
+    for base, found in ((3, first), (5, second), (5, after)):
+        assert {index: value for index, (value, _) in found.items()} == {index: base**index for index in range(6)}
     where = [{process for _, process in found.values()} for found in (first, second, after)]
     assert os.getpid() not in where[0] | where[1] | where[2] and len(where[0] | where[1]) <= 2
 
