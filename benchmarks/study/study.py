@@ -26,7 +26,7 @@ from analysis.tables.table import Column, format_table
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.study.runs import NETWORKS, PARTS, run
 from gblr_hw.demo.fashion_mnist import FOLDER
-from gblr_hw.sweeps.executors import results_of
+from gblr_hw.jobs.executors import results_of
 from simulator.base.errors import InputError
 
 KEY = ("part", "machine", "family", "budget", "seed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,8 +14,11 @@ import numpy.typing as npt
 from gblr_hw.advice.at_error import Found, at_error, at_tiles, int4_error
 from gblr_hw.advice.ways import WAYS, Way
 from gblr_hw.conversion.conversion_input import read_layers
+from gblr_hw.conversion.fit.fit_problem import FitProblem
 from gblr_hw.cost.closed_form import LayerCost, MachineCost
 from gblr_hw.cost.stored_forms import StoredForm, cost_of, stored_forms
+from gblr_hw.jobs.executors import Workers, announced
+from gblr_hw.jobs.one_thread import one_thread
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
@@ -136,6 +140,9 @@ def advise(
     ways: Sequence[str] | None = None,
     on_chip: bool = False,
     progress: Progress | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    workers: Workers | None = None,
 ) -> Advice:
     """Every way of every size of layer at one error.
 
@@ -151,9 +158,11 @@ def advise(
     ways: names of `WAYS`, all if None; the dense layer in eight bits is always among them.
     on_chip: activations stay on chip between layers, as in most of a network's program.
     progress: called with (fits done, fits in all, what is fitted).
+    jobs: processes that fit, a way of a layer each. scheduler: address of a Dask scheduler, in their place. The advice
+        is the same, to the bit. workers: those that are there already, in the place of both.
 
-    Raises InputError for an error or a share out of range, both at once, unknown ways, and layers that conversion
-    refuses.
+    Raises InputError for an error or a share out of range, both at once, unknown ways, layers that conversion refuses,
+    and as `Workers` says.
     """
     _check(error, tiles, machine)
     chosen = _chosen(ways)
@@ -161,23 +170,44 @@ def advise(
     wanted = {group.chosen: layers[group.chosen] for group in groups}
     moments = {name: covariances[name] for name in wanted if name in covariances} if covariances is not None else None
     problems, _ = read_layers(wanted, machine, moments, {})
-    found, errors = [], []
-    for number, group in enumerate(groups):
-        problem = problems[group.chosen]
-        wished = 0.0 if tiles is not None else error if error is not None else int4_error(problem, machine)
-        made = {}
-        for turn, way in enumerate(chosen):
-            if progress is not None:
-                progress(number * len(chosen) + turn, len(groups) * len(chosen), f"{group.chosen}: {WAYS[way].label}")
-            of = WAYS[way]
-            made[way] = (
-                at_error(problem, of, wished, machine) if tiles is None else at_tiles(problem, of, tiles, machine)
-            )
-        found.append(made)
-        errors.append(wished)
-    return Advice(
-        machine, groups, tuple(found), None if tiles is not None else tuple(errors), tiles, on_chip, bool(moments)
+    given = problems, machine
+    tell = progress or (lambda done, of, what: None)
+    with Workers(jobs, scheduler) if workers is None else nullcontext(workers) as at:
+        errors = [error or 0.0] * len(groups)
+        if error is None and tiles is None:
+            for index, left in at.results_of(_int4_error, given, [(group.chosen,) for group in groups]):
+                errors[index] = left
+        tasks = [
+            (group.chosen, way, wished, tiles) for group, wished in zip(groups, errors, strict=True) for way in chosen
+        ]
+        fits = announced(
+            at.results_of(_found, given, tasks),
+            len(tasks),
+            lambda done, first: tell(done, len(tasks), f"{tasks[first][0]}: {WAYS[tasks[first][1]].label}"),
+        )
+        made = dict(fits)
+    found = tuple(
+        {way: made[number * len(chosen) + turn] for turn, way in enumerate(chosen)} for number in range(len(groups))
     )
+    return Advice(machine, groups, found, None if tiles is not None else tuple(errors), tiles, on_chip, bool(moments))
+
+
+# What workers call.
+_Given = tuple[Mapping[str, FitProblem], Machine]
+
+
+@one_thread
+def _int4_error(given: _Given, name: str) -> float:
+    problems, machine = given
+    return int4_error(problems[name], machine)
+
+
+@one_thread
+def _found(given: _Given, name: str, way: str, error: float, tiles: float | None) -> Found:
+    problems, machine = given
+    if tiles is not None:
+        return at_tiles(problems[name], WAYS[way], tiles, machine)
+    return at_error(problems[name], WAYS[way], error, machine)
 
 
 def _value(cost: LayerCost | None, measure: Measure) -> float:

@@ -10,16 +10,20 @@ from typing import Any
 from gblr_hw.advice.advise import FALLBACK, Advice, Measure, Progress, Regime
 from gblr_hw.advice.ways import WAYS, Way
 from gblr_hw.frontend.export import ExportedNetwork
+from gblr_hw.jobs.executors import Workers, announced
 from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.weights.stored import LayerWeights
 from simulator.machine.machine import Machine
+from simulator.network.network import Network
 from simulator.program.schedule import LayerSchedule
 from simulator.timing.simulate import simulate
 
 MIXED = "best of each layer"
-Simulate = Callable[[Mapping[str, str], Regime], tuple[float, float, float]]  # ways by layer -> the three measures
+Pick = tuple[Mapping[str, str], Regime]  # ways by layer, and where
+Measures = tuple[float, float, float]
+Simulate = Callable[[Sequence[Pick], Progress], list[Measures]]
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,30 @@ def confirm(
     advice: Advice, regimes: Sequence[Regime], measure: Measure, run: Simulate, progress: Progress | None = None
 ) -> list[Confirmed]:
     """Of every regime the dense layers in eight bits, the two ways that look best, and the best of each layer."""
+    told: list[tuple[Regime, str]] = []
+    picks: list[Pick] = []
+    for regime in regimes:
+        of_regime = _picks(advice, regime, measure)
+        told += [(regime, way) for way in of_regime]
+        picks += [(ways, regime) for ways in of_regime.values()]
+    measured = run(picks, progress or (lambda done, of, what: None))
     found = []
-    for number, regime in enumerate(regimes):
-        picks: dict[str, dict[str, str]] = {}
-        for way in _worth_running(advice, regime, measure):
-            picks[way] = {name: _of(advice, index, way) for index, name in _layers(advice)}
-        best = [advice.best_of_group(index, regime, measure) for index in range(len(advice.groups))]
-        mixed = {name: best[index] for index, name in _layers(advice)}
-        if mixed not in picks.values():
-            picks[MIXED] = mixed
-        for turn, (way, pick) in enumerate(picks.items()):
-            if progress is not None:
-                done = number + turn / len(picks)
-                progress(round(100 * done), 100 * len(regimes), f"simulated at {regime.tokens} tokens: {label(way)}")
-            closed = advice.mixed_total(regime, measure) if way == MIXED else advice.total(way, regime, measure)
-            found.append(Confirmed(regime, way, closed, *run(pick, regime)))
+    for (regime, way), measures in zip(told, measured, strict=True):
+        closed = advice.mixed_total(regime, measure) if way == MIXED else advice.total(way, regime, measure)
+        found.append(Confirmed(regime, way, closed, *measures))
     return found
+
+
+def _picks(advice: Advice, regime: Regime, measure: Measure) -> dict[str, dict[str, str]]:
+    """What is run in a regime: for each way, or the best of each layer, the ways by layer."""
+    picks: dict[str, dict[str, str]] = {}
+    for way in _worth_running(advice, regime, measure):
+        picks[way] = {name: _of(advice, index, way) for index, name in _layers(advice)}
+    best = [advice.best_of_group(index, regime, measure) for index in range(len(advice.groups))]
+    mixed = {name: best[index] for index, name in _layers(advice)}
+    if mixed not in picks.values():
+        picks[MIXED] = mixed
+    return picks
 
 
 def label(way: str) -> str:
@@ -67,40 +79,86 @@ def label(way: str) -> str:
     return WAYS[way].label if way in WAYS else way
 
 
-def layer_by_layer(advice: Advice) -> Simulate:
-    """All layers one after another, each with its inputs and outputs in DRAM."""
+def layer_by_layer(advice: Advice, workers: Workers | None = None) -> Simulate:
+    """All layers one after another, each with its inputs and outputs in DRAM; each way of a group is run once a regime.
+
+    workers: that do so; without any it is done here.
+    """
     group_of = {name: index for index, name in _layers(advice)}
-    known: dict[tuple[int, str, Regime], tuple[float, float, float]] = {}
 
-    def run(ways: Mapping[str, str], regime: Regime) -> tuple[float, float, float]:
-        total = [0.0, 0.0, 0.0]
-        for name, way in ways.items():
-            key = group_of[name], way, regime
-            if key not in known:
-                known[key] = _one_layer(advice, *key)
-            total = [a + b for a, b in zip(total, known[key], strict=True)]
-        return total[0], total[1], total[2]
+    def run(picks: Sequence[Pick], progress: Progress) -> list[Measures]:
+        runs = list(
+            dict.fromkeys((group_of[name], way, regime) for ways, regime in picks for name, way in ways.items())
+        )
+
+        def tell(done: int, first: int) -> None:
+            group, way, regime = runs[first]
+            progress(
+                done, len(runs), f"simulated at {regime.tokens} tokens: {advice.groups[group].chosen}, {label(way)}"
+            )
+
+        results = (workers or Workers()).results_of(_one_layer, replace(advice), runs)
+        known = {runs[index]: measures for index, measures in announced(results, len(runs), tell)}
+        found: list[Measures] = []
+        for ways, regime in picks:
+            total = (0.0, 0.0, 0.0)
+            for name, way in ways.items():
+                one = known[group_of[name], way, regime]
+                total = total[0] + one[0], total[1] + one[1], total[2] + one[2]
+            found.append(total)
+        return found
+
+    return run
+
+
+def whole_network(
+    advice: Advice, exported: Callable[[int], ExportedNetwork], workers: Workers | None = None
+) -> Simulate:
+    """The whole program, attention and norms included. exported: tokens -> the network, asked for once.
+
+    workers: that lower and simulate; without any it is done here.
+    """
+
+    def run(picks: Sequence[Pick], progress: Progress) -> list[Measures]:
+        found: dict[int, Measures] = {}
+        for tokens in dict.fromkeys(regime.tokens for _, regime in picks):
+            mine = [index for index, (_, regime) in enumerate(picks) if regime.tokens == tokens]
+
+            def tell(done: int, first: int, before: int = len(found), tokens: int = tokens) -> None:
+                progress(before + done, len(picks), f"simulated at {tokens} tokens")
+
+            network = exported(tokens)
+            given = replace(advice), network.network, network.weights
+            results = (workers or Workers()).results_of(_whole, given, [picks[index] for index in mine])
+            for index, measures in announced(results, len(mine), tell):
+                found[mine[index]] = measures
+        return [found[index] for index in range(len(picks))]
 
     return run
 
 
-def whole_network(advice: Advice, exported: Callable[[int], ExportedNetwork]) -> Simulate:
-    """The whole program, attention and norms included. exported: tokens -> the network."""
+# What workers call.
+def _whole(
+    given: tuple[Advice, Network, Mapping[str, LayerWeights]], ways: Mapping[str, str], regime: Regime
+) -> Measures:
+    advice, network, own = given
+    machine = advice.machine_at(regime.gb_per_s)
+    group_of = {name: index for index, name in _layers(advice)}
+    weights: dict[str, LayerWeights] = dict(own)
+    for name, way in ways.items():
+        held = advice.found[group_of[name]][way].weights
+        assert held is not None
+        weights[name] = replace(held, bias=own[name].bias)
+    # The values of one layer stand for those of all of its size: cycles do not depend on them.
+    lower_linear = partial(_lower_in_way, {name: WAYS[way] for name, way in ways.items()})
+    return _measures(simulate(lower_network(network, weights, machine, lower_linear=lower_linear), machine))
 
-    def run(ways: Mapping[str, str], regime: Regime) -> tuple[float, float, float]:
-        network, machine = exported(regime.tokens), advice.machine_at(regime.gb_per_s)
-        group_of = {name: index for index, name in _layers(advice)}
-        weights: dict[str, LayerWeights] = dict(network.weights)
-        for name, way in ways.items():
-            held = advice.found[group_of[name]][way].weights
-            assert held is not None
-            weights[name] = replace(held, bias=network.weights[name].bias)
-        # The values of one layer stand for those of all of its size: cycles do not depend on them.
-        lower_linear = partial(_lower_in_way, {name: WAYS[way] for name, way in ways.items()})
-        program = lower_network(network.network, weights, machine, lower_linear=lower_linear)
-        return _measures(simulate(program, machine))
 
-    return run
+def _one_layer(advice: Advice, group: int, way: str, regime: Regime) -> Measures:
+    weights, machine = advice.found[group][way].weights, advice.machine_at(regime.gb_per_s)
+    assert weights is not None
+    rows, bits = advice.groups[group].rows_of(regime.tokens), WAYS[way].weight_bits(machine) or None
+    return _measures(simulate(lower({"layer": weights}, machine, tokens=rows, weight_bits=bits), machine))
 
 
 def _lower_in_way(
@@ -111,14 +169,7 @@ def _lower_in_way(
     return lower_operator(name, weights, machine, tokens, *options, narrow=way.kinds, **more)
 
 
-def _one_layer(advice: Advice, group: int, way: str, regime: Regime) -> tuple[float, float, float]:
-    weights, machine = advice.found[group][way].weights, advice.machine_at(regime.gb_per_s)
-    assert weights is not None
-    rows, bits = advice.groups[group].rows_of(regime.tokens), WAYS[way].weight_bits(machine) or None
-    return _measures(simulate(lower({"layer": weights}, machine, tokens=rows, weight_bits=bits), machine))
-
-
-def _measures(report: Any) -> tuple[float, float, float]:
+def _measures(report: Any) -> Measures:
     return float(report.latency_cycles), float(report.energy_pj), float(report.dram_bytes)
 
 

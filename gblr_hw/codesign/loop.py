@@ -13,6 +13,7 @@ from gblr_hw.codesign.search import search
 from gblr_hw.codesign.settle import settle
 from gblr_hw.codesign.share_layers import Moved, share_layers
 from gblr_hw.codesign.space import has_shares
+from gblr_hw.jobs.executors import Workers
 
 Progress = Callable[[int, int, str], None]
 
@@ -42,26 +43,27 @@ def codesign(
     trials: int = 200,
     seed: int = 0,
     progress: Progress = lambda done, of, what: None,
+    jobs: int = 1,
+    scheduler: str | None = None,
 ) -> Outcome:
     """Search machines and networks together, and compare the two kinds of machine at equal area and error.
 
-    The same problem, trials and seed give the same outcome, whatever ``known`` holds already. Raises InputError for
-    bounds that cannot be met and as `search` says.
+    jobs: processes that fit and simulate. scheduler: address of a Dask scheduler, in their place.
+
+    The same problem, trials and seed give the same outcome, whatever ``known`` holds already, and wherever the work is
+    done. Raises InputError for bounds that cannot be met, and as `search` and `Workers` say.
     """
-    found = search(problem, known, trials, seed, progress)
-    areas, errors = area_levels(found.pairs, problem.bounds.max_area_mm2), error_levels(found.pairs)
-    pairs = settle(problem, known, found.pairs, areas, errors, progress)
-    moved: list[Moved] = []
-    winners = _winners(problem, pairs, areas, errors)
-    try:
-        for number, (pair, error) in enumerate(winners):
-            progress(number, len(winners), "moving tiles between layers")
-            tried = share_layers(pair, error, problem, known)
-            if tried.after is not pair:
-                moved.append(tried)
-    finally:
-        known.save()
-    pairs = list(dict.fromkeys([*pairs, *(tried.after for tried in moved)]))
+    with Workers(jobs, scheduler) as workers:
+        found = search(problem, known, trials, seed, progress, workers)
+        areas, errors = area_levels(found.pairs, problem.bounds.max_area_mm2), error_levels(found.pairs)
+        pairs = settle(problem, known, found.pairs, areas, errors, progress, workers)
+        winners = _winners(problem, pairs, areas, errors)
+        try:
+            tried = share_layers(winners, problem, known, progress, workers)
+        finally:
+            known.save()
+    moved = [one for one in tried if one.after is not one.before]
+    pairs = list(dict.fromkeys([*pairs, *(one.after for one in moved)]))
     return Outcome(
         pairs=tuple(pairs),
         front=tuple(unbeaten(pairs, problem.bounds.objectives)),

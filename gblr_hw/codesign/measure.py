@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,14 +52,21 @@ class Measurements:
 
     def of(self, problem: Problem, machine: Machine, network: NetworkChoice) -> Measured:
         """The network's cost on the machine, simulated if it is not known yet."""
-        layers = problem.networks.layers(network)
-        about = machine.with_(name="any", description="").to_json()
-        parts = [about, str(problem.tokens), *(f"{name} {layer.key}" for name, layer in layers.items())]
-        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        key = key_of(problem, machine, network)
         if key not in self._known:
-            weights = {name: layer.weights for name, layer in layers.items()}
-            self._known[key] = _simulated(weights, machine, problem.tokens)
+            self._known[key] = simulated(problem, weights_of(problem, network), machine)
         return self._known[key]
+
+    def missing(
+        self, problem: Problem, pairs: Iterable[tuple[Machine, NetworkChoice]]
+    ) -> dict[str, tuple[Machine, NetworkChoice]]:
+        """Those of the pairs that are not known yet, by their digests."""
+        found = {key_of(problem, *pair): pair for pair in pairs}
+        return {key: pair for key, pair in found.items() if key not in self._known}
+
+    def keep(self, key: str, measured: Measured) -> None:
+        """Remember the cost of a pair by its digest."""
+        self._known[key] = measured
 
     def save(self) -> None:
         """Write the file anew if anything was added."""
@@ -72,13 +79,42 @@ class Measurements:
         self._saved = len(self._known)
 
 
+def key_of(problem: Problem, machine: Machine, network: NetworkChoice) -> str:
+    """A digest of all that a pair's cost depends on; the network's layers are fitted if they are not yet."""
+    about = machine.with_(name="any", description="").to_json()
+    layers = problem.networks.layers(network)
+    parts = [about, str(problem.tokens), *(f"{name} {layer.key}" for name, layer in layers.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def mean_error(problem: Problem, network: NetworkChoice) -> float:
+    """Of the network's layers."""
+    layers = problem.networks.layers(network).values()
+    return sum(layer.error for layer in layers) / len(layers)
+
+
+def weights_of(problem: Problem, network: NetworkChoice) -> dict[str, Converted]:
+    """The network's weights by layer."""
+    return {name: layer.weights for name, layer in problem.networks.layers(network).items()}
+
+
+def simulated(problem: Problem, weights: Mapping[str, Converted], machine: Machine) -> Measured:
+    """The cost of a network of these weights on the machine."""
+    try:
+        program = lower(weights, machine, tokens=problem.tokens)
+    except InputError as error:
+        return Measured(0, 0.0, str(error))
+    report = simulate(program, machine)
+    return Measured(report.latency_cycles, report.energy_pj)
+
+
 def pair_of(problem: Problem, choice: MachineChoice, network: NetworkChoice, known: Measurements) -> Pair | None:
     """The pair with all its numbers; None if the machine cannot hold the network."""
     machine = problem.space.machine(choice, problem.base)
     measured = known.of(problem, machine, network)
     if measured.unfit:
         return None
-    layers = problem.networks.layers(network).values()
+    tiles = sum(layer.tiles for layer in problem.networks.layers(network).values())
     return Pair(
         choice=choice,
         machine=machine,
@@ -86,19 +122,10 @@ def pair_of(problem: Problem, choice: MachineChoice, network: NetworkChoice, kno
         latency_cycles=measured.latency_cycles,
         latency_s=measured.latency_cycles / (machine.clock_ghz * 1e9),
         energy_pj=measured.energy_pj,
-        error=sum(layer.error for layer in layers) / len(layers),
+        error=mean_error(problem, network),
         area_mm2=area_mm2(machine).total.mm2,
-        tile_share=sum(layer.tiles for layer in layers) / problem.networks.dense_tiles(choice.side),
+        tile_share=tiles / problem.networks.dense_tiles(choice.side),
     )
-
-
-def _simulated(weights: Mapping[str, Converted], machine: Machine, tokens: int) -> Measured:
-    try:
-        program = lower(weights, machine, tokens=tokens)
-    except InputError as error:
-        return Measured(0, 0.0, str(error))
-    report = simulate(program, machine)
-    return Measured(report.latency_cycles, report.energy_pj)
 
 
 class _Row(Strict):

@@ -4,6 +4,9 @@ without.
 Both kinds get the same number of trials, so that which is better does not hang on where the sampler looked. Studies
 live in memory: the same seed asks for the same pairs again, and what was measured before is only looked up. That is
 how an interrupted search goes on, and why it ends as an uninterrupted one does.
+
+What a study asks for before it looks at any result is measured many at a time, and later one pair of each kind: the
+studies do not know of each other.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gblr_hw.codesign.ahead import Point, measure_ahead
 from gblr_hw.codesign.measure import Measurements, pair_of
-from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
 from gblr_hw.codesign.space import MachineChoice, Space
+from gblr_hw.jobs.executors import Workers
 from simulator.base.errors import InputError
 from simulator.machine.area import area_mm2
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 _REFUSED = 1e9  # an objective of a pair that may not be built: only how far it is from the constraints counts
 _SAVE_EVERY = 50  # trials
+_STARTUP = 20  # trials of a study that are drawn without a look at the results of others
+_BLIND = _STARTUP  # trials that are asked for together: no more than that
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,9 @@ def search(
     trials: int,
     seed: int,
     progress: Progress = lambda done, of, what: None,
+    workers: Workers | None = None,
 ) -> Found:
-    """Ask for ``trials`` pairs in all, half of them with scatter, and measure them.
+    """Ask for ``trials`` pairs in all, half of them with scatter, and measure them: in the workers, here without any.
 
     Raises InputError without the package optuna, for layers that a family of the space cannot have, for bounds that no
     pair meets (the message names the least reachable area or energy), and for less than one trial a kind of machine.
@@ -60,12 +67,18 @@ def search(
     if trials < len(kinds):
         raise InputError("trials", str(trials), f"there are {len(kinds)} kinds of machine", "Give more.")
     asked = [_Asked(problem, known, scatter, seed + index) for index, scatter in enumerate(kinds)]
+    workers, told = workers or Workers(), 0
     try:
-        for number in range(trials):
-            progress(number, trials, "searching")
-            asked[number % len(kinds)].step()
-            if number % _SAVE_EVERY == _SAVE_EVERY - 1:
-                known.save()
+        while told < trials:
+            most = len(kinds) * (_BLIND if told == 0 else 1)
+            batch = [asked[number % len(kinds)].ask() for number in range(told, min(trials, told + most))]
+            measure_ahead(problem, [one.point for one in batch if one.excess <= 0], known, workers)
+            for one in batch:
+                progress(told, trials, "searching")
+                asked[told % len(kinds)].tell(one)
+                told += 1
+                if told % _SAVE_EVERY == 0:
+                    known.save()
     finally:
         known.save()
     pairs = list(dict.fromkeys(pair for kind in asked for pair in kind.measured))
@@ -113,6 +126,15 @@ def _refuse(problem: Problem, pairs: list[Pair]) -> None:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A pair that was asked for, and by which part its machine is above the largest area."""
+
+    trial: Trial
+    point: Point
+    excess: float
+
+
 class _Asked:
     """One kind of machine: its study, and what it has measured."""
 
@@ -127,31 +149,34 @@ class _Asked:
             for family in space.families_of(scatter):
                 self._study.enqueue_trial({**middle, "sides": index, "family": family})
 
-    def step(self) -> None:
-        """One trial."""
+    def ask(self) -> _Trial:
+        """The next pair of the study."""
         trial = self._study.ask()
-        machine_choice, network = self._suggested(trial)
-        bounds = self.problem.bounds
-        area = area_mm2(self.problem.space.machine(machine_choice, self.problem.base)).total.mm2
-        excess = 0.0 if bounds.max_area_mm2 is None else area / bounds.max_area_mm2 - 1
-        pair = None
-        if excess > 0:
+        point = self._suggested(trial)
+        most = self.problem.bounds.max_area_mm2
+        area = area_mm2(self.problem.space.machine(point[0], self.problem.base)).total.mm2
+        return _Trial(trial, point, 0.0 if most is None else area / most - 1)
+
+    def tell(self, asked: _Trial) -> None:
+        """Measure a pair and tell the study."""
+        bounds, pair = self.problem.bounds, None
+        if asked.excess > 0:
             self.over_area += 1
         else:
-            pair = pair_of(self.problem, machine_choice, network, self.known)
+            pair = pair_of(self.problem, *asked.point, self.known)
             self.unfit += pair is None
-        trial.set_constraint("area", excess)
-        trial.set_constraint("fits", float(pair is None))
+        asked.trial.set_constraint("area", asked.excess)
+        asked.trial.set_constraint("fits", float(pair is None))
         if pair is None:
-            trial.set_constraint("energy", 0.0)
-            self._study.tell(trial, [_REFUSED] * len(bounds.objectives))
+            asked.trial.set_constraint("energy", 0.0)
+            self._study.tell(asked.trial, [_REFUSED] * len(bounds.objectives))
             return
         most = bounds.max_energy_pj
-        trial.set_constraint("energy", 0.0 if most is None else pair.energy_pj / most - 1)
+        asked.trial.set_constraint("energy", 0.0 if most is None else pair.energy_pj / most - 1)
         self.measured.append(pair)
-        self._study.tell(trial, [getattr(pair, name) for name in bounds.objectives])
+        self._study.tell(asked.trial, [getattr(pair, name) for name in bounds.objectives])
 
-    def _suggested(self, trial: Trial) -> tuple[MachineChoice, NetworkChoice]:
+    def _suggested(self, trial: Trial) -> Point:
         space = self.problem.space
         at = {name: values[trial.suggest_int(name, 0, len(values) - 1)] for name, values in _ladders(space).items()}
         family: Any = trial.suggest_categorical("family", space.families_of(self.scatter))
@@ -185,5 +210,5 @@ def _study(objectives: int, seed: int) -> Study:
             "codesign", "no package 'optuna'", "the search needs it", "pip install 'gblr-hw[codesign]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=20, multivariate=True)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True)
     return optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)

@@ -8,7 +8,7 @@ it is faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from gblr_hw.codesign.ahead import fit_ahead, measure_ahead
 from gblr_hw.codesign.measure import Measurements, pair_of
 from gblr_hw.codesign.networks import NetworkChoice
 from gblr_hw.codesign.problem import Pair, Problem
@@ -25,8 +26,10 @@ from gblr_hw.codesign.space import has_shares
 from gblr_hw.cost.closed_form import MachineCost
 from gblr_hw.cost.stored_forms import fixed_counts
 from gblr_hw.cost.touches import LayerCounts
+from gblr_hw.jobs.executors import Workers
 from gblr_hw.weights.factors import evaluate
 
+Progress = Callable[[int, int, str], None]
 _STEPS = 30  # of the quadratic programming
 _LEAST = 1e-6  # error: an exact layer has no logarithm
 _Levels = npt.NDArray[np.int64]
@@ -78,34 +81,77 @@ class Moved:
     without_gradient: Pair
 
 
-def share_layers(pair: Pair, max_error: float, problem: Problem, known: Measurements) -> Moved:
-    """The same machine and family, each layer's share its own: faster within ``max_error``, or the pair itself."""
-    shares = problem.space.shares
-    if not has_shares(pair.network.family) or len(shares) < 2 or len(set(pair.network.shares)) > 1:
-        return Moved(pair, pair, pair)
-    start = np.full(len(pair.network.shares), shares.index(pair.network.shares[0]))
-    ladder = ladder_of(pair, problem)
+def share_layers(
+    winners: Sequence[tuple[Pair, float]],
+    problem: Problem,
+    known: Measurements,
+    progress: Progress = lambda done, of, what: None,
+    workers: Workers | None = None,
+) -> list[Moved]:
+    """Of each pair and largest error the same machine and family, each layer's share its own: faster within the error,
+    or the pair itself. Descents are made, and what they find is measured, in the workers, here without any.
+    """
+    workers = workers or Workers()
+    movable = [index for index, (pair, _) in enumerate(winners) if _movable(pair, problem)]
+    pairs = dict.fromkeys(winners[index][0] for index in movable)
+    fit_ahead(problem, [rung for pair in pairs for rung in _rungs(pair, problem)], workers)
+    ladders = {pair: ladder_of(pair, problem) for pair in pairs}
+    tasks = [(ladders[pair], _start(pair, problem), error) for pair, error in (winners[index] for index in movable)]
+    tried: dict[int, tuple[NetworkChoice, NetworkChoice]] = {}
+    for place, ends in workers.results_of(_descended, problem, tasks):
+        progress(len(tried), len(winners), "moving tiles between layers")
+        family, side = (getattr(winners[movable[place]][0].network, name) for name in ("family", "side"))
+        lowered, found = (
+            NetworkChoice(family, side, tuple(problem.space.shares[level] for level in levels)) for levels in ends
+        )
+        tried[movable[place]] = lowered, found
+    points = [(winners[index][0].choice, network) for index in movable for network in tried[index]]
+    measure_ahead(problem, points, known, workers)
+    return [_moved(pair, error, tried.get(index, ()), problem, known) for index, (pair, error) in enumerate(winners)]
 
-    def simulated(places: _FloatArray) -> Pair:
-        levels = rounded(ladder, places, max_error)
-        network = NetworkChoice(pair.network.family, pair.network.side, tuple(shares[level] for level in levels))
+
+def _movable(pair: Pair, problem: Problem) -> bool:
+    """Whether its layers have shares, which could be others, and have the same one."""
+    several = len(problem.space.shares) > 1
+    return has_shares(pair.network.family) and several and len(set(pair.network.shares)) == 1
+
+
+def _rungs(pair: Pair, problem: Problem) -> list[NetworkChoice]:
+    """The pair's network at every share of the space."""
+    family, side = pair.network.family, pair.network.side
+    return [problem.networks.uniform(family, side, share) for share in problem.space.shares]
+
+
+def _start(pair: Pair, problem: Problem) -> _Levels:
+    shares = pair.network.shares
+    return np.full(len(shares), problem.space.shares.index(shares[0]))
+
+
+def _descended(problem: Problem, ladder: Ladder, start: _Levels, max_error: float) -> tuple[_Levels, _Levels]:
+    """Levels of the layers that lowering them finds from the start, and those that the gradient finds."""
+    lowered = rounded(ladder, start.astype(np.float64), max_error)
+    return lowered, rounded(ladder, descend(ladder, start, max_error), max_error)
+
+
+def _moved(
+    pair: Pair, max_error: float, networks: Sequence[NetworkChoice], problem: Problem, known: Measurements
+) -> Moved:
+    """The better of a lowered network and of the one that the gradient found, where they are better than the pair's."""
+
+    def better(network: NetworkChoice) -> Pair:
         moved = pair_of(problem, pair.choice, network, known)
         if moved is None or moved.error > max_error or not problem.bounds.hold(moved):
             return pair
         return moved if moved.latency_s < pair.latency_s else pair
 
-    lowered = simulated(start.astype(np.float64))
-    found = simulated(descend(ladder, start, max_error))
+    lowered, found = map(better, networks) if networks else (pair, pair)
     return Moved(pair, min(lowered, found, key=lambda moved: moved.latency_s), lowered)
 
 
 def ladder_of(pair: Pair, problem: Problem) -> Ladder:
     """The pair's layers, in its family, at every share of the space."""
     cost = MachineCost(pair.machine, problem.tokens)
-    by_share = [
-        list(problem.networks.layers(problem.networks.uniform(pair.network.family, pair.network.side, share)).values())
-        for share in problem.space.shares
-    ]
+    by_share = [list(problem.networks.layers(rung).values()) for rung in _rungs(pair, problem)]
     layers = tuple(zip(*by_share, strict=True))
     counts = tuple(tuple(fixed_counts(evaluate(at.weights), pair.machine) for at in row) for row in layers)
     sizes = tuple((row[0].weights.in_features, row[0].weights.out_features) for row in layers)

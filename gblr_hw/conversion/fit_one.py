@@ -12,7 +12,7 @@ from gblr_hw.conversion.fit.fit_problem import Fit, FitProblem
 from gblr_hw.conversion.fit.fit_weights import Converted, lattice_weights
 from gblr_hw.conversion.fit.fit_whole import fit_whole, sizes_of
 from gblr_hw.conversion.from_dense import FitOptions, fitting_of
-from gblr_hw.conversion.kept_layers import kept_or_made, layer_key
+from gblr_hw.conversion.kept_layers import keep, kept, layer_key
 from gblr_hw.weights.family import FAMILIES
 from gblr_hw.weights.stored import LatticeWeights
 from gblr_hw.weights.structure import Structure
@@ -31,17 +31,32 @@ def fit_one(
 
     work: a folder, in which each family has one of its own. begin: called if the layer is not kept there.
     """
-    folder = None if work is None else work_folder(work / family)
-
-    def make() -> Converted:
+    key = fit_key(problem, budget, options)
+    layer = kept_one(key, family, work)
+    if layer is None:
         begin()
-        if FAMILIES[family].whole:
-            return fit_whole(problem, sizes_of(family, problem), budget)
-        return lattice_weights(*_fitted(problem, budget, family, options), problem.rows, problem.cols, family)
+        layer = made_one(problem, budget, family, options)
+        keep_one(key, family, work, layer)
+    return layer
 
-    layer = kept_or_made(folder, fit_key(problem, budget, options), make)
+
+def made_one(problem: FitProblem, budget: int, family: str, options: FitOptions) -> Converted:
+    """The same, made whether or not it is kept anywhere."""
+    if FAMILIES[family].whole:
+        return fit_whole(problem, sizes_of(family, problem), budget)
+    return lattice_weights(*_fitted(problem, budget, family, options), problem.rows, problem.cols, family)
+
+
+def kept_one(key: str, family: str, work: Path | None) -> Converted | None:
+    """The layer of that `fit_key`, if it is kept."""
+    layer = kept(_family_folder(work, family), key)
     # What a point of the lattice was called when it was kept does not matter.
     return replace(layer, family=family) if isinstance(layer, LatticeWeights) else layer
+
+
+def keep_one(key: str, family: str, work: Path | None, layer: Converted) -> None:
+    """Keep the layer of that `fit_key`; without a folder nothing is done."""
+    keep(_family_folder(work, family), key, layer)
 
 
 def fit_key(problem: FitProblem, budget: int, options: FitOptions) -> str:
@@ -66,6 +81,10 @@ def _fitted(problem: FitProblem, budget: int, family: str, options: FitOptions) 
     if whole or budget < fitting.least(problem, options):
         return block_sparse_layer(problem, budget)
     return fitting.fit(problem, budget, options)
+
+
+def _family_folder(work: Path | None, family: str) -> Path | None:
+    return None if work is None else work_folder(work / family)
 
 
 def work_folder(work: Path | None) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 
@@ -27,19 +26,18 @@ def layer_key(problem: FitProblem, budget: int, schedule: Schedule, flags: tuple
     return digest.hexdigest()[:32]
 
 
-def kept_or_made(folder: Path | None, key: str, make: Callable[[], Converted]) -> Converted:
-    """The layer kept under `key`, or else a new one, which is kept. Without a folder it is made.
-
-    Raises InputError for a file in the folder that is no such layer.
-    """
-    if folder is None:
-        return make()
-    path = folder / f"{key}.safetensors"
-    if path.is_file():
-        layer = load_checkpoint(path).get("layer")
-        if not is_converted(layer):
-            raise InputError(str(path), "no converted layer", "a work folder holds finished layers", "Delete the file.")
-        return layer
-    layer = make()
-    save_checkpoint({"layer": layer}, path)
+def kept(folder: Path | None, key: str) -> Converted | None:
+    """The layer kept under `key`, if there is one. Raises InputError for a file in the folder that is no such layer."""
+    path = None if folder is None else folder / f"{key}.safetensors"
+    if path is None or not path.is_file():
+        return None
+    layer = load_checkpoint(path).get("layer")
+    if not is_converted(layer):
+        raise InputError(str(path), "no converted layer", "a work folder holds finished layers", "Delete the file.")
     return layer
+
+
+def keep(folder: Path | None, key: str, layer: Converted) -> None:
+    """Keep a layer under `key`; without a folder nothing is done."""
+    if folder is not None:
+        save_checkpoint({"layer": layer}, folder / f"{key}.safetensors")

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gblr_hw.jobs.executors import results_of
 from gblr_hw.sweeps.axes import Settings, machine_at
 from gblr_hw.sweeps.conversions import KeptConversions, Wanted, digest_of, made
-from gblr_hw.sweeps.executors import results_of
 from gblr_hw.sweeps.journal import Journal
 from gblr_hw.sweeps.measure import Row, failed, key_of, measure_task, row_of
 from gblr_hw.sweeps.networks import Network, Networks, Source

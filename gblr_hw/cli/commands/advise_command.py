@@ -39,7 +39,8 @@ _ACTS_WITH = {
     "transposed": ("a checkpoint",),
     **dict.fromkeys(
         ("checkpoint", "model", "machine", "tokens", "bandwidth", "error", "tiles", "by", "narrow_bits", "way",
-         "covariances", "include", "exclude", "simulated", "leave_out", "output", "picture", "as_json"),
+         "covariances", "include", "exclude", "simulated", "leave_out", "jobs", "scheduler", "output", "picture",
+         "as_json"),
         ALWAYS,
     ),
 }  # fmt: skip
@@ -84,6 +85,7 @@ def _check(context: typer.Context, options: AdviseOptions) -> None:
             "--covariances": options.covariances, "--model": model_file(options.model),
         },
     )  # fmt: skip
+    options.place.check()
     check_acting(context, ["--model"] if options.model is not None else ["a checkpoint"], _ACTS_WITH)
     if options.by not in MEASURES:
         raise InputError("--by", repr(options.by), f"it is one of {', '.join(MEASURES)}", "Choose one.")
@@ -110,6 +112,7 @@ def _advised(options: AdviseOptions, machine: Machine, progress: Callable[[int, 
     from gblr_hw.advice.confirm import confirm, layer_by_layer, whole_network
     from gblr_hw.advice.report import MEASURES
     from gblr_hw.conversion.covariances import load_covariances
+    from gblr_hw.jobs.executors import Workers
 
     moments = None if options.covariances is None else load_covariances(options.covariances)
     progress(0, 1, "reading")
@@ -123,12 +126,13 @@ def _advised(options: AdviseOptions, machine: Machine, progress: Callable[[int, 
         counts, exported, rows = numbers("--tokens", options.tokens or TOKENS), None, None
         layers = of_checkpoint(options.checkpoint, options.include, options.exclude, options.tensors)
     regimes = [Regime(count, value) for value in _bandwidths(options.bandwidth, machine) for count in counts]
-    found = advise(
-        layers, machine, error=options.error, tiles=options.tiles, covariances=_fitting(moments, layers), rows=rows,
-        ways=options.way, on_chip=exported is not None, progress=progress,
-    )  # fmt: skip
-    run: Simulate = layer_by_layer(found) if exported is None else whole_network(found, exported)
-    confirmed = confirm(found, regimes, MEASURES[options.by], run, progress) if options.simulated else []
+    with Workers(**vars(options.place)) as workers:
+        found = advise(
+            layers, machine, error=options.error, tiles=options.tiles, covariances=_fitting(moments, layers), rows=rows,
+            ways=options.way, on_chip=exported is not None, progress=progress, workers=workers,
+        )  # fmt: skip
+        run: Simulate = layer_by_layer(found, workers) if exported is None else whole_network(found, exported, workers)
+        confirmed = confirm(found, regimes, MEASURES[options.by], run, progress) if options.simulated else []
     scales = rows is None or any(one for _, one in rows.values())
     return _Advised(found, regimes, confirmed, exported is not None, scales)
 

@@ -36,6 +36,7 @@ def codesign_command(_: typer.Context, options: CodesignOptions) -> None:
     from gblr_hw.files.checkpoint import load_checkpoint
     from gblr_hw.weights.dense_layers import dense_layers
 
+    options.place.check()
     _check_written(options)
     checkpoint, work, energy_uj = options.checkpoint, options.work, options.max_energy
     bounds = Bounds(options.max_area, None if energy_uj is None else energy_uj * 1e6)
@@ -46,7 +47,8 @@ def codesign_command(_: typer.Context, options: CodesignOptions) -> None:
         networks = _networks(dense, options.covariances, work, lambda what: progress(0, 1, what))
         problem = Problem(space, Machine.load(options.machine), networks, options.tokens, bounds)
         check_bounds(problem)
-        outcome = codesign(problem, Measurements(work), options.trials, options.seed, progress)
+        known = Measurements(work)
+        outcome = codesign(problem, known, options.trials, options.seed, progress, **vars(options.place))
     found = document(outcome, problem, options.trials, options.seed)
     _write_found(outcome, found, options)
     if options.as_json:

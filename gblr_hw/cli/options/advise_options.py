@@ -14,6 +14,7 @@ from gblr_hw.cli.options.shared_options import (
     IncludeOption,
     JsonOption,
     MachineOption,
+    PlaceOptions,
     TensorOptions,
 )
 
@@ -60,6 +61,7 @@ class AdviseOptions:
         bool, typer.Option("--simulate/--no-simulate", help="Run the ways that look best cycle by cycle as well.")
     ] = True
     tensors: TensorOptions
+    place: PlaceOptions
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON of everything to write.")] = None
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Map of winners to draw, tokens by bandwidth (PNG, SVG or PDF).")

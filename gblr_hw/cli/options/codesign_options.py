@@ -14,6 +14,7 @@ from gblr_hw.cli.options.shared_options import (
     IncludeOption,
     JsonOption,
     MachineOption,
+    PlaceOptions,
     SeedOption,
     TensorOptions,
     TokensOption,
@@ -45,6 +46,7 @@ class CodesignOptions:
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for fits and measurements: a later search goes on from there.")
     ] = None
+    place: PlaceOptions
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON of the front to write.")] = None
     picture: Annotated[Path | None, typer.Option("--picture", help="Picture to draw (PNG, SVG or PDF).")] = None
     machines: Annotated[

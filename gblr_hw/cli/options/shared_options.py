@@ -90,6 +90,22 @@ class TensorOptions:
         return Told.of(self.table or (), self.layer or (), self.leave_out or (), self.transposed or ())
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions:
+    """Where calls are made that do not hang on each other (`gblr_hw.jobs`)."""
+
+    jobs: Annotated[int, typer.Option("--jobs", help="Processes.", min=1)] = 1
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Dask scheduler to work on instead, tcp://HOST:PORT.")
+    ] = None
+
+    def check(self) -> None:
+        """Raise InputError for both."""
+        if self.scheduler is not None and self.jobs > 1:
+            found = f"{self.jobs} and --scheduler"
+            raise InputError("--jobs", found, "one of them says where work is done", "Choose.")
+
+
 def shapes_of(given: Sequence[str]) -> dict[str, tuple[int, int]]:
     """``--shape NAME=OUTxIN`` options as a mapping."""
     found: dict[str, tuple[int, int]] = {}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gblr_hw.cli.options.shared_options import GaussianOption, JsonOption, MachineOption, SeedOption
+from gblr_hw.cli.options.shared_options import GaussianOption, JsonOption, MachineOption, PlaceOptions, SeedOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,7 @@ class SweepOptions:
         ),
     ] = "random"
     seed: SeedOption = 0
-    jobs: Annotated[int, typer.Option("--jobs", help="Processes.", min=1)] = 1
-    scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="Dask scheduler to work on instead, tcp://HOST:PORT.")
-    ] = None
+    place: PlaceOptions
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Folder for finished points and conversions, from which a sweep goes on."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from gblr_hw.advice.advise import FALLBACK, Regime, advise
 from gblr_hw.advice.confirm import MIXED, confirm, layer_by_layer
 from gblr_hw.advice.report import disagreements, document, sentence
 from gblr_hw.advice.ways import WAYS, Way, _table
+from gblr_hw.jobs.executors import Workers
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
+from tests.oracles.elsewhere import work_elsewhere
 
 BASE = Machine.load("mid-32")
 MACHINE = BASE.with_(datatypes={"narrow_bits": 4})
@@ -54,8 +58,8 @@ def test_closed_forms_follow_the_simulator(advice):
         if advice.stands_for(way) < 3:
             continue
         for regime in regimes:
-            names = dict.fromkeys(("a", "b", "c"), way)
-            assert advice.total(way, regime, "latency_cycles") == pytest.approx(run(names, regime)[0], rel=0.12)
+            ((cycles, _, _),) = run([(dict.fromkeys(("a", "b", "c"), way), regime)], lambda *at: None)
+            assert advice.total(way, regime, "latency_cycles") == pytest.approx(cycles, rel=0.12)
 
 
 def test_bits_win_at_few_tokens_and_ranks_at_many(advice):
@@ -113,6 +117,32 @@ def test_confirmed_ways_are_the_best_two_and_the_dense_ones(advice):
     assert disagreements(advice, confirmed, "latency_cycles") == []
     worse = [replace(one, latency_cycles=1.0) if one.way == FALLBACK else one for one in confirmed]
     assert "closed forms say" in disagreements(advice, worse, "latency_cycles")[0]
+
+
+def _told(**place: Any) -> str:
+    layers = {"a": low_rank_layer(128, 16, 0.05), "b": low_rank_layer(64, 32, 0.3)}
+    with Workers(**place) as workers:
+        found = advise(layers, MACHINE, error=0.12, ways=["dense_int4", "low_rank", "block_sparse"], workers=workers)
+        regimes = [Regime(tokens, gb) for tokens in (1, 200) for gb in (6.4, 25.6)]
+        confirmed = confirm(found, regimes, "latency_cycles", layer_by_layer(found, workers))
+    return json.dumps(document(found, regimes, "latency_cycles", confirmed), sort_keys=True)
+
+
+def test_advice_made_elsewhere_is_advice_made_here(monkeypatch):
+    wanted = _told()
+    batches = work_elsewhere(monkeypatch)
+    assert _told() == wanted
+    assert batches[0] == 2 * 4 and len(batches) == 2
+
+
+@pytest.mark.night
+@pytest.mark.filterwarnings("default")  # the cluster's own
+def test_processes_and_a_cluster_give_the_same_advice():
+    wanted = _told()
+    assert _told(jobs=2) == wanted
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert _told(scheduler=cluster.scheduler_address) == wanted
 
 
 def test_the_document_names_what_it_is(advice):

@@ -82,6 +82,7 @@ def test_a_model_runs_whole(layers, monkeypatch, capsys):
         (["-o", "net.safetensors"], "never replaces"),
         (["--narrow-bits", "3"], "narrow_bits"),
         (["--narrow-bits", "0"], "no narrow tiles"),
+        (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"], "one of them says where work is done"),
     ],
 )
 def test_bad_input(layers, refusal: Refusal, options, said):

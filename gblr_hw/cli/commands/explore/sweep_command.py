@@ -16,7 +16,6 @@ from gblr_hw.cli.shared.outputs import Output, check_outputs, machine_file
 from gblr_hw.cli.shared.telling import print_json, progress_bar, say
 from gblr_hw.cli.sources.lower_source import EMPTY, KNOWN
 from gblr_hw.cli.sources.sweep_source import LAYERS, Named
-from simulator.base.errors import InputError
 from simulator.machine.machine import Machine
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def sweep_command(context: typer.Context, options: SweepOptions) -> None:
     with progress_bar(options.as_json) as progress:
         rows = sweep(
             named.networks(options), base, axes, tokens=tokens, sample=options.sample, sampler=options.sampler,
-            seed=options.seed, jobs=options.jobs, scheduler=options.scheduler, work=options.work, progress=progress,
+            seed=options.seed, **vars(options.place), work=options.work, progress=progress,
         )  # fmt: skip
     sources = list(dict.fromkeys(row["source"] for row in rows))
     about = {"source": ", ".join(sources), "machine": base.to_record(), "set": options.settings, "tokens": tokens}
@@ -73,9 +72,7 @@ def _check(options: SweepOptions, axes: list[Axis], named: Named) -> None:
     from gblr_hw.sweeps.samplers import Sample
     from gblr_hw.sweeps.space import Space
 
-    if options.scheduler is not None and options.jobs > 1:
-        found = f"{options.jobs} and --scheduler"
-        raise InputError("--jobs", found, "one of them says where points are measured", "Choose.")
+    options.place.check()
     space = Space.of(axes)
     if options.sample is not None:
         Sample(options.sample, options.sampler, options.seed)

@@ -1,0 +1,1 @@
+"""Calls that do not hang on each other, and where they are made."""
