@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gblr_hw import MonarchLinear, lower
+from gblr_hw.frontend import export_network
 from simulator import Machine, execute_network
 
 WIDTH, HEADS = 96, 3
@@ -40,3 +41,16 @@ def test_one_copy_puts_the_channels_in_order(monarch: str) -> None:
     # One pass over rows each; heads that are moved one element at a time ("relayout") took four times as long.
     names = [layer.name.partition("#")[0] for layer in program.layers]
     assert names.count("copy") == len(monarch.replace("o", "")) and "relayout" not in names
+    # Softmax and the products beside it run block by block: a copy between them would part them.
+    assert "copy" not in names[names.index("scores") :]
+
+
+def test_copies_keep_the_order_of_what_they_read() -> None:
+    """Each operator behind what it reads; the same operators."""
+    torch.manual_seed(0)
+    network = export_network(_Attention("qkv").eval(), (torch.randn(1, 9, WIDTH),)).network
+    made = {port.tensor for port in network.inputs}
+    for operator in network.operators:
+        assert {operand.tensor for operand in operator.operands} <= made
+        made.add(operator.output)
+    assert [operator.name for operator in network.operators][:6] == ["q", "copy", "k", "copy#2", "v", "copy#3"]
