@@ -21,7 +21,7 @@ from gblr_hw.weights.factors import Factors, evaluate
 _CHUNK = 32
 # Of a token, in the dense product's multiplications: one of a small product, a value copied, and what a product
 # takes beside them. benchmarks/speed/packed_layers.py.
-_SMALL, _MOVED, _PART = 1.15, 24.0, 1000.0
+_SMALL, _MOVED, _PART = 1.15, 24.0, 3000.0
 
 
 class _Way(NamedTuple):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 # Rows of a product on a window: few have narrow windows, many have few products.
-_WINDOW_ROWS = (32, 48, 64, 96, 128)
+_WINDOW_ROWS = (32, 48, 64, 96, 128, 192)
 
 
 class Part(NamedTuple):
@@ -36,7 +36,8 @@ class Products(nn.Module):
         super().__init__()
         self.count, self.work = len(parts), sum(part.weights.numel() for part in parts)
         self.cols = cols
-        self._size, self._rows, self._columns = rows, [part.rows for part in parts], [part.columns for part in parts]
+        self._size, self._columns = rows, [part.columns for part in parts]
+        self._rows = [part.rows for part in parts if not isinstance(part.rows, Tensor)]
         self.adds = any(isinstance(part.rows, Tensor) for part in parts)
         self.gathers = any(isinstance(part.columns, Tensor) for part in parts)
         self.moved = sum(_moved(part, cols) for part in parts)
@@ -51,46 +52,48 @@ class Products(nn.Module):
         if self.adds:
             return self._added(x)
         if _follows(x) or not self.count:
-            made = [self._weights(index) @ self._seen(x, index) for index in range(self.count)]
+            made = [self._held("weights", index) @ self._seen(x, index) for index in range(self.count)]
             return torch.cat(made) if made else x.new_zeros(self._size, x.shape[1])
         y = x.new_empty(self._size, x.shape[1])
-        for index in range(self.count):
-            torch.mm(self._weights(index), self._seen(x, index), out=y[slice(*self._rows[index])])
+        for index, (first, last) in enumerate(self._rows):
+            torch.mm(self._held("weights", index), self._seen(x, index), out=y.narrow(0, first, last - first))
         return y
 
     def outputs(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x (cols, tokens) -> (tokens, rows), and bias (rows,) added. Parts that are added have no outputs."""
         if _follows(x):
-            made = [self._seen(x, index).t() @ self._weights(index).t() for index in range(self.count)]
+            made = [self._seen(x, index).t() @ self._held("weights", index).t() for index in range(self.count)]
             return torch.cat(made, 1) if bias is None else torch.cat(made, 1) + bias
         y = x.new_empty(x.shape[1], self._size)
-        for index in range(self.count):
-            rows = slice(*self._rows[index])
-            seen, weights = self._seen(x, index).t(), self._weights(index).t()
+        for index, (first, last) in enumerate(self._rows):
+            seen, weights = self._seen(x, index).t(), self._held("weights", index).t()
+            written = y.narrow(1, first, last - first)
             if bias is None:
-                torch.mm(seen, weights, out=y[:, rows])
+                torch.mm(seen, weights, out=written)
             else:
-                torch.addmm(bias[rows], seen, weights, out=y[:, rows])
+                torch.addmm(bias.narrow(0, first, last - first), seen, weights, out=written)
         return y
 
     def _added(self, x: Tensor) -> Tensor:
         y = x.new_zeros(self._size, x.shape[1])
         for index in range(self.count):
-            into, product = getattr(self, f"rows{index}"), self._weights(index) @ self._seen(x, index)
+            into, product = self._held("rows", index), self._held("weights", index) @ self._seen(x, index)
             y = y.index_add(0, into, product) if _follows(x) else y.index_add_(0, into, product)
         return y
 
-    def _weights(self, index: int) -> Tensor:
-        weights: Tensor = getattr(self, f"weights{index}")
-        return weights
+    def _held(self, name: str, index: int) -> Tensor:
+        # A part takes some microseconds, of which the search for an attribute would be one.
+        held = self._buffers[f"{name}{index}"]
+        assert held is not None
+        return held
 
     def _seen(self, x: Tensor, index: int) -> Tensor:
         """The columns of a part."""
         columns = self._columns[index]
         if isinstance(columns, Tensor):
-            return x.index_select(0, getattr(self, f"columns{index}"))
+            return x.index_select(0, self._held("columns", index))
         first, last = columns
-        return x[first:last] if last <= len(x) else torch.cat([x[first:], x[: last - len(x)]])
+        return x.narrow(0, first, last - first) if last <= len(x) else torch.cat([x[first:], x[: last - len(x)]])
 
 
 def _follows(x: Tensor) -> bool:
