@@ -34,6 +34,7 @@ from benchmarks.study.structures import structure_tables
 from benchmarks.synthesis import area_fit
 from benchmarks.synthesis import tables as synthesis
 from benchmarks.verification import tables as verification
+from benchmarks.whisper import tables as whisper
 from benchmarks.zoo import tables as zoo
 
 Figures = Mapping[str, Any]
@@ -110,6 +111,8 @@ BLOCKS: tuple[Block, ...] = (
     Block(BITS, "budgets", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_budget_table, "budgets")),
     Block(RESULTS, "smollm", ("SmolLM2",), _whole("SmolLM2", smollm.perplexity_table)),
     Block(RESULTS, "smollm rivals", ("SmolLM2",), _whole("SmolLM2", smollm.rivals_table)),
+    Block(RESULTS, "whisper", ("Whisper",), _whole("Whisper", whisper.speech_table)),
+    Block(RESULTS, "whisper rivals", ("Whisper",), _whole("Whisper", whisper.rivals_table)),
     Block(RESULTS, "families", ("MiniLM study",), _whole("MiniLM study", minilm.study_table)),
     Block(RESULTS, "projection", ("projection",), _rows("projection", structures.projection_table)),
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),

@@ -85,6 +85,7 @@ SOURCES: Mapping[str, Source] = {
         "docs/data/minilm_study.jsonl", "python -m benchmarks.minilm.study --work minilm-work", read_lines
     ),
     "SmolLM2": Source("docs/data/smollm.jsonl", "python -m benchmarks.smollm.study --work smollm-work", read_lines),
+    "Whisper": Source("docs/data/whisper.jsonl", "python -m benchmarks.whisper.study --work whisper-work", read_lines),
     "projection": _json("projection", "python -m benchmarks.structures.projection"),
     "projection kinds": Source(
         "docs/data/projection_kinds.jsonl",

@@ -34,10 +34,11 @@ CALIBRATION, TEST = 150, 1000
 HIDDEN = {f"encoder.layer.{i}.intermediate.dense": f"encoder.layer.{i}.output.dense" for i in range(6)}
 
 
-def package_folder(name: str) -> Path:
+def package_folder(name: str, remedy: str = "pip install '.[minilm]'") -> Path:
+    """Of an installed package. remedy: the command that installs it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"package '{name}' is not installed: pip install '.[minilm]'")
+        raise SystemExit(f"package '{name}' is not installed: {remedy}")
     return Path(spec.origin).parent
 
 

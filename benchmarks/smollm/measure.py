@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.shared.bootstrap import mean_interval
 from gblr_hw.frontend import export_network
 from gblr_hw.lowering.lower_layer import lower_operator
 from gblr_hw.lowering.quantise.tile_bits import narrow_kinds
@@ -36,11 +37,10 @@ def perplexity(losses: Sequence[float]) -> float:
     return float(np.exp(np.mean(losses)))
 
 
-def interval(losses: Sequence[float], against: Sequence[float], draws: int = 10_000, seed: int = 0) -> list[float]:
+def interval(losses: Sequence[float], against: Sequence[float]) -> list[float]:
     """95 % bootstrap interval over texts of the perplexity relative to another network's on the same texts."""
-    apart = np.asarray(losses) - np.asarray(against)
-    chosen = np.random.default_rng(seed).integers(0, len(apart), (draws, len(apart)))
-    return [float(one) for one in np.exp(np.percentile(apart[chosen].mean(axis=1), [2.5, 97.5]))]
+    apart = [one - other for one, other in zip(losses, against, strict=True)]
+    return [float(np.exp(one)) for one in mean_interval(apart, [1.0] * len(apart))]
 
 
 class _Prefill(nn.Module):

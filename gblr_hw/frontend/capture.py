@@ -122,9 +122,13 @@ def capture(
     by_example: so is what depends on others. Raises InputError if the model is training, takes other arguments, or
     torch.export cannot follow it.
     """
-    if any(module.training for module in model.modules()):
+    training = [name for name, module in model.named_modules() if module.training]
+    if training:
         raise InputError(
-            "model", "training mode", "the front end takes models in evaluation mode", "Call model.eval()."
+            f"model, module '{training[0]}'" if training[0] else "model",
+            "training mode",
+            "the front end takes models in evaluation mode",
+            "Call model.eval().",
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(

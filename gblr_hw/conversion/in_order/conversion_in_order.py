@@ -25,7 +25,7 @@ from gblr_hw.conversion.fit_one import fit_one, least_tiles, work_folder
 from gblr_hw.conversion.from_dense import FitOptions
 from gblr_hw.conversion.in_order.minding import minding
 from gblr_hw.conversion.in_order.pair_moments import PairMoments, input_moments, pair_moments, ridged, shrunk, stages
-from gblr_hw.conversion.in_order.runs import Runs, block_index, chain_of
+from gblr_hw.conversion.in_order.runs import Runs, chain_of, standing
 from gblr_hw.conversion.in_order.sensitivity import output_moments
 from gblr_hw.conversion.in_order.share_by_loss import Sensitivity, share_by_loss
 from gblr_hw.files.named_layers import Checkpoint
@@ -126,9 +126,9 @@ def convert_in_order(
     student, found = copy.deepcopy(teacher), dict[str, Converted]()
     blocks = chain_of(teacher, batches[0], turns)
     runs = Runs(teacher, batches, blocks), Runs(student, batches, blocks)
-    for stage in turns:
+    for stage, before in zip(turns, standing(blocks, turns), strict=True):
         for one in runs:
-            one.skip(block_index(blocks, stage[0]) or 0)
+            one.skip(before)
         moments = pair_moments(*runs, stage, sums or {}, rows)
         for name in stage:
             if progress is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,20 +23,21 @@ class Runs:
     """A model in evaluation mode, its batches, and how many of its blocks need not run any more.
 
     blocks: paths of modules that run one after another, each once, of which everything later sees only what the last
-    one returned (`chain_of` finds them); with none every run begins at the model's inputs.
+    one of its list returned (`chain_of` finds them); with none every run begins at the model's inputs.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Batch], blocks: Sequence[str] = ()) -> None:
         self.model, self.batches, self.blocks = model, batches, tuple(blocks)
         self.done = 0
-        self._outputs: list[Any] = []
+        self._outputs: dict[str, list[Any]] = {}  # of each list's last block that stands, by batch
 
     def skip(self, count: int) -> None:
         """Let the first ``count`` blocks stand as they are now: they run once more, those that do not stand yet."""
         if count <= self.done:
             return
-        last = self.model.get_submodule(self.blocks[count - 1])
-        self._outputs = [self._output(index, last) for index in range(len(self.batches))]
+        last = {_list_of(path): path for path in self.blocks[self.done : count]}
+        found = [self._returned(index, last) for index in range(len(self.batches))]
+        self._outputs |= {key: [one[key] for one in found] for key in last}
         self.done = count
 
     def inputs(self, index: int, points: Mapping[str, str]) -> dict[str, Tensor]:
@@ -58,15 +60,21 @@ class Runs:
         self._run(index, hooks)
         return found
 
-    def _output(self, index: int, block: nn.Module) -> Any:
-        found: list[Any] = []
+    def _returned(self, index: int, blocks: Mapping[str, str]) -> dict[str, Any]:
+        """What the blocks (key -> path) return on a batch, by key."""
+        found: dict[str, Any] = {}
 
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            found.append(output)
-            raise _ReachedError
+        def keep(key: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                found[key] = output
+                if len(found) == len(blocks):
+                    raise _ReachedError
 
-        self._run(index, [block.register_forward_hook(hook)])
-        return found[0]
+            return hook
+
+        modules = {key: self.model.get_submodule(path) for key, path in blocks.items()}
+        self._run(index, [one.register_forward_hook(keep(key)) for key, one in modules.items()])
+        return found
 
     def _run(self, index: int, hooks: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
         training = self.model.training
@@ -83,35 +91,41 @@ class Runs:
 
     @contextmanager
     def _skipping(self, index: int) -> Iterator[None]:
-        skipped = [self.model.get_submodule(path) for path in self.blocks[: self.done]]
-        value = self._outputs[index] if skipped else None
+        skipped = [(self.model.get_submodule(path), _list_of(path)) for path in self.blocks[: self.done]]
         try:
-            for module in skipped:
-                module.forward = lambda *_args, **_kwargs: value
+            for module, key in skipped:
+                module.forward = lambda *_args, value=self._outputs[key][index], **_kwargs: value
             yield
         finally:
-            for module in skipped:
+            for module, _ in skipped:
                 del module.forward
 
 
 def chain_of(model: nn.Module, batch: Batch, stages: Sequence[Sequence[str]]) -> list[str]:
-    """The blocks that hold the stages' layers, if what the one before returned is all that a block needs to run as it
-    did; else none. Each is tried on one batch, with the others left out.
+    """The blocks that hold the stages' layers, of as many lists of modules as there are (an encoder's and a decoder's,
+    say), if what the last one of its list returned is all that is needed to run on as it did; else none. Each is tried
+    on one batch, with the others left out.
 
     stages: layers by name, in the order in which they run.
     """
-    firsts = {stage[0]: stage[0] for stage in stages}
+    found: list[str] = []
     for blocks in _candidates(model, stages):
-        wanted, parts = Runs(model, [batch]).inputs(0, firsts), Runs(model, [batch], blocks)
-        for count in range(len(blocks)):
-            held = {name: name for name in firsts if block_index(blocks, name) == count}
-            parts.skip(count)
-            given = parts.inputs(0, held) if held else {}
-            if given.keys() != held.keys() or not all(torch.equal(wanted[name], given[name]) for name in held):
-                break
-        else:
-            return blocks
-    return []
+        apart = not any(_within(one, other) or _within(other, one) for one in blocks for other in found)
+        tried = _as_run([*found, *blocks], stages)
+        if apart and tried and _is_chain(model, batch, stages, tried):
+            found = tried
+    return found
+
+
+def standing(blocks: Sequence[str], stages: Sequence[Sequence[str]]) -> list[int]:
+    """Of each stage, how many blocks stand when it is its turn: all of whose layers came before it."""
+    held = [block_index(blocks, stage[0]) for stage in stages]
+    found = []
+    for place, index in enumerate(held):
+        before = max((one + 1 for one in held[:place] if one is not None), default=0)
+        ahead = next((one for one in held[place:] if one is not None), len(blocks))
+        found.append(min(before, ahead) if index is None else index)
+    return found
 
 
 def block_index(blocks: Sequence[str], name: str) -> int | None:
@@ -131,3 +145,32 @@ def _candidates(model: nn.Module, stages: Sequence[Sequence[str]]) -> Iterator[l
         ran = [index for held in order for index in held if index is not None]
         if len(set(ran)) > 1 and ran == sorted(ran):
             yield children
+
+
+def _as_run(blocks: Sequence[str], stages: Sequence[Sequence[str]]) -> list[str]:
+    """Blocks of several lists in the order in which these run; nothing where they take turns."""
+    lists = {_list_of(path): [one for one in blocks if _list_of(one) == _list_of(path)] for path in blocks}
+    turns = [key for stage in stages for key, own in lists.items() if block_index(own, stage[0]) is not None]
+    order = list(dict.fromkeys(turns))
+    return [path for key in order for path in lists[key]] if turns == sorted(turns, key=order.index) else []
+
+
+def _is_chain(model: nn.Module, batch: Batch, stages: Sequence[Sequence[str]], blocks: Sequence[str]) -> bool:
+    """Whether all stages are called with the same where the blocks before them are left out."""
+    wanted, parts = Runs(model, [batch]).inputs(0, {one[0]: one[0] for one in stages}), Runs(model, [batch], blocks)
+    for count, turns in groupby(zip(standing(blocks, stages), stages, strict=True), lambda one: one[0]):
+        held = {stage[0]: stage[0] for _, stage in turns}
+        parts.skip(count)
+        given = parts.inputs(0, held)
+        if given.keys() != held.keys() or not all(torch.equal(wanted[name], given[name]) for name in held):
+            return False
+    return True
+
+
+def _list_of(path: str) -> str:
+    """The path of the list that holds a block."""
+    return path.rpartition(".")[0]
+
+
+def _within(path: str, other: str) -> bool:
+    return path == other or path.startswith(f"{other}.")

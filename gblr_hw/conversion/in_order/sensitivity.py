@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gblr_hw.layers.model_calls import Batch, linear_layer, run_batch, tensors_of
+from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of, run_batch, tensors_of
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
+MOST_OUTPUTS = 16_384  # of a layer: its moments then take 2 GiB
 
 
 def output_moments(
@@ -34,8 +35,10 @@ def output_moments(
     same trace estimates half of the output's squared error.
 
     rows: batch -> mask over the leading axes of the output, so that padding does not count. Raises InputError for a
-    layer that is not linear or does not run, outputs without numbers, and a model that does not run.
+    layer that is not linear, has more than 16,384 outputs (a vocabulary's head) or does not run, outputs without
+    numbers, and a model that does not run.
     """
+    _check_sizes(model, names)
     sums: dict[str, Tensor] = {}
     generator, count = torch.Generator().manual_seed(seed), 0
 
@@ -67,6 +70,17 @@ def output_moments(
         if name not in sums:
             raise InputError(f"layer '{name}'", "no gradient", "the output depends on every layer", "Leave it out.")
     return {name: (sums[name] / count).cpu().numpy() for name in names}
+
+
+def _check_sizes(model: nn.Module, names: Sequence[str]) -> None:
+    for name in names:
+        outputs = len(matrix_of(linear_layer(model, name)))
+        if outputs > MOST_OUTPUTS:
+            raise InputError(
+                f"layer '{name}'", f"{outputs:,} outputs",
+                f"by loss a layer has at most {MOST_OUTPUTS:,}: second moments of gradients take their square",
+                "Exclude it, as a vocabulary's head mostly is.",
+            )  # fmt: skip
 
 
 @contextmanager

@@ -42,6 +42,14 @@ def test_of_logits_it_is_the_fisher_information() -> None:
     assert model.training
 
 
+def test_a_head_of_a_vocabulary_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 16_385))
+    with pytest.raises(
+        InputError, match="layer '1': found 16,385 outputs; by loss a layer has at most 16,384: .* Exclude it"
+    ):
+        output_moments(model, [torch.randn(2, 2)], ["0", "1"])
+
+
 def test_half_the_trace_is_the_divergence_that_a_small_error_makes() -> None:
     model, x = Classifier(), torch.randn(40, 500, 5)
     with torch.no_grad():

@@ -393,6 +393,11 @@ def test_a_training_model_is_refused() -> None:
         str(caught.value)
         == "model: found training mode; the front end takes models in evaluation mode. Call model.eval()."
     )
+    # A list that was made anew is in training mode, whatever the model is.
+    model = nn.Sequential(nn.Linear(2, 2)).eval()
+    model.append(nn.Dropout())
+    with pytest.raises(InputError, match=r"model, module '1': found training mode; .* Call model\.eval\(\)"):
+        export_network(model, torch.randn(1, 2))
 
 
 def test_a_branch_on_data_is_refused() -> None:
