@@ -123,6 +123,7 @@ BLOCKS: tuple[Block, ...] = (
     Block(RESULTS, "formats", ("formats",), _whole("formats", structures.formats_table)),
     Block(RESULTS, "mixed lattice", ("mixed lattice",), _rows("mixed lattice", structures.mixed_lattice_table)),
     Block(RESULTS, "doors", ("doors",), _whole("doors", structures.doors_table)),
+    Block(RESULTS, "blast descent", ("BLAST descent",), _rows("BLAST descent", structures.blast_descent_table)),
     Block(RESULTS, "int8 formats", ("int8 formats",), _rows("int8 formats", structures.int8_formats_table)),
     Block(RESULTS, "int8", ("accuracy",), _rows("accuracy", networks.accuracy_table)),
     *(

@@ -97,6 +97,7 @@ SOURCES: Mapping[str, Source] = {
     "formats": Source("docs/data/formats.jsonl", "python -m benchmarks.structures.formats", read_lines),
     "mixed lattice": _json("mixed_lattice", "python -m benchmarks.structures.mixed_lattice --covariances FILE"),
     "doors": Source("docs/data/doors.jsonl", "python -m benchmarks.structures.doors", read_lines),
+    "BLAST descent": _json("blast_descent", "python -m benchmarks.structures.blast_descent"),
     "int8 formats": _json("int8_formats", "python -m benchmarks.structures.int8_formats"),
     "random layer": _json("random_layer", "python -m benchmarks.structures.random_layer"),
     "accuracy": _json("network_accuracy", "python -m benchmarks.networks.network_accuracy --work minilm-work"),

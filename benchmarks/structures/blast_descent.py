@@ -1,6 +1,7 @@
 """BLAST from a pretrained matrix: alternating least squares against the published preconditioned gradient descent.
 
-``python -m benchmarks.structures.blast_descent``: relative errors at the same sizes, so at the same tiles.
+``python -m benchmarks.structures.blast_descent [--out docs/data/blast_descent.json]``: relative errors at the same
+sizes, so at the same tiles.
 
 The rival is written from its description (Lee et al., NeurIPS 2024, section 3.2): factors in turn take a gradient step
 that is preconditioned by the inverse of their own Gram matrix plus a multiple of the loss's root, from small random
@@ -9,13 +10,20 @@ bases, with a step size that falls to zero.
 
 from __future__ import annotations
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is loaded
+
 import argparse
 import importlib.util
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.shared.measurement import write_json
+from benchmarks.structures.tables import blast_descent_table
 from gblr_hw.conversion.fit.fit_blast import Blast, fit_blast
 from gblr_hw.conversion.fit.fit_layer import truncated_svd
 from gblr_hw.conversion.fit.fit_problem import FitProblem
@@ -23,6 +31,7 @@ from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.weights.factors import evaluate
 
 _DAMPING = 0.1
+BLOCKS, RANKS = 4, (64, 128)
 
 
 def descend(matrix: np.ndarray, blocks: tuple[int, int], rank: int, steps: int = 300, seed: int = 0) -> Blast:
@@ -63,34 +72,37 @@ def pretrained() -> dict[str, np.ndarray]:
     return {name: evaluate(layers[name]).matrix() for name in names}
 
 
-def main() -> None:
-    """Print a line for each matrix, number of blocks and rank."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sweeps", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=300)
-    arguments = parser.parse_args()
-    print("matrix | blocks | rank | truncated SVD | descent | seconds | least squares | seconds")
+def rows(sweeps: int, steps: int) -> Iterator[dict[str, object]]:
+    """A row for each matrix and rank, four blocks: relative errors, and the CPU seconds of either fit."""
     for name, matrix in pretrained().items():
         problem = FitProblem(matrix, None, 32, 32)
-        for blocks, rank in ((4, 64), (4, 128)):
-            sizes = (blocks, blocks)
-            begun = time.perf_counter()
-            theirs = descend(matrix, sizes, rank, arguments.steps)
-            between = time.perf_counter()
-            ours = fit_blast(problem, sizes, rank, arguments.sweeps)
-            ended = time.perf_counter()
-            errors = [
-                np.sqrt(error / problem.energy)
-                for error in (
-                    problem.squared_error(truncated_svd(problem, matrix, rank)),
-                    problem.squared_norm(matrix - theirs.matrix()),
-                    problem.squared_norm(matrix - ours.matrix()),
-                )
-            ]
-            print(
-                f"{name} | {blocks} | {rank} | {errors[0]:.4f} | {errors[1]:.4f} | {between - begun:.0f} | "
-                f"{errors[2]:.4f} | {ended - between:.0f}"
-            )
+        for rank in RANKS:
+            begun = time.process_time()
+            theirs = descend(matrix, (BLOCKS, BLOCKS), rank, steps)
+            between = time.process_time()
+            ours = fit_blast(problem, (BLOCKS, BLOCKS), rank, sweeps)
+            ended = time.process_time()
+            lost = {
+                "truncated_svd": problem.squared_error(truncated_svd(problem, matrix, rank)),
+                "descent": problem.squared_norm(matrix - theirs.matrix()),
+                "least_squares": problem.squared_norm(matrix - ours.matrix()),
+            }
+            yield {
+                "matrix": name, "blocks": BLOCKS, "rank": rank,
+                **{way: float(np.sqrt(one / problem.energy)) for way, one in lost.items()},
+                "descent_cpu_s": between - begun, "least_squares_cpu_s": ended - between,
+            }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweeps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--out", type=Path, help="write the figures into this JSON file")
+    options = parser.parse_args()
+    found = list(rows(options.sweeps, options.steps))
+    print(blast_descent_table(found))
+    write_json(options.out, rows=found)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,21 @@ def doors_table(rows: Sequence[Row]) -> str:
     return format_table(columns, lines, markdown=True)
 
 
+def blast_descent_table(rows: Sequence[Row]) -> str:
+    """Relative errors of BLAST by either fit, beside low rank's at the same rank."""
+    columns = (
+        Column("matrix", "matrix", align="left"),
+        Column("blocks", "blocks"),
+        Column("rank", "rank"),
+        Column("low rank of that rank", "truncated_svd", "{:.3f}".format),
+        Column("BLAST, published descent", "descent", "{:.3f}".format),
+        Column("CPU s", "descent_cpu_s", "{:.0f}".format),
+        Column("BLAST, least squares in turn", "least_squares", "{:.3f}".format),
+        Column("its CPU s", "least_squares_cpu_s", "{:.0f}".format),
+    )
+    return format_table(columns, rows, markdown=True)
+
+
 def mixed_lattice_table(rows: Sequence[Row]) -> str:
     """Relative errors of the lattice, of BLAST, and of the best sum of both, at equal tiles."""
     lines = []
