@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gblr_hw.conversion.fit.choose_chunks import share_tiles
 from gblr_hw.conversion.fit.fit_layer import full_tiles
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.weights.family import Family
 from gblr_hw.weights.structure import dense_tile_count
 from simulator.base.errors import InputError
 
@@ -77,7 +78,14 @@ def share_by_error(
     return {name: lowest[name] + more for name, more in zip(problems, extra, strict=True)}
 
 
-def share_whole_ranks(problems: Mapping[str, FitProblem], shares: Mapping[str, int], *, dense: bool) -> dict[str, int]:
+def in_steps_of(
+    family: Family, problems: Mapping[str, FitProblem], shares: Mapping[str, int], *, dense: bool
+) -> Mapping[str, int]:
+    """Tiles by layer as the family can take them. dense: as `_whole_ranks` has it."""
+    return _whole_ranks(problems, shares, dense=dense) if family.unit == "rank" else shares
+
+
+def _whole_ranks(problems: Mapping[str, FitProblem], shares: Mapping[str, int], *, dense: bool) -> dict[str, int]:
     """The same tiles where layers take whole ranks only, which buy a tile of every chunk for as many ranks as a tile
     holds: what such steps leave of the shares goes, step by step, to the layer whose relative squared error falls most
     for a tile, until no layer's next step fits.

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from gblr_hw.conversion.allocate import (
     dense_tiles,
+    in_steps_of,
     share_by_error,
     share_evenly,
-    share_whole_ranks,
     total_tiles,
 )
 from gblr_hw.conversion.bits.around import OnGrid, rounded_ranks, rounded_tiles
@@ -246,21 +246,15 @@ def _convert(
     rounds = 2 if request.allocation == "by-error" and len(problems) > 1 else 1
     least = _least(problems, request)
     shares = share_evenly(problems, budget, least)
-    even = _fit_all(problems, _in_steps(problems, shares, request), request, 0, rounds)
+    in_steps = partial(in_steps_of, request.family, problems, dense=request.options.with_dense_tiles)
+    even = _fit_all(problems, in_steps(shares), request, 0, rounds)
     if rounds == 1:
         return even
     errors = {name: squared_error(problem, even[name]) for name, problem in problems.items()}
     other = share_by_error(problems, shares, errors, least)
-    moved = _fit_all(problems, _in_steps(problems, other, request), request, 1, rounds)
+    moved = _fit_all(problems, in_steps(other), request, 1, rounds)
     judge = request.judge or partial(_total_error, problems)
     return min(even, moved, key=judge)
-
-
-def _in_steps(problems: Mapping[str, FitProblem], shares: Mapping[str, int], request: _Request) -> Mapping[str, int]:
-    """Tiles by layer as the family can take them."""
-    if request.family.unit != "rank":
-        return shares
-    return share_whole_ranks(problems, shares, dense=request.options.with_dense_tiles)
 
 
 def _fit_all(

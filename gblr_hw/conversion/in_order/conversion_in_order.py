@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.conversion.allocate import share_evenly, share_whole_ranks, total_tiles
+from gblr_hw.conversion.allocate import in_steps_of, share_evenly, total_tiles
 from gblr_hw.conversion.choose_family import choose_family
 from gblr_hw.conversion.conversion_input import Array, positive_moments, read_layers
 from gblr_hw.conversion.fit.accelerate import refit
@@ -107,14 +107,15 @@ def convert_in_order(
     least = {name: least_tiles(problem, kind, options, f"layer '{name}'") for name, problem in problems.items()}
     outputs: Mapping[str, FloatArray] = {}
     budget = total_tiles(problems, tiles)
+    shares: Mapping[str, int]
     if kept is None and allocation == "by-loss":
         known = sensitivity or measured(teacher, batches, turns, rows, ridge)
         outputs = known.outputs
         shares = share_by_loss(problems, known, budget, least, whole_ranks=FAMILIES[kind].unit == "rank")
     else:
         shares = share_evenly(problems, budget, least)
-        if kept is None and FAMILIES[kind].unit == "rank":
-            shares = share_whole_ranks(problems, shares, dense=options.with_dense_tiles)
+        if kept is None:
+            shares = in_steps_of(FAMILIES[kind], problems, shares, dense=options.with_dense_tiles)
 
     def approximate(name: str, problem: FitProblem) -> Converted:
         if kept is None:
