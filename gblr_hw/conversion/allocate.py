@@ -79,8 +79,8 @@ def share_by_error(
 
 
 def in_steps_of(
-    family: Family, problems: Mapping[str, FitProblem], shares: Mapping[str, int], *, dense: bool
-) -> Mapping[str, int]:
+    family: Family, problems: Mapping[str, FitProblem], shares: dict[str, int], *, dense: bool
+) -> dict[str, int]:
     """Tiles by layer as the family can take them. dense: as `_whole_ranks` has it."""
     return _whole_ranks(problems, shares, dense=dense) if family.unit == "rank" else shares
 

@@ -107,7 +107,6 @@ def convert_in_order(
     least = {name: least_tiles(problem, kind, options, f"layer '{name}'") for name, problem in problems.items()}
     outputs: Mapping[str, FloatArray] = {}
     budget = total_tiles(problems, tiles)
-    shares: Mapping[str, int]
     if kept is None and allocation == "by-loss":
         known = sensitivity or measured(teacher, batches, turns, rows, ridge)
         outputs = known.outputs
