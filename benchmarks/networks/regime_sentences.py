@@ -148,11 +148,11 @@ def _monarch(programs: Programs) -> str:
         for mine in prefill
         if shares_of(mine)["Monarch"] >= 1
     }
+    where = f": on some presets it is slower than dense in {' and '.join(sorted(slower))}" if slower else ""
     return (
         f"**Monarch** pays in decode as others do, and less in prefill, with {cycles(prefill, 'Monarch')} of dense's "
-        f"cycles: on some presets it is slower than dense in {' and '.join(sorted(slower))}. Its outputs lie in "
-        f"another order, so that values are copied into their places before attention and before the next layer: what "
-        f"is no linear takes "
+        f"cycles{where}. Its outputs lie in another order, so that values are copied into their places before "
+        f"attention and before the next layer: what is no linear takes "
         f"{over_dense(prefill, 'Monarch', beside_linears)} times dense's cycles in prefill ({span(theirs)} with the "
         f"other structures) and {over_dense(decode, 'Monarch', beside_linears)} times in decode."
     )
