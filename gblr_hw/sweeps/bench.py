@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gblr_hw.jobs.executors import results_of
+from gblr_hw.jobs.executors import Workers
 from gblr_hw.sweeps.axes import Settings, machine_at
 from gblr_hw.sweeps.conversions import KeptConversions, Wanted, digest_of, made
 from gblr_hw.sweeps.journal import Journal
@@ -27,7 +27,7 @@ _MOST_WEIGHTS = 1 << 27  # of the networks that are handed to workers together
 
 
 class Bench:
-    """Measures points of some networks; a context, which has a folder for conversions as long as it is open.
+    """Measures points of some networks; a context: it has workers, and a folder for conversions, while it is open.
 
     work: folder that keeps points and conversions; without one they last as long as the bench. total: points that will
     be asked for in all, for `progress`, which is called with (done, total, network) after each, and after a conversion.
@@ -46,7 +46,7 @@ class Bench:
         progress: Progress | None,
     ) -> None:
         self._networks, self._base, self._tokens = networks, base, tokens
-        self._jobs, self._scheduler, self._work = jobs, scheduler, work
+        self._workers, self._work = Workers(jobs, scheduler), work
         self._journal = Journal(work)
         self._open = ExitStack()
         self._conversions: KeptConversions | None = None
@@ -54,12 +54,13 @@ class Bench:
         self._total, self._done, self._progress = total, 0, progress
 
     def __enter__(self) -> Bench:
+        self._open.enter_context(self._workers)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        self._open.__exit__(kind, error, trace)
 
     def rows(self, points: Sequence[Settings]) -> list[Row]:
         """A row for each point, in their order."""
@@ -128,7 +129,7 @@ class Bench:
         kept, digest = self._kept(), digest_of(dense)
         new = [one for one in machines if not kept.has(digest, one)]
         tasks = [(one, machines[one]) for one in new]
-        for done, (index, found) in enumerate(results_of(made, dense, tasks, self._jobs, self._scheduler), start=1):
+        for done, (index, found) in enumerate(self._workers.results_of(made, dense, tasks), start=1):
             kept.add(digest, new[index], found)
             self._tell(f"{network.source.name}, {done} of {len(new)} conversions")
         for wanted, some in groups.items():
@@ -157,7 +158,7 @@ class Bench:
         sources = [source for source, _ in waiting]
         flat = [(number, key, settings) for number, (_, some) in enumerate(waiting) for key, settings in some]
         tasks = [(number, self._base, self._tokens, dict(settings)) for number, _, settings in flat]
-        for index, figures in results_of(measure_task, sources, tasks, self._jobs, self._scheduler):
+        for index, figures in self._workers.results_of(measure_task, sources, tasks):
             number, key, _ = flat[index]
             self._add(key, figures, sources[number])
 
