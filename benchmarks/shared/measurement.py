@@ -20,6 +20,16 @@ def cpu_seconds(call: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
+def told_each(count: int) -> Callable[[int, int, str], None]:
+    """A ``progress`` that prints each so-many-th step and the CPU time until then."""
+
+    def tell(done: int, of: int, what: str) -> None:
+        if done % count == 0:
+            print(f"{done}/{of} {what} {time.process_time():.0f} s", flush=True)
+
+    return tell
+
+
 def stay_on_one_core() -> None:
     """Pin this process to one of its cores, where the system can."""
     if hasattr(os, "sched_setaffinity"):

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.shared.measurement import told_each
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.smollm.measure import Program, interval, perplexity, text_losses
 from benchmarks.smollm.network import load_network, matrices, tokens_of
@@ -298,9 +299,7 @@ JOBS = [
 ]
 
 
-def _progress(done: int, of: int, what: str) -> None:
-    if done % 7 == 0:
-        print(f"{done}/{of} {what} {time.process_time():.0f} s", flush=True)
+_progress = told_each(7)
 
 
 def _tiles(weights: Any) -> int:

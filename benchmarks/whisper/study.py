@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from transformers import WhisperForConditionalGeneration
 
+from benchmarks.shared.measurement import told_each
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.whisper.measure import Written, cycles, filled, written
 from benchmarks.whisper.network import load_network, matrices
@@ -172,9 +173,7 @@ def _short(one: Written) -> list[float]:
     return [round(value, 4) for value in astuple(one)]
 
 
-def _progress(done: int, of: int, what: str) -> None:
-    if done % 8 == 0:
-        print(f"{done}/{of} {what} {time.process_time():.0f} s", flush=True)
+_progress = told_each(8)
 
 
 Make = Callable[[Study, str, float], Layers]
