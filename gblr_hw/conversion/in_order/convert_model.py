@@ -22,6 +22,7 @@ from gblr_hw.conversion.fit.fit_layer import QUICK
 from gblr_hw.conversion.fit.fit_weights import Converted, relative_error
 from gblr_hw.conversion.fit.fit_whole import tiles_of
 from gblr_hw.conversion.in_order.conversion_in_order import convert_in_order
+from gblr_hw.conversion.in_order.share_by_loss import BADLY
 from gblr_hw.files.named_layers import Checkpoint
 from gblr_hw.frontend.put_weights import put_layers
 from gblr_hw.layers.model_calls import Batch, call_of, linear_layer, linear_names, matrix_of, tensors_of
@@ -33,9 +34,6 @@ from simulator.base.errors import InputError
 from simulator.base.shown import Table, Tabled
 from simulator.machine.machine import Machine
 from simulator.timing.simulate import simulate
-
-# Relative error of a layer's matrix from which on it came out badly.
-BADLY = 0.5
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def test_losses_are_those_of_truncated_layers() -> None:
 
 
 @pytest.mark.parametrize("whole_ranks", [False, True])
-def test_no_other_shares_lose_much_less(whole_ranks: bool) -> None:
+def test_no_other_shares_lose_much_less(whole_ranks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gblr_hw.conversion.in_order.share_by_loss._BOUNDS", ())
     made, outputs = problems()
     curves = {name: loss_by_tiles(one, outputs[name], whole_ranks=whole_ranks) for name, one in made.items()}
     known = Sensitivity(outputs, {name: one.moments for name, one in made.items() if one.moments is not None})
@@ -126,3 +127,26 @@ def test_no_other_shares_lose_much_less(whole_ranks: bool) -> None:
         assert found <= 1.25 * min(totals) + 1e-9
     with pytest.raises(InputError, match="tile budget: found 2 tiles for 3 layers"):
         share_by_loss(made, known, 2, dict.fromkeys(made, 1), whole_ranks=whole_ranks)
+
+
+def test_no_layer_is_starved_where_the_budget_can_feed_all() -> None:
+    """A layer that hardly counts keeps half of its output all the same, and what is left goes where it counts most."""
+    made, outputs = problems()
+    known = Sensitivity(outputs, {name: one.moments for name, one in made.items() if one.moments is not None})
+    errors = {
+        name: np.sqrt(loss_by_tiles(one, 2 * np.eye(len(one.matrix)), whole_ranks=False) / one.energy)
+        for name, one in made.items()
+    }
+    sizes = {name: len(curve) - 1 for name, curve in errors.items()}
+    for budget in range(1, sum(sizes.values()) + 1):
+        shares = share_by_loss(made, known, budget, dict.fromkeys(made, 0), whole_ranks=False)
+        assert sum(shares.values()) <= budget
+        worst = max(float(errors[name][count]) for name, count in shares.items())
+        for bound in (0.5, 0.6, 0.7, 0.8, 0.9):
+            if sum(int(np.argmax(curve <= bound)) for curve in errors.values()) <= budget:
+                assert worst <= bound, budget
+                break
+    free = {"a": 1.0, "b": 0.0, "c": 0.0}  # all for one, were it not for the others' errors
+    alone = Sensitivity({name: free[name] * one for name, one in outputs.items()}, known.inputs)
+    shares = share_by_loss(made, alone, 10, dict.fromkeys(made, 0), whole_ranks=False)
+    assert max(float(errors[name][count]) for name, count in shares.items()) <= 0.5
