@@ -78,16 +78,22 @@ def _column(rules, line, group, bank, row, write, taken, bus):
     is_open = line[bank + BANK_ROW]
     if is_open == row:
         return max(bus, taken, line[bank + (BANK_WRITE if write else BANK_READ)]), np.int64(-1)
+    activate = _activate(rules, line, group, bank, taken)
+    return max(bus, activate + (rules.activate_write if write else rules.activate_read)), activate
+
+
+@kernel(inline="always")
+def _activate(rules, line, group, bank, taken):
+    """First clock of a burst's activate, behind a precharge where another row is open."""
     ready = max(taken, line[bank + BANK_ACTIVATE])
-    if is_open >= 0:
+    if line[bank + BANK_ROW] >= 0:
         ready = max(max(taken, line[bank + BANK_PRECHARGE]) + rules.precharge, line[bank + BANK_ACTIVATE])
-    activate = max(
+    return max(
         ready,
         line[ACTIVATE] + rules.activates_apart,
         line[group + GROUP_ACTIVATE] + rules.activates_group,
         line[FOUR] + rules.four_activates,
     )
-    return max(bus, activate + (rules.activate_write if write else rules.activate_read)), activate
 
 
 @kernel(inline="always")
@@ -294,7 +300,8 @@ def _serve_hits(rules, line, first, count, write, asked):
     apart, in_group, write_read = rules.column_apart, rules.column_group, rules.write_read_group
     due, queue, columns_at, groups = line[REFRESH_DUE], rules.queue, rules.columns_at, rules.groups
     column, taken, until, place = line[mine], line[TAKEN], line[BUSY_UNTIL], line[PLACE]
-    i = np.int64(0)
+    to_column = rules.activate_write if write else rules.activate_read
+    i = opened = np.int64(0)
     while i < count:
         block = first + i * rules.channels
         got = max(asked, taken + 1, line[columns_at + place])
@@ -311,12 +318,24 @@ def _serve_hits(rules, line, first, count, write, asked):
         for ahead in range(looks):
             of_group = (group + ahead) & (groups - 1)
             at, of_bank = GROUPS + GROUP_SIZE * of_group, bank + BANK_SIZE * of_group
-            ready = max(line[at + group_mine] + in_group, line[of_bank + bank_ready])
+            ready = line[at + group_mine] + in_group
             if not write:
                 ready = max(ready, line[at + GROUP_WRITE] + write_read)
-            if line[of_bank + BANK_ROW] != row or ready > goes + ahead * apart:
+            activate = np.int64(-1)
+            if line[of_bank + BANK_ROW] == row:
+                ready = max(ready, line[of_bank + bank_ready])
+            elif ahead < queue:
+                free = place + ahead - queue if place + ahead >= queue else place + ahead
+                activate = _activate(rules, line, at, of_bank, max(got + ahead, line[columns_at + free]))
+                ready = max(ready, activate + to_column)
+            else:  # its place is not free before one of these has gone
+                ready = due
+            if ready > goes + ahead * apart:
                 many = ahead
                 break
+            if activate >= 0:
+                _open(rules, line, at, of_bank, row, activate)
+                opened += 1
         if many == 0:
             break
         place, taken = _fill(line, columns_at, queue, place, goes, apart, many, max(taken, asked - 1))
@@ -333,7 +352,7 @@ def _serve_hits(rules, line, first, count, write, asked):
         if many < looks:
             break
     if i:
-        line[HITS] += i
+        line[HITS] += i - opened
         line[PLACE] = place
         line[WRITES if write else READS] += i
         line[mine], line[TAKEN], line[BUSY_UNTIL] = column, taken, until
@@ -382,7 +401,7 @@ def _serve_oldest(rules, line, first, count, write, asked):
     bus = _any_column(rules, line, write)
     group, bank, row = _places(rules, first)
     column, activate = _column(rules, line, group, bank, row, write, taken, bus)
-    waiting = min(count, rules.window)
+    waiting = min(count, rules.window) if column > bus else np.int64(0)  # none is earlier than the bus is free
     begin, size = np.int64(0), _bursts_of_row(rules, first)
     i = np.int64(1)
     while True:
