@@ -211,6 +211,8 @@ DURATIONS = [
     *_shared("D6", "the most significant part counts first", MAPPING, "for part in reversed(order):", "for part in order:", "banks"),
     *_shared("D7", "tile records begin anywhere in a burst", PLACES, "sizes = ceil_div(records_of([layer.tiles for layer in layers], machine), burst) * burst", "sizes = records_of([layer.tiles for layer in layers], machine)", "banks"),
     *_shared("D8", "a full queue takes bursts", CONTROLLER, "max(asked, line[TAKEN] + 1, free)", "max(asked, line[TAKEN] + 1)", "banks"),
+    *_shared("D8", "a run opens a row before its burst has a place", CONTROLLER, "max(got + ahead, line[columns_at + free])", "asked + ahead", "banks"),
+    *_shared("D9", "a run reads from a row in the clock in which it opens", CONTROLLER, "ready = max(ready, activate + to_column)", "ready = max(ready, activate)", "banks"),
     *_shared("D9", "a row is open a clock late", BANKS, 'activate_read=t["tRCD"]', 'activate_read=t["tRCD"] + 1', "banks"),
     *_shared("D10", "channels with other rows open are served as one", ALIKE, "lines[channel, bank] == lines[other, bank]", "lines[channel, bank] == lines[channel, bank]", "banks"),
     *_shared("D10", "a channel that waits is served as one that does not", ALIKE, "return free <= asked and free <=", "return free <=", "banks"),

@@ -48,6 +48,7 @@ BANKS = (
     (
         "tests/simulator/dram/test_dram_commands.py::test_sequences_by_hand",
         "tests/simulator/dram/test_dram_commands.py::test_a_full_queue_lets_the_next_burst_in_with_a_column_command",
+        "tests/simulator/dram/test_dram_commands.py::test_a_run_opens_the_next_row_behind_the_bus_or_waits_for_it",
         "tests/simulator/dram/test_dram_commands.py::test_channels_that_are_alike_until_they_are_told_apart",
         "tests/simulator/dram/test_banked_engine.py::test_a_load_by_hand",
         "tests/simulator/dram/test_banked_engine.py::test_each_byte_of_a_plain_program_has_one_place",

@@ -109,6 +109,22 @@ def test_a_full_queue_lets_the_next_burst_in_with_a_column_command() -> None:
         assert report.clocks == end == run_slowly(transfers, DDR4, 1, PLAIN, "fcfs", queue)[0][0]
 
 
+def test_a_run_opens_the_next_row_behind_the_bus_or_waits_for_it() -> None:
+    """Reads of one run, groups in turn, go tCCD_S apart from clock 22 on: burst n in 22 + 4 n. Burst 512 begins a row
+    of other banks. With six places it gets one with burst 506, in clock 2046, and may be read in 2068, before the bus
+    is free in 2070; with five places it gets it in clock 2050 and is read in 2072, the bus two clocks late.
+    """
+    for queue, late in ((6, 0), (5, 2)):
+        memory = new_controller(DDR4, 1, "row-bank-column-group-channel", "fcfs", queue)
+        done = serve_run(memory.rules, memory.lines, 0, 520, 0, 0, np.empty((6, 600), dtype=np.int64))[1]
+        assert done == 22 + 4 * 519 + DATA + late
+        counted = memory.counted()
+        assert (counted["hits"], counted["misses"], counted["conflicts"]) == (512, 8, 0)
+        assert counted["busy"] == done
+    transfer = Transfer(0, tuple(Burst(number, False) for number in range(520)))
+    assert run_slowly([transfer], DDR4, 1, "row-bank-column-group-channel", "fcfs", 5)[0] == [done]
+
+
 def test_channels_that_are_alike_until_they_are_told_apart() -> None:
     """Eight channels, burst n in channel n mod 8. The last one alone gets a column command in clock 500 and another
     row in clock 1000, and each time what comes next must find it so, and the other channels as they were.
