@@ -42,7 +42,7 @@ CASES = (("mid-32", 197), ("mid-32", 1), ("edge-16", 197), ("edge-16", 1))
 LAYER = (768, 768, 3, 128)  # inputs, outputs, blocks and rank of the published formats
 SHARE = 0.3  # of the multiplications, of random intervals
 PATTERN_BURSTS = 50_000
-ROUNDS = 7
+ROUNDS = 21
 
 Row = dict[str, Any]
 
