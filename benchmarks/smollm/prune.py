@@ -12,14 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from gblr_hw.conversion.fit.choose_chunks import share_tiles
 from gblr_hw.conversion.in_order.share_by_loss import Sensitivity
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.floating]
 _FLOOR = 0.01  # as `minding` adds to the gradients' moments
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """What is left of a network: its matrices, and what the dense network says of them."""
+
+    matrices: Mapping[str, FloatArray]
+    known: Sensitivity
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,7 @@ def refitted(matrix: FloatArray, inputs: FloatArray, kept: npt.NDArray[np.int64]
 
 def prune(
     dense: Mapping[str, FloatArray], known: Sensitivity, blocks: Sequence[str], head: int, share: float, chunk: int = 32
-) -> dict[str, Tensor]:
+) -> Pruned:
     """A Llama's matrices without the hidden units and groups of heads that the loss misses least.
 
     dense: by name, of all ``blocks``. head: channels a head. share: of the dense tiles. chunk: hidden units go in
@@ -107,8 +113,8 @@ def _bought(losses: FloatArray, price: int) -> FloatArray:
 def _narrowed(
     dense: Mapping[str, FloatArray], known: Sensitivity, blocks: Sequence[str],
     kept: Mapping[str, npt.NDArray[np.int64]], head: int,
-) -> dict[str, Tensor]:  # fmt: skip
-    found = {}
+) -> Pruned:  # fmt: skip
+    found, inputs, outputs = {}, dict(known.inputs), dict(known.outputs)
     for block in blocks:
         down, out = f"{block}.mlp.down_proj", f"{block}.self_attn.o_proj"
         units, channels = kept[down], kept[out]
@@ -116,9 +122,12 @@ def _narrowed(
         shared = dense[out].shape[1] // len(dense[keys])  # query heads of one pair of keys and values
         pairs = np.unique(channels // (head * shared))
         rows = (pairs[:, None] * head + np.arange(head)).ravel()
-        found |= {f"{block}.mlp.{one}_proj": dense[f"{block}.mlp.{one}_proj"][units] for one in ("gate", "up")}
-        found |= {f"{block}.self_attn.q_proj": dense[f"{block}.self_attn.q_proj"][channels]}
-        found |= {name: dense[name][rows] for name in (keys, values)}
+        narrower = {f"{block}.mlp.gate_proj": units, f"{block}.mlp.up_proj": units}
+        narrower |= {f"{block}.self_attn.q_proj": channels, keys: rows, values: rows}
+        for name, left in narrower.items():
+            found[name], outputs[name] = dense[name][left], outputs[name][np.ix_(left, left)]
         for name, left in ((down, units), (out, channels)):
             found[name] = refitted(dense[name], known.inputs[name], left)
-    return {name: torch.from_numpy(np.ascontiguousarray(found[name], np.float32)) for name in dense}
+            inputs[name] = inputs[name][np.ix_(left, left)]
+    matrices = {name: np.ascontiguousarray(found[name], np.float32) for name in dense}
+    return Pruned(matrices, Sensitivity(outputs, inputs))

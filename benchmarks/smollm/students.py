@@ -33,17 +33,22 @@ def kept_blocks(found: Mapping[str, LayerWeights]) -> list[int]:
 
 def with_layers(model: nn.Module, found: Mapping[str, LayerWeights]) -> nn.Module:
     """A copy of a Llama whose blocks have these layers, by their names in the model. Blocks of which no layer is there
-    are left out; dense layers may be narrower, by hidden units or by heads with their keys and values, which the code
-    of transformers counts by the sizes.
+    are left out; layers may be narrower, by hidden units or by heads with their keys and values, which the code of
+    transformers counts by the sizes.
     """
-    student = copy.deepcopy(model)
-    narrower = {name for name, one in found.items() if weights_differ(student.get_submodule(name), one)}
-    for name in narrower:
-        layer, weights = student.get_submodule(name), found[name]
-        assert isinstance(weights, DenseWeights), name
-        layer.weight = nn.Parameter(weights.weight.clone())
-        layer.out_features, layer.in_features = weights.weight.shape
-    put_layers(student, {name: found[name] for name in found if name not in narrower}, "students")
+    student, structured = copy.deepcopy(model), dict[str, LayerWeights]()
+    for name, weights in found.items():
+        layer = student.get_submodule(name)
+        if not weights_differ(layer, weights):
+            structured[name] = weights
+            continue
+        layer.out_features, layer.in_features = weights.out_features, weights.in_features
+        if isinstance(weights, DenseWeights):
+            layer.weight = nn.Parameter(weights.weight.clone())
+        else:  # of its size, so that the structure can take its place
+            layer.weight = nn.Parameter(torch.zeros(weights.out_features, weights.in_features))
+            structured[name] = weights
+    put_layers(student, structured, "students")
     student.model.layers = nn.ModuleList(student.model.layers[index] for index in kept_blocks(found))
     return student
 

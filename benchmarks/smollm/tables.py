@@ -18,6 +18,8 @@ LABELS = {
     "dense": "dense",
     "layers-dropped": "layers dropped",
     "pruned-by-loss": "heads and hidden units pruned, by loss",
+    "pruned-low-rank": "pruned, then low rank, by loss",
+    "pruned-lattice": "pruned, then lattice, by loss",
     "low-rank-evenly": "whitened low rank, evenly",
     "low-rank-by-loss": "low rank, by loss",
     "low-rank-in-order": "low rank, by loss, in order",
@@ -28,10 +30,12 @@ LABELS = {
     "blast-by-loss": "BLAST",
     "layers-dropped-distilled": "layers dropped, distilled",
     "pruned-distilled": "pruned, distilled",
+    "pruned-lattice-distilled": "pruned, then lattice, distilled",
     "low-rank-distilled": "low rank, by loss, distilled",
     "lattice-distilled": "lattice, by loss, distilled",
     "int4": "dense in 4 bits",
     "layers-dropped-int4": "layers dropped, in 4 bits",
+    "pruned-int4": "pruned, in 4 bits",
     "lattice-int4": "lattice, by loss, in 4 bits",
 }
 # A method's family, which its colour and mark are of, and how its line is drawn: by how its tiles were chosen.
@@ -39,6 +43,8 @@ _LOOKS = {
     "dense": ("dense", "-"),
     "layers-dropped": ("shallower", "-"),
     "pruned-by-loss": ("narrower", "-"),
+    "pruned-low-rank": ("low_rank", (0, (3, 1, 1, 1))),
+    "pruned-lattice": ("lattice", (0, (3, 1, 1, 1))),
     "low-rank-evenly": ("low_rank", ":"),
     "low-rank-by-loss": ("low_rank", "-"),
     "low-rank-in-order": ("low_rank", "-."),
@@ -49,10 +55,12 @@ _LOOKS = {
     "blast-by-loss": ("blast", "-"),
     "layers-dropped-distilled": ("shallower", "--"),
     "pruned-distilled": ("narrower", "--"),
+    "pruned-lattice-distilled": ("lattice", (0, (5, 1, 1, 1))),
     "low-rank-distilled": ("low_rank", "--"),
     "lattice-distilled": ("lattice", "--"),
     "int4": ("dense", ":"),
     "layers-dropped-int4": ("shallower", ":"),
+    "pruned-int4": ("narrower", ":"),
     "lattice-int4": ("lattice", ":"),
 }
 assert _LOOKS.keys() == LABELS.keys(), "every method has a look"

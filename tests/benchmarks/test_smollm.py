@@ -20,6 +20,7 @@ from benchmarks.smollm.tables import perplexity_picture, perplexity_table, rival
 from gblr_hw.conversion.conversion import convert
 from gblr_hw.conversion.fit.fit_layer import QUICK
 from gblr_hw.conversion.in_order.distil import Distillation, lesson_of, teach
+from gblr_hw.conversion.in_order.one_by_one import convert_by_loss
 from gblr_hw.conversion.in_order.share_by_loss import Sensitivity
 from gblr_hw.lowering.lower_model import lower_model
 from gblr_hw.weights.stored import DenseWeights
@@ -181,15 +182,22 @@ def test_pruned_networks_run_and_cost_less_and_whole_ones_stay(model: LlamaForCa
                                                     "llama.embedding_length": 96})).eval()  # fmt: skip
     known = _moments(wide, names)
     dense = {name: wide.get_submodule(name).weight.detach().numpy().astype(np.float64) for name in names}
-    all_of_it = {name: DenseWeights(one) for name, one in prune(dense, known, blocks, 16, 1.0, 16).items()}
+    whole = prune(dense, known, blocks, 16, 1.0, 16).matrices
+    all_of_it = {name: DenseWeights(torch.from_numpy(one)) for name, one in whole.items()}
     ids = torch.randint(0, 64, (2, 8))
     assert text_losses(with_layers(wide, all_of_it), ids) == pytest.approx(text_losses(wide, ids), rel=1e-4, abs=1e-5)
-    narrow = {name: DenseWeights(one) for name, one in prune(dense, known, blocks, 16, 0.6, 16).items()}
+    pruned = prune(dense, known, blocks, 16, 0.6, 16)
+    narrow = {name: DenseWeights(torch.from_numpy(one)) for name, one in pruned.matrices.items()}
     held = sum(one.weight.numel() for one in narrow.values()) / sum(one.size for one in dense.values())
     assert 0.45 < held <= 0.6
     student = with_layers(wide, narrow)
     assert text_losses(student, ids) != text_losses(wide, ids)
     assert Program(student, tokens=64).cost({})["latency_cycles"] < Program(wide, tokens=64).cost({})["latency_cycles"]
+    for name, one in pruned.matrices.items():
+        assert (len(pruned.known.outputs[name]), len(pruned.known.inputs[name])) == one.shape
+    lattice = convert_by_loss(dict(pruned.matrices), Machine.load("edge-16"), pruned.known, 0.9)
+    found = text_losses(with_layers(wide, lattice), ids)
+    assert found == pytest.approx(text_losses(student, ids), abs=0.5) and found != text_losses(student, ids)
 
 
 def test_students_learn_from_the_states_that_are_kept(model: LlamaForCausalLM, tmp_path: Path) -> None:
