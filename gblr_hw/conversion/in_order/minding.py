@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 
 from gblr_hw.conversion.fit.fit_problem import FitProblem
-from gblr_hw.conversion.fit.fit_weights import Converted
+from gblr_hw.conversion.fit.fit_weights import Converted, relative_error
 from gblr_hw.conversion.in_order.pair_moments import ridged
+from gblr_hw.conversion.in_order.share_by_loss import BADLY
 from gblr_hw.weights.family import FAMILIES
 from gblr_hw.weights.stored import LatticeWeights
 
@@ -27,7 +28,8 @@ def minding(
     """``approximate`` in the norm tr(B E C E^T), with B (m, m) the second moments of the gradients by the outputs.
 
     Ranks that write every chunk are fitted in all of B, whose root may mix them; where chunks are chosen its diagonal
-    stands for it. Families that are chosen whole keep their norm, as everything does without B.
+    stands for it. Families that are chosen whole keep their norm, as everything does without B. So does a layer that
+    comes out badly in it: gradients are of small errors, and those of queries say next to nothing of large ones.
     """
     if outputs is None or FAMILIES[family].whole:
         return approximate
@@ -37,12 +39,19 @@ def minding(
     else:
         root = np.diag(np.sqrt(np.diag(floored)))
 
-    def fit(problem: FitProblem) -> Converted:
+    def weighted(problem: FitProblem) -> Converted:
         found = approximate(replace(problem, matrix=root @ problem.matrix))
         if not isinstance(found, LatticeWeights):
             return found
         dense = _solved(root, found.dense.double().numpy())
         return replace(found, u=_float32(_solved(root, found.u.double().numpy())), dense=_float32(dense))
+
+    def fit(problem: FitProblem) -> Converted:
+        found = weighted(problem)
+        if (error := relative_error(problem, found)) <= BADLY:
+            return found
+        plain = approximate(problem)
+        return plain if relative_error(problem, plain) < error else found
 
     return fit
 

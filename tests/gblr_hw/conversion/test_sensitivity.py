@@ -10,10 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.conversion.fit.fit_layer import truncated_layer
+from gblr_hw.conversion.fit.fit_layer import QUICK, truncated_layer
 from gblr_hw.conversion.fit.fit_problem import FitProblem
+from gblr_hw.conversion.fit.fit_weights import Converted, relative_error
+from gblr_hw.conversion.fit_one import fit_one
+from gblr_hw.conversion.from_dense import FitOptions
+from gblr_hw.conversion.in_order.minding import minding
 from gblr_hw.conversion.in_order.sensitivity import output_moments
-from gblr_hw.conversion.in_order.share_by_loss import Sensitivity, loss_by_tiles, share_by_loss
+from gblr_hw.conversion.in_order.share_by_loss import BADLY, Sensitivity, loss_by_tiles, share_by_loss
 from simulator.base.errors import InputError
 
 
@@ -150,3 +154,23 @@ def test_no_layer_is_starved_where_the_budget_can_feed_all() -> None:
     alone = Sensitivity({name: free[name] * one for name, one in outputs.items()}, known.inputs)
     shares = share_by_loss(made, alone, 10, dict.fromkeys(made, 0), whole_ranks=False)
     assert max(float(errors[name][count]) for name, count in shares.items()) <= 0.5
+
+
+def test_a_layer_that_its_gradients_would_ruin_is_fitted_in_its_own_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four outputs count, by gradients, and the others hardly do: with so few tiles too little is left of these."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 32))
+    problem = FitProblem(rng.normal(size=(32, 32)), x.T @ x / 200, 8, 8)
+
+    def approximate(one: FitProblem) -> Converted:
+        return fit_one(one, 10, "lattice", FitOptions(QUICK), None)
+
+    def error(first: int, others: float) -> float:
+        counts = np.diag(np.where(np.arange(32) < first, 1.0, others))
+        return relative_error(problem, minding(counts, "lattice", approximate)(problem))
+
+    plain = relative_error(problem, approximate(problem))
+    assert plain == error(4, 0.0) < BADLY
+    assert plain < error(16, 0.5) <= BADLY  # where nothing comes out badly what counts goes first
+    monkeypatch.setattr("gblr_hw.conversion.in_order.minding.BADLY", 1.0)
+    assert error(4, 0.0) > BADLY
