@@ -161,7 +161,7 @@ def perplexity_picture(rows: Sequence[Row]) -> Figure:
     dense = next(row for row in rows if row["method"] == "dense")
     looks = marks(family for family, _ in _LOOKS.values())
     with style.house_style():
-        figure = style.new_figure(6.4, 4.0)
+        figure = style.new_figure(6.4, 4.8)
         axes = figure.subplots()
         kinds = dict.fromkeys((row["method"], row.get("steps", 0), row.get("texts")) for row in in_order(rows))
         lengths = [kind[1:] for kind in kinds if kind[1]]
@@ -191,5 +191,5 @@ def perplexity_picture(rows: Sequence[Row]) -> Figure:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("cycles of the whole program over dense's (prefill of 256 tokens, mid-32)")
         axes.set_ylabel("perplexity over dense's")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="x-small")
     return figure
