@@ -59,6 +59,7 @@ from gblr_hw.conversion.in_order.share_by_loss import Sensitivity
 from gblr_hw.files.checkpoint import load_checkpoint, save_checkpoint
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.weights.stored import DenseWeights, LayerWeights
+from gblr_hw.weights.structure import dense_tile_count
 from simulator import Machine
 
 Network = Mapping[str, LayerWeights]
@@ -175,7 +176,7 @@ class Study:
         return prune(dense, self.sensitivity, blocks, self.model.config.head_dim, share)
 
     def _dense_tiles(self, matrices: Mapping[str, Any]) -> int:
-        return sum(-(-one.shape[0] // 32) * -(-one.shape[1] // 32) for one in matrices.values())
+        return sum(dense_tile_count(*one.shape, 32, 32) for one in matrices.values())
 
     def shortened(self, _family: str, share: float) -> Network:
         """The best span of blocks left out, by calibration texts."""
@@ -327,7 +328,7 @@ _progress = told_each(7)
 
 def _tiles(weights: Any) -> int:
     if isinstance(weights, DenseWeights):
-        return -(-weights.out_features // 32) * -(-weights.in_features // 32)
+        return dense_tile_count(weights.out_features, weights.in_features, 32, 32)
     return tiles_of(weights, 32, 32)
 
 
