@@ -191,17 +191,19 @@ def _goal_range(figures: Figures, family: str) -> list[str]:
     return [low, high, median]
 
 
-def _longest(figures: Figures, family: str, budget: float) -> str:
+def _longest_rows(figures: Figures, part: str, family: str, budget: float) -> list[dict[str, Any]]:
+    rows = [row for row in figures["trained out"] if row["times"] == max(TIMES) and "accuracy" in row]
+    return [row for row in rows if (row["part"], row["family"], row["budget"]) == (part, family, budget)]
+
+
+def _longest(figures: Figures, family: str, budget: float, part: str = "digits") -> str:
     """Accuracy after the longest training, mean over the seeds that are there, in per cent."""
-    rows = [row for row in figures["trained out"] if row["times"] == max(TIMES) and "accuracy" in row]
-    found = [row["accuracy"] for row in rows if (row["family"], row["budget"]) == (family, budget)]
-    return f"{100 * statistics.fmean(found):.1f}"
+    return f"{100 * statistics.fmean(row['accuracy'] for row in _longest_rows(figures, part, family, budget)):.1f}"
 
 
-def _longest_share(figures: Figures, family: str, budget: float) -> str:
-    """Cycles of dense after the longest training, of the first seed."""
-    rows = [row for row in figures["trained out"] if row["times"] == max(TIMES) and "accuracy" in row]
-    return f"{next(row['share'] for row in rows if (row['family'], row['budget']) == (family, budget)):.3f}"
+def _longest_share(figures: Figures, family: str, budget: float, part: str = "digits") -> str:
+    """Cycles of dense after the longest training, mean over the seeds that are there."""
+    return f"{statistics.fmean(row['share'] for row in _longest_rows(figures, part, family, budget)):.3f}"
 
 
 def _noticed(figures: Figures) -> list[str]:

@@ -17,17 +17,18 @@ from benchmarks.study.bootstrap import Interval, mean_interval, percentiles, see
 from benchmarks.study.equal_accuracy import Paired, paired
 from benchmarks.study.runs import SCRATCH
 from benchmarks.study.settings import Setting, Study, gather
-from benchmarks.study.trained_out import BUDGETS, FAMILIES, MACHINE, PART, TIMES
+from benchmarks.study.trained_out import SETTINGS, TIMES
 
 Row = Mapping[str, Any]
 LONGEST = max(TIMES)
 
 
-def by_times(rows: Sequence[Row], study: Study) -> dict[int, Study]:
+def by_times(rows: Sequence[Row], study: Study, part: str, machine: str) -> dict[int, Study]:
     """A study for each length of training; that of the study's own has the study's settings where it lacks some."""
-    found = {times: gather([row for row in rows if row["times"] == times]) for times in TIMES}
+    own = [row for row in rows if (row["part"], row["machine"]) == (part, machine)]
+    found = {times: gather([row for row in own if row["times"] == times]) for times in TIMES}
     known = {(one.family, one.budget) for one in found[1].settings if one.runs}
-    more = [one for one in study.of(PART, trained_for=MACHINE) if (one.family, one.budget) not in known]
+    more = [one for one in study.of(part, trained_for=machine) if (one.family, one.budget) not in known]
     return {**found, 1: replace(found[1], settings=(*found[1].settings, *more))}
 
 
@@ -42,18 +43,18 @@ def accuracy_interval(setting: Setting) -> Interval | None:
     )
 
 
-def trained_out_table(rows: Sequence[Row], study: Study) -> str:
+def trained_out_table(rows: Sequence[Row], study: Study, part: str, machine: str) -> str:
     """Accuracy of each family and budget by epochs; the longest training also less dense trained as long."""
-    studies, lines = by_times(rows, study), []
-    for family, budget in ((REFERENCE, 1.0), *((one, budget) for budget in BUDGETS for one in FAMILIES)):
-        found = {times: setting_of(one, family, budget) for times, one in studies.items()}
+    studies, lines = by_times(rows, study, part, machine), []
+    for family, budget in _families(part, machine):
+        found = {times: setting_of(one, part, machine, family, budget) for times, one in studies.items()}
         if not any(found.values()):
             continue
         line: dict[str, object] = {"family": family, "budget": "" if family == REFERENCE else f"{budget:g}x"}
         line |= {str(times): _accuracy(setting) for times, setting in found.items() if setting is not None}
-        ours, dense = found[LONGEST], setting_of(studies[LONGEST], REFERENCE, 1.0)
+        ours, dense = found[LONGEST], setting_of(studies[LONGEST], part, machine, REFERENCE, 1.0)
         if ours is not None and dense is not None:
-            share = ours.cost("latency_cycles", MACHINE) / dense.cost("latency_cycles", MACHINE)
+            share = ours.cost("latency_cycles", machine) / dense.cost("latency_cycles", machine)
             line["share"] = f"{share:.3f}"
             line["less"] = _difference(paired(ours, dense)) if family != REFERENCE else None
         line["seeds"] = ", ".join(str(0 if setting is None else len(setting.runs)) for setting in found.values())
@@ -73,18 +74,20 @@ def pairs_table(rows: Sequence[Row]) -> str:
     """The longest training at equal budget: less GBLR by its published recipe, and less automatic choice."""
     study, lines = gather([row for row in rows if row["times"] == LONGEST]), []
     against = (*SCRATCH, "automatic choice")
-    for budget in BUDGETS:
-        for family in FAMILIES:
-            ours = setting_of(study, family, budget)
-            if ours is None:
-                continue
-            line: dict[str, object] = {"budget": f"{budget:g}x", "family": family}
-            for other in against:
-                theirs = setting_of(study, other, budget)
-                if theirs is not None and other != family:
-                    line[other] = _difference(paired(ours, theirs))
-            lines.append(line)
+    for (part, machine), budgets in SETTINGS.items():
+        for budget, families in budgets.items():
+            for family in families:
+                ours = setting_of(study, part, machine, family, budget)
+                if ours is None:
+                    continue
+                line: dict[str, object] = {"part": part, "budget": f"{budget:g}x", "family": family}
+                for other in against:
+                    theirs = setting_of(study, part, machine, other, budget)
+                    if theirs is not None and other != family:
+                        line[other] = _difference(paired(ours, theirs))
+                lines.append(line)
     columns = (
+        Column("part", "part", align="left"),
         Column("budget", "budget"),
         Column("family", "family", align="left"),
         *(Column(f"less {other}", other) for other in against),
@@ -92,11 +95,11 @@ def pairs_table(rows: Sequence[Row]) -> str:
     return format_table(columns, lines, markdown=True)
 
 
-def verdict(rows: Sequence[Row]) -> str:
+def verdict(rows: Sequence[Row], part: str, machine: str) -> str:
     """Who is highest at each budget after the longest training, who is not clearly below, and who is."""
     study, told = gather([row for row in rows if row["times"] == LONGEST]), []
-    for budget in BUDGETS:
-        found = {name: one for name in FAMILIES if (one := setting_of(study, name, budget)) is not None}
+    for budget, families in SETTINGS[part, machine].items():
+        found = {name: one for name in families if (one := setting_of(study, part, machine, name, budget)) is not None}
         if len(found) < 2:
             continue
         best = max(found, key=lambda name: found[name].accuracy)
@@ -112,14 +115,22 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def trained_out_text(rows: Sequence[Row], study: Study) -> str:
-    """The table and the verdict."""
-    return "\n".join([trained_out_table(rows, study), verdict(rows)])
+    """Of each setting the table and the verdict."""
+    return "\n".join(
+        f"**{part}, {machine}**\n\n{trained_out_table(rows, study, part, machine)}\n{verdict(rows, part, machine)}"
+        for part, machine in SETTINGS
+    )
 
 
-def setting_of(study: Study, family: str, budget: float) -> Setting | None:
+def setting_of(study: Study, part: str, machine: str, family: str, budget: float) -> Setting | None:
     """A family's runs at a budget, where there are some."""
-    found = [one for one in study.of(PART, family, MACHINE) if one.budget == budget and one.runs]
+    found = [one for one in study.of(part, family, machine) if one.budget == budget and one.runs]
     return found[0] if found else None
+
+
+def _families(part: str, machine: str) -> list[tuple[str, float]]:
+    budgets = SETTINGS[part, machine]
+    return [(REFERENCE, 1.0), *((family, budget) for budget, families in budgets.items() for family in families)]
 
 
 def _accuracy(setting: Setting) -> str:
