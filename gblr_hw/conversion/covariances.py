@@ -1,4 +1,4 @@
-"""Input second moments of a model's linear layers, collected from batches, and a file that holds them."""
+"""Input second moments of a model's layers, collected from batches, and a file that holds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gblr_hw.files.tensor_files import read_tensors, write_safetensors
-from gblr_hw.layers.model_calls import Batch, input_of, linear_layer, linear_names, run_batch
+from gblr_hw.layers.matrix_layers import check_inputs, input_of, input_rows, linear_names, matrix_layer
+from gblr_hw.layers.model_calls import Batch, run_batch
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,23 +26,26 @@ def collect_covariances(
     names: Iterable[str] | None = None,
     rows: Callable[[Batch], Tensor] | None = None,
 ) -> dict[str, FloatArray]:
-    """Second moments E[x x^T] (n, n) of the inputs of linear layers, float64, the model in evaluation mode.
+    """Second moments E[x x^T] (n, n) of the inputs of linear layers, and of what convolutions' windows read in
+    (k1, k2, channels) order; float64, the model in evaluation mode.
 
     batches: what the model is called with, as a data loader gives it (`gblr_hw.layers.model_calls.call_of`): tensors,
-    dicts of keyword arguments, or lists of inputs and labels. names: the layers, without them all linear ones that run.
+    dicts of keyword arguments, or lists of inputs and labels. names: the layers, without them all linear ones that run
+    (no convolutions).
     rows: batch -> bool mask over the leading axes of the layers' inputs (say, an attention mask), so that padding does
-    not count. Raises InputError for a layer that is not linear, that did not run, whose inputs are not finite or do not
-    have the mask's shape, and without a batch.
+    not count. Raises InputError for a layer that is neither or has too many inputs, that did not run, whose inputs are
+    not finite or do not have the mask's shape, and without a batch.
     """
     wanted = linear_names(model) if names is None else list(names)
+    check_inputs(model, wanted)
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     mask: Tensor | None = None
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # In float64 before it is multiplied: squares of half precision overflow.
-            x = input_of(name, args, kwargs).detach().double()
+            x = input_rows(name, module, input_of(name, args, kwargs).detach()).double()
             if mask is not None and x.shape[:-1] != mask.shape:
                 raise InputError(
                     f"layer '{name}'",
@@ -60,7 +64,7 @@ def collect_covariances(
 
         return hook
 
-    handles = [linear_layer(model, name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in wanted]
+    handles = [matrix_layer(model, name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in wanted]
     training, called = model.training, 0
     model.eval()
     try:

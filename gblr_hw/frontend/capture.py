@@ -23,6 +23,7 @@ from gblr_hw.frontend.containers import arguments_by_name, tensors_in, with_tens
 from gblr_hw.frontend.decide import Decisions, decided, line_of_model
 from gblr_hw.frontend.foreign_code import drawn_alike, quiet, told_error, unended
 from gblr_hw.frontend.graph.builder import Layers
+from gblr_hw.layers.matrix_conv import MatrixConv2d
 from gblr_hw.weights.checks import not_stored
 from gblr_hw.weights.stored import WEIGHT_KINDS, ConvWeights, LayerWeights
 from simulator.base.errors import InputError
@@ -33,14 +34,16 @@ _LAYERS: dict[str, nn.Module] = {}
 
 
 @torch.library.custom_op("gblr_hw::layer", mutates_args=())
-def _layer(inputs: Tensor, path: str, sizes: list[int]) -> Tensor:
-    """A layer as one node; ``sizes``: of its output."""
+def _layer(inputs: Tensor, path: str, sizes: list[int], zeros: list[int] | None = None) -> Tensor:
+    """A layer as one node; ``sizes``: of its output. zeros: around a convolution's images (above, on the left, below,
+    on the right) that another node put there; nothing runs with them.
+    """
     with _original(_LAYERS[path]):
         return _LAYERS[path](inputs).clone()
 
 
 @_layer.register_fake
-def _(inputs: Tensor, path: str, sizes: list[int]) -> Tensor:
+def _(inputs: Tensor, path: str, sizes: list[int], zeros: list[int] | None = None) -> Tensor:
     return inputs.new_empty(sizes)
 
 
@@ -430,6 +433,8 @@ def _call_of(path: str, module: nn.Module, weights: LayerWeights) -> Any:
 
 
 def _output_sizes(module: Any, weights: LayerWeights, inputs: Tensor) -> list[int]:
+    if isinstance(module, MatrixConv2d):
+        return module.output_sizes(inputs.shape)
     if not isinstance(weights, ConvWeights):
         return [*inputs.shape[:-1], weights.out_features]
     kernel = torch.empty(weights.out_channels, weights.in_channels, *weights.kernel, device="meta")

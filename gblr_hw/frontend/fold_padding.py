@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from torch.fx import Node
 
 _PADS = ("aten.pad.default", "aten.constant_pad_nd.default")
 _CONVOLUTION = "aten.conv2d.default"
+_OWN_LAYER = "gblr_hw.layer.default"
 _PADDING = 4  # place of a convolution's padding among its arguments
 
 
-def fold_padding(nodes: Iterable[Node], treated: Collection[str]) -> None:
+def fold_padding(nodes: Iterable[Node], treated: Collection[str], own: Collection[str] = ()) -> None:
     """Let convolutions read what the pads in front of them read. Their padding then has four numbers: above, on the
-    left, below, on the right. treated: names of nodes and operations that are lowered in a way of their own.
+    left, below, on the right. treated: names of nodes and operations that are lowered in a way of their own. own: paths
+    of layers kept whole that are convolutions.
     """
     for node in nodes:
         zeros = None if {node.name, str(node.target), _CONVOLUTION} & set(treated) else _zeros(node)
-        if zeros is None or not node.users or not all(_takes(user, node) for user in node.users):
+        if zeros is None or not node.users or not all(_takes(user, node, own) for user in node.users):
             continue
-        before, behind = (zeros[2], zeros[0]), (zeros[3], zeros[1])
+        around = (zeros[2], zeros[0], zeros[3], zeros[1])
         for user in list(node.users):
-            own = list(user.args[_PADDING]) if len(user.args) > _PADDING else [0, 0]  # type: ignore[arg-type]
-            own = own if len(own) == 4 else [own[0], own[-1]] * 2
-            summed = [one + more for one, more in zip(own, (*before, *behind), strict=True)]
-            defaults = (None, [1, 1], [0, 0])
-            args = [*user.args, *defaults[len(user.args) - 2 :]] if len(user.args) < _PADDING + 1 else list(user.args)
-            user.args = (node.args[0], *args[1:_PADDING], summed, *args[_PADDING + 1 :])
+            user.args = _widened(user, node.args[0], around)
+
+
+def _widened(user: Node, image: Any, around: tuple[int, int, int, int]) -> tuple[Any, ...]:
+    """A convolution's arguments with more zeros around another image."""
+    if str(user.target) == _OWN_LAYER:
+        before = user.args[3] if len(user.args) > 3 else (0, 0, 0, 0)
+        return (image, *user.args[1:3], _summed(before, around))
+    own = list(user.args[_PADDING]) if len(user.args) > _PADDING else [0, 0]  # type: ignore[arg-type]
+    own = own if len(own) == 4 else [own[0], own[-1]] * 2
+    defaults = (None, [1, 1], [0, 0])
+    args = [*user.args, *defaults[len(user.args) - 2 :]] if len(user.args) < _PADDING + 1 else list(user.args)
+    return (image, *args[1:_PADDING], _summed(own, around), *args[_PADDING + 1 :])
+
+
+def _summed(own: Any, more: Iterable[int]) -> list[int]:
+    return [one + other for one, other in zip(own, more, strict=True)]
 
 
 def _zeros(node: Node) -> tuple[int, int, int, int] | None:
@@ -45,9 +59,10 @@ def _zeros(node: Node) -> tuple[int, int, int, int] | None:
     return left, right, above, below
 
 
-def _takes(user: Node, pad: Node) -> bool:
+def _takes(user: Node, pad: Node, own: Collection[str]) -> bool:
     """Whether a node is a convolution of images that reads a pad as its image, and nowhere else."""
-    if str(user.target) != _CONVOLUTION or user.kwargs or list(user.all_input_nodes).count(pad) != 1:
+    is_own = str(user.target) == _OWN_LAYER and user.args[1] in own
+    if not (is_own or str(user.target) == _CONVOLUTION) or user.kwargs or list(user.all_input_nodes).count(pad) != 1:
         return False
     image = user.args[0]
     return image is pad and len(pad.meta["val"].shape) == 4

@@ -24,6 +24,7 @@ from gblr_hw.layers.conv import GBLRConv2d
 from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
 from gblr_hw.layers.lattice_linear import LatticeLinear
 from gblr_hw.layers.linear import GBLRLinear
+from gblr_hw.layers.matrix_conv import MatrixConv2d, is_matrix_conv, kernel_of
 from gblr_hw.layers.monarch_linear import MonarchLinear
 from gblr_hw.layers.replace import set_module
 from gblr_hw.weights.chains import BLASTWeights, KroneckerWeights, MonarchWeights, TensorTrainWeights
@@ -153,8 +154,9 @@ def _put_layer(model: nn.Module, name: str, weights: LayerWeights, where: str) -
             f"the model's has a weight of shape {tuple(module.weight.shape)}",
             "Give the checkpoint of this model.",
         )
-    if isinstance(weights, DenseWeights) and weights.grid is not None and isinstance(module, nn.Linear):
-        set_module(model, name, LatticeLinear.from_weights(_all_tiles(weights, module)).eval())
+    has_place = isinstance(module, nn.Linear) or is_matrix_conv(module)
+    if isinstance(weights, DenseWeights) and weights.grid is not None and has_place:
+        set_module(model, name, _made(_all_tiles(weights, module), module).eval())
     elif isinstance(weights, DenseWeights):
         with torch.no_grad():
             module.weight.copy_(_stored(weights.weight, module.weight, is_turned))
@@ -164,7 +166,7 @@ def _put_layer(model: nn.Module, name: str, weights: LayerWeights, where: str) -
         set_module(model, name, _made(weights, module).eval())
 
 
-def _all_tiles(weights: DenseWeights, module: nn.Linear) -> LatticeWeights:
+def _all_tiles(weights: DenseWeights, module: nn.Linear | nn.Conv2d) -> LatticeWeights:
     """A dense layer as one that keeps its grid; its bias is the file's, or else the module's."""
     bias = module.bias if weights.bias is None else weights.bias
     m, n = weights.weight.shape
@@ -175,8 +177,7 @@ def _all_tiles(weights: DenseWeights, module: nn.Linear) -> LatticeWeights:
 def _stored(matrix: Tensor, place: Tensor, is_turned: bool) -> Tensor:
     """A layer's matrix (m, n) as its module keeps it: inputs first (Conv1D), or as a kernel (oc, ic, k1, k2)."""
     if place.dim() == 4:
-        outputs, channels, rows, cols = place.shape
-        return matrix.reshape(outputs, rows, cols, channels).permute(0, 3, 1, 2)
+        return kernel_of(matrix, place.shape)
     return matrix.T if is_turned else matrix
 
 
@@ -235,7 +236,11 @@ def _module(model: nn.Module, name: str, where: str) -> Any:
 def _made(weights: LayerWeights, module: Any) -> nn.Module:
     if isinstance(weights, ConvWeights):
         return GBLRConv2d.from_weights(weights, stride=module.stride, padding=module.padding, dilation=module.dilation)
-    return layer_of(weights)
+    layer = layer_of(weights)
+    shell = module.shell if isinstance(module, MatrixConv2d) else module
+    if not is_matrix_conv(shell):
+        return layer
+    return MatrixConv2d(layer, shell)
 
 
 def layer_of(weights: LayerWeights) -> nn.Module:

@@ -20,7 +20,11 @@ from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.messages import PRODUCTS, module_path, refusal, source_of
 from gblr_hw.frontend.graph.registry import COMPLEX, LOWERINGS, Lowering, arguments_of, lowering_of
 from gblr_hw.frontend.operators.treatment import treated
+from gblr_hw.layers.conv import GBLRConv2d
+from gblr_hw.layers.matrix_conv import MatrixConv2d
 from simulator.base.errors import InputError
+
+CONVOLUTIONS = (GBLRConv2d, MatrixConv2d)
 
 Treatment = Literal["free", "vector"]
 
@@ -61,7 +65,8 @@ class Translation:
             return self._run()
 
     def _run(self) -> list[tuple[str, Any]]:
-        fold_padding(self._captured.nodes, {*self._treat, *self._plugins})
+        own = [path for path, (module, _) in self._captured.layers.items() if isinstance(module, CONVOLUTIONS)]
+        fold_padding(self._captured.nodes, {*self._treat, *self._plugins}, own)
         needed = _needed(self._captured)
         for node in self._captured.nodes:
             if node.name in self._captured.inputs:

@@ -139,6 +139,11 @@ class LatticeLinear(nn.Module):
         y = functional.linear(functional.linear(x, v), u, self.bias)
         return y if self.dense is None else y + functional.linear(x, self._masked(self.dense, self.dense_mask))
 
+    def matrix(self) -> Tensor:
+        """W (m, n)."""
+        found = self._masked(self.u, self.u_mask) @ self._masked(self.v, self.v_mask)
+        return found if self.dense is None else found + self._masked(self.dense, self.dense_mask)
+
     def _masked(self, parameter: Tensor, mask: Tensor) -> Tensor:
         if self.open_gradients:
             return parameter.detach() * mask + (parameter - parameter.detach())

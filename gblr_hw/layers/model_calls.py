@@ -1,4 +1,4 @@
-"""A model called with what a data loader gives, and its linear layers as matrices and inputs, however they are kept."""
+"""A model called with what a data loader gives, and the tensors that it returns."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gblr_hw.weights.collect import is_conv1d
-from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 
 # A tensor, keyword arguments, or a list as loaders make it: inputs first, then labels.
@@ -84,68 +82,3 @@ def tensors_of(result: Any) -> list[Tensor]:
         return [result]
     values = result.values() if hasattr(result, "values") else result if hasattr(result, "__iter__") else ()
     return [one for one in values if isinstance(one, Tensor)]
-
-
-def linear_layer(model: nn.Module, name: str) -> nn.Module:
-    """The linear layer of that name: nn.Linear, or transformers' Conv1D. Raises InputError if it is none."""
-    try:
-        module: nn.Module | None = model.get_submodule(name)
-    except AttributeError:
-        module = None
-    if module is None or not is_linear(module):
-        raise InputError(
-            f"layer '{name}'",
-            "no such module" if module is None else type(module).__name__,
-            "it is a linear layer of the model",
-            "Check the name.",
-        )
-    return module
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    """Names of all linear layers of a model, in its order."""
-    return [name for name, module in model.named_modules() if is_linear(module)]
-
-
-def matrix_of(layer: nn.Module) -> Tensor:
-    """The matrix (m, n) of a linear layer: a view, so that what is written into it is the layer's."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight.t() if is_conv1d(layer) else weight
-
-
-def dense_weights(model: nn.Module) -> dict[str, DenseWeights]:
-    """The linear layers of a model as they are, by name."""
-    found = {}
-    for name in linear_names(model):
-        layer: Any = linear_layer(model, name)
-        bias = None if layer.bias is None else layer.bias.detach()
-        found[name] = DenseWeights(matrix_of(layer).detach().contiguous(), bias)
-    return found
-
-
-def input_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The input (..., n) of a linear layer's call, given by place or by name. Raises InputError if it is no tensor."""
-    given = args[0] if args else next(iter(kwargs.values()), None)
-    if not isinstance(given, Tensor):
-        raise InputError(
-            f"layer '{name}'", f"called with {type(given).__name__}", "its input is a tensor", "Leave the layer out."
-        )
-    return given
-
-
-def as_linear(layer: nn.Module) -> nn.Linear:
-    """The linear layer of that name as nn.Linear: itself, or one of the same weights for a Conv1D."""
-    if isinstance(layer, nn.Linear):
-        return layer
-    matrix, bias = matrix_of(layer), layer.bias
-    linear = nn.Linear(matrix.shape[1], matrix.shape[0], bias is not None, device="meta")
-    linear.weight = nn.Parameter(matrix.detach().clone(), requires_grad=matrix.requires_grad)
-    if isinstance(bias, Tensor):
-        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
-    return linear.train(layer.training)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is nn.Linear or transformers' Conv1D."""
-    return isinstance(module, nn.Linear) or is_conv1d(module)

@@ -13,7 +13,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from gblr_hw.layers.blast_linear import BLASTLinear
 from gblr_hw.layers.kronecker_linear import KroneckerLinear, TensorTrainLinear
 from gblr_hw.layers.linear import GBLRLinear
-from gblr_hw.layers.model_calls import as_linear, is_linear
+from gblr_hw.layers.matrix_layers import as_linear, is_linear
 from gblr_hw.layers.monarch_linear import MonarchLinear
 from simulator.base.errors import InputError
 

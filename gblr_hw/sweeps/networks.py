@@ -17,7 +17,7 @@ from gblr_hw.conversion.fit.fit_weights import Converted
 from gblr_hw.files.checkpoint import load_checkpoint
 from gblr_hw.frontend import export_network
 from gblr_hw.frontend.put_weights import put_layers
-from gblr_hw.layers.model_calls import dense_weights
+from gblr_hw.layers.matrix_layers import dense_weights
 from gblr_hw.lowering.pipeline import lower
 from gblr_hw.lowering.whole_network import lower_network
 from gblr_hw.sweeps.axes import NETWORK_FIELDS, Settings

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gblr_hw.conversion.from_dense import layer_start
 from gblr_hw.cost.target import UnreachableTargetError, parse_target
-from gblr_hw.layers.model_calls import as_linear, call_of, linear_layer
+from gblr_hw.layers.matrix_layers import as_linear, linear_layer
+from gblr_hw.layers.model_calls import call_of
 from gblr_hw.layers.replace import linear_names, patterns_of, set_module
 from gblr_hw.training.measure.whole_hardware import WholeNetwork, exported_measure, whole_hardware_of
 from gblr_hw.training.shrink.project_training import ProjectionSchedule

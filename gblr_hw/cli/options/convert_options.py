@@ -36,8 +36,8 @@ class ConvertOptions:
         str | None,
         typer.Option(
             "--model",
-            help="Convert the linear layers of a model, named as for `lower`: a known network, or FILE.py:FUNCTION, "
-            "which returns (module, example inputs). A checkpoint then fills its weights.",
+            help="Convert the linear layers and convolutions of a model, named as for `lower`: a known network, or "
+            "FILE.py:FUNCTION, which returns (module, example inputs). A checkpoint then fills its weights.",
             metavar="NAME",
         ),
     ] = None

@@ -48,8 +48,8 @@ class ModelSource:
     notes: list[str]
 
     def dense(self) -> dict[str, DenseWeights]:
-        """Its linear layers as they are."""
-        from gblr_hw.layers.model_calls import dense_weights
+        """Its linear layers and convolutions as they are."""
+        from gblr_hw.layers.matrix_layers import dense_weights
 
         return dense_weights(self.model)
 

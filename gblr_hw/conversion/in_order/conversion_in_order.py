@@ -29,7 +29,8 @@ from gblr_hw.conversion.in_order.runs import Runs, chain_of, standing
 from gblr_hw.conversion.in_order.sensitivity import output_moments
 from gblr_hw.conversion.in_order.share_by_loss import Sensitivity, share_by_loss
 from gblr_hw.files.named_layers import Checkpoint
-from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of
+from gblr_hw.layers.matrix_layers import matrix_layer, matrix_of, put_matrix
+from gblr_hw.layers.model_calls import Batch
 from gblr_hw.weights.family import FAMILIES, converted, converted_whole
 from gblr_hw.weights.stored import DenseWeights, LatticeWeights
 from simulator.base.errors import InputError
@@ -61,7 +62,7 @@ def convert_in_order(
     progress: Callable[[int, int, str], None] | None = None,
     work: Path | None = None,
 ) -> dict[str, Converted]:
-    """Convert linear layers of a model in the order in which they run, on the inputs that the converted ones leave.
+    """Convert layers of a model in the order in which they run, on the inputs that the converted ones leave.
 
     A layer W, b then sees x' in the place of x. It is fitted to W x + b all the same: its target is the matrix that
     comes closest to that from x' (ridge regression towards W), and the error counts in the covariance of x'. Means go
@@ -70,7 +71,8 @@ def convert_in_order(
     Parameters
     ----------
     model: in evaluation mode while this runs, and left as it is. batches, rows: as for `collect_covariances`.
-    names: the linear layers (nn.Linear, Conv1D) to convert.
+    names: the layers to convert: nn.Linear, transformers' Conv1D, and nn.Conv2d of one group, whose inputs are what
+        its windows read.
     tiles, hidden, family, with_dense_tiles, schedule, progress, work: as for `convert`.
     sums: layer -> module whose input its output is added to (the normalisation after a residual sum): it is this sum
         that is then made to fit, so that errors that came along the residual are made up for as well.
@@ -194,14 +196,14 @@ def _structures(start: Mapping[str, Converted], names: Iterable[str]) -> dict[st
 
 
 def _weights(model: nn.Module, name: str) -> DenseWeights:
-    layer = linear_layer(model, name)
+    layer = matrix_layer(model, name)
     bias = layer.bias.detach().cpu().clone() if isinstance(layer.bias, Tensor) else None
     return DenseWeights(matrix_of(layer).detach().cpu().clone(), bias)
 
 
 def _put(model: nn.Module, name: str, matrix: Tensor, bias: Tensor | None) -> None:
-    layer = linear_layer(model, name)
-    matrix_of(layer).copy_(matrix)
+    layer = matrix_layer(model, name)
+    put_matrix(layer, matrix)
     if bias is not None:
         assert isinstance(layer.bias, Tensor)
         layer.bias.copy_(bias)

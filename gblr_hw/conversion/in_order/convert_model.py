@@ -25,7 +25,8 @@ from gblr_hw.conversion.in_order.conversion_in_order import convert_in_order
 from gblr_hw.conversion.in_order.share_by_loss import BADLY
 from gblr_hw.files.named_layers import Checkpoint
 from gblr_hw.frontend.put_weights import put_layers
-from gblr_hw.layers.model_calls import Batch, call_of, linear_layer, linear_names, matrix_of, tensors_of
+from gblr_hw.layers.matrix_layers import matrix_layer, matrix_names, matrix_of
+from gblr_hw.layers.model_calls import Batch, call_of, tensors_of
 from gblr_hw.layers.replace import patterns_of
 from gblr_hw.lowering.lower_model import lower_model
 from gblr_hw.weights.stored import DenseWeights
@@ -161,8 +162,8 @@ def convert_model(
     example_inputs: Any = None,
     **options: Any,
 ) -> ConvertedModel:
-    """A copy of a model whose linear layers are converted in order (`convert_in_order`), each on the inputs that those
-    before it leave. The model is left as it is.
+    """A copy of a model whose linear layers and convolutions are converted in order (`convert_in_order`), each on the
+    inputs that those before it leave. The model is left as it is.
 
     Parameters
     ----------
@@ -191,7 +192,7 @@ def convert_model(
     student = copy.deepcopy(dense)
     put_layers(student, weights, "converted layers")
     after = simulate(lower_model(student, machine, args, kwargs=kwargs), machine)
-    own = {name: DenseWeights(matrix_of(linear_layer(dense, name)).detach().cpu()) for name in weights}
+    own = {name: DenseWeights(matrix_of(matrix_layer(dense, name)).detach().cpu()) for name in weights}
     moments = collect_covariances(dense, batches, list(weights), options.get("rows"))
     problems, _ = read_layers(own, machine, moments, options.get("hidden") or {})  # in the new order of hidden channels
     told = tuple(
@@ -231,12 +232,13 @@ def output_error(dense: nn.Module, student: nn.Module, batches: Sequence[Batch])
 
 
 def _chosen(model: nn.Module, names: str | Iterable[str], exclude: str | Iterable[str]) -> list[str]:
-    """Names of the linear layers to convert. InputError for a pattern that matches none, and where none is left."""
-    there = linear_names(model)
+    """Names of the layers to convert. InputError for a pattern that matches none, and where none is left."""
+    there = matrix_names(model)
     for what, patterns in (("names", patterns_of(names)), ("exclude", patterns_of(exclude))):
         for one in patterns:
             if not any(fnmatchcase(name, one) for name in there):
-                rule = f"it must match a linear layer; there are: {', '.join(there[:20]) or 'none'}"
+                found = ", ".join(there[:20]) or "none"
+                rule = f"it must match a linear layer or a convolution of one group; there are: {found}"
                 raise InputError(what, repr(one), rule, "Correct it.")
     wanted, refused = patterns_of(names), patterns_of(exclude)
     found = [
@@ -245,5 +247,5 @@ def _chosen(model: nn.Module, names: str | Iterable[str], exclude: str | Iterabl
         if any(fnmatchcase(name, one) for one in wanted) and not any(fnmatchcase(name, one) for one in refused)
     ]
     if not found:
-        raise InputError("names", ", ".join(map(repr, wanted)), "a linear layer is left", "Exclude fewer.")
+        raise InputError("names", ", ".join(map(repr, wanted)), "a layer is left", "Exclude fewer.")
     return found

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gblr_hw.conversion.conversion_input import positive_moments
 from gblr_hw.conversion.covariances import collect_covariances
 from gblr_hw.conversion.in_order.runs import Runs
-from gblr_hw.layers.model_calls import Batch, input_of, linear_layer, matrix_of, run_batch
+from gblr_hw.layers.matrix_layers import check_inputs, input_of, matrix_layer, matrix_of, output_rows, rows_key
+from gblr_hw.layers.model_calls import Batch, run_batch
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -48,28 +49,30 @@ class PairMoments:
 
 
 def stages(model: nn.Module, batches: Sequence[Batch], names: Iterable[str]) -> list[list[str]]:
-    """The named linear layers in the order in which they run; those that read the same tensor one after another
+    """The named layers in the order in which they run; those that read the same rows of one tensor one after another
     together.
 
-    Raises InputError for a layer that is not linear, or does not run exactly once.
+    Raises InputError for a layer that is neither linear nor a convolution, has too many inputs (`check_inputs`), or
+    does not run exactly once.
     """
     found: list[list[str]] = []
-    seen: list[Tensor] = []
+    seen: list[tuple[Tensor, Any]] = []
 
     def keep(name: str) -> Hook:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = input_of(name, args, kwargs)
-            if seen and seen[-1] is given:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given, key = input_of(name, args, kwargs), rows_key(module)
+            if seen and seen[-1][0] is given and seen[-1][1] == key:
                 found[-1].append(name)
             else:
                 found.append([name])
             # Kept alive, so that no later tensor takes its place in memory.
-            seen.append(given)
+            seen.append((given, key))
 
         return hook
 
     wanted = list(names)
-    handles = [linear_layer(model, name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in wanted]
+    check_inputs(model, wanted)
+    handles = [matrix_layer(model, name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in wanted]
     _run(model, batches[0], handles)
     ran = [name for stage in found for name in stage]
     for name in wanted:
@@ -101,9 +104,13 @@ def pair_moments(
         # In float64 from the start: covariances are what is left of these sums when the means are taken out.
         totals[key] = totals.get(key, 0.0) + (left.double().T @ right.double()).numpy()
 
+    def sums_as_rows(found: dict[str, Tensor]) -> dict[str, Tensor]:
+        layers = {key: matrix_layer(teacher.model, key) for key in behind}
+        return {key: output_rows(layers[key], x) if key in layers else x for key, x in found.items()}
+
     for index, batch in enumerate(teacher.batches):
         mask = None if rows is None else rows(batch).bool()
-        wanted, given = (_rows_of(model.inputs(index, points), mask) for model in (teacher, student))
+        wanted, given = (_rows_of(sums_as_rows(one.inputs(index, points)), mask) for one in (teacher, student))
         x, gap = given[""], wanted[""] - given[""]
         ones = torch.ones(len(x), 1)
         count += len(x)
@@ -121,7 +128,7 @@ def pair_moments(
         key = name if name in behind else ""
         missing, mean_missing = totals[f"wanted {key}"] / count, totals[f"mean wanted {key}"][:, 0] / count
         if name not in behind:
-            matrix: FloatArray = matrix_of(linear_layer(teacher.model, name)).detach().cpu().double().numpy()
+            matrix: FloatArray = matrix_of(matrix_layer(teacher.model, name)).detach().cpu().double().numpy()
             missing, mean_missing = matrix @ missing, matrix @ mean_missing
         found[name] = PairMoments(inputs, missing, mean_input, mean_missing, noise)
     return found

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.layers.model_calls import Batch, input_of, run_batch
+from gblr_hw.layers.matrix_layers import input_of, input_rows
+from gblr_hw.layers.model_calls import Batch, run_batch
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
@@ -41,15 +42,17 @@ class Runs:
         self.done = count
 
     def inputs(self, index: int, points: Mapping[str, str]) -> dict[str, Tensor]:
-        """What the modules at ``points`` (key -> path) are called with on a batch, by key, on the CPU in float32.
+        """What the modules at ``points`` (key -> path) are called with on a batch, by key, on the CPU in float32; of a
+        convolution what its windows read.
 
         The run ends when all have been called.
         """
         found: dict[str, Tensor] = {}
 
         def keep(key: str) -> Hook:
-            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                found[key] = input_of(points[key], args, kwargs).detach().float().cpu()
+            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                given = input_of(points[key], args, kwargs).detach()
+                found[key] = input_rows(points[key], module, given).float().cpu()
                 if len(found) == len(points):
                     raise _ReachedError
 

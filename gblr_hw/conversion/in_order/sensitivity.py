@@ -1,4 +1,4 @@
-"""How much a model's output minds an error behind each linear layer: second moments of gradients."""
+"""How much a model's output minds an error behind each layer: second moments of gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gblr_hw.layers.model_calls import Batch, linear_layer, matrix_of, run_batch, tensors_of
+from gblr_hw.layers.matrix_layers import matrix_layer, matrix_of, output_rows
+from gblr_hw.layers.model_calls import Batch, run_batch, tensors_of
 from simulator.base.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,16 +36,19 @@ def output_moments(
     same trace estimates half of the output's squared error.
 
     rows: batch -> mask over the leading axes of the output, so that padding does not count. Raises InputError for a
-    layer that is not linear, has more than 16,384 outputs (a vocabulary's head) or does not run, outputs without
-    numbers, and a model that does not run.
+    layer that is neither linear nor a convolution, has more than 16,384 outputs (a vocabulary's head) or does not run,
+    outputs without numbers, and a model that does not run.
     """
     _check_sizes(model, names)
     sums: dict[str, Tensor] = {}
     generator, count = torch.Generator().manual_seed(seed), 0
 
     def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        layer = matrix_layer(model, name)
+
         def add(gradient: Tensor) -> None:
-            g = gradient.reshape(-1, gradient.shape[-1])
+            rows = output_rows(layer, gradient)
+            g = rows.reshape(-1, rows.shape[-1])
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + (g.T @ g).double()
 
         def hook(_: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -54,7 +58,7 @@ def output_moments(
         return hook
 
     results: list[Any] = []
-    hooks = [linear_layer(model, name).register_forward_hook(watch(name)) for name in names]
+    hooks = [matrix_layer(model, name).register_forward_hook(watch(name)) for name in names]
     hooks.append(model.register_forward_hook(lambda _module, _inputs, output: results.append(output)))
     try:
         with _only_outputs(model):
@@ -74,7 +78,7 @@ def output_moments(
 
 def _check_sizes(model: nn.Module, names: Sequence[str]) -> None:
     for name in names:
-        outputs = len(matrix_of(linear_layer(model, name)))
+        outputs = len(matrix_of(matrix_layer(model, name)))
         if outputs > MOST_OUTPUTS:
             raise InputError(
                 f"layer '{name}'", f"{outputs:,} outputs",

@@ -207,6 +207,18 @@ def convolution(builder: Builder, view: View, weights: LayerWeights, sizes: Conv
     return _emit(builder, operand, weights, name, out)
 
 
+def windows(builder: Builder, view: View, sizes: Convolution) -> View:
+    """Of images (B, C, H, W) the rows that a convolution reads, (B, H', W', k1 k2 C), copied where windows overlap."""
+    if sizes.by_rows:
+        return permute(view, [0, 2, 3, 1])
+    view, image = image_of(builder, view)
+    channels, window = view.shape[1], sizes.window(image)
+    out = replace(image_frame(view.shape[0], prod(sizes.kernel) * channels, window.output), width=channels)
+    operand = Operand(view.tensor, prod(window.output), prod(sizes.kernel), channels, access="window", window=window)
+    rows = builder.add_operator("vector", builder.name_here("windows"), (operand,), out, (Step("copy", (0,)),))
+    return permute(rows, [0, 2, 3, 1])
+
+
 def convolution_matrix(kernel: torch.Tensor) -> torch.Tensor:
     """The kernel (oc, ic, k1, k2) as a matrix (oc, k1 k2 ic)."""
     return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)

@@ -14,29 +14,63 @@ from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.attention_ops import product
 from gblr_hw.frontend.operators.grouped_ops import chain_product, grouped_product, is_groupable
-from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_weights, linear
+from gblr_hw.frontend.operators.matrix_ops import Convolution, convolution, convolution_weights, linear, windows
 from gblr_hw.frontend.operators.relays import regrouped
 from gblr_hw.frontend.operators.vector_ops import lifted, pointwise, reduced, rowwise
 from gblr_hw.frontend.torch_ops.lower_logic import FAR_BELOW, between
 from gblr_hw.frontend.torch_ops.lower_pointwise import combined
 from gblr_hw.frontend.torch_ops.lower_pools import pair
+from gblr_hw.layers.matrix_conv import MatrixConv2d, geometry
 from gblr_hw.weights.chains import CHAIN_KINDS, BLASTWeights
-from gblr_hw.weights.stored import ConvWeights
+from gblr_hw.weights.stored import ConvWeights, LayerWeights
 
 
 @lowers("gblr_hw.layer.default")
 def _own_layer(builder: Builder, a: Arguments) -> View:
     module: Any
     module, weights = builder.layers[a["path"]]
-    name = a["path"] or "layer"
-    if isinstance(weights, BLASTWeights):
-        return linear(builder, a["inputs"], weights, name)
-    if isinstance(weights, CHAIN_KINDS):
-        return chain_product(builder, a["inputs"], weights.chain(), name)
-    if not isinstance(weights, ConvWeights):
-        return linear(builder, a["inputs"], weights, name)
-    sizes = _sizes(weights.kernel, module.stride, module.padding, pair(module.dilation, (1, 1)))
-    return convolution(builder, a["inputs"], weights, sizes, name)
+    name, given = a["path"] or "layer", a["inputs"]
+    if isinstance(module, MatrixConv2d):
+        return _own_convolution(builder, given, module, weights, a["zeros"], name)
+    if isinstance(weights, ConvWeights):
+        padding = _with_zeros(module.padding, weights.kernel, module.dilation, a["zeros"])
+        sizes = _sizes(weights.kernel, module.stride, padding, pair(module.dilation, (1, 1)))
+        return convolution(builder, given, weights, sizes, name)
+    return _own_product(builder, given, weights, name)
+
+
+def _with_zeros(padding: Any, kernel: Any, dilation: Any, zeros: Any) -> Any:
+    """A convolution's padding with zeros that stood in front of it; above, on the left, below, on the right."""
+    if zeros is None:
+        return padding
+    before, behind = paddings(padding, kernel, pair(dilation, (1, 1)))
+    return tuple(own + more for own, more in zip((*before, *behind), zeros, strict=True))
+
+
+def _own_product(builder: Builder, view: View, weights: LayerWeights, name: str) -> View:
+    """Rows times a layer's matrix."""
+    if isinstance(weights, CHAIN_KINDS) and not isinstance(weights, BLASTWeights):
+        return chain_product(builder, view, weights.chain(), name)
+    return linear(builder, view, weights, name)
+
+
+def _own_convolution(
+    builder: Builder, view: View, module: MatrixConv2d, weights: LayerWeights, zeros: Any, name: str
+) -> View:
+    """A convolution whose kernel is a structured matrix: over windows where its tiles read them, else over copies."""
+    found = geometry(name, module.shell, *view.shape[-2:])
+    before, behind = found.before, found.behind
+    if zeros is not None:
+        before, behind = (before[0] + zeros[0], before[1] + zeros[1]), (behind[0] + zeros[2], behind[1] + zeros[3])
+    sizes = Convolution(found.kernel, found.stride, before, found.dilation, None if before == behind else behind)
+    is_image = len(view.dims) == 4
+    images = view if is_image else layout.insert(view, 0)
+    if isinstance(weights, CHAIN_KINDS) and not isinstance(weights, BLASTWeights):
+        product = _own_product(builder, windows(builder, images, sizes), weights, name)
+        result = layout.permute(product, [0, 3, 1, 2])
+    else:
+        result = convolution(builder, images, weights, sizes, name)
+    return result if is_image else layout.drop(result, 0)
 
 
 @lowers("aten.linear.default")

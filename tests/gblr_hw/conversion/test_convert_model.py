@@ -57,8 +57,8 @@ def test_a_layer_that_came_out_badly_is_told() -> None:
     [
         ({}, "batches: found nothing; a model is converted on batches of its inputs"),
         ({"batches": []}, "batches: found none"),
-        ({"batches": [torch.zeros(2, 32)], "names": "9"}, "names: found '9'; it must match a linear layer; there are: 0, 2"),
-        ({"batches": [torch.zeros(2, 32)], "exclude": "*"}, "names: found '*'; a linear layer is left"),
+        ({"batches": [torch.zeros(2, 32)], "names": "9"}, "names: found '9'; it must match a linear layer or a convolution of one group; there are: 0, 2"),
+        ({"batches": [torch.zeros(2, 32)], "exclude": "*"}, "names: found '*'; a layer is left"),
         ({"batches": [torch.zeros(2, 32)], "covariances": {}}, "covariances: found with a model; moments of a model's"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from torch import nn
 from gblr_hw import load_checkpoint, lower, save_checkpoint, sweep
 from gblr_hw.conversion.conversion import convert
 from gblr_hw.frontend.put_weights import put_layers
-from gblr_hw.layers.model_calls import dense_weights
+from gblr_hw.layers.matrix_layers import dense_weights
 from gblr_hw.sweeps import bench
 from gblr_hw.sweeps.axes import Axis
 from gblr_hw.sweeps.space import Space
