@@ -237,8 +237,8 @@ def _chosen(model: nn.Module, names: str | Iterable[str], exclude: str | Iterabl
     for what, patterns in (("names", patterns_of(names)), ("exclude", patterns_of(exclude))):
         for one in patterns:
             if not any(fnmatchcase(name, one) for name in there):
-                found = ", ".join(there[:20]) or "none"
-                rule = f"it must match a linear layer or a convolution of one group; there are: {found}"
+                listed = ", ".join(there[:20]) or "none"
+                rule = f"it must match a linear layer or a convolution of one group; there are: {listed}"
                 raise InputError(what, repr(one), rule, "Correct it.")
     wanted, refused = patterns_of(names), patterns_of(exclude)
     found = [
