@@ -23,6 +23,7 @@ RATE, FRAME = 16_000, 1024  # samples a second, and of a tone
 LOWEST, HIGHEST = 60.0, 1500.0  # Hz
 CALIBRATION, TEST, BATCH = 512, 600, 64
 NOISE_DB = 0.0  # of the tones that measure: as loud as the tone
+NEARLY = 0.85  # of the best lag's: the best of nine on tones that calibrate
 RIGHT_CENTS, MOST_CENTS = 50.0, 600.0
 # Cents of the network's first output above 10 Hz, and between two (Kim et al., 2018).
 _FIRST_CENTS, _STEP_CENTS = 1997.3794084376191, 20.0
@@ -108,14 +109,18 @@ def pitch_of(made: Tensor) -> FloatArray:
 
 
 def autocorrelation_pitch(frame: Sequence[float] | npt.NDArray[np.floating]) -> float:
-    """Hz of the lag at which a frame is most like itself, corrected for the samples that overlap; a parabola through
-    three lags.
+    """Hz of the shortest lag at which a frame is nearly as much like itself as at any, corrected for the samples that
+    overlap: all multiples of a period are as good. A parabola through three lags.
     """
     x = np.asarray(frame, np.float64)
     spectrum = np.fft.rfft(x, 2 * len(x))
     alike = np.fft.irfft(np.abs(spectrum) ** 2)[: len(x)] / np.arange(len(x), 0, -1)
     first, last = int(RATE / HIGHEST), min(len(x) - 2, math.ceil(RATE / LOWEST))
-    lag = first + int(alike[first : last + 1].argmax())
+    held = np.arange(first, last + 1)
+    peaks = held[(alike[held] >= alike[held - 1]) & (alike[held] >= alike[held + 1])]
+    if not len(peaks):
+        return RATE / last
+    lag = int(peaks[alike[peaks] >= NEARLY * alike[peaks].max()][0])
     before, at, behind = alike[lag - 1 : lag + 2]
     bend = before - 2 * at + behind
     return RATE / (lag + (0.5 * (before - behind) / bend if bend < 0 else 0.0))
