@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from benchmarks.codesign import tables as codesign
+from benchmarks.convolutions.tables import MEASURES, networks_table
 from benchmarks.demo import tables as demo
 from benchmarks.docs.sources import SOURCES
 from benchmarks.dram import ranking_tables as dram_rankings
@@ -113,6 +114,10 @@ BLOCKS: tuple[Block, ...] = (
     Block(RESULTS, "smollm rivals", ("SmolLM2",), _whole("SmolLM2", smollm.rivals_table)),
     Block(RESULTS, "whisper", ("Whisper",), _whole("Whisper", whisper.speech_table)),
     Block(RESULTS, "whisper rivals", ("Whisper",), _whole("Whisper", whisper.rivals_table)),
+    *(
+        Block(RESULTS, network, ("convolutions",), _whole("convolutions", partial(networks_table, network=network)))
+        for network in MEASURES
+    ),
     Block(RESULTS, "families", ("MiniLM study",), _whole("MiniLM study", minilm.study_table)),
     Block(RESULTS, "projection", ("projection",), _rows("projection", structures.projection_table)),
     Block(RESULTS, "projection kinds", ("projection kinds",), _whole("projection kinds", structures.kinds_table)),

@@ -86,6 +86,9 @@ SOURCES: Mapping[str, Source] = {
     ),
     "SmolLM2": Source("docs/data/smollm.jsonl", "python -m benchmarks.smollm.study --work smollm-work", read_lines),
     "Whisper": Source("docs/data/whisper.jsonl", "python -m benchmarks.whisper.study --work whisper-work", read_lines),
+    "convolutions": Source(
+        "docs/data/convolutions.jsonl", "python -m benchmarks.convolutions.study --work conv-work", read_lines
+    ),
     "projection": _json("projection", "python -m benchmarks.structures.projection"),
     "projection kinds": Source(
         "docs/data/projection_kinds.jsonl",

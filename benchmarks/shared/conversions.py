@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.shared.measurement import told_each
 from gblr_hw import collect_covariances, convert, lower
@@ -33,7 +33,8 @@ Layers = Mapping[str, Converted]
 
 @dataclass(eq=False)
 class Conversions:
-    """model: in evaluation mode. batches: those that calibrate. names: the layers that may change.
+    """model: in evaluation mode. batches: those that calibrate. names: the layers that may change. rows: batch -> mask
+    of what is no padding.
 
     Fits, and the way that tiles are shared, are the library's own: nothing is tuned.
     """
@@ -43,13 +44,14 @@ class Conversions:
     names: Sequence[str]
     machine: Machine
     work: Path
+    rows: Callable[[Any], Tensor] | None = None
 
     @cached_property
     def sensitivity(self) -> Sensitivity:
         """Measured once for all conversions, each of which would find the same; the work folder keeps it."""
         paths = [self.work / f"{name}.safetensors" for name in ("outputs", "inputs")]
         if not all(path.exists() for path in paths):
-            known = measured(self.model, self.batches, stages(self.model, self.batches, self.names))
+            known = measured(self.model, self.batches, stages(self.model, self.batches, self.names), self.rows)
             self.work.mkdir(parents=True, exist_ok=True)
             for path, moments in zip(paths, (known.outputs, known.inputs), strict=True):
                 save_covariances(moments, path)
@@ -77,12 +79,13 @@ class Conversions:
         """Layer after layer, tiles by loss: `gblr_hw.convert(model, machine, batches=...)`."""
         return convert(
             self.model, self.machine, share, batches=self.batches, names=self.names, family=family,
-            allocation="by-loss", sensitivity=self.sensitivity, work=self.work / "fitted", progress=_progress,
+            allocation="by-loss", sensitivity=self.sensitivity, rows=self.rows, work=self.work / "fitted",
+            progress=_progress,
         ).weights  # fmt: skip
 
     def rounded(self, _family: str, _share: float) -> Layers:
         """All tiles, in four bits, errors made up for."""
-        moments = collect_covariances(self.model, self.batches, self.names)
+        moments = collect_covariances(self.model, self.batches, self.names, self.rows)
         return convert(self.dense, self.four_bits, 1.0, moments, family="block-sparse", bits=4)
 
     def kept(self, method: str, share: float, make: Callable[[], Layers]) -> Layers:
