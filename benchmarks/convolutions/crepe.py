@@ -87,7 +87,7 @@ def task() -> Task:
 
     return Task(
         model, "edge-16", calibration, matrix_names(model), frames[:1], judge,
-        {"the middle of the range": nothing, "autocorrelation": raw}, list, can_drop=False,
+        {"the middle of the range": nothing, "autocorrelation": raw}, list, is_test=False,
     )  # fmt: skip
 
 

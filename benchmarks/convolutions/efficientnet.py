@@ -96,7 +96,7 @@ def task() -> Task:
     return Task(
         model, "mid-32", calibration, names, torch.zeros(1, 3, SIZE, SIZE), judge,
         {"the mean of what it says": nothing, "raw pixels": pixels}, partial(_droppable, model, calibration),
-        can_drop=True,
+        is_test=True,
     )  # fmt: skip
 
 

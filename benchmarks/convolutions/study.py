@@ -16,7 +16,6 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +53,15 @@ class Study:
         machine = Machine.load(self.task.machine)
         self.made = Conversions(self.task.model, self.task.calibration, self.task.names, machine, work / network)
 
-    @cached_property
+    @property
     def jobs(self) -> list[tuple[str, float]]:
         """Methods and shares, the controls first; of modules left out, how many."""
-        dropped = [("modules-dropped", float(count)) for count in DROPPED] if self.task.can_drop else []
+        controls = [("dense", 1.0), *((name, 0.0) for name in self.task.controls)]
+        if not self.task.is_test:
+            return controls
+        dropped = [("modules-dropped", float(count)) for count in DROPPED]
         converted = [(method, share) for share in SHARES for method in METHODS if method != "int4"]
-        return [("dense", 1.0), *((name, 0.0) for name in self.task.controls), ("int4", 1.0), *dropped, *converted]
+        return [*controls, ("int4", 1.0), *dropped, *converted]
 
     def row(self, method: str, share: float) -> dict[str, Any]:
         """One line of results."""

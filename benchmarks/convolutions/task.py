@@ -18,7 +18,8 @@ class Task:
     """model: dense, in evaluation mode. machine: that cycles are counted on. calibration: batches of its inputs. names:
     layers that may change. example: inputs of the program whose cycles are counted. judge: how a network does on
     examples that nothing else has seen. controls: by name, how something does that is no network. droppable: modules
-    that return their input's shape (if it ``can_drop`` some), of which those first cost least on calibration inputs.
+    that return their input's shape, of which those first cost least on calibration inputs. is_test: whether controls
+    are far below the network; if not, nothing is converted, since what it kept would say nothing.
     """
 
     model: nn.Module
@@ -29,7 +30,7 @@ class Task:
     judge: Callable[[nn.Module], list[Judged]]
     controls: Mapping[str, Callable[[], list[Judged]]]
     droppable: Callable[[], list[str]]
-    can_drop: bool
+    is_test: bool
 
 
 @torch.no_grad()
