@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from simulator.base.errors import NOT_OURS, refuse_program
+from simulator.base.errors import NOT_OURS, InputError, refuse_program
 from simulator.base.schema import Listed, Strict, validated
 from simulator.network.network import (
     Access,
@@ -51,6 +51,7 @@ class _Window(Strict):
     padding: Listed[tuple[Place, Place]]
     dilation: _Pair
     fill: float
+    after: Listed[tuple[Place, Place]] | None = None  # where it is not the padding above and on the left
 
 
 class _Digit(Strict):
@@ -115,6 +116,27 @@ class NetworkRecord(Strict):
     operators: list[_Operator]
     inputs: list[_Port]
     outputs: list[_Port]
+
+
+def check_records(records: Mapping[type[Strict], type]) -> None:
+    """Raise InputError for a record that has other fields than the part of a network that it holds: what was written
+    could not be read.
+    """
+    for record, part in records.items():
+        wanted, found = {one.name for one in fields(part)}, set(record.model_fields)
+        if wanted != found:
+            raise InputError(
+                f"record of {part.__name__}", f"fields {', '.join(sorted(wanted ^ found))} on one side alone",
+                "a record has every field of its part", "Complete it in simulator/network/network_file.py.",
+            )  # fmt: skip
+
+
+check_records(
+    {
+        _Tensor: Tensor, _Window: Window, _Digit: Digit, _Strides: Strides, _Operand: Operand, _Step: Step,
+        _Operator: Operator, _Port: Port,
+    }
+)  # fmt: skip
 
 
 def network_record(network: Network) -> dict[str, list[dict[str, Any]]]:

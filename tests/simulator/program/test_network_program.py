@@ -12,7 +12,9 @@ from hypothesis import given, settings
 
 from simulator.base.arithmetic import ceil_div
 from simulator.base.errors import InputError
-from simulator.network.network_file import network_arrays, network_of, network_record
+from simulator.base.schema import Strict
+from simulator.network.network import Window
+from simulator.network.network_file import check_records, network_arrays, network_of, network_record
 from simulator.program.encoding import encode, require_plain_layers
 from simulator.program.isa import Instructions
 from simulator.program.operations import After, Op
@@ -290,3 +292,25 @@ def test_a_read_of_a_tensors_row_waits_for_its_store():
     )
     columns["after"][After.STORE, -1] = 11
     assert found_hazards(replace(program, instructions=Instructions(**columns))) == []
+
+
+def test_images_with_more_zeros_behind_them_are_read_back(tmp_path):
+    """As "same" padding of an even kernel or of a stride puts them."""
+    network = NETWORK
+    (pool,) = [one for one in network.operators if one.operands[0].window is not None]
+    window = replace(pool.operands[0].window, padding=(0, 0), after=(0, 2))
+    moved = replace(pool, operands=(replace(pool.operands[0], window=window),))
+    operators = tuple(moved if one is pool else one for one in network.operators)
+    program = replace(PROGRAM, network=replace(network, operators=operators))
+    program.save(tmp_path / "p")
+    assert_equal_networks(Program.load(tmp_path / "p"), program)
+    payloads, arrays = [layer.payload for layer in program.layers], network_arrays(program.network)
+    assert_equal_networks(parse_program(str(program), payloads, arrays), program)
+
+
+def test_a_record_without_a_field_of_its_part_fails_at_import():
+    class Short(Strict):
+        image: tuple[int, int]
+
+    with pytest.raises(InputError, match="record of Window: found fields after, dilation, .* on one side alone"):
+        check_records({Short: Window})
