@@ -27,6 +27,7 @@ from benchmarks.minilm import tables as minilm
 from benchmarks.networks import regime_sentences, regime_tables
 from benchmarks.networks import tables as networks
 from benchmarks.peers import tables as peers
+from benchmarks.sentences.tables import sentences_table
 from benchmarks.smollm import tables as smollm
 from benchmarks.speed import tables as speed
 from benchmarks.structures import tables as structures
@@ -117,6 +118,12 @@ BLOCKS: tuple[Block, ...] = (
     *(
         Block(RESULTS, network, ("convolutions",), _whole("convolutions", partial(networks_table, network=network)))
         for network in MEASURES
+    ),
+    Block(
+        RESULTS,
+        "sentences minilm",
+        ("sentences",),
+        _whole("sentences", partial(sentences_table, network="minilm")),
     ),
     Block(RESULTS, "families", ("MiniLM study",), _whole("MiniLM study", minilm.study_table)),
     Block(RESULTS, "projection", ("projection",), _rows("projection", structures.projection_table)),

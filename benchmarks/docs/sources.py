@@ -89,6 +89,9 @@ SOURCES: Mapping[str, Source] = {
     "convolutions": Source(
         "docs/data/convolutions.jsonl", "python -m benchmarks.convolutions.study --work conv-work", read_lines
     ),
+    "sentences": Source(
+        "docs/data/sentences.jsonl", "python -m benchmarks.sentences.study --work sentences-work", read_lines
+    ),
     "projection": _json("projection", "python -m benchmarks.structures.projection"),
     "projection kinds": Source(
         "docs/data/projection_kinds.jsonl",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.layers.matrix_conv import MatrixConv2d, is_matrix_conv, kernel_of, matrix_of_kernel, windows, windows_key
+from gblr_hw.layers.matrix_conv import is_matrix_conv, kernel_of, matrix_of_kernel, windows, windows_key
 from gblr_hw.weights.collect import is_conv1d
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
@@ -57,10 +57,8 @@ def linear_names(model: nn.Module) -> list[str]:
 
 
 def matrix_names(model: nn.Module) -> list[str]:
-    """Names of all linear layers and convolutions of one group, in the model's order; not of those inside a layer."""
-    inside = [f"{name}." for name, module in model.named_modules() if isinstance(module, MatrixConv2d)]
-    found = [name for name, module in model.named_modules() if is_matrix(module)]
-    return [name for name in found if not name.startswith(tuple(inside))]
+    """Names of all linear layers and convolutions of one group, in the model's order."""
+    return [name for name, module in model.named_modules() if is_matrix(module)]
 
 
 def check_inputs(model: nn.Module, names: Iterable[str]) -> None:
