@@ -12,35 +12,22 @@ not run again. One thread.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.convolutions import crepe, efficientnet
 from benchmarks.convolutions.efficientnet import without
 from benchmarks.convolutions.tables import networks_table
 from benchmarks.convolutions.task import Task
-from benchmarks.shared.conversions import Conversions, Layers, costs
-from benchmarks.shared.result_lines import ResultLines
+from benchmarks.shared.conversions import METHODS, Conversions, costs
+from benchmarks.shared.network_studies import run_studies
 from gblr_hw.frontend.put_weights import put_layers
 from simulator import Machine
 
-KEY = ("network", "method", "share")
 TASKS: Mapping[str, Callable[[], Task]] = {"efficientnet-lite0": efficientnet.task, "crepe-tiny": crepe.task}
-Make = Callable[[Conversions, str, float], Layers]
-METHODS: Mapping[str, tuple[str, Make]] = {
-    "low-rank-by-loss": ("low-rank", Conversions.by_loss),
-    "lattice-by-loss": ("lattice", Conversions.by_loss),
-    "low-rank-in-order": ("low-rank", Conversions.in_order),
-    "lattice-in-order": ("lattice", Conversions.in_order),
-    "block-sparse-in-order": ("block-sparse", Conversions.in_order),
-    "int4": ("block-sparse", Conversions.rounded),
-}
 DROPPED = (2, 4)  # modules left out
 SHARES = (0.8, 0.6)
 
@@ -69,12 +56,8 @@ class Study:
         row: dict[str, Any] = {"method": method, "share": share}
         if method in self.task.controls:
             return {**row, "judged": _short(self.task.controls[method]())}
-        model, found, machine = self.task.model, {}, self.made.machine
-        if method in METHODS:
-            family, make = METHODS[method]
-            found = dict(self.made.kept(method, share, lambda: make(self.made, family, share)))
-            machine = self.made.four_bits if method == "int4" else machine
-        gone: list[str] = []
+        model, gone = self.task.model, list[str]()
+        found = self.made.made(method, share) if method in METHODS else {}
         if method == "modules-dropped":
             gone = self.task.droppable()[: int(share)]
             model = without(model, gone)
@@ -83,31 +66,12 @@ class Study:
         put_layers(student, found, "converted layers")
         row |= {"judged": _short(self.task.judge(student)), "gone": gone}
         row["tiles"] = round(self.made.tiles(found, [f"{one}." for one in gone]), 4)
-        return {**row, **costs(model, found, machine, self.task.example)}
+        return {**row, **costs(model, found, self.made.on(method), self.task.example)}
 
 
 def _short(found: Any) -> list[list[float]]:
     return [[round(value, 4) for value in one] for one in found]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("conv-work"))
-    parser.add_argument("--network", action="append", choices=list(TASKS))
-    parser.add_argument("--method", action="append")
-    parser.add_argument("--share", action="append", type=float)
-    parser.add_argument("--out", type=Path, default=Path("docs/data/convolutions.jsonl"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results = ResultLines(options.out, KEY)
-    for network in options.network or TASKS:
-        study = Study(network, options.work)
-        for method, share in study.jobs:
-            wanted = method in (options.method or (method,)) and share in (options.share or (share,))
-            if wanted and not results.has(network=network, method=method, share=share):
-                results.add({"network": network, **study.row(method, share)})
-                print(networks_table(results.rows, network), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_studies(__doc__, "convolutions", list(TASKS), Study, networks_table)

@@ -13,7 +13,6 @@ again. One thread.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,22 +28,12 @@ from torch import Tensor, nn
 
 from benchmarks.sentences.network import TOKENS, Embedder, FloatArray, load_texts, minilm, mpnet
 from benchmarks.sentences.tables import sentences_table
-from benchmarks.shared.conversions import Conversions, Layers, costs
-from benchmarks.shared.result_lines import ResultLines
+from benchmarks.shared.conversions import METHODS, Conversions, costs
+from benchmarks.shared.network_studies import run_studies
 from gblr_hw.frontend.put_weights import put_layers
 from simulator import Machine
 
-KEY = ("network", "method", "share")
 NETWORKS: Mapping[str, Callable[[Path], Embedder]] = {"minilm": lambda _work: minilm(), "mpnet": mpnet}
-Make = Callable[[Conversions, str, float], Layers]
-METHODS: Mapping[str, tuple[str, Make]] = {
-    "low-rank-by-loss": ("low-rank", Conversions.by_loss),
-    "lattice-by-loss": ("lattice", Conversions.by_loss),
-    "low-rank-in-order": ("low-rank", Conversions.in_order),
-    "lattice-in-order": ("lattice", Conversions.in_order),
-    "block-sparse-in-order": ("block-sparse", Conversions.in_order),
-    "int4": ("block-sparse", Conversions.rounded),
-}
 SHARES, KEPT = (0.6, 0.4), (4, 2)  # dense tiles; blocks of six that are left, and as many of twelve
 
 
@@ -79,12 +68,8 @@ class Study:
             words = [*self.texts.calibration, *self.texts.firsts, *self.texts.seconds, *self.texts.lee]
             fitted = TfidfVectorizer(sublinear_tf=True, stop_words="english").fit(words)
             return {**row, **self._measured(lambda chosen: fitted.transform(chosen).toarray())}
-        model, found, machine = self.model, dict[str, Any](), self.made.machine
-        if method in METHODS:
-            family, make = METHODS[method]
-            found = dict(self.made.kept(method, share, lambda: make(self.made, family, share)))
-            machine = self.made.four_bits if method == "int4" else machine
-        elif method != "dense":
+        model, found = self.model, self.made.made(method, share) if method in METHODS else {}
+        if method not in ("dense", *METHODS):
             model, row["gone"] = self.shortened(share)
         row["cpu_s"] = round(time.process_time() - begin)
         student = copy.deepcopy(model)
@@ -94,7 +79,7 @@ class Study:
         if method == "no-blocks":
             return row
         example = {name: torch.ones(1, TOKENS, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-        return {**row, **costs(model, found, machine, example)}
+        return {**row, **costs(model, found, self.made.on(method), example)}
 
     def shortened(self, share: float) -> tuple[nn.Module, list[str]]:
         """A copy with so much of its blocks, and the names of the others: one after another those without which
@@ -148,24 +133,5 @@ class _Embeddings(nn.Module):
         return SimpleNamespace(last_hidden_state=self.embeddings(input_ids))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("sentences-work"))
-    parser.add_argument("--network", action="append", choices=list(NETWORKS))
-    parser.add_argument("--method", action="append")
-    parser.add_argument("--share", action="append", type=float)
-    parser.add_argument("--out", type=Path, default=Path("docs/data/sentences.jsonl"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results = ResultLines(options.out, KEY)
-    for network in options.network or NETWORKS:
-        study = Study(network, options.work)
-        for method, share in study.jobs:
-            wanted = method in (options.method or (method,)) and share in (options.share or (share,))
-            if wanted and not results.has(network=network, method=method, share=share):
-                results.add({"network": network, **study.row(method, share)})
-                print(sentences_table(results.rows, network), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_studies(__doc__, "sentences", list(NETWORKS), Study, sentences_table)

@@ -29,6 +29,7 @@ from gblr_hw.weights.structure import dense_tile_count
 from simulator import Machine, simulate
 
 Layers = Mapping[str, Converted]
+Make = Callable[[Any, str, float], Layers]
 
 
 @dataclass(eq=False)
@@ -88,6 +89,20 @@ class Conversions:
         moments = collect_covariances(self.model, self.batches, self.names, self.rows)
         return convert(self.dense, self.four_bits, 1.0, moments, family="block-sparse", bits=4)
 
+    @property
+    def methods(self) -> Mapping[str, tuple[str, Make]]:
+        """By name, what a method is given (a family, or another method's name) and how it makes layers."""
+        return METHODS
+
+    def made(self, method: str, share: float) -> dict[str, Converted]:
+        """The layers of one of the methods."""
+        family, make = self.methods[method]
+        return dict(self.kept(method, share, lambda: make(self, family, share)))
+
+    def on(self, method: str) -> Machine:
+        """The machine that a method's layers are for."""
+        return self.four_bits if method == "int4" else self.machine
+
     def kept(self, method: str, share: float, make: Callable[[], Layers]) -> Layers:
         """A method's layers, which the work folder keeps."""
         path = self.work / f"{method}-{share:g}.safetensors"
@@ -106,6 +121,16 @@ class Conversions:
         return sum(tiles_of(found[one], rows, cols) if one in found else dense[one] for one in left) / sum(
             dense.values()
         )
+
+
+METHODS: Mapping[str, tuple[str, Make]] = {
+    "low-rank-by-loss": ("low-rank", Conversions.by_loss),
+    "lattice-by-loss": ("lattice", Conversions.by_loss),
+    "low-rank-in-order": ("low-rank", Conversions.in_order),
+    "lattice-in-order": ("lattice", Conversions.in_order),
+    "block-sparse-in-order": ("block-sparse", Conversions.in_order),
+    "int4": ("block-sparse", Conversions.rounded),
+}
 
 
 def costs(model: nn.Module, found: Layers, machine: Machine, example: Any) -> dict[str, int]:

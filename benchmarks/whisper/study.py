@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ import torch
 from torch import nn
 from transformers import WhisperForConditionalGeneration
 
-from benchmarks.shared.conversions import Conversions, Layers
+from benchmarks.shared.conversions import METHODS as COMMON
+from benchmarks.shared.conversions import Conversions, Layers, Make
 from benchmarks.shared.result_lines import ResultLines
 from benchmarks.whisper.measure import Written, cycles, filled, written
 from benchmarks.whisper.network import load_network, matrices
@@ -52,10 +53,10 @@ class Study(Conversions):
         """Another method's layers, but for those of the decoder's first self-attention, which stay dense."""
         return {name: one for name, one in self.made(of, share).items() if not name.startswith(SPARED)}
 
-    def made(self, method: str, share: float) -> Layers:
-        """A method's layers."""
-        family, make = METHODS[method]
-        return self.kept(method, share, lambda: make(self, family, share))
+    @property
+    def methods(self) -> Mapping[str, tuple[str, Make]]:
+        """Those of all networks, and some of its own."""
+        return METHODS
 
     def shortened(self, share: float) -> tuple[WhisperForConditionalGeneration, dict[str, list[int]]]:
         """Layers left out one at a time, of encoder and decoder in turn, by the loss on utterances that choose."""
@@ -72,9 +73,9 @@ class Study(Conversions):
     def row(self, method: str, share: float) -> dict[str, Any]:
         """One line of results."""
         begin, found, gone = time.process_time(), dict[str, Converted](), dict[str, list[int]]()
-        model, machine = self.model, self.four_bits if method == "int4" else self.machine
+        model, machine = self.model, self.on(method)
         if method in METHODS:
-            found = dict(self.made(method, share))
+            found = self.made(method, share)
         elif method == "layers-dropped":
             model, gone = self.shortened(share)
         row: dict[str, Any] = {"method": method, "share": share, "made_cpu_s": round(time.process_time() - begin)}
@@ -113,16 +114,11 @@ def _short(one: Written) -> list[float]:
     return [round(value, 4) for value in astuple(one)]
 
 
-Make = Callable[[Study, str, float], Layers]
 METHODS: Mapping[str, tuple[str, Make]] = {
-    "low-rank-by-loss": ("low-rank", Study.by_loss),
-    "lattice-by-loss": ("lattice", Study.by_loss),
+    **COMMON,
     "low-rank-by-loss-spared": ("low-rank-by-loss", Study.spared),
     "lattice-by-loss-spared": ("lattice-by-loss", Study.spared),
-    "low-rank-in-order": ("low-rank", Study.in_order),
-    "lattice-in-order": ("lattice", Study.in_order),
     "block-sparse-by-loss": ("block-sparse", Study.by_loss),
-    "int4": ("block-sparse", Study.rounded),
 }
 JOBS = [
     ("dense", 1.0),

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks.convolutions import crepe, efficientnet
 from benchmarks.convolutions.efficientnet import without
-from benchmarks.convolutions.study import METHODS
 from benchmarks.convolutions.tables import LABELS, networks_table
-from benchmarks.shared.conversions import Conversions, costs
+from benchmarks.shared.conversions import METHODS, Conversions, costs
 from simulator import Machine
 from simulator.base.errors import InputError
 
@@ -90,11 +89,10 @@ def test_conversions_of_a_small_network(tmp_path: Path) -> None:
     # 4 x 4 tiles each of the blocks, four of the head, eight of the stem: 64 outputs of 27 inputs.
     assert made.tiles({}, ["blocks.0."]) == 1.0  # names of what is inside it
     assert made.tiles({}, ["blocks.0"]) == pytest.approx(28 / 44)
-    for method, (family, make) in METHODS.items():
-        found = made.kept(method, 0.9, lambda make=make, family=family: make(made, family, 0.9))  # type: ignore[misc]
+    for method in METHODS:
+        found = made.made(method, 0.9)
         assert set(found) == set(names) and made.tiles(found) <= (1.0 if method == "int4" else 0.9)
-        on = made.four_bits if method == "int4" else made.machine
-        assert costs(model, found, on, batches[0][:1])["latency_cycles"] > 0
+        assert costs(model, found, made.on(method), batches[0][:1])["latency_cycles"] > 0
     monkey: Any = lambda: pytest.fail("what is kept is not made again")  # noqa: E731
     assert set(made.kept("int4", 0.9, monkey)) == set(names)
     short = without(model, ["blocks.0"])

@@ -14,8 +14,9 @@ from transformers import BertConfig, BertModel
 from benchmarks.sentences import network as networks
 from benchmarks.sentences import study as studies
 from benchmarks.sentences.network import Embedder, Texts
-from benchmarks.sentences.study import METHODS, Study
+from benchmarks.sentences.study import Study
 from benchmarks.sentences.tables import LABELS, sentences_table
+from benchmarks.shared.conversions import METHODS
 
 WORDS = [f"w{number}" for number in range(60)]
 
