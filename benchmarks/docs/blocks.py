@@ -113,6 +113,12 @@ BLOCKS: tuple[Block, ...] = (
     Block(BITS, "budgets", ("MiniLM bits",), _rows("MiniLM bits", minilm.bits_budget_table, "budgets")),
     Block(RESULTS, "smollm", ("SmolLM2",), _whole("SmolLM2", smollm.perplexity_table)),
     Block(RESULTS, "smollm rivals", ("SmolLM2",), _whole("SmolLM2", smollm.rivals_table)),
+    Block(
+        RESULTS,
+        "smollm pruned rivals",
+        ("SmolLM2",),
+        _whole("SmolLM2", partial(smollm.rivals_table, ours=smollm.PRUNED_LATTICE, name="pruned lattice")),
+    ),
     Block(RESULTS, "whisper", ("Whisper",), _whole("Whisper", whisper.speech_table)),
     Block(RESULTS, "whisper rivals", ("Whisper",), _whole("Whisper", whisper.rivals_table)),
     *(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -66,7 +66,9 @@ _LOOKS = {
 assert _LOOKS.keys() == LABELS.keys(), "every method has a look"
 # Of distilled networks, one for each length of training that a method has.
 _FILLS = ("none", "top", "left", "right", "bottom")
+# Who is compared with rivals, by what endings of rivals' names say of training and bits.
 LATTICE = {"distilled": "lattice-distilled", "int4": "lattice-int4", "": "lattice-by-loss"}
+PRUNED_LATTICE = {"distilled": "pruned-lattice-distilled", "int4": "", "": "pruned-lattice"}
 _SAME_CYCLES = 0.04  # of dense's: blocks that are dropped come whole, and pruning makes attention cheaper
 
 
@@ -107,13 +109,13 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda one: (order.index(one["method"]), -one["share"], one.get("steps", 0)))
 
 
-def rivals_table(rows: Sequence[Row]) -> str:
-    """The lattice's perplexity over each rival's on the same texts, where both take about the same cycles and were
-    trained alike.
+def rivals_table(rows: Sequence[Row], ours: Mapping[str, str] = LATTICE, name: str = "lattice") -> str:
+    """The lattice's (or another's) perplexity over each rival's on the same texts, where both take about the same
+    cycles and were trained alike.
     """
     dense = next(row for row in rows if row["method"] == "dense")
     lines = []
-    for row, lattice in pairs(rows):
+    for row, lattice in pairs(rows, ours):
         low, high = interval(lattice["losses"], row["losses"])
         lines.append(
             {
@@ -122,27 +124,27 @@ def rivals_table(rows: Sequence[Row]) -> str:
                 "own": _over(lattice, dense, "latency_cycles"),
                 "ratio": f"{lattice['perplexity'] / row['perplexity']:.3f}",
                 "interval": f"{low:.3f}-{high:.3f}",
-                "better": "lattice" if high < 1 else "rival" if low > 1 else "level",
+                "better": name if high < 1 else "rival" if low > 1 else "level",
             }
         )
     columns = (
         Column("rival", "rival", align="left"),
         Column("its cycles", "cycles"),
-        Column("the lattice's", "own"),
-        Column("lattice's perplexity over its", "ratio"),
+        Column(f"the {name}'s", "own"),
+        Column(f"{name}'s perplexity over its", "ratio"),
         Column("95 %", "interval"),
         Column("better", "better", align="left"),
     )
     return format_table(columns, lines, markdown=True)
 
 
-def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Rivals and the lattice of about the same cycles, trained or rounded alike, where texts' losses are there."""
+def pairs(rows: Sequence[Row], ours: Mapping[str, str] = LATTICE) -> list[tuple[Row, Row]]:
+    """Rivals and ours of about the same cycles, trained or rounded alike, where texts' losses are there."""
     dense = next(row for row in rows if row["method"] == "dense")
     most = _SAME_CYCLES * dense.get("latency_cycles", 0)
     found = []
     for row in in_order(rows):
-        like = next(one for ending, one in LATTICE.items() if row["method"].endswith(ending))
+        like = next(one for ending, one in ours.items() if row["method"].endswith(ending))
         for lattice in rows:
             alike = lattice["method"] == like and lattice.get("steps", 0) == row.get("steps", 0)
             measured = all("losses" in one and "latency_cycles" in one for one in (row, lattice))

@@ -140,6 +140,8 @@ def test_rivals_meet_the_lattice_of_their_cycles_and_training() -> None:
         ["low rank, by loss, distilled", "0.590", "0.600", "rival"],
     ]
     assert float(lines[0][3]) == pytest.approx(math.exp(-0.5), abs=1e-3)
+    other = rivals_table(rows, {"": "low-rank-by-loss"}, "low rank").splitlines()
+    assert "the low rank's" in other[0] and " rival " in next(line for line in other if "lattice, by loss " in line)
 
 
 def _moments(model: LlamaForCausalLM, names: list[str]) -> Sensitivity:
