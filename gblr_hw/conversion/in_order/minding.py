@@ -29,15 +29,14 @@ def minding(
 
     Ranks that write every chunk are fitted in all of B, whose root may mix them; where chunks are chosen its diagonal
     stands for it. Families that are chosen whole keep their norm, as everything does without B. So does a layer that
-    comes out badly in it: gradients are of small errors, and those of queries say next to nothing of large ones.
+    comes out badly in the diagonal's norm: gradients are of small errors, and those of queries say next to nothing of
+    large ones. In all of B such a layer is better as it is (docs/results.md, Speech).
     """
     if outputs is None or FAMILIES[family].whole:
         return approximate
     floored = ridged(outputs, _FLOOR)
-    if FAMILIES[family].unit == "rank":
-        root = np.asarray(np.linalg.cholesky(floored).T, np.float64)
-    else:
-        root = np.diag(np.sqrt(np.diag(floored)))
+    in_all = FAMILIES[family].unit == "rank"
+    root = np.asarray(np.linalg.cholesky(floored).T, np.float64) if in_all else np.diag(np.sqrt(np.diag(floored)))
 
     def weighted(problem: FitProblem) -> Converted:
         found = approximate(replace(problem, matrix=root @ problem.matrix))
@@ -48,7 +47,7 @@ def minding(
 
     def fit(problem: FitProblem) -> Converted:
         found = weighted(problem)
-        if (error := relative_error(problem, found)) <= BADLY:
+        if in_all or (error := relative_error(problem, found)) <= BADLY:
             return found
         plain = approximate(problem)
         return plain if relative_error(problem, plain) < error else found

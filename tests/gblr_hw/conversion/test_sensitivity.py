@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -162,15 +163,17 @@ def test_a_layer_that_its_gradients_would_ruin_is_fitted_in_its_own_norm(monkeyp
     x = rng.normal(size=(200, 32))
     problem = FitProblem(rng.normal(size=(32, 32)), x.T @ x / 200, 8, 8)
 
-    def approximate(one: FitProblem) -> Converted:
-        return fit_one(one, 10, "lattice", FitOptions(QUICK), None)
+    def approximate(one: FitProblem, family: str = "lattice") -> Converted:
+        return fit_one(one, 10, family, FitOptions(QUICK), None)
 
-    def error(first: int, others: float) -> float:
+    def error(first: int, others: float, family: str = "lattice") -> float:
         counts = np.diag(np.where(np.arange(32) < first, 1.0, others))
-        return relative_error(problem, minding(counts, "lattice", approximate)(problem))
+        return relative_error(problem, minding(counts, family, partial(approximate, family=family))(problem))
 
     plain = relative_error(problem, approximate(problem))
     assert plain == error(4, 0.0) < BADLY
     assert plain < error(16, 0.5) <= BADLY  # where nothing comes out badly what counts goes first
+    # Ranks that write everything are fitted in all of the gradients' moments, and stay so.
+    assert error(4, 0.0, "low_rank") > max(BADLY, relative_error(problem, approximate(problem, "low_rank")))
     monkeypatch.setattr("gblr_hw.conversion.in_order.minding.BADLY", 1.0)
     assert error(4, 0.0) > BADLY
