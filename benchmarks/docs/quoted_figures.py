@@ -394,6 +394,15 @@ QUOTES: tuple[Quote, ...] = (
         "not told from dense at either budget, in {} and {} of the cycles",
         lambda f: [_longest_share(f, "GBLR, width shrinkage", budget) for budget in (0.4, 0.32)],
     ),
+    Quote(
+        CLAIMS,
+        "has {} and {} where dense has {}, in {} and {} of the cycles",
+        lambda f: [
+            *(_longest(f, "GBLR, width shrinkage", budget, "fashion-vit") for budget in (0.65, 0.4)),
+            _longest(f, "dense", 1.0, "fashion-vit"),
+            *(_longest_share(f, "GBLR, width shrinkage", budget, "fashion-vit") for budget in (0.65, 0.4)),
+        ],
+    ),
     Quote(CLAIMS, "In words, for the {} networks above", lambda f: [str(f["study"].size)]),
     Quote(
         CLAIMS,
