@@ -58,10 +58,13 @@ def _own_convolution(
     builder: Builder, view: View, module: MatrixConv2d, weights: LayerWeights, zeros: Any, name: str
 ) -> View:
     """A convolution whose kernel is a structured matrix: over windows where its tiles read them, else over copies."""
-    found = geometry(name, module.shell, *view.shape[-2:])
-    before, behind = found.before, found.behind
-    if zeros is not None:
-        before, behind = (before[0] + zeros[0], before[1] + zeros[1]), (behind[0] + zeros[2], behind[1] + zeros[3])
+    top, left, bottom, right = zeros or (0, 0, 0, 0)
+    height, width = view.shape[-2:]
+    found = geometry(name, module.shell, height + top + bottom, width + left + right)
+    before, behind = (
+        (found.before[0] + top, found.before[1] + left),
+        (found.behind[0] + bottom, found.behind[1] + right),
+    )
     sizes = Convolution(found.kernel, found.stride, before, found.dilation, None if before == behind else behind)
     is_image = len(view.dims) == 4
     images = view if is_image else layout.insert(view, 0)

@@ -153,6 +153,20 @@ def test_zeros_in_front_of_a_structured_convolution_are_its_own() -> None:
     assert len(export_network(model, (x,)).network.operators) == dense
 
 
+def test_code_of_its_own_sees_the_zeros_in_front_of_it() -> None:
+    """Its own zeros depend on the size of the image, those in front of it included."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ZeroPad2d((0, 1, 2, 0)), SamePadded(3, 8, 3, 2)).eval()
+    x = torch.randn(1, 2, 7, 8)
+    put_layers(model, {"2": _structured(8, 27, "tiles")}, "test")
+    exported = export_network(model, (x,))
+    assert len(exported.network.operators) == 2
+    arrays = port_arrays(exported.network.inputs, (x,))
+    (found,) = run_graph(exported.network, exported.weights, list(arrays.values())).values()
+    with torch.no_grad():
+        np.testing.assert_allclose(found, model(x).numpy(), rtol=0, atol=1e-4)
+
+
 def test_gradients_reach_the_structured_matrix() -> None:
     torch.manual_seed(0)
     model, x = _Net().eval(), torch.randn(1, 3, 8, 8)
