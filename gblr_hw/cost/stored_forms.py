@@ -133,7 +133,7 @@ def _with_mixes(counts: LayerCounts, factors: Factors, machine: Machine, tokens:
         mix_tiles=torch.tensor(float(len(tiles.op))),
         mix_reading=torch.tensor(float(tiles.read.sum())),
         mix_writing=torch.tensor(float(len(tiles.rank) - tiles.read.sum())),
-        sharing=torch.tensor(float(plan.factors.ranks - plan.places)),
+        sharing=torch.tensor(float(plan.factors.ranks - plan.ring * plan.places)),
     )
 
 

@@ -26,8 +26,8 @@ def block_tokens(plan: LayerPlan) -> LayerPlan:
         ),
         "accumulator": (machine.accumulator_rows // 2, "one row of sums, twice"),
         "rank_memory": (
-            machine.rank_rows_per_bank // slots_needed(plan, plan.places) if plan.places else plan.tokens,
-            f"{plan.places} sums",
+            machine.rank_rows_per_bank // _slots_together(plan) if plan.places else plan.tokens,
+            f"{plan.ring * plan.places} sums",
         ),
     }
     memory = min(limits, key=lambda name: limits[name][0])
@@ -74,7 +74,12 @@ def _table_slots(plan: LayerPlan) -> int:
     """Rows of the multiplier table: slots of all ranks, in each turn as many as in the largest."""
     if plan.turns == 1:
         return slots_needed(plan, plan.factors.ranks)
-    return ceil_div(plan.turns, plan.ring) * slots_needed(plan, plan.places) * (2 if (plan.shares >= 0).any() else 1)
+    return ceil_div(plan.turns, plan.ring) * _slots_together(plan) * (2 if (plan.shares >= 0).any() else 1)
+
+
+def _slots_together(plan: LayerPlan) -> int:
+    """Slots of the turns that are in memory at a time: each has a run of its own in every bank."""
+    return plan.ring * slots_needed(plan, plan.places)
 
 
 def slots_needed(plan: LayerPlan, places: int) -> int:

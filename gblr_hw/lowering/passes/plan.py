@@ -118,9 +118,9 @@ class LayerPlan:
 
     @property
     def places(self) -> int:
-        """Places in rank memory that the ranks need: of turns, as many as have places of their own."""
+        """Places in rank memory that the ranks of the largest turn need."""
         own = self.turn_of if not len(self.shares) else self.turn_of[self.shares < 0]
-        return self.ring * int(np.bincount(own, minlength=1).max())
+        return int(np.bincount(own, minlength=1).max())
 
     @property
     def input_chunks(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from gblr_hw.lowering.chains.pack_mixes import pack_mixes
 from gblr_hw.lowering.choose_best import choose_best
@@ -243,6 +243,7 @@ def few_ranks(rng: np.random.Generator, parts: int) -> tuple[Machine, Factors]:
 
 
 @settings(deadline=None, max_examples=40)
+@example(3072)  # nine ranks a turn in seven banks: two turns at a time take four slots a bank, not three
 @given(seeds)
 def test_ranks_that_do_not_fit_take_turns(seed):
     """The same product, no rank overwritten that is still read, and engine and hardware's dependences as ever."""
