@@ -109,11 +109,6 @@ def is_matrix_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
 
 
-def matrix_of_kernel(kernel: Tensor) -> Tensor:
-    """A kernel (oc, ic, k1, k2) as a matrix (oc, k1 k2 ic)."""
-    return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
-
-
 def kernel_of(matrix: Tensor, sizes: Sequence[int]) -> Tensor:
     """A matrix (oc, k1 k2 ic) as a kernel of sizes (oc, ic, k1, k2)."""
     outputs, channels, rows, cols = sizes

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gblr_hw.layers.matrix_conv import is_matrix_conv, kernel_of, matrix_of_kernel, windows, windows_key
-from gblr_hw.weights.collect import is_conv1d
+from gblr_hw.layers.matrix_conv import is_matrix_conv, kernel_of, windows, windows_key
+from gblr_hw.weights.collect import is_conv1d, matrix_of_kernel
 from gblr_hw.weights.stored import DenseWeights
 from simulator.base.errors import InputError
 

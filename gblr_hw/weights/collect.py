@@ -34,9 +34,13 @@ def layer_weights(module: nn.Module) -> LayerWeights | None:
                 "only groups=1 is one matrix product",
                 "Leave it out with exclude=.",
             )
-        matrix = module.weight.detach().permute(0, 2, 3, 1).reshape(module.out_channels, -1).clone()
-        return DenseWeights(matrix, _copy(module.bias))
+        return DenseWeights(matrix_of_kernel(module.weight.detach()).clone(), _copy(module.bias))
     return None
+
+
+def matrix_of_kernel(kernel: Tensor) -> Tensor:
+    """A kernel (oc, ic, k1, k2) as a matrix (oc, k1 k2 ic)."""
+    return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
 
 
 def is_conv1d(module: nn.Module) -> bool:

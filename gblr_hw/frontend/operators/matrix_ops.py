@@ -24,6 +24,7 @@ from gblr_hw.frontend.graph.layout import (
 )
 from gblr_hw.frontend.operators.relays import natural, or_relaid
 from gblr_hw.frontend.operators.vector_ops import copied, reduction
+from gblr_hw.weights.collect import matrix_of_kernel
 from gblr_hw.weights.stored import DenseWeights, GroupedWeights, LayerWeights
 from simulator.base.errors import InputError
 from simulator.network.network import Operand, Window
@@ -219,11 +220,6 @@ def windows(builder: Builder, view: View, sizes: Convolution) -> View:
     return permute(rows, [0, 2, 3, 1])
 
 
-def convolution_matrix(kernel: torch.Tensor) -> torch.Tensor:
-    """The kernel (oc, ic, k1, k2) as a matrix (oc, k1 k2 ic)."""
-    return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
-
-
 def convolution_weights(
     builder: Builder, weight: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, groups: int, name: str
 ) -> LayerWeights:
@@ -231,7 +227,7 @@ def convolution_weights(
     sides of an image.
     """
     if groups == 1:
-        return builder.kernel(weight, bias, lambda: convolution_matrix(kernel))
+        return builder.kernel(weight, bias, lambda: matrix_of_kernel(kernel))
     entries = kernel.numel() * groups
     if entries > MAX_GROUPED_ENTRIES:
         raise InputError(

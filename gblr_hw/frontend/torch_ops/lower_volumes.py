@@ -15,12 +15,13 @@ from gblr_hw.frontend.graph.builder import Builder, Value
 from gblr_hw.frontend.graph.layout import LayoutError, View
 from gblr_hw.frontend.graph.registry import Arguments, lowers
 from gblr_hw.frontend.operators.join_ops import concatenated
-from gblr_hw.frontend.operators.matrix_ops import Convolution, along, convolution, convolution_matrix, pooled
+from gblr_hw.frontend.operators.matrix_ops import Convolution, along, convolution, pooled
 from gblr_hw.frontend.operators.relays import regrouped, seen
 from gblr_hw.frontend.operators.vector_ops import pointwise, reduced
 from gblr_hw.frontend.torch_ops.lower_images import transposed_images
 from gblr_hw.frontend.torch_ops.lower_matrix import paddings
 from gblr_hw.frontend.torch_ops.lower_pools import to_the_edge
+from gblr_hw.weights.collect import matrix_of_kernel
 from gblr_hw.weights.stored import GroupedWeights, LayerWeights
 
 
@@ -84,7 +85,7 @@ def _slice_weights(
 ) -> LayerWeights:
     part = weight[:, :, place]
     if groups == 1:
-        return builder.kernel(weight, bias, partial(convolution_matrix, part), "slice", place)
+        return builder.kernel(weight, bias, partial(matrix_of_kernel, part), "slice", place)
     return GroupedWeights(part.detach().float().contiguous(), groups, None if bias is None else bias.detach().float())
 
 
